@@ -1,0 +1,320 @@
+"""The typed description of an experiment; reads and writes TOML.
+
+    config = load("experiment.toml", overrides={"federation.rounds": 5})
+    config = Config.model_validate({"data": {"dataset": "mnist"}, "seed": 3})
+
+Everything that changes the numbers of a run is in `seed`, `data`, `federation`, `model`,
+`training`, `attack` and `defense`; `runtime` and `record` only say where it runs and what it keeps.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from tffl.errors import UsageError, require, unknown
+from tffl.registry import explain
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def _count_or_fraction(value: Any) -> Any:
+    """Reads `"3"` as a count and `"0.3"` or `"30%"` as a fraction."""
+    if not isinstance(value, str):
+        return value
+    try:
+        if value.endswith("%"):
+            return float(value[:-1]) / 100
+        return int(value) if value.lstrip("+-").isdigit() else float(value)
+    except ValueError:
+        raise ValueError("a count such as 2, or a fraction such as 0.2 or 20%") from None
+
+
+CountOrFraction = Annotated[int | float, BeforeValidator(_count_or_fraction)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A part of the config: immutable, and without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which images, and how they are split over the clients."""
+
+    dataset: str = "digits"
+    data_dir: Path | None = None
+    """Folder of prepared TFDS datasets; `TFFL_DATA_DIR` or TFDS's own default if absent."""
+    train_limit: Annotated[int, Field(ge=1)] | None = None
+    """Use only this many training images, drawn at random, balanced over the classes."""
+    test_limit: Annotated[int, Field(ge=1)] | None = None
+    image_size: Annotated[int, Field(ge=4, le=512)] | None = None
+    """Resize images to this height and width (bilinear)."""
+    partition: Literal["iid", "dirichlet", "shards", "round-robin"] = "iid"
+    beta: Annotated[float, Field(gt=0)] = 0.5
+    """Concentration of the Dirichlet partition; small is uneven."""
+    classes_per_client: Annotated[int, Field(ge=1)] = 2
+    """For `shards`: how many classes each client holds."""
+    server_shard: bool = False
+    """Deal one more shard, which the server keeps as its own training data."""
+
+
+class FederationConfig(Section):
+    """Who takes part, and for how long."""
+
+    clients: Annotated[int, Field(ge=1)] = 10
+    participants: CountOrFraction | None = None
+    """Clients drawn each round; all of them if absent."""
+    malicious: CountOrFraction = 0.2
+    """Malicious clients, a count or a fraction of all; nobody is malicious without an attack."""
+    rounds: Annotated[int, Field(ge=1)] = 10
+    server_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs that the server trains on its own shard before round 1."""
+    server_learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    """Step along the aggregated update."""
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> FederationConfig:
+        for name in ("malicious", "participants"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            limit = 1.0 if isinstance(value, float) else self.clients
+            low = 0 if name == "malicious" else (1 if isinstance(value, int) else 0)
+            if not low <= value <= limit or (name == "participants" and value == 0):
+                raise ValueError(
+                    f"federation.{name} = {value} is not allowed with {self.clients} clients: "
+                    f"give a count from {max(low, 1) if name == 'participants' else low} to "
+                    f"{self.clients}, or a fraction up to 1.0"
+                )
+        return self
+
+    @property
+    def participant_count(self) -> int:
+        """How many clients take part in a round."""
+        if self.participants is None:
+            return self.clients
+        return max(1, _resolve(self.participants, self.clients))
+
+    @property
+    def malicious_count(self) -> int:
+        """How many of all clients are malicious, if there is an attack."""
+        return _resolve(self.malicious, self.clients)
+
+
+def _resolve(value: int | float, total: int) -> int:
+    return value if isinstance(value, int) else math.floor(value * total + 0.5)
+
+
+class TrainingConfig(Section):
+    """What a client does with its data in one round."""
+
+    local_epochs: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "exponential", "cosine"] = "constant"
+    """How the learning rate changes over rounds."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """For `exponential`: the factor from one round to the next."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    jit: bool = False
+    """Compile each training step with XLA."""
+
+    def learning_rate_of(self, round: int, rounds: int) -> float:
+        """Returns the learning rate of a round, 1-based."""
+        if self.schedule == "exponential":
+            return self.learning_rate * self.decay ** (round - 1)
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (round - 1) / rounds))
+        return self.learning_rate
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    name: str = "cnn"
+
+
+class Named(BaseModel):
+    """An attack or a defense: its name, and options that its own dataclass validates."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = "none"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every key but the name."""
+        return dict(self.model_extra or {})
+
+
+class RuntimeConfig(Section):
+    """Where it runs; never changes a number."""
+
+    devices: Annotated[int, Field(ge=0)] = 0
+    """Local devices to use: GPUs where there are any, else logical CPU devices; 0 takes all."""
+
+
+class RecordConfig(Section):
+    """What a run directory keeps beyond the tables."""
+
+    store_updates: str = ""
+    """Rounds whose client updates are kept: `"all"`, or a list such as `"1,5,10-12"`."""
+    store_limit_gib: Annotated[float, Field(gt=0)] = 4.0
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1
+    tensorboard: bool = True
+    export: bool = True
+    figures: bool = True
+
+    @model_validator(mode="after")
+    def _check_rounds(self) -> RecordConfig:
+        self.stored_rounds(1)
+        return self
+
+    def stored_rounds(self, rounds: int) -> frozenset[int]:
+        """Returns the rounds, 1-based, whose updates are kept."""
+        if self.store_updates == "all":
+            return frozenset(range(1, rounds + 1))
+        chosen: set[int] = set()
+        for part in filter(None, self.store_updates.replace(" ", "").split(",")):
+            first, _, last = part.partition("-")
+            if not (first.isdigit() and (last or first).isdigit()):
+                raise ValueError(
+                    f"record.store_updates = {self.store_updates!r} is not allowed: "
+                    "give 'all' or rounds such as '1,5,10-12'"
+                )
+            chosen.update(range(int(first), int(last or first) + 1))
+        return frozenset(round for round in chosen if 1 <= round <= rounds)
+
+
+class Config(Section):
+    """One experiment."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    data: DataConfig = DataConfig()
+    federation: FederationConfig = FederationConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    attack: Named = Named()
+    defense: Named = Named()
+    runtime: RuntimeConfig = RuntimeConfig()
+    record: RecordConfig = RecordConfig()
+
+    def to_toml(self) -> str:
+        """Returns the config as TOML, without the keys that are unset."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the numbers of a run: two runs with equal identity are one."""
+        dump = self.model_dump(
+            mode="json", exclude={"runtime": True, "record": True, "data": {"data_dir"}}
+        )
+        dump["federation"]["malicious"] = self.federation.malicious_count
+        dump["federation"]["participants"] = self.federation.participant_count
+        return dump
+
+
+AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
+
+
+def build(values: Mapping[str, Any], cls: type[AnyConfig] = Config) -> AnyConfig:  # type: ignore[assignment]
+    """Validates nested values into a config.
+
+    Raises:
+      UsageError: A key is unknown or a value is not allowed; one line that says what is.
+    """
+    _check_keys(values, cls)
+    try:
+        return cls.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "value_error" and " is not allowed" in first["msg"]:
+            raise UsageError(first["msg"].removeprefix("Value error, ")) from None
+        raise UsageError(explain(error)) from None
+
+
+def _check_keys(values: Mapping[str, Any], cls: type[BaseModel], prefix: str = "") -> None:
+    if cls.model_config.get("extra") == "allow":
+        return
+    for key, value in values.items():
+        if key not in cls.model_fields:
+            raise unknown("config key", prefix + key, [prefix + name for name in cls.model_fields])
+        section = cls.model_fields[key].annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            if isinstance(value, BaseModel):
+                continue
+            require(isinstance(value, Mapping), f"{prefix}{key} is a section: set {prefix}{key}.KEY")
+            _check_keys(value, section, f"{prefix}{key}.")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a TOML file.
+
+    Raises:
+      UsageError: It is missing, unreadable or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read config {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"config {path} is not valid TOML: {error}") from None
+
+
+def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns nested `values` with `changes` applied, whose keys are dotted paths.
+
+    >>> override({"seed": 1}, {"data.beta": 0.1, "seed": 2})
+    {'seed': 2, 'data': {'beta': 0.1}}
+    """
+    result = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
+    }
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        target = result
+        for section in sections:
+            target = target.setdefault(section, {})
+            require(isinstance(target, dict), f"{path} cannot be set: {section} is not a section")
+        target[key] = value
+    return result
+
+
+def load(path: Path | str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Reads a config file, if any, and applies dotted overrides.
+
+    Raises:
+      UsageError: The file is missing or invalid, or a key or value is not allowed.
+    """
+    values = read(Path(path)) if path is not None else {}
+    return build(override(values, overrides or {}))
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Splits `section.key=value`; the value is TOML where it parses as such, else a string.
+
+    >>> parse_setting("attack.scale=5")
+    ('attack.scale', 5)
+    >>> parse_setting("attack.name=label-flip")
+    ('attack.name', 'label-flip')
+    """
+    key, separator, value = text.partition("=")
+    require(bool(separator and key.strip()), f"--set wants section.key=value, not {text!r}")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()

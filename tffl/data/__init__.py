@@ -1,0 +1,19 @@
+"""Datasets, their partition over clients, and backdoor triggers."""
+
+from tffl.data.federation import ClientData, Dataset, Federation
+from tffl.registry import Registry
+
+datasets = Registry(
+    "dataset",
+    {
+        "digits": "tffl.data.digits:Digits",
+        "mnist": "tffl.data.tfds:Mnist",
+        "fashion_mnist": "tffl.data.tfds:FashionMnist",
+        "cifar10": "tffl.data.tfds:Cifar10",
+        "cifar100": "tffl.data.tfds:Cifar100",
+        "svhn_cropped": "tffl.data.tfds:SvhnCropped",
+        "gtsrb": "tffl.data.tfds:Gtsrb",
+    },
+)
+
+__all__ = ["ClientData", "Dataset", "Federation", "datasets"]

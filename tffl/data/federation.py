@@ -1,0 +1,93 @@
+"""The images of a federation: one pool, and for every client an index array into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labeled image dataset in memory.
+
+    Attributes:
+      name: As in `tffl list datasets`.
+      train_images: uint8 `[N, height, width, channels]`.
+      train_labels: int32 `[N]`.
+      train_ids: int64 `[N]`, the canonical index of each training image where the dataset has
+        one (CIFAR-10), else `0 … N − 1`.
+      test_images: uint8 `[M, height, width, channels]`.
+      test_labels: int32 `[M]`.
+      class_names: One per class.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    train_ids: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        height, width, channels = self.train_images.shape[1:]
+        return height, width, channels
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """What one client trains on.
+
+    Attributes:
+      indices: int32 `[n]`, positions in the federation's pool of images.
+      labels: int32 `[n]`, the client's own labels, which an attack may have changed.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of samples, n."""
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Everything that is fixed before round 1.
+
+    Attributes:
+      dataset: Where the images come from; its test part measures accuracy.
+      images: uint8 `[P, height, width, channels]`, the pool of training images. Attacks append
+        poisoned copies; nothing else is ever copied.
+      clients: One entry per client id.
+      server: The server's own shard, if the experiment grants it one.
+    """
+
+    dataset: Dataset
+    images: np.ndarray
+    clients: tuple[ClientData, ...]
+    server: ClientData | None = None
+
+    def append(self, images: np.ndarray) -> tuple[Federation, np.ndarray]:
+        """Adds images uint8 `[m, …]` to the pool; returns the federation and their indices."""
+        indices = np.arange(len(self.images), len(self.images) + len(images), dtype=np.int32)
+        return replace(self, images=np.concatenate([self.images, images])), indices
+
+    def with_client(self, client: int, data: ClientData) -> Federation:
+        """Returns the federation with one client's data replaced."""
+        clients = list(self.clients)
+        clients[client] = data
+        return replace(self, clients=tuple(clients))
+
+    def class_counts(self) -> np.ndarray:
+        """Returns int64 `[clients, classes]`: how many samples of each label a client holds."""
+        classes = self.dataset.classes
+        return np.stack([np.bincount(c.labels, minlength=classes) for c in self.clients])

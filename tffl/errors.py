@@ -1,0 +1,36 @@
+"""Errors that a user can read: one line each, with the exit code of the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TfflError(Exception):
+    """A run failed for a reason that the message states in one line (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(TfflError):
+    """What the user asked for is impossible or misspelled (exit code 2)."""
+
+    exit_code = 2
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises `UsageError(message)` unless `condition` holds."""
+    if not condition:
+        raise UsageError(message)
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> UsageError:
+    """Builds the error for a misspelled name: the nearest valid one and all of them.
+
+    >>> print(unknown("defense", "bias_anomaly", ["none", "bias-anomaly"]))
+    unknown defense 'bias_anomaly': did you mean 'bias-anomaly'? (all: bias-anomaly, none)
+    """
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? (all: " if near else "(all: "
+    return UsageError(f"unknown {kind} '{name}': {hint}{', '.join(names)})")

@@ -1,0 +1,96 @@
+"""Which columns of a flat weight vector belong to which variable of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tffl.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One variable: `name` such as `"dense/bias"`, and whether gradients train it."""
+
+    name: str
+    shape: tuple[int, ...]
+    trainable: bool
+
+    @property
+    def size(self) -> int:
+        """Number of scalars."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer that owns the variable."""
+        return self.name.rpartition("/")[0]
+
+
+@dataclass(frozen=True)
+class WeightLayout:
+    """Names, shapes and slices of a model's variables in a flat float32 vector of `size` d.
+
+    Trainable and non-trainable variables (BatchNorm statistics) stand in the model's own order.
+    """
+
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, model: keras.Model) -> WeightLayout:
+        """Reads the layout of a built model."""
+        return cls(tuple(Entry(v.path, tuple(v.shape), bool(v.trainable)) for v in model.weights))
+
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        """Variable name → its columns."""
+        ends = np.cumsum([entry.size for entry in self.entries]).tolist()
+        return {e.name: slice(end - e.size, end) for e, end in zip(self.entries, ends, strict=True)}
+
+    @cached_property
+    def size(self) -> int:
+        """Number of columns, d."""
+        return sum(entry.size for entry in self.entries)
+
+    @cached_property
+    def trainable(self) -> np.ndarray:
+        """Bool `[d]`: which columns gradients train."""
+        return np.repeat([e.trainable for e in self.entries], [e.size for e in self.entries])
+
+    @property
+    def final_layer(self) -> str:
+        """Name of the last layer with trainable weights: the one that makes the logits."""
+        return [entry.layer for entry in self.entries if entry.trainable][-1]
+
+    @property
+    def final_bias(self) -> slice:
+        """Columns of the final layer's bias.
+
+        Raises:
+          UsageError: The final layer has no bias.
+        """
+        name = f"{self.final_layer}/bias"
+        if name not in self.slices:
+            raise UsageError(f"the final layer {self.final_layer} has no bias")
+        return self.slices[name]
+
+    def __getitem__(self, name: str) -> slice:
+        """Returns the columns of the variable `name`, such as `"dense/bias"`."""
+        if name not in self.slices:
+            raise unknown("variable", name, self.slices)
+        return self.slices[name]
+
+    def flatten(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """Joins one array per variable into a float32 vector `[d]`."""
+        return np.concatenate([np.asarray(a, dtype=np.float32).ravel() for a in arrays])
+
+    def unflatten(self, vector: np.ndarray) -> list[np.ndarray]:
+        """Splits a vector `[d]` into one array per variable, as `model.set_weights` wants it."""
+        return [vector[self.slices[e.name]].reshape(e.shape) for e in self.entries]

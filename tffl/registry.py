@@ -1,0 +1,100 @@
+"""Names to factories, loaded only when they are used.
+
+A registry maps a public kebab-case name to `"module:attribute"`. Third parties add theirs through
+the entry-point group of the same name (`tffl.attacks`, `tffl.defenses`, `tffl.models`,
+`tffl.datasets`), without changing tffl.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from tffl.errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The attacks, defenses, models or datasets that can be named in a config.
+
+    Attributes:
+      kind: Singular noun for messages, such as `"attack"`.
+      builtin: Public name → `"module:attribute"`.
+    """
+
+    kind: str
+    builtin: Mapping[str, str]
+
+    @cached_property
+    def _targets(self) -> dict[str, str]:
+        plugins = {point.name: point.value for point in entry_points(group=f"tffl.{self.kind}s")}
+        return {**plugins, **self.builtin}
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the public names, sorted."""
+        return iter(sorted(self._targets))
+
+    def __getitem__(self, name: str) -> Any:
+        """Imports and returns what `name` stands for.
+
+        Raises:
+          UsageError: The name is unknown; the message lists the nearest one and all of them.
+        """
+        if name not in self._targets:
+            raise unknown(self.kind, name, self._targets)
+        module, _, attribute = self._targets[name].partition(":")
+        return getattr(import_module(module), attribute)
+
+    def create(self, name: str, options: Mapping[str, Any]) -> Any:
+        """Builds the dataclass `name` from user-given options, validated against its fields.
+
+        Raises:
+          UsageError: An option is unknown, missing, or has a value out of its range.
+        """
+        cls = self[name]
+        known = {field.name for field in fields(cls) if field.init}
+        for key in options:
+            if key not in known:
+                raise unknown(f"option of {self.kind} {name}", key, known)
+        try:
+            return TypeAdapter(cls).validate_python(dict(options))
+        except ValidationError as error:
+            raise UsageError(explain(error, prefix=f"{self.kind}.")) from None
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Returns name, one-line summary, citation, needs and options of an entry."""
+        target = self[name]
+        return {
+            "name": name,
+            "summary": (inspect.getdoc(target) or "").split("\n")[0],
+            "reference": getattr(target, "reference", ""),
+            "needs": list(getattr(target, "needs", ())),
+            "options": _options(target),
+        }
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """Turns pydantic's first complaint into one line: what was passed, what is allowed."""
+    first = error.errors()[0]
+    key = prefix + ".".join(str(part) for part in first["loc"])
+    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "missing":
+        return f"{key} is required"
+    return f"{key} = {first['input']!r} is not allowed: it should be {reason}"
+
+
+def _options(target: Any) -> dict[str, Any]:
+    if not hasattr(target, "__dataclass_fields__"):
+        return {}
+    return {
+        field.name: None if field.default is MISSING else field.default
+        for field in fields(target)
+        if field.init
+    }
