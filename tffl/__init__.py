@@ -9,16 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tffl.attacks import attacks as attacks
     from tffl.config import Config as Config
     from tffl.config import load as load
-    from tffl.data import datasets as datasets
-    from tffl.defenses import defenses as defenses
     from tffl.errors import TfflError as TfflError
     from tffl.errors import UsageError as UsageError
     from tffl.federated.simulation import Run as Run
     from tffl.federated.simulation import simulate as simulate
-    from tffl.models import models as models
 
 __version__ = "0.1.0"
 
@@ -27,11 +23,7 @@ _HOMES = {
     "Run": "tffl.federated.simulation",
     "TfflError": "tffl.errors",
     "UsageError": "tffl.errors",
-    "attacks": "tffl.attacks",
-    "datasets": "tffl.data",
-    "defenses": "tffl.defenses",
     "load": "tffl.config",
-    "models": "tffl.models",
     "simulate": "tffl.federated.simulation",
 }
 
@@ -42,6 +34,4 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module 'tffl' has no attribute '{name}'")
-    module = import_module(_HOMES[name])
-    value = getattr(module, name, module)
-    return value
+    return getattr(import_module(_HOMES[name]), name)

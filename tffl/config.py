@@ -257,7 +257,9 @@ def _check_keys(values: Mapping[str, Any], cls: type[BaseModel], prefix: str = "
         if isinstance(section, type) and issubclass(section, BaseModel):
             if isinstance(value, BaseModel):
                 continue
-            require(isinstance(value, Mapping), f"{prefix}{key} is a section: set {prefix}{key}.KEY")
+            require(
+                isinstance(value, Mapping), f"{prefix}{key} is a section: set {prefix}{key}.KEY"
+            )
             _check_keys(value, section, f"{prefix}{key}.")
 
 

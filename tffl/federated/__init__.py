@@ -1,0 +1,1 @@
+"""The federated loop: compiled client training, placement, evaluation and simulation."""

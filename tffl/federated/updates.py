@@ -50,7 +50,7 @@ class Updates:
             yield slice(begin, min(begin + BLOCK, self.deltas.shape[1]))
 
     def norms(self) -> np.ndarray:
-        """Returns the Euclidean norm of each row, float64 `[n]`; non-finite rows give inf or NaN."""
+        """Returns the Euclidean norm of each row, float64 `[n]`; inf or NaN where not finite."""
         total = np.zeros(len(self))
         with np.errstate(over="ignore", invalid="ignore"):
             for block in self.columns():
