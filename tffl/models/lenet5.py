@@ -1,0 +1,66 @@
+"""LeNet-5, in today's usual form.
+
+    conv 5×5, 6 – max-pool 2 – conv 5×5, 16 – max-pool 2 – dense 120 – dense 84 – dense classes
+
+Gradient-Based Learning Applied to Document Recognition
+    Yann LeCun, Léon Bottou, Yoshua Bengio, Patrick Haffner. Proceedings of the IEEE, 1998.
+
+Deviations: ReLU for scaled tanh, max-pooling for trained subsampling, full connections in the
+second convolution, logits for radial basis functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tffl.models.parts import check_size, cited, he_uniform
+
+if TYPE_CHECKING:
+    import keras
+
+
+@cited("LeCun et al., Gradient-Based Learning Applied to Document Recognition, Proc. IEEE 1998")
+def lenet5(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> keras.Model:
+    """LeNet-5 with ReLU and max-pooling; 61,706 weights on 28 × 28 or 32 × 32 gray digits.
+
+    Args:
+      image_shape: Height, width, channels; images from 12 × 12 to 512 × 512. The network was made
+        for 32 × 32; smaller images are padded by 2 in the first convolution, as MNIST's 28 × 28
+        were.
+      classes: Number of logits.
+      seed: Of the He-uniform weights.
+
+    Returns:
+      A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.
+
+    Raises:
+      UsageError: The images are too small or too large.
+    """
+    from keras import Input, Model, layers
+
+    check_size("lenet5", image_shape, smallest=12)
+    padding = "valid" if min(image_shape[:2]) >= 32 else "same"
+
+    def conv(filters: int, padding: str, name: str) -> layers.Layer:
+        weights = he_uniform(seed, name)
+        return layers.Conv2D(
+            filters, 5, padding=padding, activation="relu", kernel_initializer=weights, name=name
+        )
+
+    def dense(units: int, name: str) -> layers.Layer:
+        weights = he_uniform(seed, name)
+        return layers.Dense(units, activation="relu", kernel_initializer=weights, name=name)
+
+    images = Input(image_shape, name="images")
+    x = layers.Rescaling(1 / 255, name="rescale")(images)
+    x = conv(6, padding, "conv1")(x)
+    x = layers.MaxPooling2D(2, name="pool1")(x)
+    x = conv(16, "valid", "conv2")(x)
+    x = layers.MaxPooling2D(2, name="pool2")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = dense(120, "dense1")(x)
+    x = dense(84, "dense2")(x)
+    logits = layers.Dense(
+        classes, kernel_initializer=he_uniform(seed, "logits"), dtype="float32", name="logits"
+    )(x)
+    return Model(images, logits, name="lenet5")
