@@ -1,0 +1,48 @@
+"""What several attacks need: classes by name or number, and scaled updates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tffl.data.federation import Dataset
+from tffl.errors import require, unknown
+from tffl.federated.updates import Updates
+
+
+def class_index(dataset: Dataset, value: int | str, option: str) -> int:
+    """Returns the class that a user names by its name or its number.
+
+    Args:
+      dataset: Whose classes.
+      value: A class name, or a number from 0 to `dataset.classes - 1`.
+      option: Where the value comes from, for the message: `"attack.target"`.
+
+    Raises:
+      UsageError: There is no such class.
+    """
+    if isinstance(value, str):
+        if value not in dataset.class_names:
+            raise unknown(f"class of {dataset.name} in {option}:", value, dataset.class_names)
+        return dataset.class_names.index(value)
+    require(
+        0 <= value < dataset.classes,
+        f"{option} = {value} is not a class of {dataset.name}: "
+        f"give a number from 0 to {dataset.classes - 1} or a class name",
+    )
+    return value
+
+
+def scale_rows(updates: Updates, malicious: np.ndarray, scale: float) -> None:
+    """Multiplies the malicious updates in place: Δ_i ← scale · Δ_i, "model replacement".
+
+    Only trained columns are scaled. BatchNorm's moving variances would turn negative, and the
+    joint model into NaN, which no attacker with a target wants.
+
+    Source: Bagdasaryan et al., How to Backdoor Federated Learning, AISTATS 2020, section 4.2.
+    """
+    if scale == 1.0:
+        return
+    factors = np.where(updates.layout.trainable, np.float64(scale), 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for row in np.flatnonzero(malicious):
+            updates.deltas[row] = updates.deltas[row] * factors
