@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -94,3 +94,36 @@ class WeightLayout:
     def unflatten(self, vector: np.ndarray) -> list[np.ndarray]:
         """Splits a vector `[d]` into one array per variable, as `model.set_weights` wants it."""
         return [vector[self.slices[e.name]].reshape(e.shape) for e in self.entries]
+
+
+class FlatVariables:
+    """Moves between a flat weight tensor and the tensors that `model.stateless_call` wants.
+
+    Seed generators of random layers are variables of a model too, but not weights: they start
+    from a seed that is given with every call.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._layout = WeightLayout.of(model)
+        self._trainable = [variable.path for variable in model.trainable_variables]
+        self._frozen = [variable.path for variable in model.non_trainable_variables]
+
+    def split(self, flat: Any, seed: Any = (0, 0)) -> tuple[list[Any], list[Any]]:
+        """Returns (trainable, non-trainable) tensors of a float32 `[d]` and uint32 `[2]` seed."""
+        import tensorflow as tf
+
+        entries = self._layout.entries
+        parts = tf.split(flat, [entry.size for entry in entries])
+        named = {e.name: tf.reshape(part, e.shape) for e, part in zip(entries, parts, strict=True)}
+        seed = tf.convert_to_tensor(seed, tf.uint32)
+        for number, path in enumerate(self._frozen):
+            named.setdefault(path, seed + tf.constant([0, number], tf.uint32))
+        return [named[path] for path in self._trainable], [named[path] for path in self._frozen]
+
+    def join(self, trainable: Sequence[Any], frozen: Sequence[Any]) -> Any:
+        """Returns the flat tensor float32 `[d]` of what `split` gave."""
+        import tensorflow as tf
+
+        tensors = [*trainable, *frozen]
+        named = dict(zip(self._trainable + self._frozen, tensors, strict=True))
+        return tf.concat([tf.reshape(named[e.name], [-1]) for e in self._layout.entries], axis=0)

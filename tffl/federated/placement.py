@@ -1,0 +1,90 @@
+"""Where work runs: each job on one of several local devices, results in the order of the jobs.
+
+A job is a function of a device and nothing that depends on it, so a placement decides about
+speed, never about results. A cluster of remote workers is another class with the same `map`.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Resident:
+    """An array that lies where it is used."""
+
+    def __init__(self, array: np.ndarray, devices: Sequence[str]) -> None:
+        hosts = {device: "CPU:0" if "CPU" in device.upper() else device for device in devices}
+        tensors = {}
+        for place in set(hosts.values()):
+            with tf.device(place):
+                tensors[place] = tf.constant(array)
+        self._tensors = {device: tensors[place] for device, place in hosts.items()}
+
+    def here(self) -> tf.Tensor:
+        """Returns the tensor on the device whose strategy is in scope."""
+        return self._tensors[tf.distribute.get_strategy().extended.worker_devices[0]]
+
+
+class LocalDevices:
+    """Runs jobs on local devices, one at a time on each, by a `OneDeviceStrategy` per worker.
+
+    Args:
+      devices: TensorFlow device names, one per worker.
+    """
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self.strategies = [tf.distribute.OneDeviceStrategy(device) for device in devices]
+
+    def map(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job]
+    ) -> Iterator[Result]:
+        """Yields `function(job)` for each job, in order, as results become ready.
+
+        The first error cancels the jobs that have not started and is raised.
+        """
+        if len(self.strategies) == 1 or len(jobs) == 1:
+            for job in jobs:
+                yield self._run(self.strategies[0], function, job)
+            return
+        idle: queue.SimpleQueue[tf.distribute.Strategy] = queue.SimpleQueue()
+        for strategy in self.strategies:
+            idle.put(strategy)
+
+        def work(job: Job) -> Result:
+            strategy = idle.get()
+            try:
+                return self._run(strategy, function, job)
+            finally:
+                idle.put(strategy)
+
+        pool = ThreadPoolExecutor(len(self.strategies), thread_name_prefix="tffl-worker")
+        try:
+            futures: list[Future[Result]] = [pool.submit(work, job) for job in jobs]
+            for future in futures:
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def each(self, function: Callable[[], Result]) -> list[Result]:
+        """Runs `function` once on every device, one after the other; to trace it there."""
+        return [self._run(strategy, lambda _: function(), None) for strategy in self.strategies]
+
+    def resident(self, array: np.ndarray) -> Resident:
+        """Puts an array on the devices: once in host memory, once on each accelerator."""
+        return Resident(array, [strategy.extended.worker_devices[0] for strategy in self.strategies])
+
+    @staticmethod
+    def _run(
+        strategy: tf.distribute.Strategy, function: Callable[[Job], Result], job: Job
+    ) -> Result:
+        with tf.device(strategy.extended.worker_devices[0]):
+            return strategy.run(function, args=(job,))

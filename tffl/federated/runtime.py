@@ -1,0 +1,88 @@
+"""TensorFlow, set up so that results do not depend on the machine's cores.
+
+The number of threads inside an operation changes the bits of convolutions' gradients. It is fixed
+to one; parallelism comes from training several clients at a time, each on its own device.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+INTRA_OP_THREADS = 1
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where clients are trained.
+
+    Attributes:
+      devices: TensorFlow device names, one per worker; several workers may share a device.
+      intra_op_threads: Threads inside an operation; results are reproducible across machines only
+        when it is 1.
+    """
+
+    devices: tuple[str, ...]
+    intra_op_threads: int
+
+
+def silence() -> None:
+    """Imports TensorFlow without its start-up messages, unless `TF_CPP_MIN_LOG_LEVEL` is 0.
+
+    Some are written before TensorFlow reads any setting, hence the detour of standard error.
+    """
+    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        import_module("tensorflow")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def configure(devices: int = 0) -> Runtime:
+    """Fixes thread counts, and picks `devices` local devices (0: all).
+
+    GPUs are used where there are any. On CPU, each worker gets a single-threaded logical device.
+    In a process where TensorFlow has already started, its devices and threads stay as they are
+    and workers share them; results are the same as long as operations are single-threaded.
+    """
+    silence()
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    workers = devices or len(gpus) or cores()
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(INTRA_OP_THREADS)
+        tf.config.threading.set_inter_op_parallelism_threads(max(workers, cores()))
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if not gpus:
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            logical = [tf.config.LogicalDeviceConfiguration()] * workers
+            tf.config.set_logical_device_configuration(cpu, logical)
+    except (RuntimeError, ValueError):  # TensorFlow has started: use what is there
+        pass
+    local = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    names = tuple(local[worker % len(local)].name for worker in range(workers))
+    return Runtime(names, tf.config.threading.get_intra_op_parallelism_threads())
+
+
+def describe(runtime: Runtime) -> dict[str, Any]:
+    """Returns what `environment.json` says of the runtime."""
+    return {"devices": list(runtime.devices), "intra_op_threads": runtime.intra_op_threads}

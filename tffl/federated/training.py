@@ -1,0 +1,204 @@
+"""One client's local training, compiled: start weights and indices in, the update out.
+
+The function is traced once per device, whatever the clients' sizes: it loops over all local steps
+inside the graph, on images that already lie on the device. It holds no variables of its own, so
+the same trace serves every client, and a remote worker could run it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tffl import seeds
+from tffl.config import TrainingConfig
+from tffl.data.federation import ClientData
+from tffl.federated.layout import FlatVariables, WeightLayout
+from tffl.federated.optimizers import make_optimizer
+
+
+State: TypeAlias = tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]
+"""Trainable tensors, non-trainable ones, and the optimizer's."""
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """What one client needs besides the start weights.
+
+    Attributes:
+      data: Its indices into the pool of images, and its labels.
+      order: int32 `[epochs, n]`, the order of its samples in each epoch.
+      seed: uint32 `[2]`, for random layers such as Dropout.
+      learning_rate: Of this round.
+    """
+
+    data: ClientData
+    order: np.ndarray
+    seed: np.ndarray
+    learning_rate: float
+
+    @classmethod
+    def draw(
+        cls, data: ClientData, epochs: int, learning_rate: float, *, seed: int, round: int, client: int
+    ) -> LocalTraining:
+        """Draws the sample order and layer seed from (experiment seed, round, client)."""
+        generator = seeds.generator(seed, "client-training", round, client)
+        rows = np.arange(len(data), dtype=np.int32)
+        order = np.stack([generator.permutation(rows) for _ in range(epochs)])
+        layer_seed = generator.integers(2**32, size=2, dtype=np.uint32)
+        return cls(data, order, layer_seed, learning_rate)
+
+
+class Trainer:
+    """Trains clients of one model and one training config.
+
+    Args:
+      model: Built Keras model that ends in logits.
+      config: Optimizer, batch size, XLA.
+    """
+
+    def __init__(self, model: keras.Model, config: TrainingConfig) -> None:
+        self._function = _make_training(model, make_step(model, config), config)
+
+    def train(self, start: tf.Tensor, images: tf.Tensor, job: LocalTraining) -> tf.Tensor:
+        """Returns the client's update, float32 `[d]`: trained minus start weights.
+
+        Args:
+          start: float32 `[d]`.
+          images: uint8 `[P, height, width, channels]`, the pool, on the device.
+          job: The client's samples, their order, seed and learning rate.
+        """
+        return self._function(
+            start,
+            images,
+            tf.constant(job.data.indices),
+            tf.constant(job.data.labels),
+            tf.constant(job.order),
+            tf.constant(job.learning_rate, tf.float32),
+            tf.constant(job.seed),
+        )
+
+    @property
+    def traces(self) -> int:
+        """How often the training function was traced: once per device."""
+        return self._function.experimental_get_tracing_count()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimization step as a pure function on lists of tensors.
+
+    Attributes:
+      begin: flat weights, layer seed, learning rate → the state before the first step.
+      end: state → flat weights.
+      apply: state, images, labels → state after one step.
+    """
+
+    begin: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], State]
+    end: Callable[[State], tf.Tensor]
+    apply: Callable[[State, tf.Tensor, tf.Tensor], State]
+
+
+def make_step(model: keras.Model, config: TrainingConfig) -> Step:
+    """Builds the optimization step: forward, mean cross-entropy, backward, Keras' optimizer."""
+    variables = FlatVariables(model)
+    optimizer = make_optimizer(config)
+    optimizer.build(model.trainable_variables)
+    initial = [np.asarray(variable) for variable in optimizer.variables]
+    rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+
+    def begin(flat: tf.Tensor, seed: tf.Tensor, learning_rate: tf.Tensor) -> State:
+        trainable, frozen = variables.split(flat, seed)
+        slots = [
+            learning_rate if variable is rate else tf.constant(value)
+            for variable, value in zip(optimizer.variables, initial, strict=True)
+        ]
+        return trainable, frozen, slots
+
+    def end(state: State) -> tf.Tensor:
+        trainable, frozen, _ = state
+        return variables.join(trainable, frozen)
+
+    def apply(state: State, images: tf.Tensor, labels: tf.Tensor) -> State:
+        trainable, frozen, slots = state
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            logits, frozen = model.stateless_call(
+                trainable, frozen, tf.cast(images, tf.float32), training=True
+            )
+            loss = mean_cross_entropy(logits, labels)
+            scaled = _scale_loss(optimizer, slots, loss)
+        gradients = tape.gradient(scaled, trainable)
+        trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
+        return list(trainable), list(frozen), list(slots)
+
+    return Step(begin, end, tf.function(apply, jit_compile=True) if config.jit else apply)
+
+
+def mean_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns the mean softmax cross-entropy of a batch, a float32 scalar."""
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+    return tf.reduce_mean(losses)
+
+
+def _scale_loss(
+    optimizer: keras.optimizers.Optimizer, slots: Sequence[tf.Tensor], loss: tf.Tensor
+) -> tf.Tensor:
+    if not hasattr(optimizer, "dynamic_scale"):
+        return loss
+    scale = next(
+        slot
+        for slot, variable in zip(slots, optimizer.variables, strict=True)
+        if variable is optimizer.dynamic_scale
+    )
+    return loss * scale
+
+
+def _make_training(model: keras.Model, step: Step, config: TrainingConfig) -> Any:
+    layout = WeightLayout.of(model)
+    batch = config.batch_size
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([layout.size], tf.float32),
+            tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None, None], tf.int32),
+            tf.TensorSpec([], tf.float32),
+            tf.TensorSpec([2], tf.uint32),
+        ],
+        autograph=False,
+    )
+    def train(
+        start: tf.Tensor,
+        images: tf.Tensor,
+        indices: tf.Tensor,
+        labels: tf.Tensor,
+        order: tf.Tensor,
+        learning_rate: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tf.Tensor:
+        steps_per_epoch = (tf.size(indices) + batch - 1) // batch
+        steps = tf.shape(order)[0] * steps_per_epoch
+
+        def body(number: tf.Tensor, state: Any) -> Any:
+            begin = (number % steps_per_epoch) * batch
+            rows = order[number // steps_per_epoch, begin : begin + batch]
+            chosen = tf.gather(images, tf.gather(indices, rows))
+            return number + 1, step.apply(state, chosen, tf.gather(labels, rows))
+
+        _, state = tf.while_loop(
+            lambda number, _: number < steps,
+            body,
+            (tf.constant(0), step.begin(start, seed, learning_rate)),
+            parallel_iterations=1,
+        )
+        return step.end(state) - start
+
+    return train
