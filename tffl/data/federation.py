@@ -67,19 +67,24 @@ class Federation:
       dataset: Where the images come from; its test part measures accuracy.
       images: uint8 `[P, height, width, channels]`, the pool of training images. Attacks append
         poisoned copies; nothing else is ever copied.
+      pool_ids: int64 `[P]`, for each image of the pool its `Dataset.train_ids`; −1 for those that
+        an attack appended. Reserved images are found by it.
       clients: One entry per client id.
       server: The server's own shard, if the experiment grants it one.
     """
 
     dataset: Dataset
     images: np.ndarray
+    pool_ids: np.ndarray
     clients: tuple[ClientData, ...]
     server: ClientData | None = None
 
     def append(self, images: np.ndarray) -> tuple[Federation, np.ndarray]:
         """Adds images uint8 `[m, …]` to the pool; returns the federation and their indices."""
         indices = np.arange(len(self.images), len(self.images) + len(images), dtype=np.int32)
-        return replace(self, images=np.concatenate([self.images, images])), indices
+        pool_ids = np.concatenate([self.pool_ids, np.full(len(images), -1, dtype=np.int64)])
+        pool = np.concatenate([self.images, images])
+        return replace(self, images=pool, pool_ids=pool_ids), indices
 
     def with_client(self, client: int, data: ClientData) -> Federation:
         """Returns the federation with one client's data replaced."""

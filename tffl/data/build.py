@@ -1,0 +1,145 @@
+"""From a config to a federation: load the images, then split them over the clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tffl import seeds
+from tffl.config import Config, DataConfig
+from tffl.data import datasets, partition
+from tffl.data.federation import ClientData, Dataset, Federation
+from tffl.data.resize import resize
+from tffl.errors import UsageError, require
+
+
+def load_dataset(config: DataConfig) -> Dataset:
+    """Loads the images that a config names; reads only, never downloads.
+
+    Raises:
+      UsageError: The dataset is unknown or not prepared.
+      TfflError: Its files are damaged.
+    """
+    dataset = datasets.create(config.dataset, {}).load(config.data_dir)
+    if config.test_limit is not None:
+        kept = partition.balanced(dataset.test_labels, config.test_limit, None)
+        dataset = replace(
+            dataset, test_images=dataset.test_images[kept], test_labels=dataset.test_labels[kept]
+        )
+    if config.image_size is None:
+        return dataset
+    return replace(
+        dataset,
+        train_images=resize(dataset.train_images, config.image_size),
+        test_images=resize(dataset.test_images, config.image_size),
+    )
+
+
+def build_federation(config: Config, dataset: Dataset, reserved: np.ndarray) -> Federation:
+    """Splits the training images over the clients, and the server if it has a shard.
+
+    Args:
+      config: `seed`, `data` and the number of clients decide the split.
+      dataset: As `load_dataset` returns it.
+      reserved: Positions of training images that nobody may hold but that stay in the pool.
+
+    Raises:
+      UsageError: A client would be empty; the message says what would do.
+    """
+    free = np.setdiff1d(np.arange(len(dataset.train_labels)), reserved)
+    if config.data.train_limit is not None:
+        draw = seeds.generator(config.seed, "train-limit")
+        free = free[partition.balanced(dataset.train_labels[free], config.data.train_limit, draw)]
+    parts = [free[part] for part in split(config, dataset.train_labels[free])]
+    return _assemble(dataset, parts, reserved, server=config.data.server_shard)
+
+
+def split(config: Config, labels: np.ndarray) -> list[np.ndarray]:
+    """Splits samples over the shards of a federation: the server's first, if it has one.
+
+    Args:
+      config: The experiment.
+      labels: int32 `[n]`.
+
+    Returns:
+      One ascending array of positions in `labels` per shard.
+
+    Raises:
+      UsageError: A shard would be empty; the message says what would do.
+    """
+    try:
+        return _deal(config, labels)
+    except UsageError as error:
+        if config.data.partition != "dirichlet" or len(labels) < _shard_count(config):
+            raise
+        advice = ", or ".join(_remedies(config, labels))
+        require(not advice, f"{str(error).partition(':')[0]}: {advice} would do")
+        raise
+
+
+def _shard_count(config: Config) -> int:
+    return config.federation.clients + config.data.server_shard
+
+
+def _deal(config: Config, labels: np.ndarray) -> list[np.ndarray]:
+    data, count = config.data, _shard_count(config)
+    generator = seeds.generator(config.seed, "partition")
+    if data.partition == "iid":
+        return partition.iid(labels, count, generator)
+    if data.partition == "dirichlet":
+        return partition.dirichlet(labels, count, data.beta, generator)
+    if data.partition == "shards":
+        return partition.shards(labels, count, data.classes_per_client, generator)
+    return partition.round_robin(labels, count)
+
+
+def _remedies(config: Config, labels: np.ndarray) -> Iterator[str]:
+    """Yields the nearest beta, number of clients and seed with which the split does work."""
+    beta, clients = config.data.beta, config.federation.clients
+    larger = [float(f"{beta * 1.25**step:.2g}") for step in range(1, 40)]
+    fewer = [clients * (20 - step) // 20 for step in range(1, 20)]
+    trials: list[tuple[str, str, list[Any]]] = [
+        ("data", "beta", larger),
+        ("federation", "clients", [count for count in fewer if count]),
+        ("", "seed", list(range(config.seed + 1, config.seed + 20))),
+    ]
+    for section, key, values in trials:
+        for value in values:
+            if _works(_changed(config, section, key, value), labels):
+                yield f"{key} = {value}"
+                break
+
+
+def _changed(config: Config, section: str, key: str, value: Any) -> Config:
+    if not section:
+        return config.model_copy(update={key: value})
+    part = getattr(config, section).model_copy(update={key: value})
+    return config.model_copy(update={section: part})
+
+
+def _works(config: Config, labels: np.ndarray) -> bool:
+    try:
+        return bool(_deal(config, labels))
+    except UsageError:
+        return False
+
+
+def _assemble(
+    dataset: Dataset, parts: list[np.ndarray], reserved: np.ndarray, server: bool
+) -> Federation:
+    """Makes a pool of all images that are used or reserved, and points the shards into it."""
+    used = np.zeros(len(dataset.train_labels), dtype=bool)
+    used[np.concatenate([*parts, reserved.astype(np.int64)])] = True
+    position = (np.cumsum(used) - 1).astype(np.int32)
+    shards = [ClientData(position[part], dataset.train_labels[part]) for part in parts]
+    whole = bool(used.all())
+    return Federation(
+        dataset=dataset,
+        images=dataset.train_images if whole else dataset.train_images[used],
+        pool_ids=dataset.train_ids if whole else dataset.train_ids[used],
+        clients=tuple(shards[1:] if server else shards),
+        server=shards[0] if server else None,
+    )

@@ -1,0 +1,63 @@
+"""The embedded default dataset: scikit-learn's handwritten digits, enlarged to MNIST's size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from tffl.data.federation import Dataset
+from tffl.data.partition import rank_in_class
+from tffl.data.resize import resize
+
+SIZE = 28
+TEST_EVERY = 5
+"""Of each class, every fifth image is a test image."""
+
+
+@dataclass(frozen=True)
+class Digits:
+    """1,797 handwritten digits from scikit-learn, 8x8 resized to 28x28; needs no download."""
+
+    reference: ClassVar[str] = (
+        "E. Alpaydin, C. Kaynak. Optical Recognition of Handwritten Digits. "
+        "UCI Machine Learning Repository, 1998."
+    )
+
+    def prepared(self, data_dir: Path | None) -> bool:
+        """Returns True: scikit-learn brings the images."""
+        return True
+
+    def location(self, data_dir: Path | None) -> Path:
+        """Returns where scikit-learn keeps the images."""
+        from sklearn import datasets
+
+        return Path(datasets.__file__).parent / "data" / "digits.csv.gz"
+
+    def prepare(self, data_dir: Path | None) -> Path:
+        """Returns where the images are; there is nothing to download."""
+        return self.location(data_dir)
+
+    def load(self, data_dir: Path | None) -> Dataset:
+        """Returns the images, values 0 … 16 stretched to 0 … 255, and a split that never changes.
+
+        The split is stratified and independent of any seed, so that all experiments report on the
+        same test images.
+        """
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        labels = bunch.target.astype(np.int32)
+        images = resize(bunch.images[..., None] * (255 / 16), SIZE)
+        test = rank_in_class(labels) % TEST_EVERY == TEST_EVERY - 1
+        return Dataset(
+            name="digits",
+            train_images=images[~test],
+            train_labels=labels[~test],
+            train_ids=np.arange(np.sum(~test)),
+            test_images=images[test],
+            test_labels=labels[test],
+            class_names=tuple(str(digit) for digit in range(10)),
+        )

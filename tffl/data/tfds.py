@@ -1,0 +1,220 @@
+"""Image datasets in the format of TensorFlow Datasets: read from disk, prepared on request.
+
+Loading goes by the files alone (`tfds.builder_from_directory`), because a TFDS builder looks for
+metadata in the network. It uses the CPU only, but it starts TensorFlow's runtime: devices must be
+configured before.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from tffl.data.federation import Dataset
+from tffl.errors import TfflError, UsageError
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+
+def resolve_data_dir(data_dir: Path | None) -> Path:
+    """Returns the folder of datasets: the given one, `TFFL_DATA_DIR`, or TFDS's own default."""
+    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return Path(data_dir or os.environ.get("TFFL_DATA_DIR") or default).expanduser()
+
+
+@dataclass(frozen=True)
+class TfdsSource:
+    """An image classification dataset of TFDS with the splits train and test."""
+
+    reference: ClassVar[str] = ""
+    tfds_name: ClassVar[str] = ""
+
+    @property
+    def name(self) -> str:
+        """Name in a config."""
+        return self.tfds_name
+
+    def versions(self, data_dir: Path | None) -> Path:
+        """Returns the folder that holds one subfolder per prepared version."""
+        return resolve_data_dir(data_dir) / self.name
+
+    def location(self, data_dir: Path | None) -> Path | None:
+        """Returns the folder of the newest prepared version, or None."""
+        found = self.versions(data_dir).glob("*.*.*/dataset_info.json")
+        return max((path.parent for path in found), key=_version, default=None)
+
+    def prepared(self, data_dir: Path | None) -> bool:
+        """Returns whether `load` would find the dataset; imports no TensorFlow."""
+        return self.location(data_dir) is not None
+
+    def prepare(self, data_dir: Path | None) -> Path:
+        """Downloads the dataset and writes its records; the only method that uses the network.
+
+        Returns:
+          The folder of the prepared version.
+
+        Raises:
+          TfflError: The download failed or its checksum is wrong.
+        """
+        done = self.location(data_dir)
+        if done:
+            return done
+        try:
+            builder = self._builder(str(resolve_data_dir(data_dir)))
+            builder.download_and_prepare()
+        except Exception as error:  # TFDS lets through whatever its many libraries raise
+            raise TfflError(f"cannot prepare {self.name}: {_line(error)}") from error
+        return Path(builder.data_dir)
+
+    def load(self, data_dir: Path | None) -> Dataset:
+        """Reads both splits into memory, training images in their canonical order.
+
+        Raises:
+          UsageError: The dataset is not prepared.
+          TfflError: Its files are missing, truncated or corrupt.
+        """
+        folder = self.location(data_dir)
+        if folder is None:
+            option = f" --data-dir {data_dir}" if data_dir else ""
+            raise UsageError(
+                f"dataset {self.name} is not prepared in {resolve_data_dir(data_dir)}: "
+                f"run tffl data prepare {self.name}{option}"
+            )
+        try:
+            builder = _tfds().builder_from_directory(folder)
+            train, test = _read(builder, "train"), _read(builder, "test")
+            class_names = tuple(builder.info.features["label"].names)
+        except Exception as error:  # json, protobuf, TensorFlow and TFDS errors alike
+            raise TfflError(
+                f"cannot read dataset {self.name} in {folder}, a file is missing or damaged "
+                f"({_line(error)}): delete that folder and prepare it again"
+            ) from error
+        ids = _canonical_ids(train)
+        order = np.argsort(ids)
+        return Dataset(
+            name=self.name,
+            train_images=train["image"] if _ascending(order) else train["image"][order],
+            train_labels=train["label"][order].astype(np.int32),
+            train_ids=ids[order],
+            test_images=test["image"],
+            test_labels=test["label"].astype(np.int32),
+            class_names=class_names,
+        )
+
+    def _builder(self, data_dir: str) -> tfds.core.DatasetBuilder:
+        return _tfds().builder(self.tfds_name, data_dir=data_dir)
+
+
+@dataclass(frozen=True)
+class Mnist(TfdsSource):
+    """70,000 handwritten digits, 28x28 gray, 10 classes."""
+
+    reference: ClassVar[str] = (
+        "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner. "
+        "Gradient-Based Learning Applied to Document Recognition. Proc. IEEE, 1998."
+    )
+    tfds_name: ClassVar[str] = "mnist"
+
+
+@dataclass(frozen=True)
+class FashionMnist(TfdsSource):
+    """70,000 pictures of clothes, 28x28 gray, 10 classes."""
+
+    reference: ClassVar[str] = (
+        "H. Xiao, K. Rasul, R. Vollgraf. Fashion-MNIST: a Novel Image Dataset for Benchmarking "
+        "Machine Learning Algorithms. 2017."
+    )
+    tfds_name: ClassVar[str] = "fashion_mnist"
+
+
+@dataclass(frozen=True)
+class Cifar10(TfdsSource):
+    """60,000 photographs of animals and vehicles, 32x32 color, 10 classes."""
+
+    reference: ClassVar[str] = (
+        "A. Krizhevsky. Learning Multiple Layers of Features from Tiny Images. 2009."
+    )
+    tfds_name: ClassVar[str] = "cifar10"
+
+
+@dataclass(frozen=True)
+class Cifar100(TfdsSource):
+    """60,000 photographs of things and beings, 32x32 color, 100 classes."""
+
+    reference: ClassVar[str] = Cifar10.reference
+    tfds_name: ClassVar[str] = "cifar100"
+
+
+@dataclass(frozen=True)
+class SvhnCropped(TfdsSource):
+    """99,289 house-number digits from street views, 32x32 color, 10 classes."""
+
+    reference: ClassVar[str] = (
+        "Y. Netzer, T. Wang, A. Coates, A. Bissacco, B. Wu, A. Y. Ng. Reading Digits in Natural "
+        "Images with Unsupervised Feature Learning. NIPS Workshop, 2011."
+    )
+    tfds_name: ClassVar[str] = "svhn_cropped"
+
+
+@dataclass(frozen=True)
+class Gtsrb(TfdsSource):
+    """51,839 photographs of German traffic signs, 32x32 color, 43 classes."""
+
+    reference: ClassVar[str] = (
+        "J. Stallkamp, M. Schlipsing, J. Salmen, C. Igel. Man vs. Computer: Benchmarking Machine "
+        "Learning Algorithms for Traffic Sign Recognition. Neural Networks 32, 2012."
+    )
+    tfds_name: ClassVar[str] = "gtsrb"
+
+
+def _tfds() -> Any:
+    """Imports TFDS, and TensorFlow with it, without their chatter."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow_datasets
+
+    return tensorflow_datasets
+
+
+def _read(builder: tfds.core.DatasetBuilder, split: str) -> dict[str, np.ndarray]:
+    """Reads one split whole, in the order of its files."""
+    import tensorflow as tf
+
+    tfds = _tfds()
+    with tf.device("CPU:0"):
+        data = builder.as_dataset(
+            split=split,
+            batch_size=-1,
+            shuffle_files=False,
+            read_config=tfds.ReadConfig(interleave_cycle_length=1),
+        )
+        arrays = tfds.as_numpy(data)
+    expected = builder.info.splits[split].num_examples
+    if len(arrays["label"]) != expected:
+        raise ValueError(f"{split} has {len(arrays['label'])} images instead of {expected}")
+    return arrays
+
+
+def _canonical_ids(train: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the number in ids such as `b"train_02180"`, else `0 … N − 1`."""
+    if "id" not in train:
+        return np.arange(len(train["label"]))
+    return np.array([int(name.rsplit(b"_", 1)[-1]) for name in train["id"]])
+
+
+def _ascending(order: np.ndarray) -> bool:
+    return bool(np.all(order[1:] > order[:-1]))
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else -1 for part in folder.name.split("."))
+
+
+def _line(error: Exception) -> str:
+    """Returns what went wrong in one line."""
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
