@@ -1,0 +1,74 @@
+"""Where suspicion begins: a threshold for the scores of one round.
+
+All rules look at finite scores only, so that a client cannot blind the server with NaN, and raise
+the result by one part in a million: equal scores stay together, whatever the last bit of their
+mean says. Without a finite score there is no threshold (NaN).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tffl.errors import require
+
+TOLERANCE = 1e-6
+"""Relative; about ten times the spacing of float32, in which clients send their weights."""
+
+NORMAL = 1.4826
+"""Makes the median absolute deviation estimate a normal distribution's standard deviation."""
+
+
+def mean_std(scores: np.ndarray, alpha: float) -> float:
+    """Returns mean + α·std, with the population's standard deviation.
+
+    No m of n scores can all lie more than √((n − m)/m) standard deviations above the mean, so
+    that the outliers themselves may hide behind it: see `check_alpha`.
+
+    Args:
+      scores: float64 `[n]`.
+      alpha: α >= 0.
+
+    >>> round(mean_std(np.array([0.0, 0.0, 0.0, 4.0]), alpha=1), 4)
+    2.7321
+    """
+    finite = scores[np.isfinite(scores)]
+    return _lift(finite.mean() + alpha * finite.std()) if len(finite) else math.nan
+
+
+def median_mad(scores: np.ndarray, k: float) -> float:
+    """Returns median + k·1.4826·MAD, where MAD is the median of |score − median|.
+
+    Fewer than half of the scores can neither raise the median beyond the others nor stretch the
+    MAD at will. If more than half are equal, the MAD is 0 and every higher score is above.
+
+    Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993, who advise k = 3.5.
+
+    Args:
+      scores: float64 `[n]`.
+      k: k >= 0.
+
+    >>> round(median_mad(np.array([1.0, 2.0, 3.0, 4.0, 99.0]), k=2), 4)
+    5.9652
+    """
+    finite = scores[np.isfinite(scores)]
+    if len(finite) == 0:
+        return math.nan
+    center = np.median(finite)
+    return _lift(center + k * NORMAL * np.median(np.abs(finite - center)))
+
+
+def check_alpha(alpha: float, n: int) -> None:
+    """Raises `UsageError` if mean + α·std can flag nobody among n scores, whatever they are."""
+    bound = math.sqrt(max(n - 1, 0))
+    require(
+        alpha < bound,
+        f"defense.alpha = {alpha:g} can never flag anyone among {n} participants: m attackers lie "
+        f"at most sqrt((n - m) / m) standard deviations above the mean, a single one {bound:.3g}; "
+        "choose a smaller alpha or defense.rule=median-mad",
+    )
+
+
+def _lift(threshold: float) -> float:
+    return float(threshold + TOLERANCE * abs(threshold))

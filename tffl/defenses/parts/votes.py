@@ -1,0 +1,51 @@
+"""Who is rejected, given who was flagged: a vote over a client's last rounds.
+
+The memory is one array, int8 `[clients, window]`: a row per client id, its latest round first;
+1 is flagged, 0 is not, −1 stands for a round it has not had yet. Only rounds in which a client
+takes part move its row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def empty(clients: int, window: int) -> np.ndarray:
+    """Returns the memory before round 1."""
+    return np.full((clients, window), -1, dtype=np.int8)
+
+
+def remember(memory: np.ndarray, client_ids: np.ndarray, flagged: np.ndarray) -> np.ndarray:
+    """Returns the memory with one more round of the clients that took part.
+
+    Args:
+      memory: int8 `[clients, window]`; stays as it is.
+      client_ids: int64 `[n]`, distinct.
+      flagged: bool `[n]`.
+
+    >>> remember(np.array([[0, -1], [1, 0]], np.int8), np.array([1]), np.array([True]))
+    array([[ 0, -1],
+           [ 1,  1]], dtype=int8)
+    """
+    result = memory.copy()
+    result[client_ids, 1:] = memory[client_ids, :-1]
+    result[client_ids, 0] = flagged
+    return result
+
+
+def outvoted(memory: np.ndarray, votes: int) -> np.ndarray:
+    """Returns bool `[n]`: which rows were flagged at least `votes` times in a whole window.
+
+    A client with h rounds so far, fewer than the window ξ, is judged by the same share of them:
+    ⌈votes · h / ξ⌉. Hence its first round decides by itself.
+
+    Args:
+      memory: int8 `[n, window]`, at least one round per row.
+      votes: ε, from 1 to the window.
+
+    >>> outvoted(np.array([[1, -1, -1], [1, 0, -1], [0, 1, 1]], np.int8), votes=2)
+    array([ True, False,  True])
+    """
+    rounds = (memory >= 0).sum(axis=1)
+    needed = -(-votes * rounds // memory.shape[1])
+    return (memory == 1).sum(axis=1) >= needed
