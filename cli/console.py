@@ -1,0 +1,219 @@
+"""What the program prints: progress and warnings on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tffl.comparison import Outcome, percent
+from tffl.federated.observer import Observer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LINES = 10
+"""Lines of progress, at most, of a run whose output is not a terminal."""
+
+WIDTH = 100
+"""Columns of a table, where no terminal tells them."""
+
+TRAIN_NOTE = (
+    "Attack success is measured on training images that the attackers hold, because the dataset "
+    "has no others: it tells memory, not generalization."
+)
+
+
+def console(stderr: bool = False) -> Console:
+    """Returns a console, wide enough for tables where there is no terminal."""
+    result = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    if not result.is_terminal:
+        result.width = max(result.width, WIDTH)
+    return result
+
+
+class Warnings(Observer):
+    """Prints warnings only: the observer of `--json`."""
+
+    def __init__(self) -> None:
+        self.console = console(stderr=True)
+
+    def warning(self, text: str) -> None:
+        """Prints a warning as one line."""
+        self.console.print(f"Warning: {text}", markup=False, soft_wrap=True)
+
+
+class Watch(Warnings):
+    """Shows the rounds as they pass: a bar on a terminal, at most `LINES` lines elsewhere.
+
+    Attributes:
+      title: Which run this is, such as `"undefended"`; empty if there is only one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.title = ""
+        self.rounds = 0
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            expand=True,
+        )
+        self.task = self.bar.add_task("starting", total=None, figures="")
+
+    def titled(self, title: str) -> Watch:
+        """Begins to watch another run."""
+        self.title = title
+        self.bar.reset(self.task, total=None, figures="", description=self._titled("starting"))
+        return self
+
+    def __enter__(self) -> Watch:
+        """Starts drawing."""
+        if self.console.is_terminal:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves the last state on the screen."""
+        if self.console.is_terminal:
+            self.bar.stop()
+
+    def phase(self, text: str) -> None:
+        """Names what is being done."""
+        self.bar.update(self.task, description=self._titled(text))
+
+    def start(self, rounds: int, first: int) -> None:
+        """Sets the bar's length."""
+        self.rounds = rounds
+        self.bar.update(
+            self.task, description=self._titled("rounds"), total=rounds, completed=first - 1
+        )
+
+    def round(self, row: Mapping[str, Any]) -> None:
+        """Moves the bar, or prints a line now and then."""
+        done = int(row["round"])
+        self.bar.update(self.task, completed=done, figures=figures(row))
+        step = math.ceil(self.rounds / LINES)
+        if not self.console.is_terminal and (done % step == 0 or done == self.rounds):
+            line = f"{self._titled('round')} {done}/{self.rounds} · {figures(row)}"
+            self.console.print(line, markup=False, soft_wrap=True)
+
+    def _titled(self, text: str) -> str:
+        return f"{self.title}: {text}" if self.title else text
+
+
+def figures(row: Mapping[str, Any]) -> str:
+    """Writes accuracy and, where there is one, attack success of a round."""
+    shown = [("accuracy", row.get("accuracy")), ("attack success", row.get("attack_success"))]
+    return " · ".join(f"{name} {rate(value)}" for name, value in shown if defined(value))
+
+
+def defined(value: Any) -> bool:
+    """Says whether a cell of a table has a value."""
+    return value is not None and value != "" and not math.isnan(float(value))
+
+
+def rate(value: Any) -> str:
+    """Writes a rate as a percentage, an undefined one as a dash."""
+    return percent(float(value)) if defined(value) else percent(math.nan)
+
+
+def print_run(rounds: pd.DataFrame, outcome: Outcome) -> None:
+    """Prints the table of one run: its last round, and the means over all rounds."""
+    table = _table(
+        "", "accuracy", "loss", "attack success", "recall", "precision", "FPR", "rejected"
+    )
+    last = rounds.iloc[-1]
+    means = rounds.mean(numeric_only=True)
+    for label, row in ((f"round {int(last['round'])}", last), ("mean over rounds", means)):
+        table.add_row(
+            label,
+            rate(row.get("accuracy")),
+            f"{row['loss']:.3f}",
+            *(rate(row.get(key)) for key in ("attack_success", "recall", "precision", "fpr")),
+            f"{row['rejected']:g}" if label != "mean over rounds" else f"{row['rejected']:.1f}",
+        )
+    out = console()
+    out.print(table)
+    _note(out, outcome.source)
+
+
+def print_comparison(outcomes: Mapping[str, Outcome], sentence: str) -> None:
+    """Prints the table of a comparison, and what it means."""
+    table = _table("", "accuracy", "attack success", "recall", "precision", "FPR", "rejected")
+    for variant, outcome in outcomes.items():
+        table.add_row(
+            variant,
+            percent(outcome.accuracy),
+            percent(outcome.attack_success),
+            percent(outcome.recall),
+            percent(outcome.precision),
+            percent(outcome.fpr),
+            f"{outcome.rejected} of {outcome.malicious + outcome.honest}",
+        )
+    out = console()
+    out.print(table)
+    out.print(
+        "Accuracy and attack success after the last round; recall, precision and FPR (honest "
+        "updates flagged) as means over rounds; rejected updates in all. The attack-free run has "
+        "the defense but nobody malicious.",
+        style="dim",
+    )
+    _note(out, next(iter(outcomes.values())).source)
+    out.print()
+    out.print(sentence, markup=False)
+
+
+def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:
+    """Prints the entries of a registry."""
+    table = _table("name", "description", "needs", "citation", numbers=False)
+    table.columns[0].no_wrap = True
+    for entry in entries:
+        table.add_row(
+            entry["name"], entry["summary"], ", ".join(entry["needs"]), entry["reference"]
+        )
+    console().print(table, markup=False)
+
+
+def print_figures(values: Mapping[str, Any]) -> None:
+    """Prints the figures of a benchmark, nested ones under a dotted name."""
+    table = _table("figure", "value")
+    for name, value in _flat(values):
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    console().print(table)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _table(first: str, *headers: str, numbers: bool = True) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first)
+    for header in headers:
+        table.add_column(header, justify="right" if numbers else "left")
+    return table
+
+
+def _note(out: Console, source: str) -> None:
+    if source == "train":
+        out.print(TRAIN_NOTE, style="dim")

@@ -1,0 +1,196 @@
+"""`tffl`: the program, its subcommands, and how it fails.
+
+Subcommands are imported when they are called, and what they import themselves waits until they
+run, so that every `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import click
+
+from tffl import __version__
+from tffl.errors import TfflError, unknown
+
+COMMANDS = {
+    "simulate": ("tffl_cli.simulate:simulate", "Attack a federation and see what a defense stops."),
+    "localize": ("tffl_cli.localize:localize", "Rank the weights that give attackers away."),
+    "data": ("tffl_cli.data:data", "List, prepare and inspect datasets."),
+    "list": ("tffl_cli.list:list_entries", "List attacks, defenses, models or datasets."),
+    "bench": ("tffl_cli.bench:bench", "Measure the speed of the engine."),
+}
+"""Subcommand → where it is, and its line in `tffl --help`."""
+
+INTERRUPTED = 130
+
+_HELP_INSTEAD = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What click 8.2 and later raises where a group is called without a subcommand."""
+
+
+@dataclass
+class Session:
+    """One call of the program: its command line, and whether it may be talkative."""
+
+    command: list[str] = field(default_factory=lambda: ["tffl"])
+    verbose: bool = False
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C, with a line that says how to go on."""
+
+    exit_code = INTERRUPTED
+
+    def show(self, file: Any = None) -> None:
+        """Prints the line without calling it an error."""
+        click.echo(f"Interrupted: {self.message}", err=True)
+
+
+class Program(click.Group):
+    """A group that imports subcommands on demand and turns every failure into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the subcommands in the order of a newcomer's use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a subcommand."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        return _with_verbose(getattr(import_module(module), attribute))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the subcommand that the arguments name, or the nearest one for the message."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise unknown("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list of subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
+        """Runs the program and exits with its code."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        session = Session(["tffl", *arguments])
+        extra |= {"prog_name": "tffl", "standalone_mode": False, "obj": session}
+        with _quiet():
+            try:
+                code = super().main(arguments, **extra)
+            except Exception as error:
+                code = report(error, session.verbose)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def report(error: Exception, verbose: bool) -> int:
+    """Prints a failure as one line on stderr, and returns the exit code."""
+    if isinstance(error, Interrupted) or isinstance(error, _HELP_INSTEAD):
+        error.show()
+        return error.exit_code
+    if isinstance(error, click.Abort):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+    if verbose and not isinstance(error, (TfflError, click.ClickException)):
+        traceback.print_exception(error)
+    line, code = explain(error)
+    click.echo(f"Error: {line}", err=True)
+    return code
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """Returns the line and the exit code of a failure."""
+    if isinstance(error, TfflError):
+        return str(error), error.exit_code
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        hint = f" (see '{context.command_path} --help')" if context else ""
+        return " ".join(error.format_message().split()) + hint, error.exit_code
+    if isinstance(error, MemoryError):
+        return "out of memory: use fewer clients, a smaller model or --train-limit", 1
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        place = f" at {error.filename}" if error.filename else ""
+        return f"the disk is full{place}: free some space and try again", 1
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    detail = f"{name}: {lines[0][:200]}" if lines else name
+    return f"{detail} (run with --verbose for the traceback)", 1
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences TensorFlow's start-up noise, unless `--verbose` lifts it."""
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+            _restore(level)
+
+
+def _restore(level: str | None) -> None:
+    if level is None:
+        os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    else:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = level
+
+
+def _speak(ctx: click.Context, option: click.Parameter, verbose: bool) -> None:
+    if not verbose:
+        return
+    ctx.ensure_object(Session).verbose = True
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+    warnings.simplefilter("default")
+    logging.disable(logging.NOTSET)
+
+
+def _verbose_option() -> click.Option:
+    return click.Option(
+        ["--verbose"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_speak,
+        help="Show TensorFlow's messages, and the traceback of an unexpected error.",
+    )
+
+
+def _with_verbose(command: click.Command) -> click.Command:
+    """Lets `--verbose` stand after the subcommand as well as before it."""
+    if not any(option.name == "verbose" for option in command.params):
+        command.params.append(_verbose_option())
+    for child in getattr(command, "commands", {}).values():
+        _with_verbose(child)
+    return command
+
+
+@click.group(
+    cls=Program,
+    params=[_verbose_option()],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="tffl")
+def cli() -> None:
+    """Find out whether a federated-learning server can be poisoned, and what stops it."""
+
+
+def main() -> None:
+    """Runs the program: the console script `tffl`, and `python -m tffl`."""
+    cli.main()

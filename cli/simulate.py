@@ -1,0 +1,206 @@
+"""`tffl simulate`: one experiment, from the command line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from tffl.errors import TfflError, UsageError, require
+from tffl_cli.main import Interrupted, Session
+from tffl_cli.options import assemble, experiment_options
+
+if TYPE_CHECKING:
+    from tffl.config import Config
+    from tffl.federated.observer import Observer
+
+
+@click.command(epilog="Later ones win: --config, then single options, then --set.")
+@experiment_options
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory; else runs/<time>-….")
+@click.option(
+    "--resume",
+    "resumed",
+    metavar="RUN",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Continue an interrupted run, alone or with the options that began it.",
+)
+@click.option("--compare", is_flag=True, help="Also run it undefended, and attack-free.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and only that.")
+@click.pass_obj
+def simulate(
+    session: Session,
+    config: Path | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    resumed: Path | None,
+    compare: bool,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Attack a federation and see what a defense stops."""
+    require(not (quiet and as_json), "--quiet and --json exclude each other: choose one")
+    experiment = _experiment(config, options, settings, resumed)
+    check(experiment)
+    directory = _directory(experiment, out, resumed)
+    again = f"tffl simulate --resume {directory}{' --compare' if compare else ''}"
+    job = Job(experiment, directory, resumed is not None, session.command)
+    with _resumable(directory, again):
+        if compare:
+            _compare(job, quiet, as_json)
+        else:
+            _simulate(job, quiet, as_json)
+    if not (quiet or as_json):
+        click.echo(f"\nThe run is in {directory}")
+
+
+class Job(NamedTuple):
+    """What is to be run, and where."""
+
+    config: Config
+    directory: Path
+    resume: bool
+    command: list[str]
+
+
+def _simulate(job: Job, quiet: bool, as_json: bool) -> None:
+    with _observer(quiet, as_json) as observe:
+        from tffl.federated.simulation import simulate
+
+        run = simulate(
+            job.config,
+            job.directory,
+            resume=job.resume and (job.directory / "config.toml").exists(),
+            observer=observe(""),
+            command=job.command,
+        )
+    if as_json:
+        click.echo(json.dumps(run.summary, indent=2))
+    elif not quiet:
+        from tffl.comparison import Outcome
+        from tffl_cli.console import print_run
+
+        print_run(run.rounds, Outcome.of(run.rounds, run.summary))
+
+
+def _compare(job: Job, quiet: bool, as_json: bool) -> None:
+    from tffl.comparison import Outcome, compare, verdict
+
+    with _observer(quiet, as_json) as observe:
+        runs = compare(
+            job.config, job.directory, resume=job.resume, observe=observe, command=job.command
+        )
+    if as_json:
+        click.echo(json.dumps({name: run.summary for name, run in runs.items()}, indent=2))
+    elif not quiet:
+        from tffl_cli.console import print_comparison
+
+        outcomes = {name: Outcome.of(run.rounds, run.summary) for name, run in runs.items()}
+        print_comparison(outcomes, verdict(outcomes, job.config.defense.name))
+
+
+@contextmanager
+def _observer(quiet: bool, as_json: bool) -> Iterator[Callable[[str], Observer]]:
+    """Makes the observer of each run, given its title."""
+    from tffl.federated.observer import Observer
+    from tffl_cli.console import Warnings, Watch
+
+    if quiet:
+        yield lambda title: Observer()
+    elif as_json:
+        yield lambda title: Warnings()
+    else:
+        with Watch() as watch:
+            yield watch.titled
+
+
+def check(config: Config) -> None:
+    """Refuses misspelled names and options in an instant, before TensorFlow is imported.
+
+    Raises:
+      UsageError: A name or an option does not exist; the message lists the nearest and all.
+    """
+    from tffl.attacks import attacks
+    from tffl.data import datasets
+    from tffl.defenses import defenses
+    from tffl.models import models
+
+    datasets[config.data.dataset]
+    models[config.model.name]
+    attacks.create(config.attack.name, config.attack.options)
+    defenses.create(config.defense.name, config.defense.options)
+
+
+def _experiment(
+    config: Path | None,
+    options: Mapping[str, Any],
+    settings: tuple[str, ...],
+    resumed: Path | None,
+) -> Config:
+    from tffl.config import build, read
+
+    if resumed is None:
+        return build(assemble(read(config) if config else {}, options, settings))
+    stored = resumed / "config.toml"
+    if stored.exists():
+        result: Config = build(assemble(read(config or stored), options, settings))
+        _check_same(build(read(stored)), result, resumed)
+        return result
+    told = config or settings or any(value is not None for value in options.values())
+    # A run killed before its first file was written can only begin again, from its options.
+    require(
+        bool(told),
+        f"{resumed} holds no config.toml, hence no run to resume: begin one with --out {resumed}",
+    )
+    return build(assemble(read(config) if config else {}, options, settings))
+
+
+def _check_same(old: Config, new: Config, resumed: Path | None) -> None:
+    if old.identity() == new.identity():
+        return
+    before, after = (dict(_leaves(config.identity())) for config in (old, new))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    changed = ", ".join(f"{key} = {before.get(key)}, not {after.get(key)}" for key in keys[:3])
+    raise UsageError(f"{resumed} holds another experiment ({changed}): choose another --out")
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _directory(config: Config, out: Path | None, resumed: Path | None) -> Path:
+    same = out is None or resumed is None or out.resolve() == resumed.resolve()
+    require(same, f"--out {out} and --resume {resumed} name two run directories: give one")
+    chosen = resumed or out
+    if chosen:
+        return chosen
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{stamp}-{config.defense.name}-{config.attack.name}"
+
+
+@contextmanager
+def _resumable(directory: Path, again: str) -> Iterator[None]:
+    """Tells how to continue after Ctrl-C or a full disk."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        begun = (directory / "config.toml").exists()
+        raise Interrupted(f"continue with {again}" if begun else "nothing was written") from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise TfflError(
+            f"the disk is full while writing {directory}: free some space, then {again}"
+        ) from None
