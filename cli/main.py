@@ -98,7 +98,7 @@ class Program(click.Group):
 
 def report(error: Exception, verbose: bool) -> int:
     """Prints a failure as one line on stderr, and returns the exit code."""
-    if isinstance(error, Interrupted) or isinstance(error, _HELP_INSTEAD):
+    if isinstance(error, (Interrupted, _HELP_INSTEAD)):
         error.show()
         return error.exit_code
     if isinstance(error, click.Abort):

@@ -75,7 +75,8 @@ class Registry:
             "name": name,
             "summary": (inspect.getdoc(target) or "").split("\n")[0],
             "reference": getattr(target, "reference", ""),
-            "needs": list(getattr(target, "needs", ())),
+            # A defense needs something beyond the updates; an attack knows something beyond its own.
+            "needs": list(getattr(target, "needs", getattr(target, "knowledge", ()))),
             "options": _options(target),
         }
 

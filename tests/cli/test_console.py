@@ -1,0 +1,38 @@
+"""Progress without a terminal is a few lines, never a flood."""
+
+import math
+
+import pytest
+
+from tffl_cli.console import LINES, Watch, figures, rate
+
+
+@pytest.mark.parametrize("rounds", [1, 7, 10, 100, 1000])
+def test_at_most_a_few_lines_and_always_the_last(capsys, rounds):
+    with Watch() as watch:
+        watch.phase("preparing digits")
+        watch.start(rounds, 1)
+        for done in range(1, rounds + 1):
+            watch.round({"round": done, "accuracy": 0.5, "attack_success": None})
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert captured.out == ""
+    assert 1 <= len(lines) <= LINES + 1
+    assert lines[-1] == f"round {rounds}/{rounds} · accuracy 50.0 %"
+
+
+def test_titles_and_warnings(capsys):
+    with Watch() as watch:
+        watch.titled("undefended").start(1, 1)
+        watch.warning("checkpoint 3 is damaged: using 2")
+        watch.round({"round": 1, "accuracy": 0.25, "attack_success": 1.0})
+    assert capsys.readouterr().err.splitlines() == [
+        "Warning: checkpoint 3 is damaged: using 2",
+        "undefended: round 1/1 · accuracy 25.0 % · attack success 100.0 %",
+    ]
+
+
+def test_undefined_figures_are_left_out():
+    assert figures({"accuracy": 0.5, "attack_success": math.nan}) == "accuracy 50.0 %"
+    assert figures({"accuracy": "0.5", "attack_success": ""}) == "accuracy 50.0 %"
+    assert rate(None) == rate("") == rate(math.nan) == "–"
