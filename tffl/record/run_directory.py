@@ -1,0 +1,484 @@
+"""What a run leaves behind, written so that an interruption at any moment loses one round at most.
+
+The order of writing is the contract: tables first, then the checkpoint. On resuming, whatever is
+newer than the newest valid checkpoint is dropped, and those rounds are run again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tffl.config import Config, load
+from tffl.errors import TfflError, UsageError, require
+from tffl.federated.layout import Entry, WeightLayout
+from tffl.federated.updates import Updates
+from tffl.record.atomic import TEMPORARY, remove, write_text
+from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table
+from tffl.record.tensors import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """How far each client's variables are from the others', in one round.
+
+    Attributes:
+      round: 1-based.
+      client_ids: int64 `[n]`.
+      names: One per variable.
+      values: float32 `[n, variables, 2, 2]`, see `tffl.localize.deviations`.
+    """
+
+    round: int
+    client_ids: np.ndarray
+    names: tuple[str, ...]
+    values: np.ndarray
+
+
+class MemoryRecorder:
+    """Keeps the rows of a run and nothing else, for runs without an output folder."""
+
+    def __init__(self) -> None:
+        self._rounds = Table(ROUND_COLUMNS)
+        self._clients = Table(CLIENT_COLUMNS)
+        self._deviations: list[Deviations] = []
+
+    def write_round(
+        self, round_row: Mapping[str, Any], client_rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Adds a round: its row of `ROUND_COLUMNS`, and one of `CLIENT_COLUMNS` per client."""
+        round = int(round_row["round"])
+        self._rounds.append(round, [round_row])
+        self._clients.append(round, client_rows)
+
+    def save_checkpoint(
+        self, round: int, weights: np.ndarray, state: Mapping[str, np.ndarray]
+    ) -> None:
+        """Does nothing: there is nowhere to resume from."""
+
+    def load_checkpoint(
+        self, warn: Callable[[str], None]
+    ) -> tuple[int, np.ndarray, dict[str, np.ndarray]] | None:
+        """Returns None: the run starts at round 1."""
+        return None
+
+    def store_updates(self, updates: Updates) -> None:
+        """Does nothing."""
+
+    def store_deviations(
+        self, round: int, client_ids: np.ndarray, deviations: np.ndarray, names: Sequence[str]
+    ) -> None:
+        """Keeps what `tffl.localize.deviations` returned; `names` are the variables'."""
+        self._deviations.append(Deviations(round, client_ids, tuple(names), deviations))
+
+    def finish(self, model: keras.Model, summary: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
+    def frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Returns `rounds.csv` and `clients.csv` as pandas reads them."""
+        return self._rounds.frame(), self._clients.frame()
+
+    def deviations(self) -> list[Deviations]:
+        """Returns the deviations of all rounds that have them, in order."""
+        return list(self._deviations)
+
+
+class RunDirectory(MemoryRecorder):
+    """A folder that holds one run. Make one with `create`, or open one with `resume`."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        super().__init__()
+        self.path = path
+        self.config = config
+        self._events: Any = None
+        self._logged = 0
+
+    @classmethod
+    def create(
+        cls, path: Path, config: Config, command: Sequence[str], granted: Mapping[str, Any]
+    ) -> RunDirectory:
+        """Makes a folder for a run, and writes `environment.json` and `config.toml` into it.
+
+        Args:
+          path: The folder; it may exist if it is empty.
+          config: The experiment.
+          command: The command line that started it.
+          granted: What attack and defense were told beyond what they could observe.
+
+        Raises:
+          UsageError: The folder holds a run already, or something else, or cannot be made.
+          TfflError: The files cannot be written.
+        """
+        path = Path(path)
+        _refuse_occupied(path, config)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the run folder {path}: {error.strerror}") from None
+        write_json(path / "environment.json", {**environment(command), "granted": dict(granted)})
+        write_text(path / "config.toml", config.to_toml())  # last: it marks the folder as a run
+        return cls(path, config)
+
+    @classmethod
+    def resume(cls, path: Path, config: Config | None = None) -> RunDirectory:
+        """Opens a run to continue or to read it.
+
+        Args:
+          path: The run's folder.
+          config: If given, it must describe the experiment that the folder holds.
+
+        Raises:
+          UsageError: The folder holds no run, or another experiment.
+        """
+        path = Path(path)
+        require(
+            (path / "config.toml").is_file(),
+            f"{path} holds no run to open (no config.toml): check the path, or start one there",
+        )
+        run = cls(path, load(path / "config.toml"))
+        if config is not None and (differing := differences(run.config, config)):
+            raise UsageError(f"{path} holds another experiment: {differing}; choose another --out")
+        run._rounds = Table.read(path / "rounds.csv", ROUND_COLUMNS)
+        run._clients = Table.read(path / "clients.csv", CLIENT_COLUMNS)
+        return run
+
+    def write_round(
+        self, round_row: Mapping[str, Any], client_rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Adds a round to both tables and to TensorBoard.
+
+        Raises:
+          TfflError: A file cannot be written; the older one stays as it was.
+        """
+        super().write_round(round_row, client_rows)
+        self._write_tables()
+        if self.config.record.tensorboard:
+            self._write_events()
+
+    def save_checkpoint(
+        self, round: int, weights: np.ndarray, state: Mapping[str, np.ndarray]
+    ) -> None:
+        """Writes what the next round starts from, and keeps the checkpoint before it as well.
+
+        Args:
+          round: The round that has just been written with `write_round`.
+          weights: Global weights, float32 `[d]`.
+          state: The defense's state.
+
+        Raises:
+          TfflError: It cannot be written; older checkpoints stay.
+        """
+        tensors = {"weights": weights, **{f"state/{key}": state[key] for key in state}}
+        write_tensors(_round_file(self.path / "checkpoints", round), tensors, {"round": str(round)})
+        files = round_files(self.path / "checkpoints")
+        for old in list(files)[:-CHECKPOINTS_KEPT]:
+            remove(files[old])
+
+    def load_checkpoint(
+        self, warn: Callable[[str], None]
+    ) -> tuple[int, np.ndarray, dict[str, np.ndarray]] | None:
+        """Goes back to the newest valid checkpoint and drops everything that is newer.
+
+        Args:
+          warn: Called with one line for every checkpoint that is damaged.
+
+        Returns:
+          Its round, weights float32 `[d]` and defense state; None if there is none, and then the
+          tables are empty again.
+
+        Raises:
+          TfflError: The tables lack rounds that the checkpoint has behind it.
+        """
+        for round, file in reversed(round_files(self.path / "checkpoints").items()):
+            try:
+                tensors, _ = read_tensors(file)
+            except TfflError as error:
+                warn(f"{error}; using the checkpoint before it")
+                continue
+            self._check_rounds(round)
+            self._drop_after(round)
+            state = {
+                name.removeprefix("state/"): array
+                for name, array in tensors.items()
+                if name != "weights"
+            }
+            return round, tensors["weights"], state
+        self._drop_after(0)
+        return None
+
+    def store_updates(self, updates: Updates) -> None:
+        """Keeps a round's updates, if `record.store_updates` names the round.
+
+        Raises:
+          TfflError: The file cannot be written.
+        """
+        if updates.round not in self.config.record.stored_rounds(self.config.federation.rounds):
+            return
+        layout = [[e.name, list(e.shape), e.trainable] for e in updates.layout.entries]
+        write_tensors(
+            _round_file(self.path / "updates", updates.round),
+            {
+                "start": updates.start,
+                "deltas": updates.deltas,
+                "client_ids": updates.client_ids,
+                "sample_counts": updates.sample_counts,
+            },
+            {"round": str(updates.round), "layout": json.dumps(layout)},
+        )
+
+    def store_deviations(
+        self, round: int, client_ids: np.ndarray, deviations: np.ndarray, names: Sequence[str]
+    ) -> None:
+        """Keeps a round's deviations in a file.
+
+        Raises:
+          TfflError: The file cannot be written.
+        """
+        write_tensors(
+            _round_file(self.path / "deviations", round),
+            {"client_ids": client_ids, "deviations": deviations},
+            {"round": str(round), "names": json.dumps(list(names))},
+        )
+
+    def deviations(self) -> list[Deviations]:
+        """Reads the deviations of all rounds that have them, in order.
+
+        Raises:
+          TfflError: A file is damaged.
+        """
+        return [_read_deviations(file) for file in round_files(self.path / "deviations").values()]
+
+    def updates(self) -> Iterator[Updates]:
+        """Reads the stored updates, one round at a time, in order.
+
+        Raises:
+          TfflError: A file is damaged.
+        """
+        for file in round_files(self.path / "updates").values():
+            yield load_updates(file)
+
+    def finish(self, model: keras.Model, summary: Mapping[str, Any]) -> None:
+        """Writes `summary.json`, and the pictures and exports that the config asks for.
+
+        Raises:
+          TfflError: A file cannot be written.
+        """
+        from tffl.record import export, figures
+
+        write_json(self.path / "summary.json", summary)
+        if self.config.record.tensorboard:
+            self._write_events()
+            self._events.close()
+        if self.config.record.figures:
+            figures.write_run(self.path / "figures", *self.frames())
+        if self.config.record.export:
+            export.export(model, self.path / "export")
+
+    def _write_tables(self) -> None:
+        write_text(self.path / "clients.csv", self._clients.text())
+        write_text(self.path / "rounds.csv", self._rounds.text())
+
+    def _write_events(self) -> None:
+        """Brings `tensorboard/` up to the table's last round, anew after opening the folder."""
+        import tensorflow as tf
+
+        if self._events is None:
+            remove(self.path / "tensorboard")
+            self._events = tf.summary.create_file_writer(str(self.path / "tensorboard"))
+        # tf.summary.scalar would need the package tensorboard, which TensorFlow no longer brings.
+        plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+        scalar = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
+        with self._events.as_default():
+            for row in self._rounds.frame().to_dict("records"):
+                round = int(row.pop("round"))
+                if round <= self._logged:
+                    continue
+                for column, value in row.items():
+                    if not math.isnan(value):
+                        tf.summary.write(column, tf.constant(value, tf.float32), round, scalar)
+                self._logged = round
+        self._events.flush()
+
+    def _check_rounds(self, last: int) -> None:
+        """Raises `TfflError` if one of the rounds up to `last` is not in the tables."""
+        for name, table in (("rounds.csv", self._rounds), ("clients.csv", self._clients)):
+            missing = sorted(set(range(1, last + 1)) - set(table.rounds))
+            if missing:
+                raise TfflError(
+                    f"{self.path / name} lacks round {missing[0]}, but there is a checkpoint of "
+                    f"round {last}: restore the file, or run again with another --out"
+                )
+
+    def _drop_after(self, last: int) -> None:
+        """Deletes what belongs to rounds after `last`."""
+        for folder in ("checkpoints", "updates", "deviations"):
+            for round, file in round_files(self.path / folder).items():
+                if round > last:
+                    remove(file)
+        if max([0, *self._rounds.rounds, *self._clients.rounds]) > last:
+            self._rounds.keep(last)
+            self._clients.keep(last)
+            self._write_tables()
+
+
+def check_store_size(config: Config, clients: int, columns: int) -> None:
+    """Checks, before round 1, that the updates to be stored stay within their limit.
+
+    Args:
+      config: The experiment.
+      clients: Participants of a round, n.
+      columns: Size of the weight layout, d.
+
+    Raises:
+      UsageError: rounds · (n + 1) · d · 4 bytes are more than `record.store_limit_gib`.
+    """
+    rounds = len(config.record.stored_rounds(config.federation.rounds))
+    size = rounds * (clients + 1) * columns * 4 / 2**30
+    require(
+        size <= config.record.store_limit_gib,
+        f"record.store_updates of {rounds} rounds takes {size:.3g} GiB, the limit is "
+        f"{config.record.store_limit_gib:g} GiB: store fewer rounds, or raise "
+        "record.store_limit_gib",
+    )
+
+
+def load_updates(path: Path) -> Updates:
+    """Reads a round's updates from `RUN/updates/round-….safetensors`.
+
+    Raises:
+      TfflError: The file is missing or damaged.
+    """
+    tensors, header = read_tensors(Path(path))
+    entries = json.loads(header["layout"])
+    layout = WeightLayout(tuple(Entry(name, tuple(shape), flag) for name, shape, flag in entries))
+    return Updates(round=int(header["round"]), layout=layout, **tensors)
+
+
+def environment(command: Sequence[str]) -> dict[str, Any]:
+    """Returns what `environment.json` says: versions, devices, the command, and when it began."""
+    import tensorflow as tf
+
+    return {
+        "command": list(command),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("tffl", "tensorflow", "keras", "numpy")},
+        },
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "devices": [device.name for device in tf.config.list_physical_devices()],
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+    }
+
+
+def differences(first: Config, second: Config, limit: int = 3) -> str:
+    """Says in which keys two experiments differ, at most `limit` of them; empty if in none.
+
+    >>> differences(Config(seed=1), Config(seed=2))
+    'seed is 1 there, 2 here'
+    """
+    there, here = _flat(first.identity()), _flat(second.identity())
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    told = [f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:limit]]
+    return "; ".join(told) + (f"; and {len(keys) - limit} more" if len(keys) > limit else "")
+
+
+def round_files(folder: Path) -> dict[int, Path]:
+    """Returns round → file of a folder of `round-000001.safetensors`, by ascending round."""
+    found = {}
+    for file in folder.glob("round-*.safetensors"):
+        if match := re.fullmatch(r"round-(\d+)\.safetensors", file.name):
+            found[int(match[1])] = file
+    return dict(sorted(found.items()))
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes JSON atomically; undefined numbers become null.
+
+    Raises:
+      TfflError: The file cannot be written.
+    """
+    write_text(path, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+
+
+def _round_file(folder: Path, round: int) -> Path:
+    return folder / f"round-{round:06d}.safetensors"
+
+
+def _read_deviations(path: Path) -> Deviations:
+    tensors, header = read_tensors(path)
+    names = tuple(json.loads(header["names"]))
+    return Deviations(int(header["round"]), tensors["client_ids"], names, tensors["deviations"])
+
+
+def _refuse_occupied(path: Path, config: Config) -> None:
+    require(
+        not path.exists() or path.is_dir(), f"{path} is a file: choose another folder for --out"
+    )
+    if (path / "config.toml").exists():
+        differing = differences(load(path / "config.toml"), config)
+        raise UsageError(
+            f"{path} holds another experiment: {differing}; choose another --out"
+            if differing
+            else f"{path} holds this run already: continue it with --resume {path}"
+        )
+    try:
+        names = [file.name for file in path.iterdir()] if path.exists() else []
+    except OSError as error:
+        raise UsageError(f"cannot read the folder {path}: {error.strerror}") from None
+    # A run that was killed while it was being created leaves these.
+    foreign = [n for n in names if n != "environment.json" and not n.startswith(TEMPORARY)]
+    require(
+        not foreign,
+        f"{path} is not empty and holds no run: choose another folder for --out, or empty it",
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # such as tensorflow-cpu in the place of tensorflow
+        return None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Joins nested keys by dots; leaves out None, which TOML cannot say."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result.update(_flat(value, f"{prefix}{key}."))
+        elif value is not None:
+            result[prefix + key] = value
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """Turns NumPy values into Python's, and non-finite numbers into None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

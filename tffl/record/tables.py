@@ -1,0 +1,163 @@
+"""`rounds.csv` and `clients.csv`: what their columns are, and text that is the same every time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tffl.errors import TfflError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROUND_COLUMNS = (
+    "round",
+    "accuracy",
+    "loss",
+    "attack_success",
+    "attack_loss",
+    "participants",
+    "accepted",
+    "rejected",
+    "true_positives",
+    "false_positives",
+    "true_negatives",
+    "false_negatives",
+    "recall",
+    "precision",
+    "fpr",
+    "detection_accuracy",
+    "f1",
+    "mcc",
+    "balanced_accuracy",
+    "auc",
+    "threshold",
+    "train_seconds",
+    "attack_seconds",
+    "defense_seconds",
+    "evaluate_seconds",
+)
+
+CLIENT_COLUMNS = (
+    "round",
+    "client",
+    "samples",
+    "malicious",
+    "score",
+    "flagged",
+    "accepted",
+    "weight",
+    "update_norm",
+    "reason",
+)
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    r"""Returns a table as CSV text.
+
+    Floats have nine significant digits, which is more than a float32 holds; None and NaN are empty;
+    booleans are 1 and 0; strings stay as they are.
+
+    Raises:
+      ValueError: A row has a key that is not a column.
+
+    >>> to_csv(("round", "loss", "auc"), [{"round": 1, "loss": 0.25, "auc": None}])
+    'round,loss,auc\n1,0.25,\n'
+    """
+    return _lines(columns, [dict(zip(columns, columns, strict=True)), *rows])
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Reads a CSV file as text; `to_csv` turns the rows back into the same bytes.
+
+    Raises:
+      TfflError: The file is missing, unreadable, or not CSV.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file, strict=True))
+    except OSError as error:
+        raise TfflError(f"cannot read {path}: {error.strerror or error}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise TfflError(f"{path} is not a table: {error}") from None
+
+
+class Table:
+    """A table that grows by the rows of one round at a time, kept as CSV text.
+
+    Because rows are kept as text, what a file already holds stays byte-identical on resuming.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
+        self._rounds: dict[int, str] = {}
+
+    @classmethod
+    def read(cls, path: Path, columns: Sequence[str]) -> Table:
+        """Reads a table, empty if there is no such file.
+
+        Raises:
+          TfflError: The file is unreadable, or has other columns.
+        """
+        table = cls(columns)
+        by_round: dict[int, list[dict[str, str]]] = {}
+        for row in read_rows(path) if path.exists() else []:
+            if tuple(row) != table.columns or not str(row["round"]).isdigit():
+                raise TfflError(f"{path} is not a table with columns {','.join(columns)}")
+            by_round.setdefault(int(row["round"]), []).append(row)
+        for round, rows in by_round.items():
+            table.append(round, rows)
+        return table
+
+    @property
+    def rounds(self) -> list[int]:
+        """The rounds that have rows, in the order of writing."""
+        return list(self._rounds)
+
+    def append(self, round: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds the rows of a round."""
+        self._rounds[round] = _lines(self.columns, rows)
+
+    def keep(self, last: int) -> None:
+        """Drops the rows after round `last`."""
+        self._rounds = {round: text for round, text in self._rounds.items() if round <= last}
+
+    def text(self) -> str:
+        """Returns the whole table as CSV."""
+        return to_csv(self.columns, []) + "".join(self._rounds.values())
+
+    def frame(self) -> pd.DataFrame:
+        """Returns the whole table as pandas reads it; undefined numbers are NaN, reasons empty."""
+        import pandas as pd
+
+        undefined = {column: [""] for column in self.columns if column != "reason"}
+        return pd.read_csv(
+            io.StringIO(self.text()),
+            keep_default_na=False,
+            na_values=undefined,
+            dtype={"reason": str},
+        )
+
+
+def _lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    for row in rows:
+        writer.writerow({key: _text(value) for key, value in row.items()})
+    return buffer.getvalue()
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        return "" if math.isnan(value) else repr(float(f"{value:.9g}"))
+    return str(value)
