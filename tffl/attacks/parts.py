@@ -1,9 +1,10 @@
-"""What several attacks need: classes by name or number, and scaled updates."""
+"""What several attacks need: classes by name or number, drawn samples, scaled updates."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from tffl import seeds
 from tffl.data.federation import Dataset
 from tffl.errors import require, unknown
 from tffl.federated.updates import Updates
@@ -30,6 +31,24 @@ def class_index(dataset: Dataset, value: int | str, option: str) -> int:
         f"give a number from 0 to {dataset.classes - 1} or a class name",
     )
     return value
+
+
+def draw(candidates: np.ndarray, amount: float, seed: int, purpose: str, client: int) -> np.ndarray:
+    """Draws samples of one client at random, without repetition.
+
+    Args:
+      candidates: int64 `[m]`.
+      amount: How many; rounded to the nearest whole number (half up), at most all.
+      seed: The experiment's seed.
+      purpose: What for, as in `tffl.seeds`.
+      client: Whose samples.
+
+    Returns:
+      The drawn candidates, ascending.
+    """
+    count = min(int(amount + 0.5), len(candidates))
+    generator = seeds.generator(seed, purpose, client=client)
+    return np.sort(generator.choice(candidates, size=count, replace=False))
 
 
 def scale_rows(updates: Updates, malicious: np.ndarray, scale: float) -> None:
