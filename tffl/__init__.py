@@ -34,4 +34,6 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module 'tffl' has no attribute '{name}'")
+    if _HOMES[name].startswith("tffl.federated"):
+        import_module("tffl.federated.runtime").silence()
     return getattr(import_module(_HOMES[name]), name)

@@ -39,10 +39,11 @@ class Evaluator:
         flat = tf.constant(weights)
         targets = tf.constant(labels, tf.int32)
         begins = [tf.constant(begin) for begin in range(0, len(labels), CHUNK)]
-        parts = placement.map(lambda begin: self._function(flat, images.here(), targets, begin), begins)
+        parts = placement.map(
+            lambda begin: self._function(flat, images.here(), targets, begin), begins
+        )
         correct, loss = np.sum([np.asarray(part, np.float64) for part in parts], axis=0)
         return float(correct) / len(labels), float(loss) / len(labels)
-
 
 
 def _make_evaluation(model: keras.Model, layout: WeightLayout) -> Any:

@@ -27,7 +27,7 @@ _BACKEND_METHODS = (
 
 
 def stateless(cls: type[keras.optimizers.Optimizer]) -> type[keras.optimizers.Optimizer]:
-    """Returns `cls` with a working `stateless_apply` on TensorFlow; the arithmetic is Keras' own."""
+    """Returns `cls` with a working `stateless_apply` on TensorFlow; the arithmetic is Keras'."""
     methods = {n: getattr(BaseOptimizer, n) for n in _BACKEND_METHODS if n not in vars(cls)}
     return type(f"Stateless{cls.__name__}", (cls,), methods)
 

@@ -31,7 +31,7 @@ class Resident:
 
     def here(self) -> tf.Tensor:
         """Returns the tensor on the device whose strategy is in scope."""
-        return self._tensors[tf.distribute.get_strategy().extended.worker_devices[0]]
+        return self._tensors[_device(tf.distribute.get_strategy())]
 
 
 class LocalDevices:
@@ -44,9 +44,7 @@ class LocalDevices:
     def __init__(self, devices: Sequence[str]) -> None:
         self.strategies = [tf.distribute.OneDeviceStrategy(device) for device in devices]
 
-    def map(
-        self, function: Callable[[Job], Result], jobs: Sequence[Job]
-    ) -> Iterator[Result]:
+    def map(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
         """Yields `function(job)` for each job, in order, as results become ready.
 
         The first error cancels the jobs that have not started and is raised.
@@ -80,11 +78,15 @@ class LocalDevices:
 
     def resident(self, array: np.ndarray) -> Resident:
         """Puts an array on the devices: once in host memory, once on each accelerator."""
-        return Resident(array, [strategy.extended.worker_devices[0] for strategy in self.strategies])
+        return Resident(array, [_device(strategy) for strategy in self.strategies])
 
     @staticmethod
     def _run(
         strategy: tf.distribute.Strategy, function: Callable[[Job], Result], job: Job
     ) -> Result:
-        with tf.device(strategy.extended.worker_devices[0]):
+        with tf.device(_device(strategy)):
             return strategy.run(function, args=(job,))
+
+
+def _device(strategy: tf.distribute.Strategy) -> str:
+    return strategy.extended.worker_devices[0]

@@ -24,14 +24,14 @@ from tffl.errors import TfflError, require
 from tffl.federated.evaluation import Evaluator
 from tffl.federated.layout import WeightLayout
 from tffl.federated.observer import Observer
-from tffl.federated.placement import LocalDevices, Resident
+from tffl.federated.placement import LocalDevices
 from tffl.federated.runtime import INTRA_OP_THREADS, Runtime, configure
 from tffl.federated.training import LocalTraining, Trainer
 from tffl.federated.updates import Updates
 from tffl.localize import deviations
 from tffl.metrics import detection
 from tffl.models import models
-from tffl.record.run_directory import MemoryRecorder, RunDirectory
+from tffl.record.run_directory import MemoryRecorder, RunDirectory, check_store_size
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def simulate(
     if out is None:
         require(not resume, "resume needs the run directory")
         experiment = Experiment(config, observer)
-        return _play(experiment, MemoryRecorder(config), observer)
+        return _play(experiment, MemoryRecorder(), observer)
     if resume:
         directory = RunDirectory.resume(Path(out), config)
         return _play(Experiment(config, observer), directory, observer)
@@ -136,11 +136,11 @@ class Experiment:
         keras.config.set_dtype_policy("float32")
         self.layout = WeightLayout.of(self.model)
         self.defense.check(config.federation.participant_count, self.layout)
+        check_store_size(config, config.federation.participant_count, self.layout.size)
         self.server = Server(self.model, self.layout, config.federation.clients, config.seed)
 
-        self.success: SuccessSet | None = None
-        if len(self.malicious):
-            self.success = self.attack.success_set(federation, config.seed)
+        # Measured without an attacker too: what the success inputs yield by themselves.
+        self.success: SuccessSet | None = self.attack.success_set(federation, config.seed)
         self._settle(federation)
         self.trainer = Trainer(self.model, config.training)
         self.evaluator = Evaluator(self.model)
@@ -158,7 +158,8 @@ class Experiment:
         if self.success is not None:
             self._success_images = self.placement.resident(self.success.images)
         self.federation = replace(
-            federation, images=np.empty((0, *federation.images.shape[1:]), np.uint8),
+            federation,
+            images=np.empty((0, *federation.images.shape[1:]), np.uint8),
             dataset=_without_images(federation.dataset),
         )
 
@@ -177,9 +178,6 @@ class Experiment:
         self, recorder: MemoryRecorder | RunDirectory, observer: Observer
     ) -> tuple[int, np.ndarray, State]:
         """Returns the last finished round, the global weights and the defense's state."""
-        recorder.check_store_size(
-            self.config, self.config.federation.participant_count, self.layout.size
-        )
         checkpoint = recorder.load_checkpoint(observer.warning)
         if checkpoint is not None:
             return checkpoint
@@ -229,9 +227,9 @@ class Experiment:
             scores = self._evaluate(weights)
 
         row = {"round": round, **scores, **_judged(verdict, malicious), **clock.seconds}
-        recorder.store_deviations(round, clients, deviations(updates), self.layout)
-        if round in config.record.stored_rounds(config.federation.rounds):
-            recorder.store_updates(updates)
+        names = [entry.name for entry in self.layout.entries]
+        recorder.store_deviations(round, clients, deviations(updates), names)
+        recorder.store_updates(updates)
         recorder.write_round(row, _client_rows(round, updates, verdict, malicious))
         if round % config.record.checkpoint_every == 0 or round == config.federation.rounds:
             recorder.save_checkpoint(round, weights, state)
@@ -263,7 +261,7 @@ class Experiment:
         return Updates(round, clients, counts, weights, deltas, self.layout)
 
     def _train_all(self, weights: np.ndarray, jobs: Sequence[LocalTraining]) -> np.ndarray:
-        start = Resident(weights, self.runtime.devices)
+        start = self.placement.resident(weights)
         deltas = np.empty((len(jobs), self.layout.size), dtype=np.float32)
 
         def train(job: LocalTraining) -> tf.Tensor:

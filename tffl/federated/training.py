@@ -21,7 +21,6 @@ from tffl.data.federation import ClientData
 from tffl.federated.layout import FlatVariables, WeightLayout
 from tffl.federated.optimizers import make_optimizer
 
-
 State: TypeAlias = tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]
 """Trainable tensors, non-trainable ones, and the optimizer's."""
 
@@ -44,7 +43,14 @@ class LocalTraining:
 
     @classmethod
     def draw(
-        cls, data: ClientData, epochs: int, learning_rate: float, *, seed: int, round: int, client: int
+        cls,
+        data: ClientData,
+        epochs: int,
+        learning_rate: float,
+        *,
+        seed: int,
+        round: int,
+        client: int,
     ) -> LocalTraining:
         """Draws the sample order and layer seed from (experiment seed, round, client)."""
         generator = seeds.generator(seed, "client-training", round, client)
