@@ -16,6 +16,23 @@ from tffl.data.resize import resize
 from tffl.errors import UsageError, require
 
 
+def source(name: str) -> Any:
+    """Returns where a dataset comes from, by the name that a config gives it.
+
+    Args:
+      name: As in `tffl list datasets`, or with a variant, such as `"gtsrb/64x64"`.
+
+    Raises:
+      UsageError: The dataset or its variant is unknown.
+    """
+    base, _, variant = name.partition("/")
+    if not variant:
+        return datasets.create(base, {})
+    known = datasets.describe(base)["options"]
+    require("variant" in known, f"dataset {name} is not allowed: {base} has no variants")
+    return datasets.create(base, {"variant": variant})
+
+
 def load_dataset(config: DataConfig) -> Dataset:
     """Loads the images that a config names; reads only, never downloads.
 
@@ -23,7 +40,7 @@ def load_dataset(config: DataConfig) -> Dataset:
       UsageError: The dataset is unknown or not prepared.
       TfflError: Its files are damaged.
     """
-    dataset = datasets.create(config.dataset, {}).load(config.data_dir)
+    dataset = source(config.dataset).load(config.data_dir)
     if config.test_limit is not None:
         kept = partition.balanced(dataset.test_labels, config.test_limit, None)
         dataset = replace(

@@ -8,6 +8,7 @@ configured before.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tffl.data.federation import Dataset
-from tffl.errors import TfflError, UsageError
+from tffl.errors import TfflError, UsageError, require
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -45,8 +46,9 @@ class TfdsSource:
 
     def location(self, data_dir: Path | None) -> Path | None:
         """Returns the folder of the newest prepared version, or None."""
-        found = self.versions(data_dir).glob("*.*.*/dataset_info.json")
-        return max((path.parent for path in found), key=_version, default=None)
+        folders = self.versions(data_dir).glob("*.*.*")
+        done = [f for f in folders if _version(f) and (f / "dataset_info.json").is_file()]
+        return max(done, key=_version, default=None)
 
     def prepared(self, data_dir: Path | None) -> bool:
         """Returns whether `load` would find the dataset; imports no TensorFlow."""
@@ -67,6 +69,8 @@ class TfdsSource:
         try:
             builder = self._builder(str(resolve_data_dir(data_dir)))
             builder.download_and_prepare()
+        except TfflError:
+            raise
         except Exception as error:  # TFDS lets through whatever its many libraries raise
             raise TfflError(f"cannot prepare {self.name}: {_line(error)}") from error
         return Path(builder.data_dir)
@@ -163,13 +167,39 @@ class SvhnCropped(TfdsSource):
 
 @dataclass(frozen=True)
 class Gtsrb(TfdsSource):
-    """51,839 photographs of German traffic signs, 32x32 color, 43 classes."""
+    """51,839 photographs of German traffic signs, 32x32 color, 43 classes.
+
+    Attributes:
+      variant: Empty for whole photographs at 32x32; or another size, `"64x64"`, or the annotated
+        sign alone, `"64x64-crop"`. In a config: `dataset = "gtsrb/64x64"`.
+    """
+
+    variant: str = ""
 
     reference: ClassVar[str] = (
         "J. Stallkamp, M. Schlipsing, J. Salmen, C. Igel. Man vs. Computer: Benchmarking Machine "
         "Learning Algorithms for Traffic Sign Recognition. Neural Networks 32, 2012."
     )
     tfds_name: ClassVar[str] = "gtsrb"
+
+    def __post_init__(self) -> None:
+        """Refuses what is not a variant."""
+        require(
+            re.fullmatch(r"(|([1-9]\d{0,2})x\2(-crop)?)", self.variant) is not None,
+            f"gtsrb/{self.variant} is not allowed: give gtsrb, gtsrb/64x64 or gtsrb/64x64-crop "
+            "(any size below 1000)",
+        )
+
+    @property
+    def name(self) -> str:
+        """Name in a config."""
+        return f"gtsrb/{self.variant}" if self.variant else "gtsrb"
+
+    def _builder(self, data_dir: str) -> tfds.core.DatasetBuilder:
+        from tffl.data import gtsrb
+
+        config = gtsrb.GtsrbConfig.parse(self.variant) if self.variant else None
+        return gtsrb.Gtsrb(data_dir=data_dir, config=config)
 
 
 def _tfds() -> Any:
@@ -211,7 +241,9 @@ def _ascending(order: np.ndarray) -> bool:
 
 
 def _version(folder: Path) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else -1 for part in folder.name.split("."))
+    """Returns `(3, 0, 1)` for a folder `3.0.1`; nothing for one that TFDS has not finished."""
+    parts = folder.name.split(".")
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
 
 
 def _line(error: Exception) -> str:
