@@ -47,7 +47,9 @@ class Verdict:
 
     Attributes:
       flagged: bool `[n]`, suspected by this round's evidence alone.
-      accepted: bool `[n]`, part of the average, after any vote.
+      convicted: bool `[n]`, malicious in the defense's judgment, after any vote. Detection metrics
+        are computed from it.
+      accepted: bool `[n]`, part of the average: not convicted, unless the defense only observes.
       weights: float64 `[n]`, each client's share of the average; zeros and sums to 1, or all zero
         when nobody was accepted.
       scores: float64 `[n]`, higher is more suspicious; NaN where the defense has none.
@@ -58,6 +60,7 @@ class Verdict:
     """
 
     flagged: np.ndarray
+    convicted: np.ndarray
     accepted: np.ndarray
     weights: np.ndarray
     scores: np.ndarray

@@ -73,11 +73,12 @@ class Detector(Defense):
         flagged = ~finite | (scores > threshold)
         memory = votes.remember(state["flags"], updates.client_ids, flagged)
         recent = memory[updates.client_ids]
-        rejected = ~finite | votes.outvoted(recent, self.votes)
-        accepted = ~rejected if self.enforce else np.ones(len(updates), dtype=bool)
+        convicted = ~finite | votes.outvoted(recent, self.votes)
+        accepted = ~convicted if self.enforce else np.ones(len(updates), dtype=bool)
         weights = sample_shares(updates, accepted)
         verdict = Verdict(
             flagged=flagged,
+            convicted=convicted,
             accepted=accepted,
             weights=weights,
             scores=scores,

@@ -34,6 +34,7 @@ class FedAvg(Defense):
         weights = sample_shares(updates, everybody)
         verdict = Verdict(
             flagged=~everybody,
+            convicted=~everybody,
             accepted=everybody,
             weights=weights,
             scores=np.full(n, math.nan),

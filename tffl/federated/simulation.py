@@ -351,7 +351,7 @@ def _judged(verdict: Verdict, malicious: np.ndarray) -> dict[str, Any]:
         "accepted": accepted,
         "rejected": len(malicious) - accepted,
         "threshold": verdict.threshold,
-        **detection(malicious, verdict.flagged, verdict.scores),
+        **detection(malicious, verdict.convicted, verdict.scores),
     }
 
 
