@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+import tffl
 from tffl.errors import TfflError, UsageError, require
 from tffl_cli.main import Interrupted, Session
 from tffl_cli.options import assemble, experiment_options
@@ -73,9 +74,7 @@ class Job(NamedTuple):
 
 def _simulate(job: Job, quiet: bool, as_json: bool) -> None:
     with _observer(quiet, as_json) as observe:
-        from tffl.federated.simulation import simulate
-
-        run = simulate(
+        run = tffl.simulate(
             job.config,
             job.directory,
             resume=job.resume and (job.directory / "config.toml").exists(),

@@ -128,7 +128,7 @@ def compare(
     Raises:
       UsageError: There is nothing to compare, or one of the runs is impossible.
     """
-    from tffl.federated.simulation import simulate
+    from tffl import simulate
 
     configs = variants(config)
     runs = {}
