@@ -42,8 +42,7 @@ def curves(rounds: pd.DataFrame) -> Figure:
         _line(axes, rounds, "attack_success", RED, "s", "attack success")
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("round")
-    axes.legend(loc="best")
-    _whole_rounds(axes)
+    _finish(figure, axes)
     return figure
 
 
@@ -62,8 +61,7 @@ def scores(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
         axes.plot(rounds["round"], rounds["threshold"], "--", color=GRAY, label="threshold")
     axes.set_xlabel("round")
     axes.set_ylabel("score")
-    axes.legend(loc="best")
-    _whole_rounds(axes)
+    _finish(figure, axes)
     return figure
 
 
@@ -122,7 +120,9 @@ def _line(
     )
 
 
-def _whole_rounds(axes: Axes) -> None:
+def _finish(figure: Figure, axes: Axes) -> None:
+    """Puts the legend where it hides no point, and marks whole rounds only."""
     from matplotlib.ticker import MaxNLocator
 
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -147,10 +147,10 @@ class RunDirectory(MemoryRecorder):
           UsageError: The folder holds no run, or another experiment.
         """
         path = Path(path)
-        require(
-            (path / "config.toml").is_file(),
-            f"{path} holds no run to open (no config.toml): check the path, or start one there",
-        )
+        if not (path / "config.toml").is_file():
+            inner = sorted(str(file.parent) for file in path.glob("*/config.toml"))
+            hint = f"did you mean {' or '.join(inner)}?" if inner else "check the path"
+            raise UsageError(f"{path} holds no run (no config.toml): {hint}")
         run = cls(path, load(path / "config.toml"))
         if config is not None and (differing := differences(run.config, config)):
             raise UsageError(f"{path} holds another experiment: {differing}; choose another --out")
@@ -415,7 +415,22 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     Raises:
       TfflError: The file cannot be written.
     """
-    write_text(path, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain(values), indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Turns nested NumPy values into what JSON knows, and non-finite numbers into None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _round_file(folder: Path, round: int) -> Path:
@@ -467,18 +482,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value is not None:
             result[prefix + key] = value
     return result
-
-
-def _plain(value: Any) -> Any:
-    """Turns NumPy values into Python's, and non-finite numbers into None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
