@@ -128,11 +128,11 @@ def check(config: Config) -> None:
       UsageError: A name or an option does not exist; the message lists the nearest and all.
     """
     from tffl.attacks import attacks
-    from tffl.data import datasets
+    from tffl.data.build import source
     from tffl.defenses import defenses
     from tffl.models import models
 
-    datasets[config.data.dataset]
+    source(config.data.dataset)
     models[config.model.name]
     attacks.create(config.attack.name, config.attack.options)
     defenses.create(config.defense.name, config.defense.options)

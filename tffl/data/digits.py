@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,10 +32,10 @@ class Digits:
         return True
 
     def location(self, data_dir: Path | None) -> Path:
-        """Returns where scikit-learn keeps the images."""
-        from sklearn import datasets
-
-        return Path(datasets.__file__).parent / "data" / "digits.csv.gz"
+        """Returns where scikit-learn keeps the images; does not import it."""
+        package = find_spec("sklearn")
+        assert package is not None and package.origin is not None, "scikit-learn is required"
+        return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
     def prepare(self, data_dir: Path | None) -> Path:
         """Returns where the images are; there is nothing to download."""

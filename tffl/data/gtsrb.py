@@ -157,12 +157,12 @@ def read_annotations(table: bytes) -> list[dict[str, str]]:
 
 
 def read_ppm(content: bytes) -> np.ndarray:
-    """Decodes a binary portable pixmap (P6, 8 bits a channel).
+    r"""Decodes a binary portable pixmap (P6, 8 bits a channel).
 
     Returns:
       uint8 `[height, width, 3]`.
 
-    >>> read_ppm(b"P6\\n2 1\\n255\\n" + bytes(range(6))).tolist()
+    >>> read_ppm(b"P6\n2 1\n255\n" + bytes(range(6))).tolist()
     [[[0, 1, 2], [3, 4, 5]]]
     """
     header = re.match(rb"P6\s+(?:#.*\s+)*(\d+)\s+(\d+)\s+255\s", content)

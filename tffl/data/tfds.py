@@ -204,7 +204,9 @@ class Gtsrb(TfdsSource):
 
 def _tfds() -> Any:
     """Imports TFDS, and TensorFlow with it, without their chatter."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from tffl.federated.runtime import silence
+
+    silence()
     import tensorflow_datasets
 
     return tensorflow_datasets
