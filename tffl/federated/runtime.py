@@ -42,7 +42,7 @@ def silence() -> None:
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
-        import_module("tensorflow")
+        import_module("tensorflow").get_logger().setLevel("ERROR")
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -134,14 +134,16 @@ def make_step(model: keras.Model, config: TrainingConfig) -> Step:
         trainable, frozen, slots = state
         with tf.GradientTape() as tape:
             tape.watch(trainable)
-            logits, frozen = model.stateless_call(
+            logits, new_frozen = model.stateless_call(
                 trainable, frozen, tf.cast(images, tf.float32), training=True
             )
             loss = mean_cross_entropy(logits, labels)
             scaled = _scale_loss(optimizer, slots, loss)
         gradients = tape.gradient(scaled, trainable)
         trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
-        return list(trainable), list(frozen), list(slots)
+        # Seed generators come back as int64, and a loop's state must keep its types.
+        frozen = [tf.cast(new, old.dtype) for new, old in zip(new_frozen, frozen, strict=True)]
+        return list(trainable), frozen, list(slots)
 
     return Step(begin, end, tf.function(apply, jit_compile=True) if config.jit else apply)
 
