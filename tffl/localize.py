@@ -136,7 +136,7 @@ def picture(measured: pd.DataFrame, reference: str = "clients", statistic: str =
         names,
         [int(round) for round in table.columns],
         f"Which variables give the attackers away\n{describe(reference, statistic)}",
-        "ROC-AUC, malicious above benign",
+        "ROC-AUC",
     )
 
 

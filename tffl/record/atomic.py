@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,22 @@ def replacing(path: Path) -> Iterator[Path]:
         raise TfflError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         remove(temporary)
+
+
+@contextmanager
+def tensorflow_writing(path: Path) -> Iterator[None]:
+    """Turns the errors of TensorFlow's own file system, which are no OSError, into one line.
+
+    Raises:
+      TfflError: Something in `path` could not be written.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*?\]", "", " ".join(error.message.split()))
+        raise TfflError(f"cannot write {path}: {reason}") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

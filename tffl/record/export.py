@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tffl.errors import TfflError
-from tffl.record.atomic import replacing
+from tffl.record.atomic import replacing, tensorflow_writing
 
 if TYPE_CHECKING:
     import keras
@@ -22,15 +21,11 @@ def export(model: keras.Model, folder: Path) -> None:
     Raises:
       TfflError: The disk is full, or the folder is not writable.
     """
-    import tensorflow as tf
-
-    try:
+    with tensorflow_writing(folder):
         with replacing(folder / "global") as temporary:
             _saved_model(model, temporary)
         with replacing(folder / "global.keras") as temporary:
             model.save(temporary)
-    except tf.errors.OpError as error:  # TensorFlow's own file system reports no OSError
-        raise TfflError(f"cannot write {folder}: {error.message}") from None
 
 
 def _saved_model(model: keras.Model, folder: Path) -> None:

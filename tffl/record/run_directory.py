@@ -23,7 +23,7 @@ from tffl.config import Config, load
 from tffl.errors import TfflError, UsageError, require
 from tffl.federated.layout import Entry, WeightLayout
 from tffl.federated.updates import Updates
-from tffl.record.atomic import TEMPORARY, remove, write_text
+from tffl.record.atomic import TEMPORARY, remove, tensorflow_writing, write_text
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table
 from tffl.record.tensors import read_tensors, write_tensors
 
@@ -168,8 +168,7 @@ class RunDirectory(MemoryRecorder):
         """
         super().write_round(round_row, client_rows)
         self._write_tables()
-        if self.config.record.tensorboard:
-            self._write_events()
+        self._write_events()
 
     def save_checkpoint(
         self, round: int, weights: np.ndarray, state: Mapping[str, np.ndarray]
@@ -205,11 +204,13 @@ class RunDirectory(MemoryRecorder):
         Raises:
           TfflError: The tables lack rounds that the checkpoint has behind it.
         """
-        for round, file in reversed(round_files(self.path / "checkpoints").items()):
+        files = round_files(self.path / "checkpoints")
+        for round, file in reversed(files.items()):
             try:
                 tensors, _ = read_tensors(file)
             except TfflError as error:
-                warn(f"{error}; using the checkpoint before it")
+                last = round == min(files)
+                warn(f"{error}; {'starting over' if last else 'using the checkpoint before it'}")
                 continue
             self._check_rounds(round)
             self._drop_after(round)
@@ -282,9 +283,7 @@ class RunDirectory(MemoryRecorder):
         from tffl.record import export, figures
 
         write_json(self.path / "summary.json", summary)
-        if self.config.record.tensorboard:
-            self._write_events()
-            self._events.close()
+        self._write_events()
         if self.config.record.figures:
             figures.write_run(self.path / "figures", *self.frames())
         if self.config.record.export:
@@ -296,24 +295,20 @@ class RunDirectory(MemoryRecorder):
 
     def _write_events(self) -> None:
         """Brings `tensorboard/` up to the table's last round, anew after opening the folder."""
+        if not self.config.record.tensorboard:
+            return
         import tensorflow as tf
 
-        if self._events is None:
-            remove(self.path / "tensorboard")
-            self._events = tf.summary.create_file_writer(str(self.path / "tensorboard"))
-        # tf.summary.scalar would need the package tensorboard, which TensorFlow no longer brings.
-        plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
-        scalar = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
-        with self._events.as_default():
-            for row in self._rounds.frame().to_dict("records"):
-                round = int(row.pop("round"))
-                if round <= self._logged:
-                    continue
-                for column, value in row.items():
-                    if not math.isnan(value):
-                        tf.summary.write(column, tf.constant(value, tf.float32), round, scalar)
-                self._logged = round
-        self._events.flush()
+        folder = self.path / "tensorboard"
+        with tensorflow_writing(folder):
+            if self._events is None:
+                remove(folder)
+                self._events = tf.summary.create_file_writer(str(folder))
+            with self._events.as_default():
+                for row in self._rounds.frame().to_dict("records"):
+                    _write_scalars(row, after=self._logged)
+            self._events.flush()
+        self._logged = max(self._rounds.rounds, default=0)
 
     def _check_rounds(self, last: int) -> None:
         """Raises `TfflError` if one of the rounds up to `last` is not in the tables."""
@@ -431,6 +426,21 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _write_scalars(row: Mapping[Any, float], after: int) -> None:
+    """Writes what a round's row defines to TensorBoard, unless the round was written before."""
+    import tensorflow as tf
+
+    round = int(row["round"])
+    if round <= after:
+        return
+    # tf.summary.scalar would need the package tensorboard, which TensorFlow no longer brings.
+    plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+    scalar = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
+    for column, value in row.items():
+        if column != "round" and not math.isnan(value):
+            tf.summary.write(column, tf.constant(value, tf.float32), round, scalar)
 
 
 def _round_file(folder: Path, round: int) -> Path:
