@@ -75,7 +75,7 @@ class Registry:
             "name": name,
             "summary": (inspect.getdoc(target) or "").split("\n")[0],
             "reference": getattr(target, "reference", ""),
-            # A defense needs something beyond the updates; an attack knows something beyond its own.
+            # A defense needs more than the updates; an attack knows more than its own clients.
             "needs": list(getattr(target, "needs", getattr(target, "knowledge", ()))),
             "options": _options(target),
         }

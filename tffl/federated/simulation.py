@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from tffl import seeds
 from tffl.attacks import Attack, SuccessSet, attacks
@@ -199,7 +198,7 @@ class Experiment:
             round=0,
             client=config.federation.clients,
         )
-        return self._train_all(weights, [job])[0]
+        return self.trainer.train_all(weights, self.images, [job], self.placement)[0]
 
     def play_round(
         self,
@@ -257,19 +256,8 @@ class Experiment:
             for client in clients
         ]
         counts = np.array([len(job.data) for job in jobs], dtype=np.int64)
-        deltas = self._train_all(weights, jobs)
+        deltas = self.trainer.train_all(weights, self.images, jobs, self.placement)
         return Updates(round, clients, counts, weights, deltas, self.layout)
-
-    def _train_all(self, weights: np.ndarray, jobs: Sequence[LocalTraining]) -> np.ndarray:
-        start = self.placement.resident(weights)
-        deltas = np.empty((len(jobs), self.layout.size), dtype=np.float32)
-
-        def train(job: LocalTraining) -> tf.Tensor:
-            return self.trainer.train(start.here(), self.images.here(), job)
-
-        for row, delta in enumerate(self.placement.map(train, jobs)):
-            deltas[row] = delta
-        return deltas
 
     def _evaluate(self, weights: np.ndarray) -> dict[str, float | None]:
         labels = self.federation.dataset.test_labels

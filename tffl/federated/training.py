@@ -20,6 +20,7 @@ from tffl.config import TrainingConfig
 from tffl.data.federation import ClientData
 from tffl.federated.layout import FlatVariables, WeightLayout
 from tffl.federated.optimizers import make_optimizer
+from tffl.federated.placement import LocalDevices, Resident
 
 State: TypeAlias = tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]
 """Trainable tensors, non-trainable ones, and the optimizer's."""
@@ -88,6 +89,31 @@ class Trainer:
             tf.constant(job.learning_rate, tf.float32),
             tf.constant(job.seed),
         )
+
+    def train_all(
+        self,
+        start: np.ndarray,
+        images: Resident,
+        jobs: Sequence[LocalTraining],
+        placement: LocalDevices,
+    ) -> np.ndarray:
+        """Trains every client from the same start, and returns their updates, float32 `[n, d]`.
+
+        Args:
+          start: float32 `[d]`.
+          images: uint8 `[P, height, width, channels]`, the pool.
+          jobs: One per client.
+          placement: The devices to train on.
+        """
+        resident = placement.resident(start)
+        deltas = np.empty((len(jobs), len(start)), dtype=np.float32)
+
+        def train(job: LocalTraining) -> tf.Tensor:
+            return self.train(resident.here(), images.here(), job)
+
+        for row, delta in enumerate(placement.map(train, jobs)):
+            deltas[row] = delta
+        return deltas
 
     @property
     def traces(self) -> int:
