@@ -170,8 +170,8 @@ def print_comparison(outcomes: Mapping[str, Outcome], sentence: str) -> None:
     out.print(table)
     out.print(
         "Accuracy and attack success after the last round; recall, precision and FPR (honest "
-        "updates flagged) as means over rounds; rejected updates in all. The attack-free run has "
-        "the defense but nobody malicious.",
+        "updates blamed) as means over rounds; rejected updates in all. Attack-free: the defense "
+        "is on, but nobody is malicious.",
         style="dim",
     )
     _note(out, next(iter(outcomes.values())).source)

@@ -34,16 +34,16 @@ def test_an_attack_that_bites_and_is_caught():
     assert say(
         outcome(0.95, 0.01, malicious=0), outcome(0.60, 0.98), outcome(0.94, 0.015, 18, blamed=3)
     ) == (
-        "Undefended, the attack cut accuracy from 95.0 % to 60.0 % and raised its success from "
-        "1.0 % to 98.0 %; bias-anomaly flagged 18 of 20 malicious updates and 3 of 80 honest ones, "
-        "which restored 34.0 points of accuracy and cut attack success from 98.0 % to 1.5 %."
+        "Undefended, the attack cut accuracy from 95.0% to 60.0% and raised its success from "
+        "1.0% to 98.0%; bias-anomaly caught 18 of 20 malicious updates and blamed 3 of 80 honest "
+        "ones, which restored 34.0 points of accuracy and cut attack success from 98.0% to 1.5%."
     )
 
 
 def test_a_defense_that_catches_nobody_and_saves_nothing():
     told = say(outcome(0.95, 0.0, malicious=0), outcome(0.95, 0.9), outcome(0.95, 0.9))
     assert told.endswith(
-        "bias-anomaly flagged none of the 20 malicious updates (nor an honest one), "
+        "bias-anomaly caught none of 20 malicious updates and blamed none of 80 honest ones, "
         "which saved nothing measurable."
     )
     assert "accuracy" not in told
@@ -51,14 +51,14 @@ def test_a_defense_that_catches_nobody_and_saves_nothing():
 
 def test_a_defense_that_blames_the_innocent_and_costs_accuracy():
     told = say(outcome(0.95, malicious=0), outcome(0.90), outcome(0.70, blamed=12))
-    assert "flagged none of 20 malicious updates and 12 of 80 honest ones" in told
+    assert "caught none of 20 malicious updates and blamed 12 of 80 honest ones" in told
     assert told.endswith("which saved nothing measurable but lost 20.0 points of accuracy.")
     assert "success" not in told
 
 
 def test_a_defense_that_makes_the_attack_stronger():
     told = say(outcome(0.9, 0.0, malicious=0), outcome(0.9, 0.3), outcome(0.9, 0.6, 1))
-    assert told.endswith("but let attack success rise from 30.0 % to 60.0 %.")
+    assert told.endswith("but let attack success rise from 30.0% to 60.0%.")
 
 
 def test_an_attack_without_effect():
@@ -124,5 +124,5 @@ def test_directories_of_the_three_runs(tmp_path):
 
 
 def test_percent():
-    assert percent(1.0) == "100.0 %"
+    assert percent(1.0) == "100.0%"
     assert percent(math.nan) == "–"

@@ -41,13 +41,13 @@ class Outcome:
     Attributes:
       accuracy: On the test images, after the last round.
       attack_success: After the last round.
-      recall: Share of malicious updates that were flagged; mean over the rounds that define it.
-      precision: Share of flagged updates that were malicious; mean likewise.
-      fpr: Share of honest updates that were flagged; mean likewise.
+      recall: Share of malicious updates that were convicted; mean over the rounds that define it.
+      precision: Share of convicted updates that were malicious; mean likewise.
+      fpr: Share of honest updates that were convicted; mean likewise.
       rejected: Updates left out of the average, over all rounds.
-      caught: Malicious updates flagged, over all rounds.
+      caught: Malicious updates convicted, over all rounds.
       malicious: Malicious updates sent, over all rounds.
-      blamed: Honest updates flagged, over all rounds.
+      blamed: Honest updates convicted, over all rounds.
       honest: Honest updates sent, over all rounds.
       source: `"test"` or `"train"`: which images measured attack success; empty if none did.
     """
@@ -175,10 +175,11 @@ def _damage(free: Outcome, undefended: Outcome) -> str:
 
 
 def _catch(defended: Outcome) -> str:
-    if not defended.caught and not defended.blamed:
-        return f"flagged none of the {defended.malicious} malicious updates (nor an honest one)"
-    caught = f"{defended.caught or 'none'} of {defended.malicious} malicious updates"
-    return f"flagged {caught} and {defended.blamed} of {defended.honest} honest ones"
+    caught, blamed = defended.caught or "none", defended.blamed or "none"
+    return (
+        f"caught {caught} of {defended.malicious} malicious updates and "
+        f"blamed {blamed} of {defended.honest} honest ones"
+    )
 
 
 def _savings(undefended: Outcome, defended: Outcome) -> str:
@@ -207,6 +208,6 @@ def percent(rate: float) -> str:
     """Writes a rate for people; an undefined one as a dash.
 
     >>> percent(0.9876), percent(float("nan"))
-    ('98.8 %', '–')
+    ('98.8%', '–')
     """
-    return "–" if math.isnan(rate) else f"{rate * 100:.1f} %"
+    return "–" if math.isnan(rate) else f"{rate * 100:.1f}%"

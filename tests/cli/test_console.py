@@ -18,7 +18,7 @@ def test_at_most_a_few_lines_and_always_the_last(capsys, rounds):
     lines = captured.err.splitlines()
     assert captured.out == ""
     assert 1 <= len(lines) <= LINES + 1
-    assert lines[-1] == f"round {rounds}/{rounds} · accuracy 50.0 %"
+    assert lines[-1] == f"round {rounds}/{rounds} · accuracy 50.0%"
 
 
 def test_titles_and_warnings(capsys):
@@ -28,11 +28,11 @@ def test_titles_and_warnings(capsys):
         watch.round({"round": 1, "accuracy": 0.25, "attack_success": 1.0})
     assert capsys.readouterr().err.splitlines() == [
         "Warning: checkpoint 3 is damaged: using 2",
-        "undefended: round 1/1 · accuracy 25.0 % · attack success 100.0 %",
+        "undefended: round 1/1 · accuracy 25.0% · attack success 100.0%",
     ]
 
 
 def test_undefined_figures_are_left_out():
-    assert figures({"accuracy": 0.5, "attack_success": math.nan}) == "accuracy 50.0 %"
-    assert figures({"accuracy": "0.5", "attack_success": ""}) == "accuracy 50.0 %"
+    assert figures({"accuracy": 0.5, "attack_success": math.nan}) == "accuracy 50.0%"
+    assert figures({"accuracy": "0.5", "attack_success": ""}) == "accuracy 50.0%"
     assert rate(None) == rate("") == rate(math.nan) == "–"
