@@ -135,19 +135,12 @@ def rate(value: Any) -> str:
 
 def print_run(rounds: pd.DataFrame, outcome: Outcome) -> None:
     """Prints the table of one run: its last round, and the means over all rounds."""
-    table = _table(
-        "", "accuracy", "loss", "attack success", "recall", "precision", "FPR", "rejected"
-    )
+    table = _table("", "accuracy", "attack success", "recall", "precision", "FPR", "rejected")
     last = rounds.iloc[-1]
     means = rounds.mean(numeric_only=True)
-    for label, row in ((f"round {int(last['round'])}", last), ("mean over rounds", means)):
-        table.add_row(
-            label,
-            rate(row.get("accuracy")),
-            f"{row['loss']:.3f}",
-            *(rate(row.get(key)) for key in ("attack_success", "recall", "precision", "fpr")),
-            f"{row['rejected']:g}" if label != "mean over rounds" else f"{row['rejected']:.1f}",
-        )
+    for label, row in ((f"round {int(last['round'])}", last), ("mean", means)):
+        shown = ("accuracy", "attack_success", "recall", "precision", "fpr")
+        table.add_row(label, *(rate(row.get(key)) for key in shown), f"{row['rejected']:.3g}")
     out = console()
     out.print(table)
     _note(out, outcome.source)

@@ -67,7 +67,7 @@ def test_prints_a_table_and_where_the_run_is(finished):
     rounds = pd.read_csv(directory / "rounds.csv")
     line = next(line for line in result.stdout.splitlines() if line.strip().startswith("round 2"))
     assert f"{rounds['accuracy'].iloc[-1] * 100:.1f}%" in line
-    assert "mean over rounds" in result.stdout
+    assert any(line.strip().startswith("mean ") for line in result.stdout.splitlines())
     assert result.stdout.endswith(f"The run is in {directory}\n")
     assert result.stderr.splitlines()[-1].startswith("round 2/2 · accuracy")
 
