@@ -7,7 +7,7 @@ are ratios of medians.
 
 | contender | what it does |
 |---|---|
-| engine | `Trainer.train_all` and the mean, as in a simulation: one device a core, one thread each |
+| engine | `Trainer.train_all` and the mean, as in a simulation: a one-thread device per core |
 | engine-one-device | the same on one device that uses all cores |
 | bare | a plain compiled Keras loop on each core at once: the same steps, nothing federated |
 | bare-one-device | one such loop that uses all cores |

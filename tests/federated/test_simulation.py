@@ -178,20 +178,15 @@ def test_nobody_is_malicious_without_an_attack() -> None:
 
 
 def test_learning_happens() -> None:
-    run = tffl.simulate(
-        config(
-            attack={"name": "none"},
-            defense={"name": "none"},
-            data={},
-            federation__rounds=4,
-            training={"learning_rate": 0.1, "momentum": 0.9, "batch_size": 16},
-        )  # fmt: skip
-    )
+    training = {"learning_rate": 0.1, "momentum": 0.9, "batch_size": 16}
+    peace = {"attack": {"name": "none"}, "defense": {"name": "none"}, "data": {}}
+    run = tffl.simulate(config(**peace, training=training))
     assert run.summary["accuracy"] > 0.7
 
 
 def test_the_servers_own_training_comes_first() -> None:
-    peace = {"attack": {"name": "none"}, "federation__rounds": 1, "data__server_shard": True}
+    peace: dict[str, Any] = {"attack": {"name": "none"}, "federation__rounds": 1}
+    peace["data"] = {"server_shard": True, "train_limit": 600}
     quick = {"training__learning_rate": 0.1, "training__local_epochs": 2}
     shard = config(**peace, **quick, federation__server_epochs=20)
     without = config(**peace, **quick)
