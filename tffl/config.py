@@ -214,6 +214,15 @@ class Config(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     record: RecordConfig = RecordConfig()
 
+    @model_validator(mode="after")
+    def _check_server(self) -> Config:
+        if self.federation.server_epochs and not self.data.server_shard:
+            raise ValueError(
+                f"federation.server_epochs = {self.federation.server_epochs} is not allowed "
+                "without data for the server: set data.server_shard = true"
+            )
+        return self
+
     def to_toml(self) -> str:
         """Returns the config as TOML, without the keys that are unset."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

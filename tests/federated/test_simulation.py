@@ -17,7 +17,7 @@ import pytest
 import tffl
 import tffl.config
 from tffl.config import Config, build
-from tffl.errors import TfflError, UsageError
+from tffl.errors import UsageError
 from tffl.federated.observer import Observer
 
 SMALL: dict[str, Any] = {
@@ -192,7 +192,7 @@ def test_the_servers_own_training_comes_first() -> None:
     without = config(**peace, **quick)
     first, second = tffl.simulate(shard), tffl.simulate(without)
     assert first.summary["loss"] < second.summary["loss"]
-    with pytest.raises(TfflError, match=r"data\.server_shard"):
+    with pytest.raises(UsageError, match=r"data\.server_shard"):
         tffl.simulate(config(federation__server_epochs=1))
 
 

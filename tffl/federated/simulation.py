@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tffl.data.build import build_federation, load_dataset
 from tffl.data.federation import Dataset, Federation
 from tffl.defenses import Defense, Server, Verdict, defenses
 from tffl.defenses.base import State
-from tffl.errors import TfflError, require
+from tffl.errors import require
 from tffl.federated.evaluation import Evaluator
 from tffl.federated.layout import WeightLayout
 from tffl.federated.observer import Observer
@@ -126,13 +127,12 @@ class Experiment:
         del honest, dataset
 
         observer.phase(f"building {config.model.name}")
-        keras.config.set_dtype_policy(config.training.precision)
-        self.model: keras.Model = build_model(
-            federation.dataset.image_shape,
-            federation.dataset.classes,
-            seed=seeds.integer(config.seed, "model"),
-        )
-        keras.config.set_dtype_policy("float32")
+        with _dtype_policy(config.training.precision):
+            self.model: keras.Model = build_model(
+                federation.dataset.image_shape,
+                federation.dataset.classes,
+                seed=seeds.integer(config.seed, "model"),
+            )
         self.layout = WeightLayout.of(self.model)
         self.defense.check(config.federation.participant_count, self.layout)
         check_store_size(config, config.federation.participant_count, self.layout.size)
@@ -188,8 +188,7 @@ class Experiment:
 
     def _train_server(self, weights: np.ndarray) -> np.ndarray:
         config, data = self.config, self.federation.server
-        if data is None:
-            raise TfflError("federation.server_epochs needs data: set data.server_shard = true")
+        assert data is not None  # the config demands a shard for server_epochs
         job = LocalTraining.draw(
             data,
             config.federation.server_epochs,
@@ -306,21 +305,23 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def measure(self, phase: str) -> _Phase:
-        """Returns a context that stores its duration as `phase_seconds`."""
-        return _Phase(self.seconds, f"{phase}_seconds")
+    @contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        """Stores how long the block takes as `phase_seconds`."""
+        began = time.perf_counter()
+        yield
+        self.seconds[f"{phase}_seconds"] = round(time.perf_counter() - began, 4)
 
 
-@dataclass
-class _Phase:
-    seconds: dict[str, float]
-    name: str
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self.name] = round(time.perf_counter() - self._began, 4)
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Builds layers in a precision, and leaves Keras' global policy as it was."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _without_images(dataset: Dataset) -> Dataset:
