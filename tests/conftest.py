@@ -1,6 +1,9 @@
-"""Four logical CPU devices for every test that needs TensorFlow; results do not depend on it."""
+"""TensorFlow as a run sets it up, with four logical CPU devices, before any test starts it."""
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+from tffl.federated.runtime import configure  # noqa: E402 (after the environment is set)
+
+configure(devices=4)
