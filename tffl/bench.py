@@ -91,7 +91,7 @@ def engine(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
             rounds,
         ),
         "first_round": {
-            f"{clients}_clients": first_round(replace(large, clients=clients, samples=64))
+            f"{clients}_clients": first_round(Workload(clients=clients, samples=1600 // clients))
             for clients in (10, 100)
         },
         "peak_memory": peak_memory(clients=8 if quick else 20),
