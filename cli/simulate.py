@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import tffl
-from tffl.errors import TfflError, UsageError, require
+from tffl.errors import TfflError, require
 from tffl_cli.main import Interrupted, Session
 from tffl_cli.options import assemble, experiment_options
 
@@ -150,9 +150,7 @@ def _experiment(
         return build(assemble(read(config) if config else {}, options, settings))
     stored = resumed / "config.toml"
     if stored.exists():
-        result: Config = build(assemble(read(config or stored), options, settings))
-        _check_same(build(read(stored)), result, resumed)
-        return result
+        return build(assemble(read(config or stored), options, settings))
     told = config or settings or any(value is not None for value in options.values())
     # A run killed before its first file was written can only begin again, from its options.
     require(
@@ -160,23 +158,6 @@ def _experiment(
         f"{resumed} holds no config.toml, hence no run to resume: begin one with --out {resumed}",
     )
     return build(assemble(read(config) if config else {}, options, settings))
-
-
-def _check_same(old: Config, new: Config, resumed: Path | None) -> None:
-    if old.identity() == new.identity():
-        return
-    before, after = (dict(_leaves(config.identity())) for config in (old, new))
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    changed = ", ".join(f"{key} = {before.get(key)}, not {after.get(key)}" for key in keys[:3])
-    raise UsageError(f"{resumed} holds another experiment ({changed}): choose another --out")
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _directory(config: Config, out: Path | None, resumed: Path | None) -> Path:
@@ -197,8 +178,9 @@ def _resumable(directory: Path, again: str) -> Iterator[None]:
     except KeyboardInterrupt:
         begun = (directory / "config.toml").exists()
         raise Interrupted(f"continue with {again}" if begun else "nothing was written") from None
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (OSError, TfflError) as error:
+        cause = error.__cause__ if isinstance(error, TfflError) else error
+        if not (isinstance(cause, OSError) and cause.errno == errno.ENOSPC):
             raise
         raise TfflError(
             f"the disk is full while writing {directory}: free some space, then {again}"

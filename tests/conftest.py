@@ -4,6 +4,6 @@ import os
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-from tffl.federated.runtime import configure  # noqa: E402 (after the environment is set)
+from tffl.federated.runtime import configure
 
 configure(devices=4)

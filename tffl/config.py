@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -227,9 +228,25 @@ class Config(Section):
         """Returns the config as TOML, without the keys that are unset."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
+    def resolved(self) -> Config:
+        """Returns the config with every option of its attack and defense spelled out.
+
+        Raises:
+          UsageError: A name or an option does not exist, or a value is out of range.
+        """
+        from tffl.attacks import attacks
+        from tffl.defenses import defenses
+
+        chosen = {}
+        for section, registry in (("attack", attacks), ("defense", defenses)):
+            named: Named = getattr(self, section)
+            options = asdict(registry.create(named.name, named.options))
+            chosen[section] = Named.model_validate({"name": named.name, **options})
+        return self.model_copy(update=chosen)
+
     def identity(self) -> dict[str, Any]:
         """Returns what decides the numbers of a run: two runs with equal identity are one."""
-        dump = self.model_dump(
+        dump = self.resolved().model_dump(
             mode="json", exclude={"runtime": True, "record": True, "data": {"data_dir"}}
         )
         dump["federation"]["malicious"] = self.federation.malicious_count

@@ -76,7 +76,7 @@ def simulate(
       UsageError: The experiment is impossible; before round 1.
       TfflError: It failed, for instance because a file cannot be written.
     """
-    config = config if isinstance(config, Config) else build(config)
+    config = (config if isinstance(config, Config) else build(config)).resolved()
     observer = observer or Observer()
     if out is None:
         require(not resume, "resume needs the run directory")
