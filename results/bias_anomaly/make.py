@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from tffl.defenses.parts.thresholds import mean_std, median_mad
 from tffl.localize import EARLY, STATISTICS, measure, picture, rank
-from tffl.metrics import detection
+from tffl.metrics import detection, roc_auc
 from tffl.record.figures import BLUE, RED, save
 from tffl.record.run_directory import RunDirectory
 
@@ -49,7 +49,7 @@ def collect(runs: Path) -> dict[tuple[str, int], RunDirectory]:
     """Returns (figure, seed) → finished run."""
     found = {}
     for figure in CURVES:
-        for seed in SEEDS.get(SAME.get(figure, figure), (0,)):
+        for seed in SEEDS.get(figure, (0,)):
             path = runs / f"figure_{SAME.get(figure, figure)}_seed{seed}"
             if (path / "summary.json").exists():
                 found[figure, seed] = RunDirectory.resume(path)
@@ -93,7 +93,10 @@ def variables(runs: dict[tuple[str, int], RunDirectory]) -> pd.DataFrame:
             for statistic in STATISTICS
             for reference in REFERENCES
         ]
-        return pd.concat(parts)
+        early = measured[measured["round"] <= 3]
+        keys = ["variable", "statistic", "reference"]
+        separation = early.groupby(keys)["separation"].mean().rename("separation_early")
+        return pd.concat(parts).merge(separation, on=keys)
 
     return _stack(runs, table)
 
@@ -173,6 +176,12 @@ class Evidence:
         chosen = chosen[(chosen["reference"] == "clients") & (chosen["variable"] == variable)]
         return float(chosen["auc"].mean())
 
+    def late_auc(self, figure: str, first: int = 7) -> float:
+        """Mean AUC of the final bias from a round on."""
+        mine = self.bias[(self.bias["figure"] == figure) & (self.bias["round"] >= first)]
+        parts = mine.groupby(["seed", "round"])[["malicious", "clients"]]
+        return float(parts.apply(lambda p: roc_auc(p["malicious"], p["clients"])).mean())
+
     def ratio(self, figure: str) -> pd.Series:
         """By round: median malicious deviation over the largest benign one, mean over seeds."""
         mine = self.bias[self.bias["figure"] == figure]
@@ -207,16 +216,23 @@ def claims(e: Evidence) -> Iterator[tuple[str, str, str]]:
             "(Holds if the bias reaches 0.9 and no other variable does.)",
         )
         ratio = e.ratio("4a")
-        first, late = ratio.loc[1:3].mean(), ratio.loc[8:ROUNDS].mean()
+        first, late = ratio.loc[1:3].mean(), ratio.loc[16:ROUNDS].mean()
         below = [int(r) for r, value in ratio.items() if value < 1]
-        fades = first > 1 and late < 1
+        numbers = (
+            f"malicious deviation over the largest benign one, mean over seeds: {first:.2f} in "
+            f"rounds 1–3, {late:.2f} in rounds 16–{ROUNDS}; first round below 1: "
+            f"{below[0] if below else '–'}; AUC over all rounds {e.auc('4a'):.2f}."
+        )
         yield (
-            "It fades as training proceeds, and is gone from round 7 on.",
-            "holds" if fades else ("partly" if late < first else "fails"),
-            f"malicious deviation over the largest benign one: {first:.2f} in rounds 1–3, "
-            f"{late:.2f} in rounds 8–{ROUNDS}; first round below 1: {below[0] if below else '–'}; "
-            f"AUC over all rounds {e.auc('4a'):.2f}. (Holds if the ratio is above 1 at first and "
-            "below 1 from round 8 on; partly if it only falls.)",
+            "It fades as training proceeds …",
+            "holds" if first > 1 and late < 1 else ("partly" if late < first else "fails"),
+            f"{numbers} (Holds if above 1 at first and below 1 in the end; partly if it falls.)",
+        )
+        yield (
+            "… and from round 7 on the malicious client acts like the others.",
+            "holds" if below and below[0] <= 7 else "fails",
+            f"first round below 1: {below[0] if below else '–'}; AUC in rounds 7–{ROUNDS}: "
+            f"{e.late_auc('4a'):.2f}. (Holds if the first round below 1 is 7 or earlier.)",
         )
     if {"4a", "4b"} <= e.have:
         one, two = (e.last(figure, "backdoor_accuracy") for figure in ("4a", "4b"))
@@ -308,7 +324,7 @@ def detection_table(found: pd.DataFrame) -> str:
 
 
 def variable_table(ranking: pd.DataFrame) -> str:
-    """AUC of the maximum deviation per variable and curve."""
+    """AUC of the maximum deviation per variable and curve, and how far apart the groups are."""
     chosen = ranking[(ranking["statistic"] == "max") & (ranking["reference"] == "clients")]
     figures = [name for name in CURVES if name not in SAME and name in set(chosen["figure"])]
     lines = ["| variable | " + " | ".join(figures) + " |", "|---" * (len(figures) + 1) + "|"]
@@ -316,7 +332,8 @@ def variable_table(ranking: pd.DataFrame) -> str:
         cells = []
         for figure in figures:
             part = chosen[(chosen["variable"] == variable) & (chosen["figure"] == figure)]
-            cells.append(f"{part['auc_early'].mean():.2f} / {part['auc'].mean():.2f}")
+            means = part[["auc_early", "auc", "separation_early"]].mean()
+            cells.append(" / ".join(f"{value:.2f}" for value in means))
         lines.append(f"| `{variable}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -349,8 +366,9 @@ the original. Environment: {environment}.
 ## Which variables give the attackers away
 
 AUC with which a variable's maximum deviation from the clients' mean ranks malicious above benign
-clients: mean over rounds 1–{early} / over all rounds, over all seeds. 1 gives them away, 0.5 is
-chance. `variables.csv` has the RMS deviation and the joint model as reference too.
+clients, in rounds 1–{early} / in all rounds (1 gives them away, 0.5 is chance) / how many times
+larger it is for the median malicious client than for the median benign one in rounds 1–3. Means
+over seeds. `variables.csv` has the RMS deviation and the joint model as reference too.
 
 {variables}
 
@@ -368,7 +386,9 @@ server that acts on them gets other models from round 2 on.
 
 ## Pictures
 
-Seed 0, in the paper's layout: {pictures}
+Seed 0, in the paper's layout.
+
+{pictures}
 
 Files: `curves.csv` (joint model by round), `deviations.csv` (final bias by round and client),
 `variables.csv` (ranking of variables), `detection.csv` (verdicts by round).
@@ -379,7 +399,7 @@ def write_readme(
     runs: dict[tuple[str, int], RunDirectory], evidence: Evidence, found: pd.DataFrame
 ) -> None:
     """Writes README.md."""
-    wanted = [(f, s) for f in CURVES for s in SEEDS.get(SAME.get(f, f), (0,))]
+    wanted = [(f, s) for f in CURVES for s in SEEDS.get(f, (0,))]
     missing = [f"{figure} seed {seed}" for figure, seed in wanted if (figure, seed) not in runs]
     status = f"{len(wanted) - len(missing)} of {len(wanted)} curves (with seeds) have been run."
     if missing:
