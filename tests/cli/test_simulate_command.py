@@ -104,7 +104,7 @@ def test_resume_needs_the_same_experiment(finished):
     directory, _ = finished
     result = run(*SMALL, "--resume", directory, "--rounds", "9")
     assert result.exit_code == 2
-    assert "holds another experiment (federation.rounds = 2, not 9)" in result.stderr
+    assert "holds another experiment: federation.rounds is 2 there, 9 here" in result.stderr
 
 
 def test_resume_of_a_finished_run_changes_nothing(finished):

@@ -70,6 +70,8 @@ def configure(devices: int = 0) -> Runtime:
     try:
         tf.config.threading.set_intra_op_parallelism_threads(INTRA_OP_THREADS)
         tf.config.threading.set_inter_op_parallelism_threads(max(workers, cores()))
+        if gpus:  # cuDNN picks its algorithms by speed, and some add in any order
+            tf.config.experimental.enable_op_determinism()
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
         if not gpus:
