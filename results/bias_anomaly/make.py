@@ -1,9 +1,9 @@
-"""Turns the runs of run.sh into the tables, pictures and README.md of this folder.
+"""Adds the runs of run.sh to the tables of this folder; writes pictures and README.md from them.
 
     python results/bias_anomaly/make.py [RUNS]
 
-Every number and every verdict in README.md is computed here from the runs, none is typed. Curves
-that have not been run are named as missing.
+Every number and every verdict in README.md is computed here, none is typed. Curves that have not
+been run are named as missing. The tables keep what other runs left in them.
 """
 
 from __future__ import annotations
@@ -395,16 +395,15 @@ Files: `curves.csv` (joint model by round), `deviations.csv` (final bias by roun
 """
 
 
-def write_readme(
-    runs: dict[tuple[str, int], RunDirectory], evidence: Evidence, found: pd.DataFrame
-) -> None:
+def write_readme(evidence: Evidence, found: pd.DataFrame) -> None:
     """Writes README.md."""
+    done = set(zip(evidence.joint["figure"], evidence.joint["seed"], strict=True))
     wanted = [(f, s) for f in CURVES for s in SEEDS.get(f, (0,))]
-    missing = [f"{figure} seed {seed}" for figure, seed in wanted if (figure, seed) not in runs]
+    missing = [f"{figure} seed {seed}" for figure, seed in wanted if (figure, seed) not in done]
     status = f"{len(wanted) - len(missing)} of {len(wanted)} curves (with seeds) have been run."
     if missing:
         status += f" **Missing: {', '.join(missing)}.**"
-    told = json.loads((next(iter(runs.values())).path / "environment.json").read_text())
+    told = json.loads((HERE / "environment.json").read_text())
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
     lines = ["| claim of the paper | verdict | measured |", "|---|---|---|"]
     lines += [f"| {claim} | **{verdict}** | {numbers} |"
@@ -423,21 +422,37 @@ def write_readme(
 
 
 def main() -> None:
-    """Reads the runs and writes everything."""
+    """Adds the finished runs to the tables, and writes pictures and README.md from the tables."""
     runs = collect(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/bias_anomaly"))
-    if not runs:
-        sys.exit("no finished run found: run results/bias_anomaly/run.sh first")
-    joint, bias, ranking = curves(runs), deviations(runs), variables(runs)
-    found = detections(bias)
-    for name, table in (("curves", joint), ("deviations", bias), ("variables", ranking),
-                        ("detection", found)):  # fmt: skip
-        table.to_csv(HERE / f"{name}.csv", index=False, float_format="%.6g")
-    for figure in "456":
-        save(draw(figure, bias, joint), HERE / f"figure_{figure}.png")
+    if runs:
+        bias = deviations(runs)
+        made = {"curves": curves(runs), "deviations": bias, "variables": variables(runs)}
+        for name, table in {**made, "detection": detections(bias)}.items():
+            _merge(table, HERE / f"{name}.csv")
+        versions = json.loads((next(iter(runs.values())).path / "environment.json").read_text())
+        kept = {key: versions[key] for key in ("versions", "machine")}
+        (HERE / "environment.json").write_text(json.dumps(kept, indent=2) + "\n")
     if ("4a", 0) in runs:
         run = runs["4a", 0]
         save(picture(measure(run.deviations(), _malicious(run))), HERE / "localize_4a.png")
-    write_readme(runs, Evidence(joint, bias, ranking), found)
+    joint, bias, ranking, found = (
+        pd.read_csv(HERE / f"{name}.csv", dtype={"figure": str})
+        for name in ("curves", "deviations", "variables", "detection")
+    )
+    for figure in "456":
+        save(draw(figure, bias, joint), HERE / f"figure_{figure}.png")
+    write_readme(Evidence(joint, bias, ranking), found)
+
+
+def _merge(table: pd.DataFrame, path: Path) -> None:
+    """Writes a table; rows of (figure, seed) that it lacks are kept from the file."""
+    if path.exists():
+        old = pd.read_csv(path, dtype={"figure": str})
+        new = set(zip(table["figure"], table["seed"], strict=True))
+        kept = [pair not in new for pair in zip(old["figure"], old["seed"], strict=True)]
+        table = pd.concat([old[kept], table]) if any(kept) else table
+    table = table.sort_values(["figure", "seed"], kind="stable")
+    table.to_csv(path, index=False, float_format="%.6g")
 
 
 def _malicious(run: RunDirectory) -> set[int]:

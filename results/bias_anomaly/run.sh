@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Trains every curve of Bilgin's Figures 4, 5 and 6, Figure 4 with three seeds; resumes what was
-# interrupted and skips what is finished. From the project's root, with TFFL_DATA_DIR set:
+# Trains every curve of Figures 4, 5 and 6, Figure 4 with three seeds; resumes what was interrupted
+# and skips what is finished, here or in curves.csv. From the root, with TFFL_DATA_DIR set:
 #   bash results/bias_anomaly/run.sh && python results/bias_anomaly/make.py
 set -euo pipefail
 tffl=${TFFL:-tffl}
 curve() { # NAME SEED
   local out=runs/bias_anomaly/figure_$1_seed$2
+  grep -qs "^$1,$2,25," results/bias_anomaly/curves.csv && return
   [ -e "$out/summary.json" ] && return
   if [ -e "$out/config.toml" ]; then "$tffl" simulate --resume "$out" --quiet; return; fi
   "$tffl" simulate --config "configs/bias_anomaly/figure_$1.toml" --seed "$2" --out "$out" --quiet
