@@ -141,4 +141,5 @@ def test_a_heat_map_grows_with_its_rows(tmp_path: Path) -> None:
     assert axes.images[0].get_clim() == (0, 1)
     figures.save(figure, tmp_path / "a.png")
     boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
-    assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(boxes))
+    # Within a pixel, which matplotlib's versions measure differently.
+    assert all(upper.y0 >= lower.y1 - 1 for upper, lower in pairwise(boxes))
