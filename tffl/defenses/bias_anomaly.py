@@ -52,7 +52,7 @@ class BiasAnomaly(Detector):
       rule: Flag above median + k·1.4826·MAD, or above mean + alpha·std.
       k: For `median-mad`; 3.5 is the usual advice, and flags 1.7 % of 10 honest clients, 0.6 % of
         50, if their biases are independently normal (simulated). Real ones are not: in the
-        README's quickstart it blames 7 to 17 % of 10 clients of 144 images when nobody attacks.
+        README's quickstart it blames 7 to 16 % of 10 clients of 144 images when nobody attacks.
       alpha: For `mean-std`; 1.5 can still flag 3 equal attackers of 10, 2 could not.
     """
 
