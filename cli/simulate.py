@@ -127,15 +127,15 @@ def check(config: Config) -> None:
     Raises:
       UsageError: A name or an option does not exist; the message lists the nearest and all.
     """
-    from tffl.attacks import attacks
+    from tffl.attacks import create_attack
     from tffl.data.build import source
-    from tffl.defenses import defenses
+    from tffl.defenses import create_defense
     from tffl.models import models
 
     source(config.data.dataset)
     models[config.model.name]
-    attacks.create(config.attack.name, config.attack.options)
-    defenses.create(config.defense.name, config.defense.options)
+    create_attack(config.attack.name, config.attack.options)
+    create_defense(config.defense.name, config.defense.options)
 
 
 def _experiment(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -28,7 +27,7 @@ else:
     import tomli as tomllib
 
 
-def _count_or_fraction(value: Any) -> Any:
+def count_or_fraction(value: Any) -> Any:
     """Reads `"3"` as a count and `"0.3"` or `"30%"` as a fraction."""
     if not isinstance(value, str):
         return value
@@ -40,7 +39,7 @@ def _count_or_fraction(value: Any) -> Any:
         raise ValueError("a count such as 2, or a fraction such as 0.2 or 20%") from None
 
 
-CountOrFraction = Annotated[int | float, BeforeValidator(_count_or_fraction)]
+CountOrFraction = Annotated[int | float, BeforeValidator(count_or_fraction)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -68,6 +67,17 @@ class DataConfig(Section):
     """For `shards`: how many classes each client holds."""
     server_shard: bool = False
     """Deal one more shard, which the server keeps as its own training data."""
+    server_samples: Annotated[int, Field(ge=0)] = 0
+    """Draw this many training images at random, before the split, for the server: its root data."""
+
+    @model_validator(mode="after")
+    def _check_server_data(self) -> DataConfig:
+        if self.server_shard and self.server_samples:
+            raise ValueError(
+                f"data.server_samples = {self.server_samples} is not allowed with "
+                "data.server_shard = true: the server's data is the one or the other"
+            )
+        return self
 
 
 class FederationConfig(Section):
@@ -217,10 +227,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_server(self) -> Config:
-        if self.federation.server_epochs and not self.data.server_shard:
+        has_data = self.data.server_shard or self.data.server_samples
+        if self.federation.server_epochs and not has_data:
             raise ValueError(
                 f"federation.server_epochs = {self.federation.server_epochs} is not allowed "
-                "without data for the server: set data.server_shard = true"
+                "without data for the server: set data.server_shard = true, or data.server_samples"
             )
         return self
 
@@ -234,14 +245,17 @@ class Config(Section):
         Raises:
           UsageError: A name or an option does not exist, or a value is out of range.
         """
-        from tffl.attacks import attacks
-        from tffl.defenses import defenses
+        from tffl.attacks import create_attack
+        from tffl.defenses import create_defense
 
-        chosen = {}
-        for section, registry in (("attack", attacks), ("defense", defenses)):
-            named: Named = getattr(self, section)
-            options = asdict(registry.create(named.name, named.options))
-            chosen[section] = Named.model_validate({"name": named.name, **options})
+        parts: dict[str, Any] = {
+            "attack": create_attack(self.attack.name, self.attack.options),
+            "defense": create_defense(self.defense.name, self.defense.options),
+        }
+        chosen = {
+            section: Named.model_validate({"name": getattr(self, section).name, **part.options()})
+            for section, part in parts.items()
+        }
         return self.model_copy(update=chosen)
 
     def identity(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from tffl.errors import UsageError, unknown
+from tffl.errors import UsageError, require, unknown
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Registry:
           UsageError: An option is unknown, missing, or has a value out of its range.
         """
         cls = self[name]
-        known = {field.name for field in fields(cls) if field.init}
+        known = _option_names(cls)
         for key in options:
             if key not in known:
                 raise unknown(f"option of {self.kind} {name}", key, known)
@@ -67,6 +67,26 @@ class Registry:
             return TypeAdapter(cls).validate_python(dict(options))
         except ValidationError as error:
             raise UsageError(explain(error, prefix=f"{self.kind}.")) from None
+
+    def create_parts(self, name: str, options: Mapping[str, Any]) -> list[Any]:
+        """Builds what a name such as `"label-flip+scaling"` joins, in its order.
+
+        An option goes to every part that has it.
+
+        Raises:
+          UsageError: As `create`, or a part is named twice.
+        """
+        names = name.split("+")
+        twice = [part for part in names if names.count(part) > 1]
+        require(not twice, f"{self.kind} {name} names {twice[0] if twice else ''} more than once")
+        known = {part: _option_names(self[part]) for part in names}
+        for key in options:
+            if not any(key in options_of_part for options_of_part in known.values()):
+                raise unknown(f"option of {self.kind} {name}", key, set().union(*known.values()))
+        return [
+            self.create(part, {key: value for key, value in options.items() if key in known[part]})
+            for part in names
+        ]
 
     def describe(self, name: str) -> dict[str, Any]:
         """Returns name, one-line summary, citation, needs and options of an entry."""
@@ -89,6 +109,10 @@ def explain(error: ValidationError, prefix: str = "") -> str:
     if first["type"] == "missing":
         return f"{key} is required"
     return f"{key} = {first['input']!r} is not allowed: it should be {reason}"
+
+
+def _option_names(cls: Any) -> set[str]:
+    return {field.name for field in fields(cls) if field.init}
 
 
 def _options(target: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,10 @@ def test_draw_rounds_and_repeats() -> None:
     assert any(draw(candidates, 5, 1, "x", c).tolist() != first.tolist() for c in range(1, 5))
 
 
+# Scaling asks the attackers nothing.
+ADVERSARY = cast("Any", None)
+
+
 def updates(deltas: list[list[float]]) -> Updates:
     layout = WeightLayout((Entry("a/kernel", (2,), True), Entry("bn/moving_variance", (1,), False)))
     rows = np.array(deltas, dtype=np.float32)
@@ -49,9 +55,9 @@ def test_scales_malicious_trained_columns_only() -> None:
 @pytest.mark.parametrize("name", ["label-flip", "patch-backdoor"])
 def test_every_data_attack_scales(name: str) -> None:
     round = updates([[1, 2, 3], [4, 5, 6]])
-    attacks.create(name, {"scale": 3}).tamper(round, np.array([True, False]), seed=0)
+    attacks.create(name, {"scale": 3}).tamper(round, np.array([True, False]), ADVERSARY, {})
     assert round.deltas.tolist() == [[3, 6, 3], [4, 5, 6]]
-    attacks.create(name, {}).tamper(round, np.array([True, True]), seed=0)
+    attacks.create(name, {}).tamper(round, np.array([True, True]), ADVERSARY, {})
     assert round.deltas.tolist() == [[3, 6, 3], [4, 5, 6]]
 
 

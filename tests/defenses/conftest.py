@@ -44,7 +44,7 @@ def updates() -> Callable[..., Updates]:
             client_ids=np.arange(n) if ids is None else np.asarray(ids),
             sample_counts=np.ones(n, np.int64) if counts is None else np.asarray(counts),
             start=np.zeros(LAYOUT.size, dtype=np.float32),
-            deltas=deltas,
+            matrix=deltas,
             layout=LAYOUT,
         )
 

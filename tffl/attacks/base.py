@@ -1,18 +1,27 @@
 """What an attack may do: poison its clients' data before training, and their rows after it.
 
 An attack is a frozen dataclass whose fields are its options. Every hook has a neutral default, so
-that a data attack overrides `poison`, and a model attack `tamper`.
+that a data attack overrides `poison`, and an attack on updates extends `ModelAttack`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from tffl.data.federation import Dataset, Federation
+from tffl.errors import require
 from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
+
+State = Mapping[str, np.ndarray]
+"""What attackers remember from round to round; a checkpoint stores it as it is."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +42,53 @@ class SuccessSet:
 
 @dataclass(frozen=True)
 class Attack:
-    """No attack: every client is honest."""
+    """No attack: every client is honest.
+
+    Attributes:
+      from_round: First round of the attack. Before it, after `until_round`, and between every
+        `every`-th round, malicious clients train their unchanged data honestly.
+      until_round: Last round of the attack; 0 is the run's last. `from_round = until_round = R` is
+        a one-shot attack in round R.
+      every: Attack in every k-th round, counted from `from_round`.
+    """
+
+    from_round: Annotated[int, Field(ge=1)] = 1
+    until_round: Annotated[int, Field(ge=0)] = 0
+    every: Annotated[int, Field(ge=1)] = 1
 
     reference: ClassVar[str] = ""
     knowledge: ClassVar[tuple[str, ...]] = ()
+    """What it reads, at most, beyond the global model and its clients' own data and training."""
+
+    def active(self, round: int) -> bool:
+        """Says whether the attackers attack in this round, 1-based."""
+        since = round - self.from_round
+        ended = 0 < self.until_round < round
+        return since >= 0 and since % self.every == 0 and not ended
+
+    def granted(self) -> tuple[str, ...]:
+        """Returns what it reads with these options, in the words of `knowledge`."""
+        return self.knowledge
+
+    def options(self) -> dict[str, Any]:
+        """Returns every option and its value."""
+        return asdict(self)
 
     def check(self, dataset: Dataset) -> None:
         """Raises `UsageError` if the attack makes no sense on this dataset."""
+
+    def check_clients(self, malicious: int, participants: int) -> None:
+        """Raises `UsageError` if the attack cannot work with so many clients.
+
+        Args:
+          malicious: How many of all clients are malicious.
+          participants: How many clients take part in a round, at most.
+        """
+        require(
+            not 0 < self.until_round < self.from_round,
+            f"attack.until_round = {self.until_round} lies before attack.from_round = "
+            f"{self.from_round}: no round would be attacked",
+        )
 
     def reserve(self, dataset: Dataset) -> np.ndarray:
         """Returns the training indices int64 that no honest client (nor the server) may hold."""
@@ -55,15 +104,28 @@ class Attack:
         """
         return federation
 
-    def tamper(self, updates: Updates, malicious: np.ndarray, seed: int) -> None:
-        """Overwrites the malicious rows of `updates.deltas` in place.
+    def init(self, adversary: Adversary) -> State:
+        """Returns what the attackers remember before round 1."""
+        return {}
+
+    def tamper(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> State:
+        """Overwrites the malicious rows of `updates.matrix` in place.
+
+        Called in rounds in which the attack is active, also when no malicious client takes part.
 
         Args:
           updates: All trained updates of the round. What of it an attack may read is what it
             declares in `knowledge`.
           malicious: bool `[n]`, True where the row belongs to a malicious client.
-          seed: The experiment's seed.
+          adversary: What the attackers own.
+          state: What they remember.
+
+        Returns:
+          What they remember for the next time.
         """
+        return state
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet | None:
         """Returns the inputs that measure attack success, or None if the attack has no target."""

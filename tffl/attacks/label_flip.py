@@ -12,16 +12,19 @@ Local Model Poisoning Attacks to Byzantine-Robust Federated Learning
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from tffl.attacks.base import Attack, SuccessSet
+from tffl.attacks.base import Attack, State, SuccessSet
 from tffl.attacks.parts import class_index, draw, scale_rows
 from tffl.data.federation import ClientData, Dataset, Federation
 from tffl.errors import require
 from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,12 @@ class LabelFlip(Attack):
         )
         return federation
 
-    def tamper(self, updates: Updates, malicious: np.ndarray, seed: int) -> None:
+    def tamper(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> State:
         """Scales the malicious updates."""
         scale_rows(updates, malicious, self.scale)
+        return state
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet:
         """Returns the test images of the flipped classes, with their wrong labels."""

@@ -64,4 +64,4 @@ def scale_rows(updates: Updates, malicious: np.ndarray, scale: float) -> None:
     factors = np.where(updates.layout.trainable, np.float64(scale), 1.0)
     with np.errstate(over="ignore", invalid="ignore"):
         for row in np.flatnonzero(malicious):
-            updates.deltas[row] = updates.deltas[row] * factors
+            updates.matrix[row] = updates.matrix[row] * factors

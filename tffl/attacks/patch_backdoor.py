@@ -9,16 +9,19 @@ How to Backdoor Federated Learning
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from tffl.attacks.base import Attack, SuccessSet
+from tffl.attacks.base import Attack, State, SuccessSet
 from tffl.attacks.parts import class_index, draw, scale_rows
 from tffl.data.federation import ClientData, Dataset, Federation
 from tffl.errors import require
 from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
@@ -109,9 +112,12 @@ class PatchBackdoor(Attack):
             federation = federation.with_client(client, ClientData(indices, labels))
         return federation
 
-    def tamper(self, updates: Updates, malicious: np.ndarray, seed: int) -> None:
+    def tamper(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> State:
         """Scales the malicious updates."""
         scale_rows(updates, malicious, self.scale)
+        return state
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet:
         """Returns the stamped test images whose true class is not the target."""

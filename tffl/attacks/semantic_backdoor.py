@@ -12,17 +12,20 @@ Anomaly Localization in Model Gradients Under Backdoor Attacks Against Federated
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from tffl import seeds
-from tffl.attacks.base import Attack, SuccessSet
+from tffl.attacks.base import Attack, State, SuccessSet
 from tffl.attacks.parts import class_index, scale_rows
 from tffl.data.federation import ClientData, Dataset, Federation
 from tffl.errors import require
 from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
 
 # fmt: off
 PATTERNS: dict[str, tuple[int, ...]] = {
@@ -127,9 +130,12 @@ class SemanticBackdoor(Attack):
             seen, dealt = seen + len(data), dealt + len(chosen)
         return federation
 
-    def tamper(self, updates: Updates, malicious: np.ndarray, seed: int) -> None:
+    def tamper(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> State:
         """Scales the malicious updates."""
         scale_rows(updates, malicious, self.scale)
+        return state
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet:
         """Returns the held-out images with the trait, or the training ones if none is held out."""

@@ -70,8 +70,24 @@ def build_federation(config: Config, dataset: Dataset, reserved: np.ndarray) -> 
     if config.data.train_limit is not None:
         draw = seeds.generator(config.seed, "train-limit")
         free = free[partition.balanced(dataset.train_labels[free], config.data.train_limit, draw)]
+    root: list[np.ndarray] = []
+    if config.data.server_samples:
+        root, free = _draw_root(config, free)
     parts = [free[part] for part in split(config, dataset.train_labels[free])]
-    return _assemble(dataset, parts, reserved, server=config.data.server_shard)
+    has_data = bool(root) or config.data.server_shard
+    return _assemble(dataset, [*root, *parts], reserved, server=has_data)
+
+
+def _draw_root(config: Config, free: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Returns the server's samples, as the only shard of a list, and those that are left."""
+    count = config.data.server_samples
+    require(
+        count < len(free),
+        f"data.server_samples = {count} is not allowed: there are {len(free)} training images",
+    )
+    draw = seeds.generator(config.seed, "root data")
+    chosen = np.sort(draw.choice(free, count, replace=False))
+    return [chosen], np.setdiff1d(free, chosen)
 
 
 def split(config: Config, labels: np.ndarray) -> list[np.ndarray]:

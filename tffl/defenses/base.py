@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,26 @@ State = Mapping[str, np.ndarray]
 """What a defense remembers from round to round; a checkpoint stores it as it is."""
 
 
+ROOT_DATA = "root data"
+"""What a defense needs if the server must have samples of its own; see `Root`."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """The server's own, trusted samples.
+
+    Attributes:
+      images: uint8 `[m, height, width, channels]`, `m >= 1`.
+      labels: int32 `[m]`.
+      train: (start float32 `[d]`, round) → the update float32 `[d]` that the server gets when it
+        trains on them exactly as a client would in that round.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    train: Callable[[np.ndarray, int], np.ndarray]
+
+
 @dataclass(frozen=True)
 class Server:
     """What a real server owns, and nothing more: never the ground truth.
@@ -33,12 +53,14 @@ class Server:
       layout: Columns of the update matrix.
       clients: Number of registered clients; ids are below it.
       seed: The experiment's seed; draw through `tffl.seeds`.
+      root: Its own samples, if the experiment grants it any.
     """
 
     model: keras.Model
     layout: WeightLayout
     clients: int
     seed: int
+    root: Root | None = None
 
 
 @dataclass(frozen=True)
@@ -69,11 +91,35 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
+@dataclass(frozen=True)
 class Defense(ABC):
     """Judges the updates of each round. Subclasses are frozen dataclasses of their options."""
 
     reference: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def models(self) -> int:
+        """How many global models the server keeps; clients are split into as many groups."""
+        return 1
+
+    @property
+    def tracks_clients(self) -> bool:
+        """Whether it remembers from round to round what each client sent."""
+        return False
+
+    def groups(self, server: Server) -> np.ndarray:
+        """Returns int64 `[server.clients]`: which of the global models each client trains."""
+        return np.zeros(server.clients, dtype=np.int64)
+
+    def options(self) -> dict[str, Any]:
+        """Returns every option and its value."""
+        return asdict(self)
+
+    def granted(self) -> tuple[str, ...]:
+        """Returns what the experiment lets it have beyond the updates, for the record."""
+        told = self.options().get("malicious")
+        return (*self.needs, *(() if told is None else (f"told malicious = {told}",)))
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` before round 1 if the defense cannot work in this setting."""

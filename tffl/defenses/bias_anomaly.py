@@ -80,7 +80,7 @@ class BiasAnomaly(Detector):
 
     def score(self, updates: Updates, server: Server) -> np.ndarray:
         """Returns the largest deviation of each client's final bias."""
-        bias = updates.deltas[:, updates.layout.final_bias].astype(np.float64)
+        bias = updates.block(updates.layout.final_bias).astype(np.float64)
         finite = np.isfinite(bias).all(axis=1)
         scores = np.full(len(bias), np.inf)
         if finite.any():

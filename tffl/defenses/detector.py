@@ -61,6 +61,11 @@ class Detector(Defense):
             "a window holds at most as many votes as rounds",
         )
 
+    @property
+    def tracks_clients(self) -> bool:
+        """Whether it votes over rounds."""
+        return self.window > 1
+
     def init(self, server: Server) -> State:
         """Remembers no flag of anyone."""
         return {"flags": votes.empty(server.clients, self.window)}

@@ -19,23 +19,58 @@ CHUNK = 500
 
 
 class Evaluator:
-    """Evaluates flat weight vectors of one model."""
+    """Evaluates flat weight vectors of one model, or of several that vote."""
 
     def __init__(self, model: keras.Model) -> None:
         self._layout = WeightLayout.of(model)
+        self._classes = int(model.output_shape[-1])
         self._function = _make_evaluation(model, self._layout)
+        self._predict = _make_prediction(model, self._layout)
 
     def evaluate(
         self, weights: np.ndarray, images: Resident, labels: np.ndarray, placement: LocalDevices
     ) -> tuple[float, float]:
         """Returns (accuracy, mean cross-entropy) of the weights on labeled images.
 
+        Of several models, that is the accuracy of their majority and the mean of their losses.
+
         Args:
-          weights: float32 `[d]`.
+          weights: float32 `[models, d]`.
           images: uint8 `[m, height, width, channels]`, `m >= 1`.
           labels: int32 `[m]`.
           placement: The devices to spread the chunks over.
         """
+        singles = [self._evaluate(row, images, labels, placement) for row in weights]
+        accuracy, loss = np.mean(singles, axis=0).tolist()
+        if len(weights) > 1:
+            majority = self.votes(weights, images, placement).argmax(axis=1)
+            accuracy = float((majority == labels).mean())
+        return accuracy, loss
+
+    def votes(self, weights: np.ndarray, images: Resident, placement: LocalDevices) -> np.ndarray:
+        """Returns how many of the models predict each class, int64 `[m, classes]`.
+
+        `argmax` over the classes is the majority, the lowest class of those that tie.
+
+        Args:
+          weights: float32 `[models, d]`.
+          images: uint8 `[m, height, width, channels]`.
+          placement: The devices to spread the chunks over.
+        """
+        rows = np.arange(len(images))
+        votes = np.zeros((len(images), self._classes), dtype=np.int64)
+        for flat in map(tf.constant, weights):
+            votes[rows, self._predicted(flat, images, placement)] += 1
+        return votes
+
+    def _predicted(self, flat: tf.Tensor, images: Resident, placement: LocalDevices) -> np.ndarray:
+        begins = [tf.constant(begin) for begin in range(0, len(images), CHUNK)]
+        parts = placement.map(lambda begin: self._predict(flat, images.here(), begin), begins)
+        return np.concatenate([np.asarray(part) for part in parts])
+
+    def _evaluate(
+        self, weights: np.ndarray, images: Resident, labels: np.ndarray, placement: LocalDevices
+    ) -> tuple[float, float]:
         flat = tf.constant(weights)
         targets = tf.constant(labels, tf.int32)
         begins = [tf.constant(begin) for begin in range(0, len(labels), CHUNK)]
@@ -71,3 +106,23 @@ def _make_evaluation(model: keras.Model, layout: WeightLayout) -> Any:
         return tf.stack([tf.reduce_sum(tf.cast(hits, tf.float32)), tf.reduce_sum(losses)])
 
     return evaluate
+
+
+def _make_prediction(model: keras.Model, layout: WeightLayout) -> Any:
+    variables = FlatVariables(model)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([layout.size], tf.float32),
+            tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+            tf.TensorSpec([], tf.int32),
+        ],
+        autograph=False,
+    )
+    def predict(flat: tf.Tensor, images: tf.Tensor, begin: tf.Tensor) -> tf.Tensor:
+        trainable, frozen = variables.split(flat)
+        chunk = tf.cast(images[begin : begin + CHUNK], tf.float32)
+        logits, _ = model.stateless_call(trainable, frozen, chunk, training=False)
+        return tf.argmax(logits, axis=1, output_type=tf.int32)
+
+    return predict

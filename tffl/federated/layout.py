@@ -64,6 +64,12 @@ class WeightLayout:
         """Bool `[d]`: which columns gradients train."""
         return np.repeat([e.trainable for e in self.entries], [e.size for e in self.entries])
 
+    @cached_property
+    def trainable_spans(self) -> list[slice]:
+        """The trainable columns, as few slices as possible."""
+        edges = np.flatnonzero(np.diff(self.trainable.astype(np.int8), prepend=0, append=0))
+        return [slice(int(begin), int(end)) for begin, end in edges.reshape(-1, 2)]
+
     @property
     def final_layer(self) -> str:
         """Name of the last layer with trainable weights: the one that makes the logits."""

@@ -28,6 +28,11 @@ class Resident:
             with tf.device(place):
                 tensors[place] = tf.constant(array)
         self._tensors = {device: tensors[place] for device, place in hosts.items()}
+        self._length = len(array)
+
+    def __len__(self) -> int:
+        """Length of the array's first axis."""
+        return self._length
 
     def here(self) -> tf.Tensor:
         """Returns the tensor on the device whose strategy is in scope."""

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 
 from tffl import seeds
-from tffl.attacks import Attack, SuccessSet, attacks
+from tffl.attacks import Attack, SuccessSet, create_attack
+from tffl.attacks.adversary import Adversary
 from tffl.config import Config, build
 from tffl.data.build import build_federation, load_dataset
 from tffl.data.federation import Dataset, Federation
-from tffl.defenses import Defense, Server, Verdict, defenses
-from tffl.defenses.base import State
+from tffl.defenses import Defense, Server, Verdict, create_defense
+from tffl.defenses.base import ROOT_DATA, Root, State
 from tffl.errors import require
 from tffl.federated.evaluation import Evaluator
 from tffl.federated.layout import WeightLayout
@@ -28,9 +29,9 @@ from tffl.federated.placement import LocalDevices
 from tffl.federated.runtime import INTRA_OP_THREADS, Runtime, configure
 from tffl.federated.training import LocalTraining, Trainer
 from tffl.federated.updates import Updates
-from tffl.localize import deviations
-from tffl.metrics import detection
+from tffl.federated.voting import Certificates, majority_vote
 from tffl.models import models
+from tffl.record.rounds import RoundRecord
 from tffl.record.run_directory import MemoryRecorder, RunDirectory, check_store_size
 
 
@@ -95,10 +96,10 @@ def _play(
 ) -> Run:
     """Plays the rounds that are missing, as in Algorithm 1 of the papers."""
     config = experiment.config
-    last, weights, state = experiment.begin(recorder, observer)
+    last, weights, memory = experiment.begin(recorder, observer)
     observer.start(config.federation.rounds, last + 1)
     for round in range(last + 1, config.federation.rounds + 1):
-        weights, state = experiment.play_round(round, weights, state, recorder, observer)
+        weights, memory = experiment.play_round(round, weights, memory, recorder, observer)
     return experiment.finish(weights, recorder)
 
 
@@ -107,8 +108,8 @@ class Experiment:
 
     def __init__(self, config: Config, observer: Observer) -> None:
         self.config = config
-        self.attack: Attack = attacks.create(config.attack.name, config.attack.options)
-        self.defense: Defense = defenses.create(config.defense.name, config.defense.options)
+        self.attack: Attack = create_attack(config.attack.name, config.attack.options)
+        self.defense: Defense = create_defense(config.defense.name, config.defense.options)
         build_model = models[config.model.name]
         self.runtime: Runtime = configure(config.runtime.devices)
         if self.runtime.intra_op_threads != INTRA_OP_THREADS:
@@ -122,8 +123,10 @@ class Experiment:
         dataset = load_dataset(config.data)
         self.attack.check(dataset)
         self.malicious = self._draw_malicious()
+        self.attack.check_clients(len(self.malicious), config.federation.participant_count)
         honest = build_federation(config, dataset, self.attack.reserve(dataset))
         federation = self.attack.poison(honest, self.malicious, config.seed)
+        self.honest_clients = honest.clients
         del honest, dataset
 
         observer.phase(f"building {config.model.name}")
@@ -135,14 +138,32 @@ class Experiment:
             )
         self.layout = WeightLayout.of(self.model)
         self.defense.check(config.federation.participant_count, self.layout)
+        require(
+            self.defense.models == 1 or not config.record.store_updates,
+            f"{config.defense.name} keeps {self.defense.models} models, and updates of several "
+            "models cannot be stored: leave out record.store_updates",
+        )
         check_store_size(config, config.federation.participant_count, self.layout.size)
-        self.server = Server(self.model, self.layout, config.federation.clients, config.seed)
+        require(
+            ROOT_DATA not in self.defense.needs or federation.server is not None,
+            f"{config.defense.name} needs samples of the server's own: set data.server_samples, "
+            "such as 100, or data.server_shard = true",
+        )
+        self.adversary = Adversary(self.model, config, federation, self.malicious)
+        self.trainer = Trainer(self.model, config.training)
+        self.evaluator = Evaluator(self.model)
 
         # Measured without an attacker too: what the success inputs yield by themselves.
         self.success: SuccessSet | None = self.attack.success_set(federation, config.seed)
+        self.server = Server(
+            self.model,
+            self.layout,
+            config.federation.clients,
+            config.seed,
+            self._root(federation),
+        )
+        self.groups = self.defense.groups(self.server)
         self._settle(federation)
-        self.trainer = Trainer(self.model, config.training)
-        self.evaluator = Evaluator(self.model)
 
     def _draw_malicious(self) -> np.ndarray:
         federation = self.config.federation
@@ -162,11 +183,23 @@ class Experiment:
             dataset=_without_images(federation.dataset),
         )
 
+    def _root(self, federation: Federation) -> Root | None:
+        """Returns what a defense gets of the server's samples."""
+        if federation.server is None:
+            return None
+
+        def train(start: np.ndarray, round: int) -> np.ndarray:
+            epochs = self.config.training.local_epochs
+            return self._train_server(start, epochs, self._learning_rate(round), round)
+
+        images = federation.images[federation.server.indices]
+        return Root(images, federation.server.labels, train)
+
     def granted(self) -> dict[str, Any]:
         """Returns what attack and defense were allowed to know, for `environment.json`."""
         return {
-            "attack": list(self.attack.knowledge),
-            "defense": list(self.defense.needs),
+            "attack": list(self.attack.granted()),
+            "defense": list(self.defense.granted()),
             "runtime": {
                 "devices": list(self.runtime.devices),
                 "intra_op_threads": self.runtime.intra_op_threads,
@@ -175,27 +208,27 @@ class Experiment:
 
     def begin(
         self, recorder: MemoryRecorder | RunDirectory, observer: Observer
-    ) -> tuple[int, np.ndarray, State]:
-        """Returns the last finished round, the global weights and the defense's state."""
+    ) -> tuple[int, np.ndarray, Memory]:
+        """Returns the last finished round, its global weights `[models, d]`, and the memories."""
         checkpoint = recorder.load_checkpoint(observer.warning)
         if checkpoint is not None:
-            return checkpoint
-        weights = self.layout.flatten(self.model.get_weights())
+            round, weights, tensors = checkpoint
+            return round, weights, Memory.of(tensors)
+        start = self.layout.flatten(self.model.get_weights())
         if self.config.federation.server_epochs:
             observer.phase("training the server's first model")
-            weights = weights + self._train_server(weights)
-        return 0, weights, self.defense.init(self.server)
+            epochs, rate = self.config.federation.server_epochs, self.config.training.learning_rate
+            start = start + self._train_server(start, epochs, rate, round=0)
+        memory = Memory(self.attack.init(self.adversary), self.defense.init(self.server))
+        return 0, np.repeat(start[None], self.defense.models, axis=0), memory
 
-    def _train_server(self, weights: np.ndarray) -> np.ndarray:
-        config, data = self.config, self.federation.server
-        assert data is not None  # the config demands a shard for server_epochs
+    def _train_server(
+        self, weights: np.ndarray, epochs: int, learning_rate: float, round: int
+    ) -> np.ndarray:
+        data, clients = self.federation.server, self.config.federation.clients
+        assert data is not None  # the config demands data for server_epochs, a defense its root
         job = LocalTraining.draw(
-            data,
-            config.federation.server_epochs,
-            config.training.learning_rate,
-            seed=config.seed,
-            round=0,
-            client=config.federation.clients,
+            data, epochs, learning_rate, seed=self.config.seed, round=round, client=clients
         )
         return self.trainer.train_all(weights, self.images, [job], self.placement)[0]
 
@@ -203,60 +236,80 @@ class Experiment:
         self,
         round: int,
         weights: np.ndarray,
-        state: State,
+        memory: Memory,
         recorder: MemoryRecorder | RunDirectory,
         observer: Observer,
-    ) -> tuple[np.ndarray, State]:
-        """Plays one round and records it; returns the new global weights and defense state."""
-        config, clock = self.config, Stopwatch()
-        clients = self._draw_participants(round)
-        malicious = np.isin(clients, self.malicious)
-
-        with clock.measure("train"):
-            updates = self._train_round(round, clients, weights)
-        with clock.measure("attack"):
-            self.attack.tamper(updates, malicious, config.seed)
-        with clock.measure("defense"):
-            self.model.set_weights(self.layout.unflatten(weights))
-            verdict, state = self.defense.judge(updates, self.server, state)
-            weights = weights + config.federation.server_learning_rate * verdict.aggregate
-            weights = weights.astype(np.float32)
+    ) -> tuple[np.ndarray, Memory]:
+        """Plays one round and records it; returns the new global weights and memory."""
+        config, clock, record = self.config, Stopwatch(), RoundRecord()
+        weights = weights.copy()
+        for model, clients in self._draw_participants(round):
+            with clock.measure("train"):
+                updates = self._train_round(round, clients, weights[model])
+            with clock.measure("attack"):
+                malicious, remembered = self._attack(updates, memory.attack)
+            with clock.measure("defense"):
+                verdict, state = self._judge(updates, memory.defense)
+                step = config.federation.server_learning_rate * verdict.aggregate
+                weights[model] += step.astype(np.float32)
+            memory = Memory(remembered, state)
+            record.add(updates, verdict, malicious)
+            recorder.store_updates(updates)
         with clock.measure("evaluate"):
             scores = self._evaluate(weights)
 
-        row = {"round": round, **scores, **_judged(verdict, malicious), **clock.seconds}
+        row = {"round": round, **scores, **record.judged(), **clock.seconds}
         names = [entry.name for entry in self.layout.entries]
-        recorder.store_deviations(round, clients, deviations(updates), names)
-        recorder.store_updates(updates)
-        recorder.write_round(row, _client_rows(round, updates, verdict, malicious))
+        recorder.store_deviations(round, *record.deviations(), names)
+        recorder.write_round(row, record.client_rows(round))
         if round % config.record.checkpoint_every == 0 or round == config.federation.rounds:
-            recorder.save_checkpoint(round, weights, state)
+            recorder.save_checkpoint(round, weights, memory.tensors())
         observer.round(row)
-        return weights, state
+        return weights, memory
 
-    def _draw_participants(self, round: int) -> np.ndarray:
+    def _attack(self, updates: Updates, state: State) -> tuple[np.ndarray, State]:
+        """Lets the attackers overwrite their rows; returns which ones, bool `[n]`."""
+        malicious = np.isin(updates.client_ids, self._attackers(updates.round))
+        if not self.attack.active(updates.round):
+            return malicious, state
+        return malicious, self.attack.tamper(updates, malicious, self.adversary, state)
+
+    def _attackers(self, round: int) -> np.ndarray:
+        """Returns the ids of the clients that attack in a round."""
+        return self.malicious if self.attack.active(round) else self.malicious[:0]
+
+    def _judge(self, updates: Updates, state: State) -> tuple[Verdict, State]:
+        self.model.set_weights(self.layout.unflatten(updates.start))
+        return self.defense.judge(updates, self.server, state)
+
+    def _draw_participants(self, round: int) -> list[tuple[int, np.ndarray]]:
+        """Returns each global model that is trained this round, and the ids of its clients."""
         federation = self.config.federation
         generator = seeds.generator(self.config.seed, "participants", round)
         drawn = generator.choice(federation.clients, federation.participant_count, replace=False)
-        return np.sort(drawn)
+        clients = np.sort(drawn)
+        group = self.groups[clients]
+        return [(int(model), clients[group == model]) for model in np.unique(group)]
+
+    def _learning_rate(self, round: int) -> float:
+        return self.config.training.learning_rate_of(round, self.config.federation.rounds)
 
     def _train_round(self, round: int, clients: np.ndarray, weights: np.ndarray) -> Updates:
-        config = self.config
-        rate = config.training.learning_rate_of(round, config.federation.rounds)
+        data = self.federation.clients if self.attack.active(round) else self.honest_clients
         jobs = [
             LocalTraining.draw(
-                self.federation.clients[client],
-                config.training.local_epochs,
-                rate,
-                seed=config.seed,
+                data[client],
+                self.config.training.local_epochs,
+                self._learning_rate(round),
+                seed=self.config.seed,
                 round=round,
                 client=int(client),
             )
             for client in clients
         ]
         counts = np.array([len(job.data) for job in jobs], dtype=np.int64)
-        deltas = self.trainer.train_all(weights, self.images, jobs, self.placement)
-        return Updates(round, clients, counts, weights, deltas, self.layout)
+        matrix = self.trainer.train_all(weights, self.images, jobs, self.placement)
+        return Updates(round, clients, counts, weights.copy(), matrix, self.layout)
 
     def _evaluate(self, weights: np.ndarray) -> dict[str, float | None]:
         labels = self.federation.dataset.test_labels
@@ -271,12 +324,28 @@ class Experiment:
 
     def finish(self, weights: np.ndarray, recorder: MemoryRecorder | RunDirectory) -> Run:
         """Writes what comes after the last round, and returns the run."""
-        self.model.set_weights(self.layout.unflatten(weights))
         rounds, clients = recorder.frames()
         summary = self._summarize(rounds)
-        recorder.finish(self.model, summary)
+        if certificates := self._certify(weights):
+            summary |= {"certified_accuracy": certificates.accuracy()}
+            recorder.write_table("certificates.csv", certificates.rows())
+        model = self._global_model(weights)
+        recorder.finish(model, summary)
         directory = recorder.path if isinstance(recorder, RunDirectory) else None
-        return Run(self.config, rounds, clients, summary, self.model, directory)
+        return Run(self.config, rounds, clients, summary, model, directory)
+
+    def _certify(self, weights: np.ndarray) -> Certificates | None:
+        """Returns what the defense proves about the test predictions, if it does."""
+        if self.defense.models == 1:
+            return None
+        votes = self.evaluator.votes(weights, self.test_images, self.placement)
+        return Certificates(votes, self.federation.dataset.test_labels)
+
+    def _global_model(self, weights: np.ndarray) -> keras.Model:
+        self.model.set_weights(self.layout.unflatten(weights[0]))
+        if len(weights) == 1:
+            return self.model
+        return majority_vote(self.model, [self.layout.unflatten(row) for row in weights])
 
     def _summarize(self, rounds: pd.DataFrame) -> dict[str, Any]:
         final = rounds.iloc[-1]
@@ -299,18 +368,46 @@ class Experiment:
         }
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What both sides remember from round to round."""
+
+    attack: State
+    defense: State
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Returns both in one mapping, for a checkpoint."""
+        sides = (("attack", self.attack), ("defense", self.defense))
+        return {f"{side}/{key}": state[key] for side, state in sides for key in state}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, np.ndarray]) -> Memory:
+        """Reads what `tensors` returned."""
+
+        def side(name: str) -> State:
+            keys = (key for key in tensors if key.startswith(f"{name}/"))
+            return {key.removeprefix(f"{name}/"): tensors[key] for key in keys}
+
+        return cls(side("attack"), side("defense"))
+
+
 class Stopwatch:
-    """Measures the phases of a round."""
+    """Measures the phases of a round; a phase may come in several parts."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self._parts: dict[str, float] = {}
 
     @contextmanager
     def measure(self, phase: str) -> Iterator[None]:
-        """Stores how long the block takes as `phase_seconds`."""
+        """Adds how long the block takes to `phase`."""
         began = time.perf_counter()
         yield
-        self.seconds[f"{phase}_seconds"] = round(time.perf_counter() - began, 4)
+        self._parts[phase] = self._parts.get(phase, 0.0) + time.perf_counter() - began
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """`phase_seconds` → seconds."""
+        return {f"{phase}_seconds": round(total, 4) for phase, total in self._parts.items()}
 
 
 @contextmanager
@@ -331,35 +428,3 @@ def _without_images(dataset: Dataset) -> Dataset:
 
 def _number(value: Any) -> float | None:
     return None if value is None or pd.isna(value) else float(value)
-
-
-def _judged(verdict: Verdict, malicious: np.ndarray) -> dict[str, Any]:
-    accepted = int(verdict.accepted.sum())
-    return {
-        "participants": len(malicious),
-        "accepted": accepted,
-        "rejected": len(malicious) - accepted,
-        "threshold": verdict.threshold,
-        **detection(malicious, verdict.convicted, verdict.scores),
-    }
-
-
-def _client_rows(
-    round: int, updates: Updates, verdict: Verdict, malicious: np.ndarray
-) -> list[dict[str, Any]]:
-    norms = updates.norms()
-    return [
-        {
-            "round": round,
-            "client": int(client),
-            "samples": int(updates.sample_counts[row]),
-            "malicious": int(malicious[row]),
-            "score": float(verdict.scores[row]),
-            "flagged": int(verdict.flagged[row]),
-            "accepted": int(verdict.accepted[row]),
-            "weight": float(verdict.weights[row]),
-            "update_norm": float(norms[row]),
-            "reason": verdict.reasons[row],
-        }
-        for row, client in enumerate(updates.client_ids)
-    ]

@@ -70,7 +70,9 @@ class Trainer:
     """
 
     def __init__(self, model: keras.Model, config: TrainingConfig) -> None:
-        self._function = _make_training(model, make_step(model, config), config)
+        step = make_step(model, config)
+        self._function = _make_training(model, step, config)
+        self._constrained = _make_constrained(model, step, config)
 
     def train(self, start: tf.Tensor, images: tf.Tensor, job: LocalTraining) -> tf.Tensor:
         """Returns the client's update, float32 `[d]`: trained minus start weights.
@@ -88,6 +90,36 @@ class Trainer:
             tf.constant(job.order),
             tf.constant(job.learning_rate, tf.float32),
             tf.constant(job.seed),
+        )
+
+    def train_constrained(
+        self,
+        start: tf.Tensor,
+        images: tf.Tensor,
+        job: LocalTraining,
+        mask: tf.Tensor,
+        radius: tf.Tensor,
+    ) -> tf.Tensor:
+        """Returns a client's update, as `train` does, confined after every step.
+
+        Args:
+          start: float32 `[d]`.
+          images: uint8 `[P, height, width, channels]`.
+          job: The client's samples, their order, seed and learning rate.
+          mask: float32 `[d]`, 1 where the weights may move, 0 where they may not. All optimizers
+            here work weight by weight, so this equals masking their gradients.
+          radius: float32 scalar, the largest Euclidean norm of the update's trainable columns.
+        """
+        return self._constrained(
+            start,
+            images,
+            tf.constant(job.data.indices),
+            tf.constant(job.data.labels),
+            tf.constant(job.order),
+            tf.constant(job.learning_rate, tf.float32),
+            tf.constant(job.seed),
+            mask,
+            radius,
         )
 
     def train_all(
@@ -130,11 +162,13 @@ class Step:
       begin: flat weights, layer seed, learning rate → the state before the first step.
       end: state → flat weights.
       apply: state, images, labels → state after one step.
+      confine: state, start, mask, radius → state whose trainable weights are back within bounds.
     """
 
     begin: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], State]
     end: Callable[[State], tf.Tensor]
     apply: Callable[[State, tf.Tensor, tf.Tensor], State]
+    confine: Callable[[State, tf.Tensor, tf.Tensor, tf.Tensor], State]
 
 
 def make_step(model: keras.Model, config: TrainingConfig) -> Step:
@@ -172,7 +206,17 @@ def make_step(model: keras.Model, config: TrainingConfig) -> Step:
         frozen = [tf.cast(new, old.dtype) for new, old in zip(new_frozen, frozen, strict=True)]
         return list(trainable), frozen, list(slots)
 
-    return Step(begin, end, tf.function(apply, jit_compile=True) if config.jit else apply)
+    def confine(state: State, start: tf.Tensor, mask: tf.Tensor, radius: tf.Tensor) -> State:
+        trainable, frozen, slots = state
+        origin, free = variables.split(start)[0], variables.split(mask)[0]
+        moved = [(w - o) * m for w, o, m in zip(trainable, origin, free, strict=True)]
+        norm = tf.linalg.global_norm(moved)
+        factor = tf.where(norm > radius, radius / norm, 1.0)
+        inside = [o + factor * move for o, move in zip(origin, moved, strict=True)]
+        return inside, frozen, slots
+
+    step = tf.function(apply, jit_compile=True) if config.jit else apply
+    return Step(begin, end, step, confine)
 
 
 def mean_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -195,21 +239,7 @@ def _scale_loss(
 
 
 def _make_training(model: keras.Model, step: Step, config: TrainingConfig) -> Any:
-    layout = WeightLayout.of(model)
-    batch = config.batch_size
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([layout.size], tf.float32),
-            tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([None, None], tf.int32),
-            tf.TensorSpec([], tf.float32),
-            tf.TensorSpec([2], tf.uint32),
-        ],
-        autograph=False,
-    )
+    @tf.function(input_signature=_signature(model), autograph=False)
     def train(
         start: tf.Tensor,
         images: tf.Tensor,
@@ -219,21 +249,80 @@ def _make_training(model: keras.Model, step: Step, config: TrainingConfig) -> An
         learning_rate: tf.Tensor,
         seed: tf.Tensor,
     ) -> tf.Tensor:
-        steps_per_epoch = (tf.size(indices) + batch - 1) // batch
-        steps = tf.shape(order)[0] * steps_per_epoch
-
-        def body(number: tf.Tensor, state: Any) -> Any:
-            begin = (number % steps_per_epoch) * batch
-            rows = order[number // steps_per_epoch, begin : begin + batch]
-            chosen = tf.gather(images, tf.gather(indices, rows))
-            return number + 1, step.apply(state, chosen, tf.gather(labels, rows))
-
-        _, state = tf.while_loop(
-            lambda number, _: number < steps,
-            body,
-            (tf.constant(0), step.begin(start, seed, learning_rate)),
-            parallel_iterations=1,
-        )
+        batches = _Batches(images, indices, labels, order, config.batch_size)
+        state = _loop(batches, step.begin(start, seed, learning_rate), step.apply)
         return step.end(state) - start
 
     return train
+
+
+def _make_constrained(model: keras.Model, step: Step, config: TrainingConfig) -> Any:
+    size = WeightLayout.of(model).size
+    bounds = [tf.TensorSpec([size], tf.float32), tf.TensorSpec([], tf.float32)]
+
+    @tf.function(input_signature=[*_signature(model), *bounds], autograph=False)
+    def train(
+        start: tf.Tensor,
+        images: tf.Tensor,
+        indices: tf.Tensor,
+        labels: tf.Tensor,
+        order: tf.Tensor,
+        learning_rate: tf.Tensor,
+        seed: tf.Tensor,
+        mask: tf.Tensor,
+        radius: tf.Tensor,
+    ) -> tf.Tensor:
+        def apply(state: State, chosen: tf.Tensor, targets: tf.Tensor) -> State:
+            return step.confine(step.apply(state, chosen, targets), start, mask, radius)
+
+        batches = _Batches(images, indices, labels, order, config.batch_size)
+        return step.end(_loop(batches, step.begin(start, seed, learning_rate), apply)) - start
+
+    return train
+
+
+def _signature(model: keras.Model) -> list[tf.TensorSpec]:
+    return [
+        tf.TensorSpec([WeightLayout.of(model).size], tf.float32),
+        tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None, None], tf.int32),
+        tf.TensorSpec([], tf.float32),
+        tf.TensorSpec([2], tf.uint32),
+    ]
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """A client's batches, by the number of the step; the last one of an epoch may be smaller."""
+
+    images: tf.Tensor
+    indices: tf.Tensor
+    labels: tf.Tensor
+    order: tf.Tensor
+    size: int
+
+    def count(self) -> tf.Tensor:
+        return tf.shape(self.order)[0] * self._per_epoch()
+
+    def at(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        begin = (number % self._per_epoch()) * self.size
+        rows = self.order[number // self._per_epoch(), begin : begin + self.size]
+        return tf.gather(self.images, tf.gather(self.indices, rows)), tf.gather(self.labels, rows)
+
+    def _per_epoch(self) -> tf.Tensor:
+        return (tf.size(self.indices) + self.size - 1) // self.size
+
+
+def _loop(
+    batches: _Batches, state: State, apply: Callable[[State, tf.Tensor, tf.Tensor], State]
+) -> State:
+    count = batches.count()
+
+    def body(number: tf.Tensor, state: Any) -> Any:
+        return number + 1, apply(state, *batches.at(number))
+
+    start = (tf.constant(0), state)
+    _, state = tf.while_loop(lambda n, _: n < count, body, start, parallel_iterations=1)
+    return state

@@ -24,7 +24,7 @@ from tffl.errors import TfflError, UsageError, require
 from tffl.federated.layout import Entry, WeightLayout
 from tffl.federated.updates import Updates
 from tffl.record.atomic import TEMPORARY, remove, tensorflow_writing, write_text
-from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table
+from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table, to_csv
 from tffl.record.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class MemoryRecorder:
         self._clients.append(round, client_rows)
 
     def save_checkpoint(
-        self, round: int, weights: np.ndarray, state: Mapping[str, np.ndarray]
+        self, round: int, weights: np.ndarray, memory: Mapping[str, np.ndarray]
     ) -> None:
         """Does nothing: there is nowhere to resume from."""
 
@@ -86,6 +86,9 @@ class MemoryRecorder:
     ) -> None:
         """Keeps what `tffl.localize.deviations` returned; `names` are the variables'."""
         self._deviations.append(Deviations(round, client_ids, tuple(names), deviations))
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Does nothing."""
 
     def finish(self, model: keras.Model, summary: Mapping[str, Any]) -> None:
         """Does nothing."""
@@ -171,19 +174,19 @@ class RunDirectory(MemoryRecorder):
         self._write_events()
 
     def save_checkpoint(
-        self, round: int, weights: np.ndarray, state: Mapping[str, np.ndarray]
+        self, round: int, weights: np.ndarray, memory: Mapping[str, np.ndarray]
     ) -> None:
         """Writes what the next round starts from, and keeps the checkpoint before it as well.
 
         Args:
           round: The round that has just been written with `write_round`.
-          weights: Global weights, float32 `[d]`.
-          state: The defense's state.
+          weights: Global weights, float32 `[models, d]`.
+          memory: What attackers and defense remember; no key is `weights`.
 
         Raises:
           TfflError: It cannot be written; older checkpoints stay.
         """
-        tensors = {"weights": weights, **{f"state/{key}": state[key] for key in state}}
+        tensors = {"weights": weights, **memory}
         write_tensors(_round_file(self.path / "checkpoints", round), tensors, {"round": str(round)})
         files = round_files(self.path / "checkpoints")
         for old in list(files)[:-CHECKPOINTS_KEPT]:
@@ -198,7 +201,7 @@ class RunDirectory(MemoryRecorder):
           warn: Called with one line for every checkpoint that is damaged.
 
         Returns:
-          Its round, weights float32 `[d]` and defense state; None if there is none, and then the
+          Its round, weights float32 `[models, d]` and memory; None if there is none, and then the
           tables are empty again.
 
         Raises:
@@ -214,12 +217,7 @@ class RunDirectory(MemoryRecorder):
                 continue
             self._check_rounds(round)
             self._drop_after(round)
-            state = {
-                name.removeprefix("state/"): array
-                for name, array in tensors.items()
-                if name != "weights"
-            }
-            return round, tensors["weights"], state
+            return round, tensors.pop("weights"), tensors
         self._drop_after(0)
         return None
 
@@ -273,6 +271,14 @@ class RunDirectory(MemoryRecorder):
         """
         for file in round_files(self.path / "updates").values():
             yield load_updates(file)
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a further CSV file, `name`, into the folder; `rows` is not empty.
+
+        Raises:
+          TfflError: It cannot be written.
+        """
+        write_text(self.path / name, to_csv(list(rows[0]), rows))
 
     def finish(self, model: keras.Model, summary: Mapping[str, Any]) -> None:
         """Writes `summary.json`, and the pictures and exports that the config asks for.
@@ -362,7 +368,8 @@ def load_updates(path: Path) -> Updates:
     tensors, header = read_tensors(Path(path))
     entries = json.loads(header["layout"])
     layout = WeightLayout(tuple(Entry(name, tuple(shape), flag) for name, shape, flag in entries))
-    return Updates(round=int(header["round"]), layout=layout, **tensors)
+    matrix = tensors.pop("deltas")
+    return Updates(round=int(header["round"]), layout=layout, matrix=matrix, **tensors)
 
 
 def environment(command: Sequence[str]) -> dict[str, Any]:

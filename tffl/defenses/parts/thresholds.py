@@ -59,6 +59,24 @@ def median_mad(scores: np.ndarray, k: float) -> float:
     return _lift(center + k * NORMAL * np.median(np.abs(finite - center)))
 
 
+def top(scores: np.ndarray, count: int) -> float:
+    """Returns the threshold that `count` of the scores exceed; fewer, if some are tied.
+
+    Args:
+      scores: float64 `[n]`.
+      count: f, from 0 to n; infinite scores exceed every threshold and count among them.
+
+    >>> top(np.array([5.0, 1.0, 4.0, 2.0]), count=2)
+    2.0
+    """
+    ranked = np.sort(scores)
+    kept = ranked[: len(ranked) - count]
+    kept = kept[np.isfinite(kept)]
+    if len(kept) == 0:
+        return math.nan if not np.isfinite(ranked).any() else -math.inf
+    return float(kept[-1])
+
+
 def check_alpha(alpha: float, n: int) -> None:
     """Raises `UsageError` if mean + α·std can flag nobody among n scores, whatever they are."""
     bound = math.sqrt(max(n - 1, 0))

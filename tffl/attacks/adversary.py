@@ -1,0 +1,183 @@
+"""What the attackers own together, and what they can compute with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tffl.config import Config
+from tffl.data.federation import ClientData, Federation
+from tffl.federated.layout import FlatVariables, WeightLayout
+
+if TYPE_CHECKING:
+    import keras
+
+    from tffl.federated.training import Trainer
+
+CHUNK = 256
+"""Images in one compiled pass of `Adversary.gradient`."""
+
+
+class Adversary:
+    """The colluding malicious clients: their data, their training, and the model that all know.
+
+    Attributes:
+      model: The global network, for its structure only.
+      layout: Columns of the update matrix.
+      config: The experiment, as far as every client knows it: training and federation.
+      ids: Malicious client ids, int64, ascending.
+      data: Client id → its samples, with indices into `images`; poisoned, if the attack does so.
+      images: uint8 `[m, height, width, channels]`, the images of all malicious clients.
+    """
+
+    def __init__(
+        self, model: keras.Model, config: Config, federation: Federation, ids: np.ndarray
+    ) -> None:
+        self.model = model
+        self.layout = WeightLayout.of(model)
+        self.config = config
+        self.ids = ids
+        owned = [federation.clients[client] for client in ids.tolist()]
+        empty = np.empty(0, np.int32)
+        pool = np.unique(np.concatenate([empty, *(data.indices for data in owned)]))
+        self.images: np.ndarray = federation.images[pool]
+        self.data: Mapping[int, ClientData] = {
+            client: ClientData(np.searchsorted(pool, data.indices).astype(np.int32), data.labels)
+            for client, data in zip(ids.tolist(), owned, strict=True)
+        }
+
+    @property
+    def seed(self) -> int:
+        """The experiment's seed; draw through `tffl.seeds`."""
+        return self.config.seed
+
+    @property
+    def clients(self) -> int:
+        """Number of registered clients."""
+        return self.config.federation.clients
+
+    def samples(self, ids: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns images uint8 `[m, …]` and labels int32 `[m]` of some malicious clients, or all.
+
+        Args:
+          ids: Client ids; all malicious ones if None.
+        """
+        chosen = self.ids if ids is None else ids
+        data = [self.data[client] for client in chosen.tolist()]
+        indices = np.concatenate([np.empty(0, np.int32), *(part.indices for part in data)])
+        labels = np.concatenate([np.empty(0, np.int32), *(part.labels for part in data)])
+        return self.images[indices], labels
+
+    def gradient(
+        self, weights: np.ndarray, images: np.ndarray, labels: np.ndarray
+    ) -> tuple[float, np.ndarray]:
+        """Returns the mean cross-entropy and its gradient float32 `[d]` at some weights.
+
+        BatchNorm uses its statistics, as in evaluation; their columns have gradient 0.
+
+        Args:
+          weights: float32 `[d]`.
+          images: uint8 `[m, height, width, channels]`, `m >= 1`.
+          labels: int32 `[m]`.
+        """
+        import tensorflow as tf
+
+        total, loss = np.zeros(self.layout.size), 0.0
+        flat = tf.constant(weights, tf.float32)
+        for begin in range(0, len(labels), CHUNK):
+            part = slice(begin, begin + CHUNK)
+            chunk = tf.constant(images[part]), tf.constant(labels[part], tf.int32)
+            chunk_loss, chunk_gradient = self._gradient(flat, *chunk)
+            loss += float(chunk_loss)
+            total += chunk_gradient.numpy()
+        return loss / len(labels), (total / len(labels)).astype(np.float32)
+
+    def train(
+        self,
+        start: np.ndarray,
+        client: int,
+        round: int,
+        *,
+        mask: np.ndarray | None = None,
+        radius: float = np.inf,
+    ) -> np.ndarray:
+        """Trains a malicious client again, as it trained in this round, under constraints.
+
+        Args:
+          start: float32 `[d]`, the global weights of the round.
+          client: A malicious client's id.
+          round: 1-based; with the client it decides the order of the samples.
+          mask: bool `[d]`, the trainable columns that may move; all if None. BatchNorm statistics
+            always do.
+          radius: Largest Euclidean norm of the update's trainable columns, kept by projection
+            after every step.
+
+        Returns:
+          The client's update, float32 `[d]`.
+        """
+        import tensorflow as tf
+
+        from tffl.federated.training import LocalTraining
+
+        training = self.config.training
+        rate = training.learning_rate_of(round, self.config.federation.rounds)
+        job = LocalTraining.draw(
+            self.data[client],
+            training.local_epochs,
+            rate,
+            seed=self.seed,
+            round=round,
+            client=client,
+        )
+        frozen = ~self.layout.trainable
+        free = np.ones(self.layout.size, bool) if mask is None else mask | frozen
+        trained = self._trainer.train_constrained(
+            tf.constant(start),
+            tf.constant(self.images),
+            job,
+            tf.constant(free, tf.float32),
+            tf.constant(radius, tf.float32),
+        )
+        return trained.numpy()
+
+    @cached_property
+    def _trainer(self) -> Trainer:
+        from tffl.federated.training import Trainer
+
+        return Trainer(self.model, self.config.training)
+
+    @cached_property
+    def _gradient(self) -> Any:
+        import tensorflow as tf
+
+        variables = FlatVariables(self.model)
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([self.layout.size], tf.float32),
+                tf.TensorSpec([None, *self.model.input_shape[1:]], tf.uint8),
+                tf.TensorSpec([None], tf.int32),
+            ],
+            autograph=False,
+        )
+        def gradient(
+            flat: tf.Tensor, images: tf.Tensor, labels: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            trainable, frozen = variables.split(flat)
+            with tf.GradientTape() as tape:
+                tape.watch(trainable)
+                logits, _ = self.model.stateless_call(
+                    trainable, frozen, tf.cast(images, tf.float32), training=False
+                )
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    labels, tf.cast(logits, tf.float32)
+                )
+                loss = tf.reduce_sum(losses)
+            gradients = tape.gradient(loss, trainable)
+            still = [tf.zeros_like(tensor) for tensor in frozen]
+            return loss, variables.join(gradients, still)
+
+        return gradient

@@ -1,0 +1,116 @@
+"""Several attacks at once, such as `label-flip+scaling`: each part acts in its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tffl.attacks.base import Attack, State, SuccessSet
+from tffl.attacks.model_attack import ModelAttack
+from tffl.data.federation import Dataset, Federation
+from tffl.errors import require
+from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
+
+
+def compose(name: str, parts: Sequence[Attack]) -> Attack:
+    """Joins attacks into one.
+
+    Args:
+      name: What the user called them, for messages.
+      parts: At least one; a data attack first, then what is done to its updates.
+
+    Raises:
+      UsageError: More than one part is a data attack, or more than one crafts updates.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    require(
+        all(type(part) is not Attack for part in parts),
+        f"attack {name} joins 'none' with an attack: leave it out",
+    )
+    crafting = [isinstance(part, ModelAttack) for part in parts]
+    require(
+        crafting.count(False) <= 1 and crafting.count(True) <= 1 and not crafting[0],
+        f"attack {name} is not allowed: join one attack on data with one on updates, in this "
+        "order, as in label-flip+scaling",
+    )
+    return Composed(parts=tuple(parts))
+
+
+@dataclass(frozen=True)
+class Composed(Attack):
+    """Parts that act one after the other on the same malicious clients.
+
+    Attributes:
+      parts: In the order in which they act.
+    """
+
+    parts: tuple[Attack, ...] = ()
+
+    def active(self, round: int) -> bool:
+        """Says whether the attackers attack in this round; the parts share one schedule."""
+        return self.parts[0].active(round)
+
+    def granted(self) -> tuple[str, ...]:
+        """Returns what any part reads."""
+        return tuple(dict.fromkeys(word for part in self.parts for word in part.granted()))
+
+    def options(self) -> dict[str, Any]:
+        """Returns the options of all parts; what several have, they share."""
+        return {key: value for part in self.parts for key, value in part.options().items()}
+
+    def check(self, dataset: Dataset) -> None:
+        """Checks every part."""
+        for part in self.parts:
+            part.check(dataset)
+
+    def check_clients(self, malicious: int, participants: int) -> None:
+        """Checks every part."""
+        for part in self.parts:
+            part.check_clients(malicious, participants)
+
+    def reserve(self, dataset: Dataset) -> np.ndarray:
+        """Returns what any part reserves."""
+        return np.unique(np.concatenate([part.reserve(dataset) for part in self.parts]))
+
+    def poison(self, federation: Federation, malicious: np.ndarray, seed: int) -> Federation:
+        """Lets each part poison what the one before it left."""
+        for part in self.parts:
+            federation = part.poison(federation, malicious, seed)
+        return federation
+
+    def init(self, adversary: Adversary) -> State:
+        """Keeps each part's memory apart, by its number."""
+        return _join([part.init(adversary) for part in self.parts])
+
+    def tamper(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> State:
+        """Lets each part tamper with what the one before it left."""
+        memories = [_part(state, number) for number in range(len(self.parts))]
+        return _join(
+            [
+                part.tamper(updates, malicious, adversary, memory)
+                for part, memory in zip(self.parts, memories, strict=True)
+            ]
+        )
+
+    def success_set(self, federation: Federation, seed: int) -> SuccessSet | None:
+        """Returns the first part's success inputs: the data attack's."""
+        sets = (part.success_set(federation, seed) for part in self.parts)
+        return next((found for found in sets if found is not None), None)
+
+
+def _join(states: Sequence[State]) -> State:
+    return {f"{n}/{key}": state[key] for n, state in enumerate(states) for key in state}
+
+
+def _part(state: State, number: int) -> State:
+    prefix = f"{number}/"
+    return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}

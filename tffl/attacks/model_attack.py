@@ -1,0 +1,127 @@
+"""Attacks on updates: malicious clients send what no training gave.
+
+    crafted rows → only the columns that the attack may modify → the matrix
+
+`craft` makes the rows; here they are confined to trainable columns, of which `poisoning_ratio` says
+how large a share may be modified.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from tffl import seeds
+from tffl.attacks.base import Attack, State
+from tffl.federated.layout import WeightLayout
+from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
+
+COLLUDERS, OVERHEARD, ALL_BENIGN = "colluders' updates", "overheard updates", "all benign updates"
+
+
+@dataclass(frozen=True)
+class ModelAttack(Attack):
+    """Replaces the malicious rows by crafted ones.
+
+    Columns that no gradient trains (BatchNorm statistics) stay as the client's training left them.
+
+    Attributes:
+      poisoning_ratio: Share of the trainable parameters that the attackers may modify, chosen at
+        random once per experiment; the others stay as trained. What an attack says of distances
+        holds for 1 unless its own page says otherwise.
+        Source: Zheng et al., GradCAM-AE, 2025, Table 5.
+    """
+
+    poisoning_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @abstractmethod
+    def craft(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> tuple[np.ndarray, State]:
+        """Makes the rows to send.
+
+        Args:
+          updates: All trained updates of the round, the malicious clients' own honest or
+            data-poisoned training included. Only to be read.
+          malicious: bool `[n]`, at least one is True.
+          adversary: What the attackers own.
+          state: What they remember.
+
+        Returns:
+          float32 `[m, d]`, a row per malicious client in their order, or `[1, d]` if all send the
+          same; and what the attackers remember for the next time. What it holds in columns that
+          may not be modified is ignored.
+        """
+
+    def tamper(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> State:
+        """Writes the crafted rows, in the columns that may be modified."""
+        rows = np.flatnonzero(malicious)
+        if len(rows) == 0:
+            return state
+        crafted, state = self.craft(updates, malicious, adversary, state)
+        if crafted.shape[0] == 1 and len(rows) > 1:
+            crafted = np.broadcast_to(crafted, (len(rows), crafted.shape[1]))
+        free = self.modifiable(updates.layout, adversary.seed)
+        for row, new in zip(rows, crafted, strict=True):
+            np.copyto(updates.matrix[row], new, where=free)
+        return state
+
+    def modifiable(self, layout: WeightLayout, seed: int) -> np.ndarray:
+        """Returns bool `[d]`: the columns that the attack may modify."""
+        free = layout.trainable.copy()
+        if self.poisoning_ratio < 1:
+            columns = np.flatnonzero(free)
+            count = max(1, int(self.poisoning_ratio * len(columns) + 0.5))
+            chosen = seeds.generator(seed, "poisoning ratio").permutation(columns)[:count]
+            free[:] = False
+            free[chosen] = True
+        return free
+
+
+@dataclass(frozen=True)
+class InformedAttack(ModelAttack):
+    """Crafts its rows from what it sees of the honest ones.
+
+    Attributes:
+      knows: `all-benign`, every honest update of the round (the usual worst case); `overheard`, of
+        `overheard` of them, drawn anew each round; `colluders`, none: the updates that the
+        malicious clients themselves trained stand in for the honest ones.
+      overheard: J, how many honest updates are overheard.
+    """
+
+    knows: Literal["all-benign", "overheard", "colluders"] = "all-benign"
+    overheard: Annotated[int, Field(ge=1)] = 5
+
+    knowledge: ClassVar[tuple[str, ...]] = (COLLUDERS, OVERHEARD, ALL_BENIGN)
+
+    def granted(self) -> tuple[str, ...]:
+        """Returns what it reads with these options."""
+        heard = {
+            "all-benign": ALL_BENIGN,
+            "overheard": f"{self.overheard} {OVERHEARD}",
+            "colluders": COLLUDERS,
+        }[self.knows]
+        others = (word for word in self.knowledge if word not in InformedAttack.knowledge)
+        return (heard, *others)
+
+    def seen(self, updates: Updates, malicious: np.ndarray, adversary: Adversary) -> Updates:
+        """Returns the updates that the attackers take for honest ones, at least one.
+
+        Where no honest client takes part, that is their own.
+        """
+        honest = np.flatnonzero(~malicious)
+        if self.knows == "colluders" or len(honest) == 0:
+            return updates.select(malicious)
+        if self.knows == "overheard" and self.overheard < len(honest):
+            draw = seeds.generator(adversary.seed, "overheard", updates.round)
+            honest = np.sort(draw.choice(honest, self.overheard, replace=False))
+        return updates.select(honest)

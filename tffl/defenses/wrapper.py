@@ -1,0 +1,156 @@
+"""Defenses that stand before another one, such as `nnm+krum` or `flcert+median`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tffl.defenses.base import Defense, Server, State, Verdict
+from tffl.defenses.none import FedAvg
+from tffl.errors import require
+from tffl.federated.layout import WeightLayout
+from tffl.federated.updates import Updates
+
+
+@dataclass(frozen=True)
+class Wrapper:
+    """Options of what stands before another defense."""
+
+    reference: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def wrap(self, inner: Defense) -> Defense:
+        """Returns the defense that results.
+
+        Raises:
+          UsageError: The two do not go together.
+        """
+
+
+def wrap(name: str, parts: Sequence[Any]) -> Defense:
+    """Joins the parts of a name from the right; a last wrapper stands before plain FedAvg.
+
+    Args:
+      name: What the user called them, for messages.
+      parts: Wrappers, then at most one defense.
+
+    Raises:
+      UsageError: A part before the last is not one that can stand before another.
+    """
+    *outer, last = parts
+    defense = FedAvg() if isinstance(last, Wrapper) else last
+    wrappers = [*outer, last] if isinstance(last, Wrapper) else outer
+    for position, wrapper in reversed(list(enumerate(wrappers))):
+        require(
+            isinstance(wrapper, Wrapper),
+            f"defense {name} is not allowed: {name.split('+')[position]} cannot stand before "
+            "another defense; nnm, bucketing and flcert can",
+        )
+        defense = wrapper.wrap(defense)
+    return defense
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a pre-aggregation makes of n clients.
+
+    Attributes:
+      mixing: float64 `[k, n]`, how each of the k new updates is combined from the clients'.
+      owner: int64 `[n]`, the new update whose verdict stands for each client.
+      sample_counts: int64 `[k]`, what the new updates count in a weighted mean.
+    """
+
+    mixing: np.ndarray
+    owner: np.ndarray
+    sample_counts: np.ndarray
+
+
+class PreAggregation(Wrapper):
+    """Mixes updates, so that those that another defense sees differ less from each other."""
+
+    @abstractmethod
+    def mix(self, updates: Updates, server: Server) -> Mixture:
+        """Says how to mix finite updates, at least one."""
+
+    def check(self, participants: int) -> int:
+        """Returns how many updates the defense behind it sees; raises `UsageError` if it can't."""
+        return participants
+
+    def wrap(self, inner: Defense) -> Defense:
+        """Returns the two as one defense."""
+        return Mixed(before=self, inner=inner)
+
+
+@dataclass(frozen=True)
+class Mixed(Defense):
+    """A pre-aggregation, and the defense that judges what it mixed.
+
+    A client is judged by the update that owns it, and its weight is its share of the mean of all
+    updates it is part of. That share may stay above 0 for a client that is not accepted itself.
+    """
+
+    before: PreAggregation
+    inner: Defense
+
+    @property
+    def tracks_clients(self) -> bool:
+        """Whether the inner defense does."""
+        return self.inner.tracks_clients
+
+    def options(self) -> dict[str, Any]:
+        """Returns the options of both."""
+        return {**asdict(self.before), **self.inner.options()}
+
+    def granted(self) -> tuple[str, ...]:
+        """Returns what either has."""
+        return tuple(dict.fromkeys((*self.before.needs, *self.inner.granted())))
+
+    def check(self, participants: int, layout: WeightLayout) -> None:
+        """Checks both; the inner one for as many updates as it will see."""
+        self.inner.check(self.before.check(participants), layout)
+
+    def init(self, server: Server) -> State:
+        """Returns the inner state."""
+        return self.inner.init(server)
+
+    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Mixes finite updates, and tells each client the verdict on its own."""
+        finite = updates.finite()
+        if not finite.any():
+            return self.inner.judge(updates, server, state)
+        kept = updates.select(finite)
+        mixture = self.before.mix(kept, server)
+        ids = kept.client_ids if len(mixture.mixing) == len(kept) else None
+        mixed = kept.mixed(
+            mixture.mixing,
+            np.arange(len(mixture.mixing)) if ids is None else ids,
+            mixture.sample_counts,
+        )
+        verdict, state = self.inner.judge(mixed, server, state)
+        return _spread(verdict, mixture, finite), state
+
+
+def _spread(verdict: Verdict, mixture: Mixture, finite: np.ndarray) -> Verdict:
+    """Returns the clients' verdict, given the one on mixed updates."""
+    n, owner = len(finite), mixture.owner
+
+    def fill(values: np.ndarray, other: Any) -> np.ndarray:
+        result = np.full(n, other, dtype=values.dtype)
+        result[finite] = values
+        return result
+
+    reasons = np.array([*verdict.reasons, ""], dtype=object)[owner]
+    return replace(
+        verdict,
+        flagged=fill(verdict.flagged[owner], True),
+        convicted=fill(verdict.convicted[owner], True),
+        accepted=fill(verdict.accepted[owner], False),
+        weights=fill(mixture.mixing.T @ verdict.weights, 0.0),
+        scores=fill(verdict.scores[owner], np.inf),
+        reasons=tuple(fill(reasons, "the update holds NaN or infinity")),
+    )
