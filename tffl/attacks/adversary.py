@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tffl.config import Config
 from tffl.data.federation import ClientData, Federation
-from tffl.federated.layout import FlatVariables, WeightLayout
+from tffl.federated.layout import WeightLayout
 
 if TYPE_CHECKING:
     import keras
 
-    from tffl.federated.training import Trainer
-
-CHUNK = 256
-"""Images in one compiled pass of `Adversary.gradient`."""
+    from tffl.federated.workshop import Tools
 
 
 class Adversary:
@@ -34,9 +31,15 @@ class Adversary:
     """
 
     def __init__(
-        self, model: keras.Model, config: Config, federation: Federation, ids: np.ndarray
+        self,
+        model: keras.Model,
+        config: Config,
+        federation: Federation,
+        ids: np.ndarray,
+        tools: Tools | None = None,
     ) -> None:
         self.model = model
+        self._given_tools = tools
         self.layout = WeightLayout.of(model)
         self.config = config
         self.ids = ids
@@ -83,17 +86,7 @@ class Adversary:
           images: uint8 `[m, height, width, channels]`, `m >= 1`.
           labels: int32 `[m]`.
         """
-        import tensorflow as tf
-
-        total, loss = np.zeros(self.layout.size), 0.0
-        flat = tf.constant(weights, tf.float32)
-        for begin in range(0, len(labels), CHUNK):
-            part = slice(begin, begin + CHUNK)
-            chunk = tf.constant(images[part]), tf.constant(labels[part], tf.int32)
-            chunk_loss, chunk_gradient = self._gradient(flat, *chunk)
-            loss += float(chunk_loss)
-            total += chunk_gradient.numpy()
-        return loss / len(labels), (total / len(labels)).astype(np.float32)
+        return self._tools.gradient(weights, images, labels)
 
     def train(
         self,
@@ -134,7 +127,7 @@ class Adversary:
         )
         frozen = ~self.layout.trainable
         free = np.ones(self.layout.size, bool) if mask is None else mask | frozen
-        trained = self._trainer.train_constrained(
+        trained = self._tools.trainer.train_constrained(
             tf.constant(start),
             tf.constant(self.images),
             job,
@@ -144,40 +137,7 @@ class Adversary:
         return trained.numpy()
 
     @cached_property
-    def _trainer(self) -> Trainer:
-        from tffl.federated.training import Trainer
+    def _tools(self) -> Tools:
+        from tffl.federated.workshop import Tools
 
-        return Trainer(self.model, self.config.training)
-
-    @cached_property
-    def _gradient(self) -> Any:
-        import tensorflow as tf
-
-        variables = FlatVariables(self.model)
-
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec([self.layout.size], tf.float32),
-                tf.TensorSpec([None, *self.model.input_shape[1:]], tf.uint8),
-                tf.TensorSpec([None], tf.int32),
-            ],
-            autograph=False,
-        )
-        def gradient(
-            flat: tf.Tensor, images: tf.Tensor, labels: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor]:
-            trainable, frozen = variables.split(flat)
-            with tf.GradientTape() as tape:
-                tape.watch(trainable)
-                logits, _ = self.model.stateless_call(
-                    trainable, frozen, tf.cast(images, tf.float32), training=False
-                )
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                    labels, tf.cast(logits, tf.float32)
-                )
-                loss = tf.reduce_sum(losses)
-            gradients = tape.gradient(loss, trainable)
-            still = [tf.zeros_like(tensor) for tensor in frozen]
-            return loss, variables.join(gradients, still)
-
-        return gradient
+        return self._given_tools or Tools(self.model, self.config.training)

@@ -17,20 +17,18 @@ from tffl import seeds
 from tffl.attacks import Attack, SuccessSet, create_attack
 from tffl.attacks.adversary import Adversary
 from tffl.config import Config, build
-from tffl.data.build import build_federation, load_dataset
+from tffl.data.build import build_federation
 from tffl.data.federation import Dataset, Federation
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import ROOT_DATA, Root, State
 from tffl.errors import require
-from tffl.federated.evaluation import Evaluator
-from tffl.federated.layout import WeightLayout
 from tffl.federated.observer import Observer
 from tffl.federated.placement import LocalDevices
 from tffl.federated.runtime import INTRA_OP_THREADS, Runtime, configure
-from tffl.federated.training import LocalTraining, Trainer
+from tffl.federated.training import LocalTraining
 from tffl.federated.updates import Updates
 from tffl.federated.voting import Certificates, majority_vote
-from tffl.models import models
+from tffl.federated.workshop import Workshop, first_weights
 from tffl.record.rounds import RoundRecord
 from tffl.record.run_directory import MemoryRecorder, RunDirectory, check_store_size
 
@@ -106,11 +104,13 @@ def _play(
 class Experiment:
     """Everything that is fixed before round 1, checked; and one method that plays a round."""
 
-    def __init__(self, config: Config, observer: Observer) -> None:
+    def __init__(
+        self, config: Config, observer: Observer, workshop: Workshop | None = None
+    ) -> None:
+        workshop = workshop or Workshop()
         self.config = config
         self.attack: Attack = create_attack(config.attack.name, config.attack.options)
         self.defense: Defense = create_defense(config.defense.name, config.defense.options)
-        build_model = models[config.model.name]
         self.runtime: Runtime = configure(config.runtime.devices)
         if self.runtime.intra_op_threads != INTRA_OP_THREADS:
             observer.warning(
@@ -120,23 +120,20 @@ class Experiment:
         self.placement = LocalDevices(self.runtime.devices)
 
         observer.phase(f"preparing {config.data.dataset}")
-        dataset = load_dataset(config.data)
+        dataset = workshop.dataset(config.data)
         self.attack.check(dataset)
         self.malicious = self._draw_malicious()
         self.attack.check_clients(len(self.malicious), config.federation.participant_count)
         honest = build_federation(config, dataset, self.attack.reserve(dataset))
         federation = self.attack.poison(honest, self.malicious, config.seed)
         self.honest_clients = honest.clients
-        del honest, dataset
 
         observer.phase(f"building {config.model.name}")
-        with _dtype_policy(config.training.precision):
-            self.model: keras.Model = build_model(
-                federation.dataset.image_shape,
-                federation.dataset.classes,
-                seed=seeds.integer(config.seed, "model"),
-            )
-        self.layout = WeightLayout.of(self.model)
+        self.tools = workshop.tools(config, dataset)
+        self.model: keras.Model = self.tools.model
+        self.layout = self.tools.layout
+        self.first_weights = first_weights(config, dataset)
+        del honest, dataset
         self.defense.check(config.federation.participant_count, self.layout)
         require(
             self.defense.models == 1 or not config.record.store_updates,
@@ -149,9 +146,7 @@ class Experiment:
             f"{config.defense.name} needs samples of the server's own: set data.server_samples, "
             "such as 100, or data.server_shard = true",
         )
-        self.adversary = Adversary(self.model, config, federation, self.malicious)
-        self.trainer = Trainer(self.model, config.training)
-        self.evaluator = Evaluator(self.model)
+        self.adversary = Adversary(self.model, config, federation, self.malicious, self.tools)
 
         # Measured without an attacker too: what the success inputs yield by themselves.
         self.success: SuccessSet | None = self.attack.success_set(federation, config.seed)
@@ -214,7 +209,7 @@ class Experiment:
         if checkpoint is not None:
             round, weights, tensors = checkpoint
             return round, weights, Memory.of(tensors)
-        start = self.layout.flatten(self.model.get_weights())
+        start = self.first_weights
         if self.config.federation.server_epochs:
             observer.phase("training the server's first model")
             epochs, rate = self.config.federation.server_epochs, self.config.training.learning_rate
@@ -230,7 +225,7 @@ class Experiment:
         job = LocalTraining.draw(
             data, epochs, learning_rate, seed=self.config.seed, round=round, client=clients
         )
-        return self.trainer.train_all(weights, self.images, [job], self.placement)[0]
+        return self.tools.trainer.train_all(weights, self.images, [job], self.placement)[0]
 
     def play_round(
         self,
@@ -308,16 +303,18 @@ class Experiment:
             for client in clients
         ]
         counts = np.array([len(job.data) for job in jobs], dtype=np.int64)
-        matrix = self.trainer.train_all(weights, self.images, jobs, self.placement)
+        matrix = self.tools.trainer.train_all(weights, self.images, jobs, self.placement)
         return Updates(round, clients, counts, weights.copy(), matrix, self.layout)
 
     def _evaluate(self, weights: np.ndarray) -> dict[str, float | None]:
         labels = self.federation.dataset.test_labels
-        accuracy, loss = self.evaluator.evaluate(weights, self.test_images, labels, self.placement)
+        accuracy, loss = self.tools.evaluator.evaluate(
+            weights, self.test_images, labels, self.placement
+        )
         result: dict[str, float | None] = {"accuracy": accuracy, "loss": loss}
         if self.success is None:
             return {**result, "attack_success": None, "attack_loss": None}
-        success, attack_loss = self.evaluator.evaluate(
+        success, attack_loss = self.tools.evaluator.evaluate(
             weights, self._success_images, self.success.targets, self.placement
         )
         return {**result, "attack_success": success, "attack_loss": attack_loss}
@@ -338,7 +335,7 @@ class Experiment:
         """Returns what the defense proves about the test predictions, if it does."""
         if self.defense.models == 1:
             return None
-        votes = self.evaluator.votes(weights, self.test_images, self.placement)
+        votes = self.tools.evaluator.votes(weights, self.test_images, self.placement)
         return Certificates(votes, self.federation.dataset.test_labels)
 
     def _global_model(self, weights: np.ndarray) -> keras.Model:
@@ -408,17 +405,6 @@ class Stopwatch:
     def seconds(self) -> dict[str, float]:
         """`phase_seconds` → seconds."""
         return {f"{phase}_seconds": round(total, 4) for phase, total in self._parts.items()}
-
-
-@contextmanager
-def _dtype_policy(name: str) -> Iterator[None]:
-    """Builds layers in a precision, and leaves Keras' global policy as it was."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _without_images(dataset: Dataset) -> Dataset:
