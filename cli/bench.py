@@ -18,7 +18,7 @@ def bench() -> None:
 @click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
 def engine(as_json: bool, rounds: int | None, quick: bool) -> None:
     """Compare the engine with a bare compiled loop, and with a Keras `fit` per client."""
-    from tffl.bench import engine as measure
+    from tffl.bench.engine import engine as measure
 
     chosen = {} if rounds is None else {"rounds": rounds}
     figures = measure(quick=quick, **chosen)
@@ -27,4 +27,45 @@ def engine(as_json: bool, rounds: int | None, quick: bool) -> None:
         return
     from tffl_cli.console import print_figures
 
+    print_figures(figures)
+
+
+@bench.command()
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option(
+    "--clients", type=click.IntRange(min=1), multiple=True, help="Repeatable; else 20, 100."
+)
+@click.option(
+    "--model",
+    "models",
+    type=click.Choice(["cnn", "resnet18"]),
+    multiple=True,
+    help="Repeatable; else both: 0.8 and 11.2 million weights.",
+)
+@click.option("--no-peers", is_flag=True, help="Leave out Flower and naive NumPy.")
+def defenses(
+    names: tuple[str, ...],
+    as_json: bool,
+    clients: tuple[int, ...],
+    models: tuple[str, ...],
+    no_peers: bool,
+) -> None:
+    """Measure seconds and memory of defenses, all or NAMES, next to Flower and naive NumPy.
+
+    100 clients of resnet18 take 8 GiB of memory, and Flower's functions more.
+    """
+    from tffl.bench.defenses import SIZES, measure
+    from tffl.defenses import defenses as registry
+    from tffl_cli.console import Watch, print_figures
+
+    for name in names:
+        registry[name]
+    with Watch() as watch:
+        figures = measure(
+            clients or (20, 100), models or tuple(SIZES), names, not no_peers, watch.phase
+        )
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
     print_figures(figures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +170,47 @@ def print_comparison(outcomes: Mapping[str, Outcome], sentence: str) -> None:
     _note(out, next(iter(outcomes.values())).source)
     out.print()
     out.print(sentence, markup=False)
+
+
+def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints, for each setting and defense, how it fares without attack and in its worst case."""
+    from tffl.benchmark_table import NONE, defined, distinct, mean, where, worst
+
+    out = console()
+    for setting in distinct(rows, "setting"):
+        table = _table(setting, "no attack", "worst", "by", "recall", "FPR, no attack")
+        mine = where(rows, setting=setting)
+        for defense in distinct(mine, "defense"):
+            judged = where(mine, defense=defense)
+            free, lowest = where(judged, attack=NONE), worst(judged)
+            table.add_row(
+                "undefended" if defense == NONE else defense,
+                percent(mean(defined(free, "accuracy"))),
+                "–" if lowest is None else percent(lowest[1]),
+                "" if lowest is None else lowest[0],
+                percent(mean([] if defense == NONE else defined(judged, "recall"))),
+                percent(mean([] if defense == NONE else defined(free, "fpr"))),
+            )
+        out.print(table)
+    out.print("Accuracy after the last round; recall is the mean over all attacks.", style="dim")
+
+
+def print_replay(rows: Iterable[Mapping[str, Any]], rounds: int) -> None:
+    """Prints the means of a replay."""
+    table = _table("attack", "defense", "lost", "undefended", "recall", "precision", "FPR", "AUC")
+    table.columns[1].justify = "left"
+    for row in rows:
+        rates = (rate(row[key]) for key in ("lost", "undefended_lost", "recall", "precision"))
+        auc = f"{row['auc']:.3f}" if defined(row["auc"]) else "–"
+        table.add_row(row["attack"], row["defense"], *rates, rate(row["fpr"]), auc)
+    out = console()
+    out.print(table)
+    out.print(
+        f"Means over {rounds} stored rounds. Lost: accuracy below plain averaging of honest "
+        "updates after that one round, with the defense and without any. Each round starts from "
+        "the honest run's weights, so damage that builds up over rounds does not show.",
+        style="dim",
+    )
 
 
 def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:

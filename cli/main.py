@@ -25,6 +25,8 @@ from tffl.errors import TfflError, unknown
 
 COMMANDS = {
     "simulate": ("tffl_cli.simulate:simulate", "Attack a federation and see what a defense stops."),
+    "benchmark": ("tffl_cli.benchmark:benchmark", "Run attacks x defenses x settings x seeds."),
+    "replay": ("tffl_cli.replay:replay", "Try attacks and defenses on a run's stored updates."),
     "localize": ("tffl_cli.localize:localize", "Rank the weights that give attackers away."),
     "data": ("tffl_cli.data:data", "List, prepare and inspect datasets."),
     "list": ("tffl_cli.list:list_entries", "List attacks, defenses, models or datasets."),

@@ -88,6 +88,10 @@ class Registry:
             for part in names
         ]
 
+    def has_option(self, name: str, option: str) -> bool:
+        """Says whether any part of a name such as `"label-flip+scaling"` has an option."""
+        return any(option in _option_names(self[part]) for part in name.split("+"))
+
     def describe(self, name: str) -> dict[str, Any]:
         """Returns name, one-line summary, citation, needs and options of an entry."""
         target = self[name]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from tffl.errors import require
 from tffl.federated.observer import Observer
 from tffl.federated.placement import LocalDevices
 from tffl.federated.runtime import INTRA_OP_THREADS, Runtime, configure
+from tffl.federated.stopwatch import Stopwatch
 from tffl.federated.training import LocalTraining
 from tffl.federated.updates import Updates
 from tffl.federated.voting import Certificates, majority_vote
@@ -61,6 +60,7 @@ def simulate(
     resume: bool = False,
     observer: Observer | None = None,
     command: Sequence[str] = (),
+    workshop: Workshop | None = None,
 ) -> Run:
     """Runs one experiment.
 
@@ -70,6 +70,8 @@ def simulate(
       resume: Continue the run in `out` after its last checkpoint.
       observer: Hears about progress and warnings.
       command: The command line, for `environment.json`.
+      workshop: Shares images and compiled functions with other calls. A later call with the same
+        one also overwrites the weights of the returned model.
 
     Raises:
       UsageError: The experiment is impossible; before round 1.
@@ -79,12 +81,12 @@ def simulate(
     observer = observer or Observer()
     if out is None:
         require(not resume, "resume needs the run directory")
-        experiment = Experiment(config, observer)
+        experiment = Experiment(config, observer, workshop)
         return _play(experiment, MemoryRecorder(), observer)
     if resume:
         directory = RunDirectory.resume(Path(out), config)
-        return _play(Experiment(config, observer), directory, observer)
-    experiment = Experiment(config, observer)
+        return _play(Experiment(config, observer, workshop), directory, observer)
+    experiment = Experiment(config, observer, workshop)
     directory = RunDirectory.create(Path(out), config, command, experiment.granted())
     return _play(experiment, directory, observer)
 
@@ -105,8 +107,20 @@ class Experiment:
     """Everything that is fixed before round 1, checked; and one method that plays a round."""
 
     def __init__(
-        self, config: Config, observer: Observer, workshop: Workshop | None = None
+        self,
+        config: Config,
+        observer: Observer,
+        workshop: Workshop | None = None,
+        draw: int = 0,
     ) -> None:
+        """Prepares an experiment.
+
+        Args:
+          config: Resolved.
+          observer: Hears about progress and warnings.
+          workshop: Shares images and compiled functions with other experiments.
+          draw: Draws other malicious clients than the experiment's own, unless 0.
+        """
         workshop = workshop or Workshop()
         self.config = config
         self.attack: Attack = create_attack(config.attack.name, config.attack.options)
@@ -122,7 +136,7 @@ class Experiment:
         observer.phase(f"preparing {config.data.dataset}")
         dataset = workshop.dataset(config.data)
         self.attack.check(dataset)
-        self.malicious = self._draw_malicious()
+        self.malicious = self._draw_malicious(draw)
         self.attack.check_clients(len(self.malicious), config.federation.participant_count)
         honest = build_federation(config, dataset, self.attack.reserve(dataset))
         federation = self.attack.poison(honest, self.malicious, config.seed)
@@ -134,18 +148,14 @@ class Experiment:
         self.layout = self.tools.layout
         self.first_weights = first_weights(config, dataset)
         del honest, dataset
-        self.defense.check(config.federation.participant_count, self.layout)
+        self.has_root = federation.server is not None
+        self.check_defense(self.defense, config.defense.name)
         require(
             self.defense.models == 1 or not config.record.store_updates,
             f"{config.defense.name} keeps {self.defense.models} models, and updates of several "
             "models cannot be stored: leave out record.store_updates",
         )
         check_store_size(config, config.federation.participant_count, self.layout.size)
-        require(
-            ROOT_DATA not in self.defense.needs or federation.server is not None,
-            f"{config.defense.name} needs samples of the server's own: set data.server_samples, "
-            "such as 100, or data.server_shard = true",
-        )
         self.adversary = Adversary(self.model, config, federation, self.malicious, self.tools)
 
         # Measured without an attacker too: what the success inputs yield by themselves.
@@ -160,10 +170,24 @@ class Experiment:
         self.groups = self.defense.groups(self.server)
         self._settle(federation)
 
-    def _draw_malicious(self) -> np.ndarray:
+    def check_defense(self, defense: Defense, name: str) -> None:
+        """Raises `UsageError` if a defense cannot work in this experiment."""
+        defense.check(self.config.federation.participant_count, self.layout)
+        require(
+            ROOT_DATA not in defense.granted() or self.has_root,
+            f"{name} needs samples of the server's own: set data.server_samples, such as 100, or "
+            "data.server_shard = true",
+        )
+
+    def poisoned_clients(self) -> list[int]:
+        """Returns the clients whose data the attack has changed."""
+        pairs = zip(self.federation.clients, self.honest_clients, strict=True)
+        return [client for client, (now, honest) in enumerate(pairs) if now is not honest]
+
+    def _draw_malicious(self, draw: int) -> np.ndarray:
         federation = self.config.federation
         count = 0 if self.config.attack.name == "none" else federation.malicious_count
-        generator = seeds.generator(self.config.seed, "malicious")
+        generator = seeds.generator(self.config.seed, "malicious", draw)
         return np.sort(generator.choice(federation.clients, count, replace=False))
 
     def _settle(self, federation: Federation) -> None:
@@ -240,18 +264,18 @@ class Experiment:
         weights = weights.copy()
         for model, clients in self._draw_participants(round):
             with clock.measure("train"):
-                updates = self._train_round(round, clients, weights[model])
+                updates = self.train_round(round, clients, weights[model])
             with clock.measure("attack"):
-                malicious, remembered = self._attack(updates, memory.attack)
+                malicious, remembered = self.attack_updates(updates, memory.attack)
             with clock.measure("defense"):
-                verdict, state = self._judge(updates, memory.defense)
+                verdict, state = self.judge(updates, memory.defense)
                 step = config.federation.server_learning_rate * verdict.aggregate
                 weights[model] += step.astype(np.float32)
             memory = Memory(remembered, state)
             record.add(updates, verdict, malicious)
             recorder.store_updates(updates)
         with clock.measure("evaluate"):
-            scores = self._evaluate(weights)
+            scores = self.evaluate(weights)
 
         row = {"round": round, **scores, **record.judged(), **clock.seconds}
         names = [entry.name for entry in self.layout.entries]
@@ -262,7 +286,7 @@ class Experiment:
         observer.round(row)
         return weights, memory
 
-    def _attack(self, updates: Updates, state: State) -> tuple[np.ndarray, State]:
+    def attack_updates(self, updates: Updates, state: State) -> tuple[np.ndarray, State]:
         """Lets the attackers overwrite their rows; returns which ones, bool `[n]`."""
         malicious = np.isin(updates.client_ids, self._attackers(updates.round))
         if not self.attack.active(updates.round):
@@ -273,9 +297,12 @@ class Experiment:
         """Returns the ids of the clients that attack in a round."""
         return self.malicious if self.attack.active(round) else self.malicious[:0]
 
-    def _judge(self, updates: Updates, state: State) -> tuple[Verdict, State]:
+    def judge(
+        self, updates: Updates, state: State, defense: Defense | None = None
+    ) -> tuple[Verdict, State]:
+        """Lets a defense, by default the experiment's own, judge a round."""
         self.model.set_weights(self.layout.unflatten(updates.start))
-        return self.defense.judge(updates, self.server, state)
+        return (defense or self.defense).judge(updates, self.server, state)
 
     def _draw_participants(self, round: int) -> list[tuple[int, np.ndarray]]:
         """Returns each global model that is trained this round, and the ids of its clients."""
@@ -289,7 +316,8 @@ class Experiment:
     def _learning_rate(self, round: int) -> float:
         return self.config.training.learning_rate_of(round, self.config.federation.rounds)
 
-    def _train_round(self, round: int, clients: np.ndarray, weights: np.ndarray) -> Updates:
+    def train_round(self, round: int, clients: np.ndarray, weights: np.ndarray) -> Updates:
+        """Trains some clients, given their ids int64 `[n]`, from global weights `[d]`."""
         data = self.federation.clients if self.attack.active(round) else self.honest_clients
         jobs = [
             LocalTraining.draw(
@@ -306,7 +334,8 @@ class Experiment:
         matrix = self.tools.trainer.train_all(weights, self.images, jobs, self.placement)
         return Updates(round, clients, counts, weights.copy(), matrix, self.layout)
 
-    def _evaluate(self, weights: np.ndarray) -> dict[str, float | None]:
+    def evaluate(self, weights: np.ndarray) -> dict[str, float | None]:
+        """Returns accuracy, loss, attack success and its loss of global weights `[models, d]`."""
         labels = self.federation.dataset.test_labels
         accuracy, loss = self.tools.evaluator.evaluate(
             weights, self.test_images, labels, self.placement
@@ -386,25 +415,6 @@ class Memory:
             return {key.removeprefix(f"{name}/"): tensors[key] for key in keys}
 
         return cls(side("attack"), side("defense"))
-
-
-class Stopwatch:
-    """Measures the phases of a round; a phase may come in several parts."""
-
-    def __init__(self) -> None:
-        self._parts: dict[str, float] = {}
-
-    @contextmanager
-    def measure(self, phase: str) -> Iterator[None]:
-        """Adds how long the block takes to `phase`."""
-        began = time.perf_counter()
-        yield
-        self._parts[phase] = self._parts.get(phase, 0.0) + time.perf_counter() - began
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """`phase_seconds` → seconds."""
-        return {f"{phase}_seconds": round(total, 4) for phase, total in self._parts.items()}
 
 
 def _without_images(dataset: Dataset) -> Dataset:

@@ -1,0 +1,1 @@
+"""How fast tffl is: `tffl bench`."""

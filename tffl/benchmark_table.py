@@ -1,0 +1,173 @@
+"""The tables of a benchmark, for people: Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+NONE = "none"
+Rows = Sequence[Mapping[str, Any]]
+"""Rows of `results.csv`; undefined values are None."""
+
+
+def markdown(rows: Rows) -> str:
+    """Returns all tables of a benchmark's results."""
+    parts = [
+        "Means over seeds; ± is half the width of the 95 % interval (Student's t). "
+        "Accuracy and attack success after the last round; detection figures are means over rounds."
+    ]
+    for setting in distinct(rows, "setting"):
+        title = f"## {setting}\n\n" if setting else ""
+        parts.append(title + _setting(where(rows, setting=setting)))
+    failed = [row for row in rows if row["error"]]
+    if failed:
+        line = "- {setting} {attack} against {defense}, seed {seed}: {error}"
+        parts.append("## Failed\n\n" + "\n".join(line.format(**row) for row in failed))
+    return "\n\n".join(parts) + "\n"
+
+
+def where(rows: Rows, **values: Any) -> Rows:
+    """Returns the rows that have these values."""
+    return [row for row in rows if all(row[key] == value for key, value in values.items())]
+
+
+def distinct(rows: Rows, column: str) -> list[Any]:
+    """Returns a column's values in the order in which they appear, each once."""
+    return list(dict.fromkeys(row[column] for row in rows))
+
+
+def defined(rows: Rows, column: str) -> list[float]:
+    """Returns the values of a column that are defined."""
+    values = (row[column] for row in rows)
+    return [float(value) for value in values if value is not None and not math.isnan(value)]
+
+
+def mean(values: Iterable[float]) -> float:
+    """Returns the mean; NaN of nothing."""
+    values = list(values)
+    return sum(values) / len(values) if values else math.nan
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Returns mean and half width of the 95 % interval; NaN half width for fewer than two values.
+
+    >>> center, half = interval([1.0, 2.0, 3.0])
+    >>> center, round(half, 3)
+    (2.0, 2.484)
+    """
+    from scipy.stats import t
+
+    n, center = len(values), mean(values)
+    if n < 2:
+        return center, math.nan
+    variance = sum((value - center) ** 2 for value in values) / (n - 1)
+    return center, float(t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
+
+
+def worst(rows: Rows) -> tuple[str, float] | None:
+    """Returns the attack with the lowest mean final accuracy, and that accuracy.
+
+    Args:
+      rows: Of one setting and defense.
+    """
+    attacks = [attack for attack in distinct(rows, "attack") if attack != NONE]
+    means = {attack: mean(defined(where(rows, attack=attack), "accuracy")) for attack in attacks}
+    means = {attack: value for attack, value in means.items() if not math.isnan(value)}
+    if not means:
+        return None
+    lowest = min(means, key=means.__getitem__)
+    return lowest, means[lowest]
+
+
+def _setting(rows: Rows) -> str:
+    attacks, defenses = distinct(rows, "attack"), distinct(rows, "defense")
+    targeted = [a for a in attacks if defined(where(rows, attack=a), "attack_success")]
+    judges = [defense for defense in defenses if defense != NONE]
+    hostile = [attack for attack in attacks if attack != NONE]
+    tables = [("Accuracy, %", _matrix(rows, attacks, defenses, _figure("accuracy")))]
+    if targeted:
+        success = _matrix(rows, targeted, defenses, _figure("attack_success"))
+        tables.append(("Attack success, %", success))
+    tables += [
+        ("Recall / false positive rate, %", _matrix(rows, attacks, judges, _detection)),
+        ("ROC-AUC of the score · precision · F1", _matrix(rows, hostile, judges, _ranking)),
+        ("Worst case of each defense", _summary(rows, defenses)),
+    ]
+    return "\n\n".join(f"### {title}\n\n{text}" for title, text in tables)
+
+
+def _matrix(
+    rows: Rows, attacks: Sequence[str], defenses: Sequence[str], cell: Callable[[Rows], str]
+) -> str:
+    lines = [
+        [
+            "*no attack*" if attack == NONE else attack,
+            *(cell(where(rows, attack=attack, defense=defense)) for defense in defenses),
+        ]
+        for attack in attacks
+    ]
+    return table(["", *map(_defense, defenses)], lines)
+
+
+def _summary(rows: Rows, defenses: Sequence[str]) -> str:
+    lines = []
+    for defense in defenses:
+        mine = where(rows, defense=defense)
+        free = where(mine, attack=NONE)
+        lowest = worst(mine)
+        lines.append(
+            [
+                _defense(defense),
+                percent(mean(defined(free, "accuracy"))),
+                "–" if lowest is None else f"{percent(lowest[1])} ({lowest[0]})",
+                "–" if defense == NONE else percent(mean(defined(mine, "recall"))),
+                "–" if defense == NONE else percent(mean(defined(free, "fpr"))),
+                f"{mean(defined(mine, 'defense_seconds')):.3f}",
+            ]
+        )
+    header = ["", "no attack", "worst accuracy", "mean recall", "FPR, no attack", "s per round"]
+    return table(header, lines)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table, the first column left, the others right.
+
+    >>> print(table(["b", "a"], [["x", "1"]]))
+    | b | a |
+    |---|--:|
+    | x | 1 |
+    """
+    rule = "|---|" + "--:|" * (len(header) - 1)
+    lines = ["| " + " | ".join(row) + " |" for row in [header, *rows]]
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _defense(name: str) -> str:
+    return "undefended" if name == NONE else name
+
+
+def _figure(column: str) -> Callable[[Rows], str]:
+    def cell(rows: Rows) -> str:
+        center, half = interval(defined(rows, column))
+        return percent(center) + ("" if math.isnan(half) else f" ± {half * 100:.1f}")
+
+    return cell
+
+
+def _detection(rows: Rows) -> str:
+    return " / ".join(percent(mean(defined(rows, name)), 0) for name in ("recall", "fpr"))
+
+
+def _ranking(rows: Rows) -> str:
+    figures = (mean(defined(rows, name)) for name in ("auc", "precision", "f1"))
+    return " · ".join("–" if math.isnan(value) else f"{value:.2f}" for value in figures)
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """Writes a rate in percent, an undefined one as a dash.
+
+    >>> percent(0.1234), percent(0.5, 0), percent(float("nan"))
+    ('12.3', '50', '–')
+    """
+    return "–" if math.isnan(value) else f"{value * 100:.{digits}f}"
