@@ -123,7 +123,7 @@ def _summary(rows: Rows, defenses: Sequence[str]) -> str:
                 "–" if lowest is None else f"{percent(lowest[1])} ({lowest[0]})",
                 "–" if defense == NONE else percent(mean(defined(mine, "recall"))),
                 "–" if defense == NONE else percent(mean(defined(free, "fpr"))),
-                f"{mean(defined(mine, 'defense_seconds')):.3f}",
+                _seconds(mean(defined(mine, "defense_seconds"))),
             ]
         )
     header = ["", "no attack", "worst accuracy", "mean recall", "FPR, no attack", "s per round"]
@@ -162,6 +162,10 @@ def _detection(rows: Rows) -> str:
 def _ranking(rows: Rows) -> str:
     figures = (mean(defined(rows, name)) for name in ("auc", "precision", "f1"))
     return " · ".join("–" if math.isnan(value) else f"{value:.2f}" for value in figures)
+
+
+def _seconds(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def percent(value: float, digits: int = 1) -> str:

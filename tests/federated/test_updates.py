@@ -105,3 +105,57 @@ def test_nobody_accepted_gives_no_update() -> None:
 def test_a_huge_finite_row_has_a_norm() -> None:
     deltas = np.full((1, 17), 1e38, dtype=np.float32)
     assert make_updates(deltas).norms()[0] == pytest.approx(1e38 * np.sqrt(17), rel=1e-6)
+
+
+@given(n=st.integers(1, 6), seed=st.integers(0, 100), block=st.integers(1, 20))
+def test_selected_and_mixed_views_equal_plain_numpy(n: int, seed: int, block: int) -> None:
+    rng = np.random.default_rng(seed)
+    deltas = rng.normal(size=(n, 17)).astype(np.float32)
+    updates = make_updates(deltas, rng.integers(1, 50, n))
+    first = np.sort(rng.choice(n, rng.integers(1, n + 1), replace=False))
+    mixing = rng.normal(size=(3, len(first)))
+    second = np.array([2, 0])
+    again = rng.normal(size=(2, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(updates_module, "BLOCK", block)
+        chosen = updates.select(first)
+        np.testing.assert_array_equal(chosen.client_ids, first)
+        np.testing.assert_array_equal(chosen.deltas, deltas[first])
+        np.testing.assert_array_equal(chosen.sample_counts, updates.sample_counts[first])
+        mixed = chosen.mixed(mixing, np.arange(3), np.ones(3, np.int64))
+        expected = mixing @ deltas[first]
+        np.testing.assert_allclose(mixed.deltas, expected, rtol=1e-4, atol=1e-5)
+        view = mixed.select(second).mixed(again)
+        np.testing.assert_allclose(view.deltas, again @ expected[second], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(view.row(1), view.deltas[1], rtol=1e-5, atol=1e-6)
+        norms = np.linalg.norm(view.deltas.astype(np.float64), axis=1)
+        np.testing.assert_allclose(view.norms(), norms, rtol=1e-5)
+        plain = view.deltas.astype(np.float64)
+        np.testing.assert_allclose(view.mean(np.array([0.25, 0.75])), [0.25, 0.75] @ plain, 1e-4)
+    np.testing.assert_array_equal(updates.deltas, deltas)
+
+
+def test_a_selection_of_everything_is_the_same_object() -> None:
+    updates = make_updates(np.ones((3, 17), np.float32))
+    assert updates.select(np.ones(3, dtype=bool)) is updates
+    assert updates.select(np.array([2, 1, 0])).client_ids.tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 100])
+def test_column_blocks_cover_what_is_asked_for(size: int) -> None:
+    updates = make_updates(np.zeros((2, 17), np.float32))
+    every = np.concatenate([np.arange(17)[block] for block in updates.columns(size=size)])
+    trained = [np.arange(17)[block] for block in updates.columns(trainable=True, size=size)]
+    assert every.tolist() == list(range(17))
+    assert np.concatenate(trained).tolist() == np.flatnonzero(LAYOUT.trainable).tolist()
+    assert max(map(len, trained)) <= size
+    mapped = list(updates.map_columns(lambda columns: columns.start, trainable=True, size=size))
+    assert mapped == [block.start for block in updates.columns(trainable=True, size=size)]
+
+
+def test_norms_of_trained_columns() -> None:
+    deltas = np.zeros((1, 17), np.float32)
+    deltas[0, [0, 7, 16]] = (3, 100, 4)
+    updates = make_updates(deltas)
+    assert updates.norms(trainable=True).tolist() == [5.0]
+    assert LAYOUT.trainable_spans == [slice(0, 6), slice(9, 17)]

@@ -108,20 +108,21 @@ class Updates:
             mixing=factors.astype(np.float32),
         )
 
-    def columns(self, trainable: bool = False, size: int = BLOCK) -> Iterator[slice]:
+    def columns(self, trainable: bool = False, size: int | None = None) -> Iterator[slice]:
         """Yields column blocks, so that passes over the matrix need no copy of it.
 
         Args:
           trainable: Leave out columns that no gradient trains, such as BatchNorm statistics.
-          size: Most columns in a block.
+          size: Most columns in a block; `BLOCK` if None.
         """
+        size = size or BLOCK
         whole = [slice(0, self.layout.size)]
         for span in self.layout.trainable_spans if trainable else whole:
             for begin in range(span.start, span.stop, size):
                 yield slice(begin, min(begin + size, span.stop))
 
     def map_columns(
-        self, function: Callable[[slice], Result], trainable: bool = False, size: int = BLOCK
+        self, function: Callable[[slice], Result], trainable: bool = False, size: int | None = None
     ) -> Iterator[Result]:
         """Yields `function(columns)` for every block, in order, computed on all cores.
 
