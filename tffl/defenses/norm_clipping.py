@@ -1,0 +1,76 @@
+"""Norm clipping: no update counts with more than a maximum norm, and noise may cover the rest.
+
+    Δ = Σ (n_i / N)·Δ_i / max(1, ‖Δ_i‖ / M)  +  N(0, σ²)
+
+Can You Really Backdoor Federated Learning?
+    Ziteng Sun, Peter Kairouz, Ananda Theertha Suresh, H. Brendan McMahan. 2019. arXiv 1911.07963.
+
+The paper's M is a constant that depends on model and data. Told none, tffl takes the median norm of
+the round, as later rules do: half of the updates are clipped then, honest ones among them. The mean
+is FedAvg's, by claimed sample counts: clipping bounds an update's length, not what a client claims.
+
+Norms are those of the trainable columns, and only these are shortened and get noise. BatchNorm
+statistics are averaged as they are: they are no step, and noise, or one client's stretched mean,
+could make a moving variance negative. Nothing here stops a client from sending bad ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from tffl import seeds
+from tffl.defenses.base import Server, State, sample_shares
+from tffl.defenses.parts.clipping import clip_factors, excess
+from tffl.defenses.parts.scaling import scaled_mean
+from tffl.defenses.parts.tolerance import check_tolerance
+from tffl.defenses.robust_mean import Combined, RobustMean
+from tffl.federated.layout import WeightLayout
+from tffl.federated.updates import Updates
+
+
+@dataclass(frozen=True)
+class NormClipping(RobustMean):
+    """Shortens updates to a maximum norm and averages them by their sample counts.
+
+    A client's score is its norm divided by M: above 1 it was clipped. Its weight on record is
+    FedAvg's, which clipping does not change.
+
+    Attributes:
+      max_norm: M > 0; the median norm of the round if none.
+      noise: σ >= 0 of the Gaussian noise on every trainable weight of the result, weak differential
+        privacy. No privacy guarantee is claimed for it.
+    """
+
+    max_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    reference: ClassVar[str] = (
+        "Sun et al., Can You Really Backdoor Federated Learning?, arXiv 1911.07963, 2019"
+    )
+
+    def check(self, participants: int, layout: WeightLayout) -> None:
+        """Raises `UsageError` if told of half of the participants or more."""
+        most = (participants - 1) // 2
+        check_tolerance("norm-clipping", self.malicious, participants, most, "n > 2f")
+
+    def combine(self, updates: Updates, server: Server, state: State) -> tuple[Combined, State]:
+        """Clips, averages and adds noise."""
+        norms = updates.norms(trainable=True)
+        limit = float(np.median(norms)) if self.max_norm is None else self.max_norm
+        weights = sample_shares(updates, np.ones(len(updates), dtype=bool))
+        aggregate = scaled_mean(updates, weights, clip_factors(norms, limit))
+        if self.noise:
+            self._add_noise(aggregate, updates, server)
+        return Combined(aggregate, weights, excess(norms, limit)), state
+
+    def _add_noise(self, aggregate: np.ndarray, updates: Updates, server: Server) -> None:
+        """Adds Gaussian noise to the trainable columns, in place."""
+        generator = seeds.generator(server.seed, "norm-clipping", updates.round)
+        for columns in updates.columns(trainable=True):
+            aggregate[columns] += self.noise * generator.standard_normal(
+                columns.stop - columns.start
+            )

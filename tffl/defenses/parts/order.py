@@ -1,0 +1,95 @@
+"""Order statistics of every coordinate, block by block.
+
+A block is transposed, so that the n values of a coordinate lie side by side, and sorted whole:
+NumPy sorts short contiguous rows of float32 with vector instructions, which takes a quarter of the
+time in which `np.median` selects from them, and no more memory than a few blocks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tffl.federated.updates import Updates
+
+WIDTH = 1 << 12
+"""Columns to sort at a time: those of 100 clients fit into a core's cache."""
+
+
+def ranked(rows: np.ndarray) -> np.ndarray:
+    """Returns the values of each column in ascending order, `[width, n]`, a copy.
+
+    Args:
+      rows: Finite, `[n, width]`.
+
+    >>> ranked(np.array([[3.0, 1.0], [2.0, 5.0], [9.0, 0.0]]))
+    array([[2., 3., 9.],
+           [0., 1., 5.]])
+    """
+    result = np.array(rows.T, order="C")
+    result.sort(axis=1)
+    return result
+
+
+def trims(rows: np.ndarray, ordered: np.ndarray, count: int) -> np.ndarray:
+    """Counts the columns in which each row is among the `count` smallest or largest.
+
+    Where equal values leave open which rows these are, each of those rows counts by its chance to
+    be one of them. So the result sums to 2·count per column, and position plays no part.
+
+    Args:
+      rows: Finite, `[n, width]`.
+      ordered: `ranked(rows)`.
+      count: b, with n > 2b.
+
+    Returns:
+      float64 `[n]`.
+
+    >>> rows = np.array([[1.0], [1.0], [2.0], [3.0], [4.0]])
+    >>> trims(rows, ranked(rows), count=1)
+    array([0.5, 0.5, 0. , 0. , 1. ])
+    """
+    if count == 0:
+        return np.zeros(len(rows))
+    lowest, highest = ordered[:, count].copy(), ordered[:, -count - 1].copy()  # of those kept
+    total = np.count_nonzero((rows < lowest) | (rows > highest), axis=1).astype(np.float64)
+    for edge, last, dropped in (
+        (lowest, ordered[:, count - 1], slice(count)),
+        (highest, ordered[:, -count], slice(-count, None)),
+    ):
+        tied = np.flatnonzero(last == edge)
+        if len(tied) == 0:
+            continue
+        equal = ordered[tied] == edge[tied, None]
+        chance = np.zeros(len(edge))
+        chance[tied] = equal[:, dropped].sum(axis=1) / equal.sum(axis=1)
+        total += np.einsum("ij,j->i", rows == edge, chance)
+    return total
+
+
+def trimmed(updates: Updates, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Averages each coordinate without its `count` smallest and `count` largest values.
+
+    Args:
+      updates: Finite rows.
+      count: b, with n > 2b.
+
+    Returns:
+      The mean of the n − 2b values left in each column, float32 `[d]`, and the share of trainable
+      columns in which each row was trimmed, float64 `[n]`; see `trims` for ties.
+    """
+    n, trainable = len(updates), updates.layout.trainable
+
+    def block(columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        rows, counted = updates.block(columns), trainable[columns]
+        ordered = ranked(rows)
+        mean = ordered[:, count : n - count].mean(axis=1, dtype=np.float64)
+        if counted.all():
+            return mean, trims(rows, ordered, count)
+        return mean, trims(rows[:, counted], ordered[counted], count)
+
+    aggregate, total = np.empty(updates.layout.size, dtype=np.float32), np.zeros(n)
+    blocks = updates.map_columns(block, size=WIDTH)
+    for columns, (mean, trims_here) in zip(updates.columns(size=WIDTH), blocks, strict=True):
+        aggregate[columns] = mean
+        total += trims_here
+    return aggregate, total / trainable.sum()
