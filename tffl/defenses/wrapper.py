@@ -11,7 +11,8 @@ import numpy as np
 
 from tffl.defenses.base import Defense, Server, State, Verdict
 from tffl.defenses.none import FedAvg
-from tffl.errors import require
+from tffl.defenses.parts.tolerance import told
+from tffl.errors import UsageError, require
 from tffl.federated.layout import WeightLayout
 from tffl.federated.updates import Updates
 
@@ -82,7 +83,12 @@ class PreAggregation(Wrapper):
         return participants
 
     def wrap(self, inner: Defense) -> Defense:
-        """Returns the two as one defense."""
+        """Returns the two as one defense; refuses one with several models."""
+        require(
+            inner.models == 1,
+            "only what stands behind flcert sees the clients of one model: name flcert first, as "
+            "in flcert+nnm+krum",
+        )
         return Mixed(before=self, inner=inner)
 
 
@@ -92,6 +98,8 @@ class Mixed(Defense):
 
     A client is judged by the update that owns it, and its weight is its share of the mean of all
     updates it is part of. That share may stay above 0 for a client that is not accepted itself.
+    Both are told how many of the round's clients are attackers, whatever number of updates they
+    see; rows that are not finite are attackers found.
     """
 
     before: PreAggregation
@@ -108,11 +116,20 @@ class Mixed(Defense):
 
     def granted(self) -> tuple[str, ...]:
         """Returns what either has."""
-        return tuple(dict.fromkeys((*self.before.needs, *self.inner.granted())))
+        words = (*self.before.needs, *super().granted(), *self.inner.granted())
+        return tuple(dict.fromkeys(words))
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Checks both; the inner one for as many updates as it will see."""
-        self.inner.check(self.before.check(participants), layout)
+        parts = _told_count(self, participants)
+        seen = parts.before.check(participants)
+        try:
+            parts.inner.check(seen, layout)
+        except UsageError as error:
+            if seen == participants:
+                raise
+            note = f"{error} (of {participants} updates, it sees {seen}: they are mixed before it)"
+            raise UsageError(note) from None
 
     def init(self, server: Server) -> State:
         """Returns the inner state."""
@@ -124,15 +141,27 @@ class Mixed(Defense):
         if not finite.any():
             return self.inner.judge(updates, server, state)
         kept = updates.select(finite)
-        mixture = self.before.mix(kept, server)
+        parts = _told_count(self, len(updates), removed=len(updates) - len(kept))
+        mixture = parts.before.mix(kept, server)
         ids = kept.client_ids if len(mixture.mixing) == len(kept) else None
         mixed = kept.mixed(
             mixture.mixing,
             np.arange(len(mixture.mixing)) if ids is None else ids,
             mixture.sample_counts,
         )
-        verdict, state = self.inner.judge(mixed, server, state)
+        verdict, state = parts.inner.judge(mixed, server, state)
         return _spread(verdict, mixture, finite), state
+
+
+def _told_count(part: Any, participants: int, removed: int = 0) -> Any:
+    """Returns it, told a count of clients where it is told a fraction, less those removed."""
+    if isinstance(part, Mixed):
+        before, inner = (
+            _told_count(each, participants, removed) for each in (part.before, part.inner)
+        )
+        return replace(part, before=before, inner=inner)
+    count = told(getattr(part, "malicious", None), participants)
+    return part if count is None else replace(part, malicious=max(count - removed, 0))
 
 
 def _spread(verdict: Verdict, mixture: Mixture, finite: np.ndarray) -> Verdict:

@@ -59,8 +59,11 @@ class Updates:
             return self.matrix
         return self.block(slice(None))
 
-    def block(self, columns: slice) -> np.ndarray:
-        """Returns the updates in some columns, float32 `[n, width]`. Only to be read."""
+    def block(self, columns: slice | np.ndarray) -> np.ndarray:
+        """Returns the updates in a slice of columns, or in some few, float32 `[n, width]`.
+
+        Only to be read.
+        """
         part = self.matrix[:, columns]
         if self.rows is not None:
             part = part[self.rows]

@@ -2,39 +2,83 @@
 
 ‖x‖² + ‖y‖² − 2·xᵀy loses all digits in float32 when x and y are close, so products are computed
 in float64, and of rows from which a common vector has been subtracted where only differences count.
+That vector must not be the mean: one row of 1e30 would move it so far away that the distances
+between all others drowned in rounding.
+
+Products of many columns and few rows are slow when BLAS shares each among threads. Hence every
+block is one thread's, and its bits do not depend on how many there are.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from tffl.federated.updates import Updates
 
+WIDTH = 1 << 12
+"""Columns to multiply at a time: those of 100 clients fit into a core's cache."""
 
-def products(updates: Updates, center: bool = False) -> np.ndarray:
+RESOLUTION = 1e-14
+"""Relative; squared distances below it are what rounding leaves of those of identical rows."""
+
+
+def products(updates: Updates) -> np.ndarray:
     """Returns the inner products of all pairs of updates, float64 `[n, n]`.
 
     Args:
       updates: Finite rows.
-      center: Subtract the clients' mean from each of them first.
     """
-    total = np.zeros((len(updates), len(updates)))
-    for columns in updates.columns(trainable=True):
-        part = updates.block(columns).astype(np.float64)
-        if center:
-            part -= part.mean(axis=0)
-        total += part @ part.T
-    return total
+    return _gram(updates, lambda part: part)
+
+
+def centered_products(updates: Updates) -> np.ndarray:
+    """Returns the inner products of all pairs of Δ_i − c, float64 `[n, n]`.
+
+    c is a vector in the midst of most updates, however far away the others are.
+
+    Args:
+      updates: Finite rows.
+    """
+    return _gram(updates, _centered)
 
 
 def squared_distances(updates: Updates) -> np.ndarray:
-    """Returns ‖Δ_i − Δ_j‖² for all pairs, float64 `[n, n]`, symmetric, zeros on the diagonal."""
-    gram = products(updates, center=True)
+    """Returns ‖Δ_i − Δ_j‖² for all pairs, float64 `[n, n]`, symmetric, zeros on the diagonal.
+
+    Args:
+      updates: Finite rows; identical ones are at distance 0.
+    """
+    gram = centered_products(updates)
     squares = np.diag(gram)
-    distances = squares[:, None] + squares[None, :] - 2 * gram
-    distances = np.maximum((distances + distances.T) / 2, 0)
+    sums = squares[:, None] + squares
+    distances = sums - (gram + gram.T)
+    distances[distances < RESOLUTION * sums] = 0
     np.fill_diagonal(distances, 0)
     return distances
+
+
+def _gram(updates: Updates, prepare: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Sums the products of all pairs of rows over blocks, each prepared in float64."""
+    from threadpoolctl import threadpool_limits
+
+    def block(columns: slice) -> np.ndarray:
+        part = prepare(updates.block(columns).astype(np.float64))
+        return part @ part.T
+
+    total = np.zeros((len(updates), len(updates)))
+    with threadpool_limits(1, user_api="blas"):
+        for gram in updates.map_columns(block, trainable=True, size=WIDTH):
+            total += gram
+    return total
+
+
+def _centered(part: np.ndarray) -> np.ndarray:
+    """Subtracts, in place, the mean of the rows that are not longer than the median."""
+    squares = np.einsum("ij,ij->i", part, part)
+    part -= part[squares <= np.median(squares)].mean(axis=0)
+    return part
 
 
 def squared_distances_to(updates: Updates, point: np.ndarray) -> np.ndarray:
@@ -66,3 +110,16 @@ def cosines(gram: np.ndarray) -> np.ndarray:
     norms = np.sqrt(np.diag(gram))
     scale = np.outer(norms, norms)
     return np.clip(np.divide(gram, scale, out=np.zeros_like(gram), where=scale > 0), -1, 1)
+
+
+def cosines_with(updates: Updates, norms: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Returns each update's cosine to a vector `[d]`, float64 `[n]`; 0 where either is zero.
+
+    Args:
+      updates: Finite rows.
+      norms: float64 `[n]`, theirs over the trainable columns.
+      vector: Finite.
+    """
+    scale = norms * norm(vector, updates)
+    products = products_with(updates, vector)
+    return np.clip(np.divide(products, scale, out=np.zeros_like(scale), where=scale > 0), -1, 1)

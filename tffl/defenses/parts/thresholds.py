@@ -66,7 +66,7 @@ def top(scores: np.ndarray, count: int) -> float:
       scores: float64 `[n]`.
       count: f, from 0 to n; infinite scores exceed every threshold and count among them.
 
-    >>> top(np.array([5.0, 1.0, 4.0, 2.0]), count=2)
+    >>> round(top(np.array([5.0, 1.0, 4.0, 2.0]), count=2), 4)
     2.0
     """
     ranked = np.sort(scores)
@@ -74,7 +74,7 @@ def top(scores: np.ndarray, count: int) -> float:
     kept = kept[np.isfinite(kept)]
     if len(kept) == 0:
         return math.nan if not np.isfinite(ranked).any() else -math.inf
-    return float(kept[-1])
+    return _lift(float(kept[-1]))
 
 
 def check_alpha(alpha: float, n: int) -> None:

@@ -1,0 +1,129 @@
+"""Krum: take the one update that lies closest to its neighbors.
+
+    s_i = Σ ‖Δ_i − Δ_j‖²  over the n − f − 2 nearest j ≠ i
+    Δ = Δ_k,  k = argmin s_i                                                n > 2f + 2
+
+Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent
+    Peva Blanchard, El Mahdi El Mhamdi, Rachid Guerraoui, Julien Stainer. NIPS 2017.
+
+Implementations disagree: several count n − f − 1 or n − f neighbors, or sum plain distances. tffl
+follows the paper. Distances are between trainable columns; the winner's statistics come with it.
+
+Krum is a selection: n − 1 clients are left out, most of them honest. What it believes of them is
+another question, so acceptance and conviction differ here. Accepted is the winner alone. Convicted
+are the f highest scores or, told nothing, scores above median + k·1.4826·MAD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from tffl.defenses.base import Server, State, Verdict
+from tffl.defenses.parts.geometry import squared_distances
+from tffl.defenses.parts.thresholds import TOLERANCE
+from tffl.defenses.parts.tolerance import assumed, check_tolerance, left
+from tffl.defenses.robust_mean import Combined, RobustMean
+from tffl.federated.layout import WeightLayout
+from tffl.federated.updates import Updates
+
+
+def krum_scores(distances: np.ndarray, malicious: int) -> np.ndarray:
+    """Sums each row's squared distances to its n − f − 2 nearest others, but at least to one.
+
+    Args:
+      distances: Squared, float64 `[n, n]`, zeros on the diagonal.
+      malicious: f >= 0.
+
+    Returns:
+      float64 `[n]`; the higher, the farther from the others.
+
+    >>> points = np.array([0.0, 1.0, 2.0, 9.0])
+    >>> krum_scores((points[:, None] - points) ** 2, malicious=0)
+    array([  5.,   2.,   5., 113.])
+    """
+    nearest = np.sort(distances, axis=1)[:, 1 : _neighbors(distances, malicious) + 1]
+    return nearest.sum(axis=1)
+
+
+def winner(distances: np.ndarray, malicious: int) -> int:
+    """Returns the row with the lowest score.
+
+    With one neighbor, the two rows that are nearest to each other always tie. Of rows whose scores
+    are equal but for rounding, it is the one with the nearer next neighbor, and then the first.
+
+    Args:
+      distances: As in `krum_scores`.
+      malicious: f >= 0.
+
+    >>> points = np.array([0.0, 1.0, 3.0])
+    >>> winner((points[:, None] - points) ** 2, malicious=0)
+    1
+    """
+    following = min(_neighbors(distances, malicious) + 1, len(distances) - 1)
+    tied = _lowest(krum_scores(distances, malicious))
+    return int(tied[_lowest(np.sort(distances[tied], axis=1)[:, following])[0]])
+
+
+def _neighbors(distances: np.ndarray, malicious: int) -> int:
+    return max(len(distances) - malicious - 2, 1)
+
+
+def _lowest(values: np.ndarray) -> np.ndarray:
+    """Returns the positions of the lowest of non-negative values, and of those that equal it."""
+    return np.flatnonzero(values <= values.min() * (1 + TOLERANCE))
+
+
+def most(n: int) -> int:
+    """Returns the largest f with n > 2f + 2; negative if there is none."""
+    return (n - 3) // 2
+
+
+def tolerated(malicious: int | float | None, n: int, removed: int = 0) -> int:
+    """Returns f for the n rows that are left after `removed` worthless ones were sorted out."""
+    return left(assumed(malicious, n + removed, most(n + removed)), removed, most(n))
+
+
+def only_selected(verdict: Verdict) -> Verdict:
+    """Returns the verdict of a rule that accepts only those that have a weight."""
+    accepted = verdict.weights > 0
+    reasons = zip(verdict.reasons, accepted, strict=True)
+    return replace(
+        verdict,
+        accepted=accepted,
+        reasons=tuple(reason or ("" if kept else "not selected") for reason, kept in reasons),
+    )
+
+
+@dataclass(frozen=True)
+class Krum(RobustMean):
+    """Takes the one update that is closest to its nearest neighbors.
+
+    Of equal scores, the row with the nearer next neighbor wins, and then the smallest client id.
+    Told nothing, it counts neighbors for the largest f that it can bear.
+    """
+
+    reference: ClassVar[str] = (
+        "Blanchard et al., Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent, "
+        "NIPS 2017"
+    )
+
+    def check(self, participants: int, layout: WeightLayout) -> None:
+        """Raises `UsageError` unless n > 2f + 2."""
+        check_tolerance("krum", self.malicious, participants, most(participants), "n > 2f + 2")
+
+    def combine(self, updates: Updates, server: Server, state: State) -> tuple[Combined, State]:
+        """Gives all weight to the winner."""
+        n = len(updates)
+        distances, f = squared_distances(updates), tolerated(self.malicious, n)
+        scores = krum_scores(distances, f)
+        weights = np.zeros(n)
+        weights[winner(distances, f)] = 1
+        return Combined(updates.mean(weights), weights, scores), state
+
+    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Accepts the winner; suspects those with the highest scores."""
+        verdict, state = super().judge(updates, server, state)
+        return only_selected(verdict), state
