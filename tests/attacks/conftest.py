@@ -1,13 +1,19 @@
-"""A tiny federation whose images tell their own id."""
+"""A tiny federation whose images tell their own id, and rounds of random updates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tffl.attacks import Attack
 from tffl.data.federation import ClientData, Dataset, Federation
+from tffl.federated.layout import Entry, WeightLayout
+from tffl.federated.updates import Updates
 
 COLORS = ("red", "green", "blue", "gray")
 
@@ -52,5 +58,88 @@ def federation() -> Callable[..., Federation]:
             pool_ids=dataset.train_ids,
             clients=tuple(ClientData(part, dataset.train_labels[part]) for part in parts),
         )
+
+    return make
+
+
+LAYOUT = WeightLayout(
+    (
+        Entry("conv/kernel", (3, 4), True),
+        Entry("bn/gamma", (2,), True),
+        Entry("bn/moving_variance", (5,), False),
+        Entry("logits/kernel", (4, 6), True),
+        Entry("logits/bias", (3,), True),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round's updates, who is malicious, and colluders that own nothing but a seed."""
+
+    updates: Updates
+    malicious: np.ndarray
+    adversary: Any
+
+    def attacked(self, attack: Attack, state: Any = None) -> tuple[Updates, Any]:
+        """Returns what the server receives, and what the attackers remember."""
+        sent = replace(self.updates, matrix=self.updates.matrix.copy())
+        state = attack.init(self.adversary) if state is None else state
+        return sent, attack.tamper(sent, self.malicious, self.adversary, state)
+
+    def sent(self, attack: Attack) -> np.ndarray:
+        """Returns the trainable columns of the malicious rows after the attack."""
+        return self.attacked(attack)[0].matrix[self.malicious][:, LAYOUT.trainable]
+
+    def row(self, attack: Attack) -> np.ndarray:
+        """Returns the one row that all colluders send, in trainable columns."""
+        rows = self.sent(attack)
+        assert (rows == rows[0]).all()
+        return rows[0]
+
+    @property
+    def own(self) -> np.ndarray:
+        """The trainable columns of the malicious rows, float64."""
+        return self.updates.matrix[self.malicious][:, LAYOUT.trainable].astype(np.float64)
+
+    @property
+    def honest(self) -> np.ndarray:
+        """The trainable columns of the honest rows, float64."""
+        return self.updates.matrix[~self.malicious][:, LAYOUT.trainable].astype(np.float64)
+
+
+@pytest.fixture
+def layout() -> WeightLayout:
+    return LAYOUT
+
+
+@pytest.fixture(scope="session")
+def a_round() -> Callable[..., Round]:
+    def make(
+        matrix: np.ndarray | None = None,
+        honest: int = 9,
+        malicious: int = 3,
+        seed: int = 0,
+        number: int = 1,
+        experiment: int = 5,
+    ) -> Round:
+        """Random updates with a common drift; `matrix` in trainable columns replaces them."""
+        generator = np.random.default_rng([seed, number])
+        n = honest + malicious
+        rows = generator.normal(0, 1, (n, LAYOUT.size)) + generator.normal(0, 1, LAYOUT.size)
+        if matrix is not None:
+            rows[:, LAYOUT.trainable] = matrix
+        mask = np.zeros(n, bool)
+        mask[generator.choice(n, malicious, replace=False)] = True
+        updates = Updates(
+            round=number,
+            client_ids=2 * np.arange(n) + 1,
+            sample_counts=np.arange(1, n + 1),
+            start=generator.normal(0, 1, LAYOUT.size).astype(np.float32),
+            matrix=rows.astype(np.float32),
+            layout=LAYOUT,
+        )
+        adversary = SimpleNamespace(seed=experiment, layout=LAYOUT, clients=2 * n + 1)
+        return Round(updates, mask, adversary)
 
     return make

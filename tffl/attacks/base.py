@@ -46,15 +46,15 @@ class Attack:
 
     Attributes:
       from_round: First round of the attack. Before it, after `until_round`, and between every
-        `every`-th round, malicious clients train their unchanged data honestly.
+        `every_rounds`-th round, malicious clients train their unchanged data honestly.
       until_round: Last round of the attack; 0 is the run's last. `from_round = until_round = R` is
         a one-shot attack in round R.
-      every: Attack in every k-th round, counted from `from_round`.
+      every_rounds: Attack in every k-th round only, counted from `from_round`.
     """
 
     from_round: Annotated[int, Field(ge=1)] = 1
     until_round: Annotated[int, Field(ge=0)] = 0
-    every: Annotated[int, Field(ge=1)] = 1
+    every_rounds: Annotated[int, Field(ge=1)] = 1
 
     reference: ClassVar[str] = ""
     knowledge: ClassVar[tuple[str, ...]] = ()
@@ -64,7 +64,7 @@ class Attack:
         """Says whether the attackers attack in this round, 1-based."""
         since = round - self.from_round
         ended = 0 < self.until_round < round
-        return since >= 0 and since % self.every == 0 and not ended
+        return since >= 0 and since % self.every_rounds == 0 and not ended
 
     def granted(self) -> tuple[str, ...]:
         """Returns what it reads with these options, in the words of `knowledge`."""

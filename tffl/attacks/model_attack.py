@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary
 
 COLLUDERS, OVERHEARD, ALL_BENIGN = "colluders' updates", "overheard updates", "all benign updates"
+PARTICIPANTS = "number of participants"
 
 
 @dataclass(frozen=True)

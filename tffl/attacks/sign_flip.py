@@ -1,0 +1,61 @@
+"""Sign flip: malicious clients send the opposite of what was learned.
+
+    own:   Δ_i ← −c·Δ_i
+    mean:  Δ_i ← −c·mean of the honest updates
+
+RSA: Byzantine-Robust Stochastic Aggregation Methods for Distributed Learning from Heterogeneous
+Datasets
+    Liping Li, Wei Xu, Tianyi Chen, Georgios B. Giannakis, Qing Ling. AAAI 2019.
+
+Implementations disagree on what is flipped, hence the option; with `mean` the attack is the inner
+product manipulation with ε = c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from tffl.attacks.base import State
+from tffl.attacks.model_attack import InformedAttack
+from tffl.attacks.statistics import per_coordinate
+from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
+
+
+@dataclass(frozen=True)
+class SignFlip(InformedAttack):
+    """Sends the negated own update, or the negated mean of the honest ones.
+
+    Attributes:
+      flips: `own` negates what each client trained itself, and reads nothing else; `mean` negates
+        the unweighted mean of the updates that it sees (`knows`).
+      strength: c > 0.
+    """
+
+    flips: Literal["own", "mean"] = "own"
+    strength: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    reference: ClassVar[str] = (
+        "Li et al., RSA: Byzantine-Robust Stochastic Aggregation Methods for Distributed Learning "
+        "from Heterogeneous Datasets, AAAI 2019"
+    )
+
+    def granted(self) -> tuple[str, ...]:
+        """Returns what it reads with these options."""
+        return super().granted() if self.flips == "mean" else ()
+
+    def craft(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> tuple[np.ndarray, State]:
+        """Returns the rows `[m, d]`, or `[1, d]` with `mean`."""
+        if self.flips == "own":
+            own = updates.select(malicious)
+            return per_coordinate(own, lambda part: -self.strength * part), state
+        seen = self.seen(updates, malicious, adversary)
+        return per_coordinate(seen, lambda part: -self.strength * part.mean(axis=0)), state

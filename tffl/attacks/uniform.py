@@ -1,0 +1,67 @@
+"""Uniform: noise from an interval on the weights that a malicious client trained.
+
+    w_i ← w_i + U(low, high),   U(1, 2) unless said otherwise
+
+Detecting Poisoning Attacks on Federated Learning Using Gradient-Weighted Class Activation Mapping
+    Jingjing Zheng, Kai Li, Xin Yuan, Wei Ni, Eduardo Tovar. WWW Companion 2024.
+
+This is the attack of the code released with the paper (and with its successor, GradCAM-AE), not of
+its text. The code adds the noise to a benign model; here that is the one that the malicious client
+trained itself. With weights as start plus update, adding to the one is adding to the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from tffl.attacks.base import State
+from tffl.attacks.model_attack import ModelAttack
+from tffl.attacks.statistics import generators, per_coordinate
+from tffl.data.federation import Dataset
+from tffl.errors import require
+from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
+
+
+@dataclass(frozen=True)
+class Uniform(ModelAttack):
+    """Adds uniform noise, which need not be centered, to the own trained weights.
+
+    Attributes:
+      low: Lower end of the interval.
+      high: Its upper end, above `low`.
+    """
+
+    low: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    high: Annotated[float, Field(allow_inf_nan=False)] = 2.0
+
+    reference: ClassVar[str] = (
+        "Zheng et al., Detecting Poisoning Attacks on Federated Learning Using Gradient-Weighted "
+        "Class Activation Mapping, WWW Companion 2024"
+    )
+
+    def check(self, dataset: Dataset) -> None:
+        """Raises `UsageError` if the interval is empty."""
+        require(
+            self.low < self.high,
+            f"attack.low = {self.low} must be below attack.high = {self.high}",
+        )
+
+    def craft(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> tuple[np.ndarray, State]:
+        """Returns the rows `[m, d]`."""
+        own = updates.select(malicious)
+        sources = generators(own, adversary, "uniform")
+
+        def noisy(part: np.ndarray) -> np.ndarray:
+            noise = np.stack([source.random(part.shape[1]) for source in sources])
+            return part + self.low + (self.high - self.low) * noise
+
+        return per_coordinate(own, noisy), state
