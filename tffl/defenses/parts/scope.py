@@ -1,0 +1,31 @@
+"""Which columns a detector looks at: the whole model, or the layer that makes the logits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+from tffl.federated.layout import WeightLayout
+from tffl.federated.updates import Updates
+
+Layers: TypeAlias = Literal["all", "final"]
+
+
+def within(updates: Updates, layers: Layers) -> Updates:
+    """Returns the updates of all layers, or of the final one alone, without copying them.
+
+    Args:
+      updates: Of a whole model. A layer's variables stand next to each other in it.
+      layers: `final` is the last layer with trainable weights.
+    """
+    if layers == "all":
+        return updates
+    layout = updates.layout
+    entries = tuple(entry for entry in layout.entries if entry.layer == layout.final_layer)
+    columns = slice(layout[entries[0].name].start, layout[entries[-1].name].stop)
+    return replace(
+        updates,
+        start=updates.start[columns],
+        matrix=updates.matrix[:, columns],
+        layout=WeightLayout(entries),
+    )
