@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tffl import states
 from tffl.attacks.base import Attack, State, SuccessSet
 from tffl.attacks.model_attack import ModelAttack
 from tffl.data.federation import Dataset, Federation
@@ -87,14 +88,14 @@ class Composed(Attack):
 
     def init(self, adversary: Adversary) -> State:
         """Keeps each part's memory apart, by its number."""
-        return _join([part.init(adversary) for part in self.parts])
+        return states.join([part.init(adversary) for part in self.parts])
 
     def tamper(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
     ) -> State:
         """Lets each part tamper with what the one before it left."""
-        memories = [_part(state, number) for number in range(len(self.parts))]
-        return _join(
+        memories = [states.part(state, number) for number in range(len(self.parts))]
+        return states.join(
             [
                 part.tamper(updates, malicious, adversary, memory)
                 for part, memory in zip(self.parts, memories, strict=True)
@@ -105,12 +106,3 @@ class Composed(Attack):
         """Returns the first part's success inputs: the data attack's."""
         sets = (part.success_set(federation, seed) for part in self.parts)
         return next((found for found in sets if found is not None), None)
-
-
-def _join(states: Sequence[State]) -> State:
-    return {f"{n}/{key}": state[key] for n, state in enumerate(states) for key in state}
-
-
-def _part(state: State, number: int) -> State:
-    prefix = f"{number}/"
-    return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}

@@ -54,6 +54,7 @@ class Server:
       clients: Number of registered clients; ids are below it.
       seed: The experiment's seed; draw through `tffl.seeds`.
       root: Its own samples, if the experiment grants it any.
+      learning_rate: What it multiplies an aggregated update by.
     """
 
     model: keras.Model
@@ -61,6 +62,7 @@ class Server:
     clients: int
     seed: int
     root: Root | None = None
+    learning_rate: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from tffl import seeds
+from tffl import seeds, states
 from tffl.attacks import Attack, SuccessSet, create_attack
 from tffl.attacks.adversary import Adversary
 from tffl.config import Config, build
@@ -166,6 +166,7 @@ class Experiment:
             config.federation.clients,
             config.seed,
             self._root(federation),
+            config.federation.server_learning_rate,
         )
         self.groups = self.defense.groups(self.server)
         self._settle(federation)
@@ -238,8 +239,10 @@ class Experiment:
             observer.phase("training the server's first model")
             epochs, rate = self.config.federation.server_epochs, self.config.training.learning_rate
             start = start + self._train_server(start, epochs, rate, round=0)
-        memory = Memory(self.attack.init(self.adversary), self.defense.init(self.server))
-        return 0, np.repeat(start[None], self.defense.models, axis=0), memory
+        models = self.defense.models
+        known = states.join([self.attack.init(self.adversary)] * models)
+        memory = Memory(known, self.defense.init(self.server))
+        return 0, np.repeat(start[None], models, axis=0), memory
 
     def _train_server(
         self, weights: np.ndarray, epochs: int, learning_rate: float, round: int
@@ -266,12 +269,13 @@ class Experiment:
             with clock.measure("train"):
                 updates = self.train_round(round, clients, weights[model])
             with clock.measure("attack"):
-                malicious, remembered = self.attack_updates(updates, memory.attack)
+                known = states.part(memory.attack, model)
+                malicious, known = self.attack_updates(updates, known)
             with clock.measure("defense"):
                 verdict, state = self.judge(updates, memory.defense)
                 step = config.federation.server_learning_rate * verdict.aggregate
                 weights[model] += step.astype(np.float32)
-            memory = Memory(remembered, state)
+            memory = Memory(states.replaced(memory.attack, model, known), state)
             record.add(updates, verdict, malicious)
             recorder.store_updates(updates)
         with clock.measure("evaluate"):
@@ -396,7 +400,12 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Memory:
-    """What both sides remember from round to round."""
+    """What both sides remember from round to round.
+
+    Attributes:
+      attack: What the attackers remember of each global model, by its number.
+      defense: What the defense does.
+    """
 
     attack: State
     defense: State

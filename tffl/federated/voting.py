@@ -4,39 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 
 
-@keras.saving.register_keras_serializable("tffl")
-class Votes(keras.layers.Layer):
-    """Turns logits of several models into the share of models that predict each class."""
-
-    def call(self, logits: Sequence[Any]) -> Any:
-        """Returns float32 `[batch, classes]`, given one such tensor of logits per model."""
-        classes = logits[0].shape[-1]
-        ballots = [keras.ops.one_hot(keras.ops.argmax(x, axis=-1), classes) for x in logits]
-        return sum(ballots[1:], ballots[0]) / len(ballots)
-
-
 def majority_vote(model: keras.Model, weights: Sequence[Sequence[np.ndarray]]) -> keras.Model:
     """Returns one model of several weights, whose outputs are shares of votes, not logits.
 
+    It is made of Keras' own layers only, so that it can be loaded where tffl is not installed.
+
     Args:
       model: The architecture that all share.
-      weights: For each of them, what `model.set_weights` wants.
+      weights: For each of them, at least two, what `model.set_weights` wants.
+
+    Returns:
+      A model from the same images to float32 `[batch, classes]`. `argmax` of it is the majority,
+      the lowest class of those that tie.
     """
-    members = []
+    inputs = keras.Input(model.input_shape[1:])
+    ballots = []
     for number, arrays in enumerate(weights):
         member = keras.models.clone_model(model)
         member.set_weights(list(arrays))
         member.name = f"model_{number}"
-        members.append(member)
-    inputs = keras.Input(model.input_shape[1:])
-    outputs = Votes(name="votes")([member(inputs) for member in members])
-    return keras.Model(inputs, outputs, name=f"{model.name}_majority")
+        choice = keras.ops.argmax(member(inputs), axis=-1)
+        ballots.append(keras.ops.one_hot(choice, model.output_shape[-1], dtype="float32"))
+    shares = keras.layers.Average(name="votes", dtype="float32")(ballots)
+    return keras.Model(inputs, shares, name=f"{model.name}_majority")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,156 @@
+"""FLCert: several models from disjoint groups of clients, which vote.
+
+    group of a client = its place in a random order of all ids, modulo N
+    model_g = what any rule makes of the clients of group g, round by round
+    prediction(x) = argmax_k |{g : model_g(x) = k}|, the lowest class of those that tie
+
+A client takes part in one group, so that m malicious ones spoil at most m votes, whatever they do
+and whatever the rule is worth. `tffl.federated.voting.Certificates` says how many each test input
+bears; a run writes that to `certificates.csv`.
+
+FLCert: Provably Secure Federated Learning Against Poisoning Attacks
+    Xiaoyu Cao, Zaixi Zhang, Jinyuan Jia, Neil Zhenqiang Gong. IEEE TIFS 2022.
+
+This is the variant D, with disjoint groups. P, with random overlapping groups, needs a sampling
+argument for its certificate; it could not be read, and is left out. The paper puts a client into a
+group by a hash of its id; here the ids are shuffled by the experiment's seed and dealt out in turn,
+so that no group is empty and sizes differ by at most one. Neither depends on who is malicious, but
+an attacker that may choose many ids, or knows the seed, chooses its groups.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from tffl import seeds, states
+from tffl.defenses.base import Defense, Server, State, Verdict, sample_shares
+from tffl.defenses.none import FedAvg
+from tffl.defenses.wrapper import Wrapper
+from tffl.errors import require
+from tffl.federated.layout import WeightLayout
+from tffl.federated.updates import Updates
+
+
+def deal(clients: int, groups: int, generator: np.random.Generator) -> np.ndarray:
+    """Returns each client's group, int64 `[clients]`; sizes differ by at most one.
+
+    >>> np.bincount(deal(clients=8, groups=3, generator=np.random.default_rng(0))).tolist()
+    [3, 3, 2]
+    """
+    result = np.empty(clients, dtype=np.int64)
+    result[generator.permutation(clients)] = np.arange(clients) % groups
+    return result
+
+
+@dataclass(frozen=True)
+class FLCert(Wrapper):
+    """Trains one model per group of clients, each by the rule behind it, and lets them vote.
+
+    Attributes:
+      groups: N, at least 2. With N models that agree, floor(N / 2) attackers are borne at most,
+        or one less where a tie would be lost; and every model has only 1 / N of the data.
+    """
+
+    groups: Annotated[int, Field(ge=2)] = 3
+
+    reference: ClassVar[str] = (
+        "Cao, Zhang, Jia, Gong, FLCert: Provably Secure Federated Learning Against Poisoning "
+        "Attacks, IEEE TIFS 2022"
+    )
+
+    def wrap(self, inner: Defense) -> Defense:
+        """Returns the rule, applied to each group by itself."""
+        rule = FiniteAvg() if isinstance(inner, FedAvg) else inner
+        return Grouped(before=self, inner=rule)
+
+
+class FiniteAvg(FedAvg):
+    """Averages as FedAvg does, but for rows with NaN or infinity, which would cost a vote."""
+
+    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Accepts everybody whose update is finite."""
+        finite = updates.finite()
+        weights = sample_shares(updates, finite)
+        verdict = Verdict(
+            flagged=~finite,
+            convicted=~finite,
+            accepted=finite,
+            weights=weights,
+            scores=np.where(finite, math.nan, math.inf),
+            threshold=math.nan,
+            aggregate=updates.mean(weights),
+            reasons=tuple("" if row else "the update holds NaN or infinity" for row in finite),
+        )
+        return verdict, state
+
+
+@dataclass(frozen=True)
+class Grouped(Defense):
+    """Several groups with a model and a state each, judged by the same rule.
+
+    Scores and flags are the rule's, which looks at one group at a time; told a number of attackers,
+    it expects so many in every group, told a fraction, that of the group's participants.
+
+    A group's participants are a constant number only if all clients take part in every round.
+    Otherwise the rule is checked for an average group, and must do with fewer as it does when rows
+    with NaN are removed. A group without any keeps its model for that round. The certificate does
+    not depend on it: it takes every group with an attacker for lost.
+    """
+
+    before: FLCert
+    inner: Defense
+
+    @property
+    def models(self) -> int:
+        """One per group."""
+        return self.before.groups
+
+    @property
+    def tracks_clients(self) -> bool:
+        """Whether the rule does."""
+        return self.inner.tracks_clients
+
+    def groups(self, server: Server) -> np.ndarray:
+        """Deals the clients out; raises `UsageError` if there are fewer than groups."""
+        clients, groups = server.clients, self.before.groups
+        require(
+            groups <= clients,
+            f"defense.groups = {groups} is not allowed with {clients} clients: a group would be "
+            "empty",
+        )
+        return deal(clients, groups, seeds.generator(server.seed, "flcert"))
+
+    def options(self) -> dict[str, Any]:
+        """Returns the options of both."""
+        return {**asdict(self.before), **self.inner.options()}
+
+    def granted(self) -> tuple[str, ...]:
+        """Returns what the rule has."""
+        return self.inner.granted()
+
+    def check(self, participants: int, layout: WeightLayout) -> None:
+        """Checks the rule for the smallest group that full participation gives."""
+        groups = self.before.groups
+        require(
+            groups <= participants,
+            f"defense.groups = {groups} is not allowed with {participants} participants a round: "
+            "a group would have none",
+        )
+        self.inner.check(participants // groups, layout)
+
+    def init(self, server: Server) -> State:
+        """Returns the states of all groups; each has room for all clients' ids."""
+        return states.join([self.inner.init(server)] * self.before.groups)
+
+    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Judges participants of one group, with that group's state."""
+        present = np.unique(self.groups(server)[updates.client_ids])
+        require(len(present) == 1, "flcert judges one group of clients at a time")
+        group = int(present[0])
+        verdict, own = self.inner.judge(updates, server, states.part(state, group))
+        return verdict, states.replaced(state, group, own)

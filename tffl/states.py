@@ -1,0 +1,40 @@
+"""Memories of several parts in one mapping, each under its own number: `"2/flags"`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+Memory: TypeAlias = Mapping[str, np.ndarray]
+
+
+def join(states: Sequence[Memory]) -> Memory:
+    """Returns all parts' memories in one.
+
+    >>> join([{"a": 1}, {}, {"a": 2, "b": 3}])
+    {'0/a': 1, '2/a': 2, '2/b': 3}
+    """
+    return {f"{n}/{key}": state[key] for n, state in enumerate(states) for key in state}
+
+
+def part(state: Memory, number: int) -> Memory:
+    """Returns one part's memory.
+
+    >>> part({"0/a": 1, "2/a": 2, "2/b": 3}, 2)
+    {'a': 2, 'b': 3}
+    """
+    prefix = f"{number}/"
+    return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+
+
+def replaced(state: Memory, number: int, own: Memory) -> Memory:
+    """Returns all memories, with another one for one part.
+
+    >>> replaced({"0/a": 1, "2/a": 2, "2/b": 3}, 2, {"c": 4})
+    {'0/a': 1, '2/c': 4}
+    """
+    prefix = f"{number}/"
+    others = {key: state[key] for key in state if not key.startswith(prefix)}
+    return {**others, **{f"{prefix}{key}": own[key] for key in own}}
