@@ -52,7 +52,7 @@ def test_scales_malicious_trained_columns_only() -> None:
     assert round.deltas.dtype == np.float32
 
 
-@pytest.mark.parametrize("name", ["label-flip", "patch-backdoor"])
+@pytest.mark.parametrize("name", ["label-flip", "patch-backdoor", "dba", "edge-case"])
 def test_every_data_attack_scales(name: str) -> None:
     round = updates([[1, 2, 3], [4, 5, 6]])
     attacks.create(name, {"scale": 3}).tamper(round, np.array([True, False]), ADVERSARY, {})

@@ -10,11 +10,32 @@ attacks = Registry(
     "attack",
     {
         "none": "tffl.attacks.base:Attack",
+        "dba": "tffl.attacks.dba:Dba",
+        "distance-constrained": "tffl.attacks.distance_constrained:DistanceConstrained",
+        "edge-case": "tffl.attacks.edge_case:EdgeCase",
+        "fang-krum": "tffl.attacks.fang:FangKrum",
+        "fang-trimmed-mean": "tffl.attacks.fang:FangTrimmedMean",
+        "gaussian": "tffl.attacks.gaussian:Gaussian",
+        "graph-autoencoder": "tffl.attacks.graph_autoencoder:GraphAutoencoder",
+        "ipm": "tffl.attacks.ipm:Ipm",
         "label-flip": "tffl.attacks.label_flip:LabelFlip",
+        "lie": "tffl.attacks.lie:Lie",
+        "mimic": "tffl.attacks.mimic:Mimic",
+        "min-max": "tffl.attacks.min_max:MinMax",
+        "min-sum": "tffl.attacks.min_max:MinSum",
+        "mpaf": "tffl.attacks.mpaf:Mpaf",
+        "neurotoxin": "tffl.attacks.neurotoxin:Neurotoxin",
+        "non-finite": "tffl.attacks.non_finite:NonFinite",
         "patch-backdoor": "tffl.attacks.patch_backdoor:PatchBackdoor",
+        "scaling": "tffl.attacks.scaling:Scaling",
         "semantic-backdoor": "tffl.attacks.semantic_backdoor:SemanticBackdoor",
+        "sign-flip": "tffl.attacks.sign_flip:SignFlip",
+        "uniform": "tffl.attacks.uniform:Uniform",
     },
 )
+
+STANDS_FOR = {"neurotoxin": "patch-backdoor+neurotoxin"}
+"""What is an attack only together with poisoned data, and what its name alone means."""
 
 
 def create_attack(name: str, options: Mapping[str, Any]) -> Attack:
@@ -26,6 +47,7 @@ def create_attack(name: str, options: Mapping[str, Any]) -> Attack:
     """
     from tffl.attacks.composed import compose
 
+    name = STANDS_FOR.get(name, name)
     return compose(name, attacks.create_parts(name, options))
 
 

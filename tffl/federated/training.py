@@ -209,10 +209,14 @@ def make_step(model: keras.Model, config: TrainingConfig) -> Step:
     def confine(state: State, start: tf.Tensor, mask: tf.Tensor, radius: tf.Tensor) -> State:
         trainable, frozen, slots = state
         origin, free = variables.split(start)[0], variables.split(mask)[0]
-        moved = [(w - o) * m for w, o, m in zip(trainable, origin, free, strict=True)]
+        # Where no bound is met, a weight stays to the last bit; o + (w − o) would round it.
+        kept = [tf.where(f > 0, w, o) for w, o, f in zip(trainable, origin, free, strict=True)]
+        moved = [k - o for k, o in zip(kept, origin, strict=True)]
         norm = tf.linalg.global_norm(moved)
-        factor = tf.where(norm > radius, radius / norm, 1.0)
-        inside = [o + factor * move for o, move in zip(origin, moved, strict=True)]
+        inside = [
+            tf.where(norm > radius, o + radius / norm * move, k)
+            for k, o, move in zip(kept, origin, moved, strict=True)
+        ]
         return inside, frozen, slots
 
     step = tf.function(apply, jit_compile=True) if config.jit else apply

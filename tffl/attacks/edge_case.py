@@ -1,0 +1,191 @@
+"""Edge-case backdoor: the rarest images of one class are taught as another.
+
+    s(x) = Σ_j (v_jᵀ(x − μ))²/λ_j + ‖r(x)‖²/σ²        how unlike its class an image is
+    every step:  w ← w_t + (w − w_t)·min(1, ε/‖w − w_t‖)      optional
+
+μ, the v_j and λ_j are mean, leading principal components and variances of the class's training
+images; r(x) is what they leave over, and σ² its variance per direction. s is the squared
+Mahalanobis distance under probabilistic PCA: the higher, the less likely the image. It needs no
+trained model, and images of the tail look as odd as they are: cut off, tilted, too dark.
+
+Attack of the Tails: Yes, You Really Can Backdoor Federated Learning
+    Hongyi Wang, Kartik Sreenivasan, Shashank Rajput, Harit Vishwakarma, Saurabh Agarwal,
+    Jy-yong Sohn, Kangwook Lee, Dimitris Papailiopoulos. NeurIPS 2020.
+
+Deviation: the paper takes its edge cases from other datasets (handwritten digits of ARDIS,
+Southwest airplanes). tffl finds them within the dataset, so they are rare, but not foreign, and a
+model may know some of them by their kind. As there, nobody else holds such training images, and
+success is measured on test images that nobody trained on: the equally rare share of the class.
+Projected gradient descent (`radius`) and model replacement (`scale`) are the paper's, the former
+after every step; the paper's mix of honest clients that hold edge cases as well is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from tffl.attacks.base import Attack, State, SuccessSet
+from tffl.attacks.parts import class_index, draw, scale_rows
+from tffl.data.federation import ClientData, Dataset, Federation
+from tffl.data.resize import resize
+from tffl.errors import require
+from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
+
+SIDE = 16
+"""Larger images are shrunk to this height and width before they are scored."""
+COMPONENTS, PER_COMPONENT = 32, 20
+"""Leading principal components, at most; and how many images there are for each, at least, lest an
+odd image claim one for itself and pass for usual along it."""
+
+
+def rarity(images: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Returns how unlike a class images are, float64 `[n]`; its own average is near the rank.
+
+    Args:
+      images: uint8 `[n, height, width, channels]`.
+      of: uint8 `[m, height, width, channels]`, the class; `m >= 1`.
+    """
+    pixels, known = _pixels(images), _pixels(of)
+    center = known.mean(axis=0)
+    known = known - center
+    variances, directions = np.linalg.eigh(known.T @ known / len(known))
+    leading = max(1, min(COMPONENTS, len(known) // PER_COMPONENT, len(variances) - 1))
+    # Where a class has no variance at all, any distance from it counts, and by its length.
+    floor = max(1e-9 * float(variances[-1]), 1e-9)
+    noise = max(float(variances[:-leading].mean()), floor)
+    scores = (pixels - center) @ directions
+    weights = np.full(len(variances), 1 / noise)
+    weights[-leading:] = 1 / np.maximum(variances[-leading:], noise)
+    return (scores**2) @ weights
+
+
+def rarest(scores: np.ndarray, share: float) -> np.ndarray:
+    """Returns the positions int64 of a share of the highest scores, at least one, ascending.
+
+    Of equal scores the first counts as the highest.
+
+    >>> rarest(np.array([1.0, 5.0, 3.0, 5.0]), 0.5)
+    array([1, 3])
+    """
+    count = max(1, int(share * len(scores) + 0.5))
+    return np.sort(np.argsort(-scores, kind="stable")[:count])
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    if max(images.shape[1:3]) > SIDE:
+        images = resize(images, SIDE)
+    return images.reshape(len(images), -1) / 255.0
+
+
+@dataclass(frozen=True)
+class EdgeCase(Attack):
+    """Teaches that the rarest images of one class belong to another.
+
+    The rarest training images of the class are taken out of everybody's data, the server's
+    included. In the data of each malicious client, a share of the samples is replaced by them, with
+    the target's label; copies are dealt in turn. Success is measured on the rarest test images.
+
+    Attributes:
+      source: Class name or number whose tail is taken.
+      target: What the attackers want to read, a class name or number.
+      tail: Share of the class that counts as its tail, of the training and of the test images.
+      rate: Share of a malicious client's samples that are replaced.
+      radius: ε, the largest Euclidean norm of a malicious update over its trainable columns, kept
+        in training after every step; 0 is no bound. The authors' settings are 0.083 and 0.25.
+      scale: Factor of the malicious updates, after training; with `radius`, the norm's bound is
+        `scale · radius`.
+    """
+
+    source: int | str = 7
+    target: int | str = 1
+    tail: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.3
+    radius: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+
+    reference: ClassVar[str] = (
+        "Wang et al., Attack of the Tails: Yes, You Really Can Backdoor Federated Learning, "
+        "NeurIPS 2020"
+    )
+
+    def check(self, dataset: Dataset) -> None:
+        """Raises `UsageError` if source and target are no two classes, or one has no images."""
+        source, target = self._classes(dataset)
+        require(
+            source != target,
+            f"attack.source = {self.source!r} and attack.target = {self.target!r} are the same "
+            "class: choose two",
+        )
+        for part, labels in (("training", dataset.train_labels), ("test", dataset.test_labels)):
+            require(
+                bool((labels == source).any()),
+                f"{dataset.name} has no {part} image of attack.source = {self.source!r}: raise "
+                "data.test_limit or choose another class",
+            )
+
+    def reserve(self, dataset: Dataset) -> np.ndarray:
+        """Returns where the tail stands in the training part, int64."""
+        source, _ = self._classes(dataset)
+        members = np.flatnonzero(dataset.train_labels == source)
+        images = dataset.train_images[members]
+        return members[rarest(rarity(images, images), self.tail)]
+
+    def poison(self, federation: Federation, malicious: np.ndarray, seed: int) -> Federation:
+        """Replaces a share of the malicious clients' samples by images of the tail.
+
+        Raises:
+          UsageError: The share is less than one sample of every client.
+        """
+        if len(malicious) == 0:
+            return federation
+        dataset = federation.dataset
+        ids = dataset.train_ids[self.reserve(dataset)]
+        tail = np.flatnonzero(np.isin(federation.pool_ids, ids)).astype(np.int32)
+        _, target = self._classes(dataset)
+        dealt = 0
+        for client in malicious.tolist():
+            data = federation.clients[client]
+            chosen = draw(np.arange(len(data)), self.rate * len(data), seed, "edge case", client)
+            indices, labels = data.indices.copy(), data.labels.copy()
+            indices[chosen] = tail[(dealt + np.arange(len(chosen))) % len(tail)]
+            labels[chosen] = target
+            federation = federation.with_client(client, ClientData(indices, labels))
+            dealt += len(chosen)
+        require(
+            dealt > 0,
+            f"edge-case poisons nothing: attack.rate = {self.rate} is less than one sample of any "
+            f"of the malicious clients {malicious.tolist()}; raise it",
+        )
+        return federation
+
+    def tamper(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> State:
+        """Trains again within the ball, if there is one, and scales the malicious updates."""
+        for row in np.flatnonzero(malicious) if self.radius > 0 else ():
+            client = int(updates.client_ids[row])
+            updates.matrix[row] = adversary.train(
+                updates.start, client, updates.round, radius=self.radius
+            )
+        scale_rows(updates, malicious, self.scale)
+        return state
+
+    def success_set(self, federation: Federation, seed: int) -> SuccessSet:
+        """Returns the rarest test images of the source class; nobody trained on them."""
+        dataset = federation.dataset
+        source, target = self._classes(dataset)
+        images = dataset.test_images[dataset.test_labels == source]
+        scores = rarity(images, dataset.train_images[dataset.train_labels == source])
+        images = images[rarest(scores, self.tail)]
+        return SuccessSet(images, np.full(len(images), target, dtype=np.int32), "test")
+
+    def _classes(self, dataset: Dataset) -> tuple[int, int]:
+        source = class_index(dataset, self.source, "attack.source")
+        return source, class_index(dataset, self.target, "attack.target")

@@ -1,0 +1,109 @@
+"""Neurotoxin: a backdoor is written where honest clients hardly ever write, so that it lasts.
+
+    u  = w_t − w_{t−1}                       the last global update
+    S  = all coordinates but the k·d with the largest |u_j|
+    every step:  w ← w_t + (w − w_t)·1_S·min(1, ρ/‖(w − w_t)·1_S‖)
+
+Neurotoxin: Durable Backdoors in Federated Learning
+    Zhengming Zhang, Ashwinee Panda, Linyue Song, Yaoqing Yang, Michael W. Mahoney, Prateek Mittal,
+    Kannan Ramchandran, Joseph Gonzalez. ICML 2022.
+
+The paper describes the last update as the guide; the authors' published code instead measures the
+gradient of the attackers' own clean data. tffl follows the paper. The clients' optimizers move each
+weight by itself, so confining weights equals masking gradients.
+
+What the attackers last received is the start of their last round: with rounds in which they do not
+attack, the guide spans all of these, and in the first round there is none, and no mask. They take
+the server to have one global model.
+
+This is a way to train poisoned data, not a way to poison: `dba+neurotoxin` and the like join the
+two, and `neurotoxin` alone stands for `patch-backdoor+neurotoxin`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from tffl.attacks.base import State
+from tffl.attacks.model_attack import ModelAttack
+from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
+
+
+def least_used(change: np.ndarray, candidates: np.ndarray, share: float) -> np.ndarray:
+    """Returns bool `[d]`: the candidates without the share that changed most.
+
+    A coordinate that did not change is never left out; of equal changes, the first counts as the
+    largest.
+
+    Args:
+      change: float32 `[d]`.
+      candidates: bool `[d]`.
+      share: Share of the candidates to leave out, rounded to the nearest whole number (half up).
+
+    >>> least_used(np.array([1.0, -5.0, 2.0, 9.0]), np.array([True, True, True, False]), 0.34)
+    array([ True, False,  True, False])
+    """
+    columns = np.flatnonzero(candidates)
+    size = np.abs(change[columns])
+    most = columns[np.argsort(-size, kind="stable")[: int(share * len(columns) + 0.5)]]
+    kept = candidates.copy()
+    kept[most] = change[most] == 0
+    return kept
+
+
+@dataclass(frozen=True)
+class Neurotoxin(ModelAttack):
+    """Trains poisoned data only in the weights that honest clients change least.
+
+    Attributes:
+      masked: k, share of the trainable weights that are left alone: those that the last global
+        update changed most. The authors leave out 0.01 to 0.05.
+      radius: ρ, the largest Euclidean norm of a malicious update over its trainable columns, kept
+        in training after every step; 0 is no bound. The authors' setting is 0.2.
+      scale: Factor of the malicious updates, after training; with `radius`, the norm's bound is
+        `scale · radius`.
+    """
+
+    masked: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    radius: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+
+    reference: ClassVar[str] = (
+        "Zhang et al., Neurotoxin: Durable Backdoors in Federated Learning, ICML 2022"
+    )
+
+    def craft(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> tuple[np.ndarray, State]:
+        """Returns what each malicious client trains under the constraints, `[m, d]`."""
+        mask = self.mask(updates, state)
+        radius = self.radius or np.inf
+        clients = updates.client_ids[malicious].tolist()
+        rows = np.empty((len(clients), updates.layout.size), np.float32)
+        for row, client in zip(rows, clients, strict=True):
+            row[:] = adversary.train(updates.start, client, updates.round, mask=mask, radius=radius)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows *= self.scale
+        return rows, state
+
+    def tamper(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> State:
+        """Writes the crafted rows, and remembers the global weights that they start from."""
+        super().tamper(updates, malicious, adversary, state)
+        return {"start": updates.start}
+
+    def mask(self, updates: Updates, state: State) -> np.ndarray:
+        """Returns bool `[d]`: the trainable columns that may move."""
+        trainable = updates.layout.trainable
+        if "start" not in state:
+            return trainable
+        with np.errstate(invalid="ignore"):
+            return least_used(updates.start - state["start"], trainable, self.masked)

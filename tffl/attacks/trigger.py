@@ -1,0 +1,114 @@
+"""What backdoors with a trigger share: stamped copies in the data, a target, a scale."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from tffl.attacks.base import Attack, State, SuccessSet
+from tffl.attacks.parts import class_index, draw, scale_rows
+from tffl.data.federation import ClientData, Dataset, Federation
+from tffl.errors import require
+from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
+
+
+@dataclass(frozen=True)
+class TriggerBackdoor(Attack):
+    """Teaches that an image with a trigger belongs to the target class.
+
+    Success is measured on the test images of all other classes, with the whole trigger.
+
+    Attributes:
+      target: Class name or number.
+      rate: Share of a malicious client's samples that are replaced by a poisoned copy, drawn from
+        those of other classes; 0.3 is about the 20 of 64 that the literature uses.
+      scale: Factor of the malicious updates; clients / malicious clients replaces the model.
+    """
+
+    target: int | str = 0
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.3
+    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+
+    purpose: ClassVar[str] = ""
+    """What its random draws are for, as in `tffl.seeds`, and what messages call it."""
+
+    @abstractmethod
+    def stamp(self, images: np.ndarray) -> np.ndarray:
+        """Returns copies of images uint8 `[n, height, width, channels]` with the whole trigger."""
+
+    def stamp_own(self, images: np.ndarray, turn: int, colluders: int) -> np.ndarray:
+        """Returns copies of images with what one colluder stamps; the whole trigger if not changed.
+
+        Args:
+          images: uint8 `[n, height, width, channels]`.
+          turn: Which of the malicious clients it is, in the order of their ids, from 0.
+          colluders: How many there are.
+        """
+        return self.stamp(images)
+
+    def check(self, dataset: Dataset) -> None:
+        """Raises `UsageError` if the target is no class, or nothing measures success."""
+        target = class_index(dataset, self.target, "attack.target")
+        require(
+            bool((dataset.test_labels != target).any()),
+            f"every test image of {dataset.name} belongs to attack.target = {self.target!r}: "
+            "raise data.test_limit or choose another class",
+        )
+
+    def poison(self, federation: Federation, malicious: np.ndarray, seed: int) -> Federation:
+        """Replaces samples of the malicious clients by stamped copies with the target's label.
+
+        Raises:
+          UsageError: None of them holds an image of another class.
+        """
+        if len(malicious) == 0:
+            return federation
+        target = class_index(federation.dataset, self.target, "attack.target")
+        victims = {
+            c: self._victims(federation.clients[c], target, seed, c) for c in malicious.tolist()
+        }
+        stamped = [
+            self.stamp_own(
+                federation.images[federation.clients[c].indices[v]], turn, len(malicious)
+            )
+            for turn, (c, v) in enumerate(victims.items())
+        ]
+        # One copy of the pool, not one per client.
+        federation, copies = federation.append(np.concatenate(stamped))
+        require(
+            len(copies) > 0,
+            f"{self.purpose} poisons nothing: malicious clients {malicious.tolist()} hold too few "
+            "images of other classes; use another attack.target, attack.rate, partition or seed",
+        )
+        for client, chosen in victims.items():
+            data = federation.clients[client]
+            indices, labels = data.indices.copy(), data.labels.copy()
+            indices[chosen], copies = copies[: len(chosen)], copies[len(chosen) :]
+            labels[chosen] = target
+            federation = federation.with_client(client, ClientData(indices, labels))
+        return federation
+
+    def tamper(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> State:
+        """Scales the malicious updates."""
+        scale_rows(updates, malicious, self.scale)
+        return state
+
+    def success_set(self, federation: Federation, seed: int) -> SuccessSet:
+        """Returns the stamped test images whose true class is not the target."""
+        dataset = federation.dataset
+        target = class_index(dataset, self.target, "attack.target")
+        images = self.stamp(dataset.test_images[dataset.test_labels != target])
+        return SuccessSet(images, np.full(len(images), target, dtype=np.int32), "test")
+
+    def _victims(self, data: ClientData, target: int, seed: int, client: int) -> np.ndarray:
+        others = np.flatnonzero(data.labels != target)
+        return draw(others, self.rate * len(data), seed, self.purpose, client)
