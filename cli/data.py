@@ -155,10 +155,10 @@ def _entry(name: str, data_dir: Path | None) -> dict[str, Any]:
 
 def _federation(config: Config) -> Federation:
     """Splits the images as a simulation would: without those that the attack keeps to itself."""
-    from tffl.attacks import attacks
+    from tffl.create_attack import attacks
     from tffl.data.build import build_federation, load_dataset
 
-    attack = attacks.create(config.attack.name, config.attack.options)
+    attack = create_attack(config.attack.name, config.attack.options)
     dataset = load_dataset(config.data)
     attack.check(dataset)
     return build_federation(config, dataset, attack.reserve(dataset))

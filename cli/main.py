@@ -30,7 +30,7 @@ COMMANDS = {
     "localize": ("tffl_cli.localize:localize", "Rank the weights that give attackers away."),
     "data": ("tffl_cli.data:data", "List, prepare and inspect datasets."),
     "list": ("tffl_cli.list:list_entries", "List attacks, defenses, models or datasets."),
-    "bench": ("tffl_cli.bench:bench", "Measure the speed of the engine."),
+    "bench": ("tffl_cli.bench:bench", "Measure the speed of the engine and the defenses."),
 }
 """Subcommand → where it is, and its line in `tffl --help`."""
 

@@ -1,0 +1,133 @@
+"""Every attack and every defense that can be named: it runs, it resumes, it keeps its promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tffl.attacks import attacks, create_attack
+from tffl.config import build, load, override
+from tffl.defenses import create_defense, defenses
+from tffl.errors import UsageError
+from tffl.federated.observer import Observer
+from tffl.federated.simulation import Run, simulate
+from tffl.federated.workshop import Workshop
+
+BASE: dict[str, Any] = {
+    "seed": 3,
+    "data": {"train_limit": 400, "test_limit": 100, "server_samples": 50},
+    "federation": {"clients": 10, "participants": 9, "malicious": 2, "rounds": 3},
+    "model": {"name": "lenet5"},
+    "training": {"batch_size": 16},
+    "record": {"tensorboard": False, "export": False, "figures": False},
+}
+NEEDED: dict[str, dict[str, Any]] = {
+    "semantic-backdoor": {"attack.indices": [5, 17, 99], "attack.target": 3},
+}
+"""Options without which an attack makes no sense on digits."""
+
+WRAPPED = ("nnm+krum", "nnm+trimmed-mean", "bucketing+median", "bucketing+multi-krum")
+JOINED = ("label-flip+scaling", "patch-backdoor+lie", "label-flip+sign-flip")
+
+SHARED = Workshop()
+
+
+def run(changes: dict[str, Any], out: Path | None = None, **options: Any) -> Run:
+    return simulate(build(override(BASE, changes)), out, workshop=SHARED, **options)
+
+
+def tables(path: Path) -> list[str]:
+    frames = [
+        pd.read_csv(path / name, dtype=str, keep_default_na=False)
+        for name in ("rounds.csv", "clients.csv")
+    ]
+    return [f.loc[:, ~f.columns.str.endswith("_seconds")].to_csv() for f in frames]
+
+
+class Stop(Observer):
+    """Interrupts after a round."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def round(self, row: Any) -> None:
+        if row["round"] == self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", [*attacks, *JOINED])
+def test_every_attack_runs_repeats_and_resumes(name: str, tmp_path: Path) -> None:
+    changes = {"attack.name": name, "defense.name": "none", **NEEDED.get(name, {})}
+    whole = run(changes, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(changes, tmp_path / "parts", observer=Stop(after=2))
+    run(load(tmp_path / "parts" / "config.toml").model_dump(), tmp_path / "parts", resume=True)
+    assert tables(tmp_path / "parts") == tables(tmp_path / "whole")
+    malicious = whole.clients.groupby("client")["malicious"].max().sum()
+    assert malicious == (0 if name == "none" else 2)
+
+
+@pytest.mark.parametrize("name", [*defenses, *WRAPPED])
+def test_every_defense_runs_repeats_and_resumes(name: str, tmp_path: Path) -> None:
+    changes = {"attack.name": "patch-backdoor", "attack.scale": 5.0, "defense.name": name}
+    whole = run(changes, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(changes, tmp_path / "parts", observer=Stop(after=2))
+    run(load(tmp_path / "parts" / "config.toml").model_dump(), tmp_path / "parts", resume=True)
+    assert tables(tmp_path / "parts") == tables(tmp_path / "whole")
+    shares = whole.clients.groupby("round")["weight"].sum()
+    assert (np.isclose(shares, 1) | np.isclose(shares, 0)).all()
+    assert np.isfinite(whole.rounds["loss"]).all()
+
+
+@pytest.mark.parametrize("name", [*defenses, *WRAPPED])
+def test_no_defense_lets_nan_into_the_model(name: str) -> None:
+    if name == "none":
+        pytest.skip("FedAvg judges nobody, and says so")
+    result = run({"attack.name": "non-finite", "defense.name": name, "federation.rounds": 2})
+    assert np.isfinite(result.rounds["loss"]).all()
+    assert all(np.isfinite(w).all() for w in result.model.get_weights())
+    attackers = result.clients["malicious"] == 1
+    assert result.clients.loc[attackers, "flagged"].eq(1).all()
+    assert result.clients.loc[attackers, "accepted"].eq(0).all()
+
+
+@pytest.mark.parametrize("name", [*defenses, *WRAPPED])
+def test_resolved_options_build_the_same_defense(name: str) -> None:
+    defense = create_defense(name, {})
+    assert create_defense(name, defense.options()) == defense
+
+
+@pytest.mark.parametrize("name", [*attacks, *JOINED])
+def test_resolved_options_build_the_same_attack(name: str) -> None:
+    attack = create_attack(name, {})
+    assert create_attack(name, attack.options()) == attack
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"defense.name": "krum+nnm"}, "krum cannot stand before another defense"),
+        ({"defense.name": "nnm+nnm"}, "more than once"),
+        ({"defense.name": "nnm+krumm"}, "unknown defense 'krumm'"),
+        ({"attack.name": "lie+label-flip"}, "join one attack on data with one on updates"),
+        ({"attack.name": "label-flip+patch-backdoor"}, "join one attack on data"),
+        ({"attack.name": "none+scaling"}, "leave it out"),
+        ({"attack.name": "label-flip", "attack.from_round": 4, "attack.until_round": 2}, "before"),
+        ({"defense.name": "krum", "defense.malicious": 4}, "n > 2f \\+ 2"),
+        ({"defense.name": "bulyan", "defense.malicious": 2}, "n >= 4f \\+ 3|n ≥ 4f \\+ 3"),
+        ({"defense.name": "trimmed-mean", "defense.malicious": 5}, "2f|2b"),
+        ({"defense.name": "fltrust", "data.server_samples": 0}, "data.server_samples"),
+        ({"defense.name": "flcert", "defense.groups": 11}, "groups"),
+        ({"defense.name": "bucketing+foolsgold"}, "bucketing"),
+        ({"defense.name": "flcert", "record.store_updates": "1"}, "cannot be stored"),
+    ],
+)
+def test_impossible_combinations_are_refused_in_one_line(changes: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        run(changes)
+    assert "\n" not in str(error.value)
