@@ -213,9 +213,9 @@ def print_replay(rows: Iterable[Mapping[str, Any]], rounds: int) -> None:
     )
 
 
-def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:
-    """Prints the entries of a registry."""
-    table = _table("name", "description", "needs", "citation", numbers=False)
+def print_entries(entries: Iterable[Mapping[str, Any]], needs: str) -> None:
+    """Prints the entries of a registry; `needs` is the header of what they need or know."""
+    table = _table("name", "description", needs, "citation", numbers=False)
     table.columns[0].no_wrap = True
     for entry in entries:
         table.add_row(

@@ -155,7 +155,7 @@ def _entry(name: str, data_dir: Path | None) -> dict[str, Any]:
 
 def _federation(config: Config) -> Federation:
     """Splits the images as a simulation would: without those that the attack keeps to itself."""
-    from tffl.create_attack import attacks
+    from tffl.attacks import create_attack
     from tffl.data.build import build_federation, load_dataset
 
     attack = create_attack(config.attack.name, config.attack.options)

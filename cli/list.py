@@ -58,4 +58,4 @@ def list_entries(kind: str, as_json: bool) -> None:
         return
     from tffl_cli.console import print_entries
 
-    print_entries(entries)
+    print_entries(entries, "may know" if kind == "attacks" else "needs")

@@ -96,6 +96,23 @@ def test_no_defense_lets_nan_into_the_model(name: str) -> None:
     assert result.clients.loc[attackers, "accepted"].eq(0).all()
 
 
+WORDS = {
+    *("own data", "colluders' updates", "overheard updates", "all benign updates"),
+    *("number of participants", "claimed sample counts", "aggregation rule", "defense"),
+}
+"""What an attack may know beyond the global model."""
+
+
+@pytest.mark.parametrize("name", [*attacks, *JOINED])
+def test_every_attack_says_what_it_knows(name: str) -> None:
+    for part in name.split("+"):
+        entry = attacks.describe(part)
+        assert set(entry["needs"]) <= WORDS and "own data" in entry["needs"]
+    granted = create_attack(name, {}).granted()
+    assert granted[0] == "own data"
+    assert len({"colluders' updates", "all benign updates"} & set(granted)) < 2
+
+
 @pytest.mark.parametrize("name", [*defenses, *WRAPPED])
 def test_resolved_options_build_the_same_defense(name: str) -> None:
     defense = create_defense(name, {})

@@ -20,6 +20,8 @@ from tffl.federated.updates import Updates
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary
 
+OWN_DATA = "own data"
+
 State = Mapping[str, np.ndarray]
 """What attackers remember from round to round; a checkpoint stores it as it is."""
 
@@ -57,8 +59,8 @@ class Attack:
     every_rounds: Annotated[int, Field(ge=1)] = 1
 
     reference: ClassVar[str] = ""
-    knowledge: ClassVar[tuple[str, ...]] = ()
-    """What it reads, at most, beyond the global model and its clients' own data and training."""
+    knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA,)
+    """What it reads, at most, beyond the global model; its own clients' training included."""
 
     def active(self, round: int) -> bool:
         """Says whether the attackers attack in this round, 1-based."""

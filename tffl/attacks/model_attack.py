@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from tffl import seeds
-from tffl.attacks.base import Attack, State
+from tffl.attacks.base import OWN_DATA, Attack, State
 from tffl.federated.layout import WeightLayout
 from tffl.federated.updates import Updates
 
@@ -102,7 +102,7 @@ class InformedAttack(ModelAttack):
     knows: Literal["all-benign", "overheard", "colluders"] = "all-benign"
     overheard: Annotated[int, Field(ge=1)] = 5
 
-    knowledge: ClassVar[tuple[str, ...]] = (COLLUDERS, OVERHEARD, ALL_BENIGN)
+    knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA, COLLUDERS, OVERHEARD, ALL_BENIGN)
 
     def granted(self) -> tuple[str, ...]:
         """Returns what it reads with these options."""
@@ -112,7 +112,7 @@ class InformedAttack(ModelAttack):
             "colluders": COLLUDERS,
         }[self.knows]
         others = (word for word in self.knowledge if word not in InformedAttack.knowledge)
-        return (heard, *others)
+        return (OWN_DATA, heard, *others)
 
     def seen(self, updates: Updates, malicious: np.ndarray, adversary: Adversary) -> Updates:
         """Returns the updates that the attackers take for honest ones, at least one.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl.attacks.base import State
+from tffl.attacks.base import OWN_DATA, State
 from tffl.attacks.model_attack import PARTICIPANTS, ModelAttack
 from tffl.attacks.statistics import per_coordinate
 from tffl.federated.updates import Updates
@@ -44,11 +44,11 @@ class Scaling(ModelAttack):
     reference: ClassVar[str] = (
         "Bagdasaryan et al., How to Backdoor Federated Learning, AISTATS 2020"
     )
-    knowledge: ClassVar[tuple[str, ...]] = (PARTICIPANTS,)
+    knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA, PARTICIPANTS)
 
     def granted(self) -> tuple[str, ...]:
         """Returns what it reads with these options."""
-        return self.knowledge if self.factor is None else ()
+        return self.knowledge if self.factor is None else (OWN_DATA,)
 
     def craft(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State

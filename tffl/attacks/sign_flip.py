@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl.attacks.base import State
+from tffl.attacks.base import OWN_DATA, State
 from tffl.attacks.model_attack import InformedAttack
 from tffl.attacks.statistics import per_coordinate
 from tffl.federated.updates import Updates
@@ -48,7 +48,7 @@ class SignFlip(InformedAttack):
 
     def granted(self) -> tuple[str, ...]:
         """Returns what it reads with these options."""
-        return super().granted() if self.flips == "mean" else ()
+        return super().granted() if self.flips == "mean" else (OWN_DATA,)
 
     def craft(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
