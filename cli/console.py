@@ -224,6 +224,30 @@ def print_entries(entries: Iterable[Mapping[str, Any]], needs: str) -> None:
     console().print(table, markup=False)
 
 
+def print_models(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Prints models with what they make of images of one size, or why they take none."""
+    table = _table("name", "parameters", "last convolution", "its maps", "description")
+    for column in table.columns[2::2]:
+        column.justify = "left"
+    for entry in entries:
+        name, summary = entry["name"], entry["summary"]
+        if "refusal" in entry:
+            table.add_row(name, "–", entry["refusal"], "–", summary)
+            continue
+        height, width = entry["map_size"]
+        parameters = f"{entry['parameters']:,}"
+        table.add_row(name, parameters, entry["last_convolution"], f"{height} × {width}", summary)
+    out = console()
+    out.print(table, markup=False)
+    if all(entry.get("map_size") != [1, 1] for entry in entries):
+        return
+    out.print(
+        "Maps of 1 × 1 pixel show no place: enlarge the probes (defense.probe_size), or take a "
+        "network with another stem.",
+        style="dim",
+    )
+
+
 def print_figures(values: Mapping[str, Any]) -> None:
     """Prints the figures of a benchmark, nested ones under a dotted name."""
     table = _table("figure", "value")

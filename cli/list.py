@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,12 +50,49 @@ class Kind(click.ParamType):
 @click.command("list")
 @click.argument("kind", type=Kind(), metavar="attacks|defenses|models|datasets")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the options of each entry.")
-def list_entries(kind: str, as_json: bool) -> None:
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    help="Of models: build them for such images; add parameters, last convolution, map size.",
+)
+@click.option(
+    "--channels", type=click.IntRange(min=1), default=3, show_default=True, help="Of those images."
+)
+@click.option(
+    "--classes", type=click.IntRange(min=2), default=10, show_default=True, help="Of those models."
+)
+def list_entries(
+    kind: str, as_json: bool, image_size: int | None, channels: int, classes: int
+) -> None:
     """List attacks, defenses, models or datasets, with what they need and who published them."""
     entries = [registry(kind).describe(name) for name in registry(kind)]
+    if image_size is not None:
+        entries = with_figures(kind, entries, (image_size, image_size, channels), classes)
     if as_json:
         click.echo(json.dumps(entries, indent=2, default=str))
         return
-    from tffl_cli.console import print_entries
+    from tffl_cli.console import print_entries, print_models
 
+    if image_size is not None:
+        print_models(entries)
+        return
     print_entries(entries, "may know" if kind == "attacks" else "needs")
+
+
+def with_figures(
+    kind: str, entries: list[dict[str, Any]], image_shape: tuple[int, int, int], classes: int
+) -> list[dict[str, Any]]:
+    """Adds to each model's entry what it makes of images of a shape; this needs TensorFlow.
+
+    Raises:
+      UsageError: The entries are no models.
+    """
+    from tffl.errors import require
+
+    require(kind == "models", f"--image-size goes with `tffl list models`, not with {kind}")
+    from tffl.federated.runtime import silence
+
+    silence()
+    from tffl.models.shape import figures
+
+    return [entry | figures(entry["name"], image_shape, classes) for entry in entries]

@@ -37,6 +37,29 @@ def test_citations_are_listed():
     assert "Bilgin" in references["bias-anomaly"]
 
 
+def test_models_at_an_image_size():
+    """At 8 x 8 only small networks are built; the others say why not."""
+    options = ["list", "models", "--image-size", "8", "--channels", "1", "--classes", "4"]
+    entries = json.loads(CliRunner().invoke(cli, [*options, "--json"]).stdout)
+    found = {entry["name"]: entry for entry in entries}
+    small = found["resnet8"]
+    assert (small["last_convolution"], small["map_size"]) == ("stage3_block1_2_conv", [2, 2])
+    assert small["parameters"] == 78_042 - 2 * 9 * 16 - 6 * 65
+    assert found["resnet18"]["map_size"] == [1, 1]
+    assert found["resnet50"]["refusal"].startswith("resnet50 takes images from 32 x 32")
+    assert "parameters" not in found["resnet50"]
+
+    table = " ".join(CliRunner().invoke(cli, options).stdout.split())
+    assert "stage3_block1_2_conv" in table and "2 × 2" in table
+    assert "Maps of 1 × 1 pixel" in table
+
+
+def test_image_size_is_of_models_only():
+    result = CliRunner().invoke(cli, ["list", "attacks", "--image-size", "8"])
+    assert result.exit_code == 2
+    assert "--image-size goes with `tffl list models`" in result.stderr
+
+
 def test_misspelled_kind_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'attacks'"):
         registry("atacks")

@@ -13,7 +13,14 @@ from tffl.models import models
 
 keras = pytest.importorskip("keras")
 
-SHAPES = {"cnn": (8, 8, 1), "lenet5": (28, 28, 1), "resnet18": (8, 8, 3)}
+SHAPES = {
+    "cnn": (8, 8, 1),
+    "lenet5": (28, 28, 1),
+    "resnet18": (8, 8, 3),
+    "resnet18-7x7": (32, 32, 3),
+    "resnet8": (8, 8, 1),
+}
+"""The networks that are built fast; the others are in `test_networks.py`."""
 
 
 @pytest.fixture
@@ -115,7 +122,7 @@ def test_refuses_images_that_do_not_fit(name: str, size: int, message: str) -> N
         models[name]((size, size, 1), 10)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", models)
 def test_is_described_with_a_citation(name: str) -> None:
     entry = models.describe(name)
     assert entry["summary"].endswith(".")

@@ -1,7 +1,8 @@
-"""What the networks have in common: seeded weights, checked image sizes, a citation."""
+"""What the networks have in common: seeded weights, normalized convolutions, checked sizes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,8 +11,19 @@ from tffl.errors import require
 
 if TYPE_CHECKING:
     import keras
+    from keras import KerasTensor
 
 Function = TypeVar("Function", bound=Callable)
+
+MOMENTUM = 0.9
+"""Of the moving BatchNorm statistics: new = 0.9 · old + 0.1 · batch.
+
+Keras' own 0.99 and MobileNet's 0.999 would keep the statistics of the first, random weights for
+hundreds of steps, longer than many a federated run lasts.
+"""
+
+EPSILON = 1e-5
+"""Added to BatchNorm's variance."""
 
 
 def cited(reference: str) -> Callable[[Function], Function]:
@@ -24,14 +36,65 @@ def cited(reference: str) -> Callable[[Function], Function]:
     return attach
 
 
-def he_uniform(seed: int, layer: str) -> keras.initializers.Initializer:
+def he_uniform(seed: int, layer: str, fan_in: int | None = None) -> keras.initializers.Initializer:
     """Returns the He-uniform initializer of one layer, U(±√(6 / fan_in)).
 
     It depends on the seed and the layer's name only, not on what was built before.
+
+    Args:
+      seed: Of the experiment's model.
+      layer: Name of the layer.
+      fan_in: Inputs per output. None: the kernel's shape tells, as it does of all but depthwise
+        convolutions, for which Keras counts the inputs of all channels together.
     """
     import keras
 
-    return keras.initializers.HeUniform(seed=seeds.integer(seed, f"weights of {layer}"))
+    layer_seed = seeds.integer(seed, f"weights of {layer}")
+    if fan_in is None:
+        return keras.initializers.HeUniform(seed=layer_seed)
+    limit = math.sqrt(6 / fan_in)
+    return keras.initializers.RandomUniform(-limit, limit, seed=layer_seed)
+
+
+def convolve(
+    x: KerasTensor, filters: int, size: int, stride: int, name: str, seed: int
+) -> KerasTensor:
+    """A convolution `{name}_conv` without bias, and its BatchNorm `{name}_bn`."""
+    from keras import layers
+
+    x = layers.Conv2D(
+        filters,
+        size,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=he_uniform(seed, f"{name}_conv"),
+        name=f"{name}_conv",
+    )(x)
+    return normalize(x, f"{name}_bn")
+
+
+def normalize(x: KerasTensor, name: str) -> KerasTensor:
+    """BatchNorm with momentum 0.9 and epsilon 1e-5."""
+    from keras import layers
+
+    return layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name)(x)
+
+
+def dense(x: KerasTensor, units: int, activation: str | None, name: str, seed: int) -> KerasTensor:
+    """A dense layer with bias."""
+    from keras import layers
+
+    weights = he_uniform(seed, name)
+    return layers.Dense(units, activation=activation, kernel_initializer=weights, name=name)(x)
+
+
+def logits(x: KerasTensor, classes: int, seed: int) -> KerasTensor:
+    """The last dense layer, in float32 whatever the precision of the others."""
+    from keras import layers
+
+    weights = he_uniform(seed, "logits")
+    return layers.Dense(classes, kernel_initializer=weights, dtype="float32", name="logits")(x)
 
 
 def check_size(

@@ -1,0 +1,148 @@
+"""ResNet-50 and MobileNetV3-Large, whose layers come from `keras.applications`.
+
+    resnet50           conv 7×7, 64, stride 2 – max-pool 3×3, stride 2 – 3, 4, 6, 3 bottlenecks
+                       (256, 512, 1024, 2048) – mean over pixels – dense
+    mobilenet-v3-large conv 3×3, 16, stride 2 – 15 inverted residuals – conv 1×1, 960 – mean –
+                       dense 1280, hard-swish – dropout 0.2 – dense
+
+Deep Residual Learning for Image Recognition
+    Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun. CVPR 2016.
+Searching for MobileNetV3
+    Andrew Howard, Mark Sandler, Grace Chu, et al. ICCV 2019.
+
+Deviations: Keras' ResNet-50 has a bias in every convolution (26,560 weights more than published;
+BatchNorm takes each of them back). MobileNet's last hidden layer is dense instead of a 1×1
+convolution on one pixel, which is the same function. Weights are He-uniform and seeded, and
+BatchNorm's momentum is 0.9 instead of Keras' 0.99 and 0.999, as in all of tffl's networks.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tffl.models.parts import MOMENTUM, check_size, cited, dense, he_uniform, logits
+
+if TYPE_CHECKING:
+    import keras
+    from keras import KerasTensor
+
+DROPOUT = 0.2
+
+
+@cited("He et al., Deep Residual Learning for Image Recognition, CVPR 2016")
+def resnet50(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> keras.Model:
+    """ResNet-50 as published, with the 7×7 stem; 23.56 million weights at 10 classes.
+
+    Its maps have 1/32 of the image's width.
+
+    Args:
+      image_shape: Height, width, channels; images from 32 × 32 to 512 × 512.
+      classes: Number of logits.
+      seed: Of the He-uniform weights.
+
+    Returns:
+      A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.
+
+    Raises:
+      UsageError: The images are too small or too large.
+    """
+    from keras import Input, Model, applications, layers
+
+    check_size("resnet50", image_shape, smallest=32)
+    images = Input(image_shape, name="images")
+    x = layers.Rescaling(1 / 255, name="rescale")(images)
+    with _untouched_random_state():
+        body = applications.ResNet50(
+            include_top=False, weights=None, input_tensor=x, input_shape=image_shape
+        )
+    body = _reseeded(body, seed)
+    x = layers.GlobalAveragePooling2D(name="mean")(body.output)
+    return Model(body.inputs[0], logits(x, classes, seed), name="resnet50")
+
+
+@cited("Howard et al., Searching for MobileNetV3, ICCV 2019")
+def mobilenet_v3_large(
+    image_shape: tuple[int, int, int], classes: int, *, seed: int = 0
+) -> keras.Model:
+    """MobileNetV3-Large for small devices; 4.21 million weights at 10 classes.
+
+    Its maps have 1/32 of the image's width. Images are rescaled to -1 … 1, as published.
+
+    Args:
+      image_shape: Height, width, channels; images from 32 × 32 to 512 × 512.
+      classes: Number of logits.
+      seed: Of the He-uniform weights and, if a step is given none, of the dropout.
+
+    Returns:
+      A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.
+
+    Raises:
+      UsageError: The images are too small or too large.
+    """
+    from keras import Input, Model, applications, layers
+
+    check_size("mobilenet-v3-large", image_shape, smallest=32)
+    images = Input(image_shape, name="images")
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(images)
+    with _untouched_random_state():
+        body = applications.MobileNetV3Large(
+            include_top=False,
+            weights=None,
+            include_preprocessing=False,
+            input_tensor=x,
+            input_shape=image_shape,
+        )
+    body = _reseeded(body, seed)
+    x = layers.GlobalAveragePooling2D(name="mean")(body.output)
+    x = dense(x, 1280, "hard_swish", "dense", seed)
+    x = layers.Dropout(DROPOUT, seed=seed, name="dropout")(x)
+    return Model(body.inputs[0], logits(x, classes, seed), name="mobilenet-v3-large")
+
+
+def _reseeded(body: keras.Model, seed: int) -> keras.Model:
+    """Builds a network again, with weights from the seed, momentum 0.9 and fixed layer names.
+
+    Strided depthwise convolutions pad by themselves: `same` padding equals what Keras pads before
+    them, but follows the image size, so that a network can be had at another one.
+    """
+    from keras import layers, models
+
+    # Keras numbers what has no name of its own through all networks of a process: as add_17.
+    numbered = re.compile(r"(activation|add|multiply|re_lu)(_\d+)?")
+    names = {id(layer): layer.name for layer in body.operations}
+    for number, layer in enumerate(body.operations):
+        if match := numbered.fullmatch(layer.name):
+            names[id(layer)] = f"{match[1]}_{number}"
+
+    def clone(layer: keras.Operation) -> keras.Operation:
+        config = {**layer.get_config(), "name": names[id(layer)]}
+        if isinstance(layer, layers.DepthwiseConv2D):
+            fan_in = layer.kernel_size[0] * layer.kernel_size[1]
+            config["depthwise_initializer"] = he_uniform(seed, layer.name, fan_in)
+            config["padding"] = "same"
+        elif isinstance(layer, layers.Conv2D):
+            config["kernel_initializer"] = he_uniform(seed, layer.name)
+        elif isinstance(layer, layers.BatchNormalization):
+            config["momentum"] = MOMENTUM
+        return type(layer).from_config(config)
+
+    def call(layer: keras.Operation, *inputs: KerasTensor, **options: object) -> KerasTensor:
+        if layer.name.endswith("depthwise_pad"):
+            return inputs[0]
+        return layer(*inputs, **options)
+
+    return models.clone_model(body, clone_function=clone, call_function=call)
+
+
+@contextmanager
+def _untouched_random_state() -> Iterator[None]:
+    """Leaves Python's global generator as it was: Keras draws seeds of unseeded layers from it."""
+    before = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(before)
