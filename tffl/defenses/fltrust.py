@@ -59,8 +59,8 @@ class FLTrust(Defense):
         kept = updates.select(finite)
         norms = np.full(len(updates), np.inf)
         scores = norms.copy()
-        norms[finite] = kept.norms(trainable=True)
-        scores[finite] = 0 - cosines_with(kept, norms[finite], root) if usable else 0
+        cosines, norms[finite] = cosines_with(kept, root if usable else np.zeros_like(root))
+        scores[finite] = 0 - cosines
         trusted = scores <= -ZERO
         trust = np.where(trusted, -scores, 0)
         weights = trust / trust.sum() if trusted.any() else trust

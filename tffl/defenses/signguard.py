@@ -149,7 +149,7 @@ class SignGuard(Defense):
             norms = kept.norms(trainable=True)
             median = np.median(norms)
             usual[finite], excess = self._lengths(norms, median)
-            similar[finite], distance = largest_cluster(self._features(kept, norms, server, state))
+            similar[finite], distance = largest_cluster(self._features(kept, server, state))
             scores[finite] = np.maximum(excess, distance)
             factors[finite] = _ratio(median, np.maximum(norms, median))
         accepted = usual & similar
@@ -176,9 +176,7 @@ class SignGuard(Defense):
         too_short = _ratio(self.lower * median, norms)
         return allowed, np.maximum(too_long, too_short)
 
-    def _features(
-        self, updates: Updates, norms: np.ndarray, server: Server, state: State
-    ) -> np.ndarray:
+    def _features(self, updates: Updates, server: Server, state: State) -> np.ndarray:
         """Returns what clients are clustered by, float64 `[n, 3]` or `[n, 4]`."""
         generator = seeds.generator(server.seed, "signguard", updates.round)
         shares = sign_shares(updates, draw(updates.layout, self.share, generator))
@@ -186,7 +184,7 @@ class SignGuard(Defense):
         if last is None:
             return shares
         if self.similarity == "cosine":
-            extra = cosines_with(updates, norms, last)
+            extra, _ = cosines_with(updates, last)
         else:
             distances = np.sqrt(squared_distances_to(updates, last))
             extra = np.minimum(_ratio(distances, np.median(distances)), self.upper)

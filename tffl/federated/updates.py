@@ -14,6 +14,9 @@ from tffl.federated.layout import WeightLayout
 BLOCK = 1 << 15
 """Columns that a blocked pass over the matrix handles at a time: few enough for a core's cache."""
 
+NARROW = 1 << 12
+"""The same for passes that need float64 copies of a block, of up to 100 clients."""
+
 Result = TypeVar("Result")
 
 
@@ -139,18 +142,19 @@ class Updates:
 
     def norms(self, trainable: bool = False) -> np.ndarray:
         """Returns the Euclidean norm of each row, float64 `[n]`; inf or NaN where not finite."""
-        total = np.zeros(len(self))
-        with np.errstate(over="ignore", invalid="ignore"):
-            for columns in self.columns(trainable):
+
+        def squares(columns: slice) -> np.ndarray:
+            with np.errstate(over="ignore", invalid="ignore"):
                 part = self.block(columns).astype(np.float64)
-                total += np.einsum("ij,ij->i", part, part)
-        return np.sqrt(total)
+                return np.einsum("ij,ij->i", part, part)
+
+        return np.sqrt(sum(self.map_columns(squares, trainable, NARROW), np.zeros(len(self))))
 
     def finite(self) -> np.ndarray:
         """Returns bool `[n]`: which rows hold neither NaN nor infinity."""
         result = np.ones(len(self), dtype=bool)
-        for columns in self.columns():
-            result &= np.isfinite(self.block(columns)).all(axis=1)
+        for part in self.map_columns(lambda columns: np.isfinite(self.block(columns)).all(axis=1)):
+            result &= part
         return result
 
     def mean(self, weights: np.ndarray) -> np.ndarray:
@@ -161,17 +165,23 @@ class Updates:
         Args:
           weights: float64 `[n]`. They are used as they are: for a mean, they sum to 1.
         """
+        if self.mixing is not None:  # a mean of means
+            return replace(self, mixing=None).mean(weights @ self.mixing)
         chosen = np.flatnonzero(weights)
         factors = weights[chosen]
         result = np.empty_like(self.start)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for columns in self.columns():
-                # Row by row in float64: exact enough, and, unlike a matrix product, the same
-                # bits whatever the number of BLAS threads.
-                part = self.block(columns)
-                total = np.zeros(columns.stop - columns.start)
-                term = np.empty_like(total)
+
+        def block(columns: slice) -> None:
+            # Row by row in float64: exact enough, and, unlike a matrix product, the same bits
+            # whatever the number of threads.
+            part = self.block(columns)
+            total = np.zeros(columns.stop - columns.start)
+            term = np.empty_like(total)
+            with np.errstate(over="ignore", invalid="ignore"):
                 for row, factor in zip(chosen, factors, strict=True):
                     total += np.multiply(part[row], factor, out=term)
                 result[columns] = total
+
+        for _ in self.map_columns(block):
+            pass
         return result

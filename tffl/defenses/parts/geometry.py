@@ -83,19 +83,28 @@ def _centered(part: np.ndarray) -> np.ndarray:
 
 def squared_distances_to(updates: Updates, point: np.ndarray) -> np.ndarray:
     """Returns ‖Δ_i − point‖², float64 `[n]`, for a point `[d]`."""
-    total = np.zeros(len(updates))
-    for columns in updates.columns(trainable=True):
+
+    def block(columns: slice) -> np.ndarray:
         part = updates.block(columns) - point[columns].astype(np.float64)
-        total += np.einsum("ij,ij->i", part, part)
-    return total
+        return np.einsum("ij,ij->i", part, part)
+
+    return _total(updates, block)
 
 
 def products_with(updates: Updates, vector: np.ndarray) -> np.ndarray:
     """Returns Δ_iᵀ·vector, float64 `[n]`, for a vector `[d]`."""
-    total = np.zeros(len(updates))
-    for columns in updates.columns(trainable=True):
-        total += updates.block(columns).astype(np.float64) @ vector[columns].astype(np.float64)
-    return total
+
+    def block(columns: slice) -> np.ndarray:
+        part = updates.block(columns).astype(np.float64)
+        return np.einsum("ij,j->i", part, vector[columns].astype(np.float64))
+
+    return _total(updates, block)
+
+
+def _total(updates: Updates, block: Callable[[slice], np.ndarray]) -> np.ndarray:
+    """Sums what a function makes of every block of trainable columns, float64 `[..., n]`."""
+    blocks = updates.map_columns(block, trainable=True, size=WIDTH)
+    return sum(blocks, np.zeros(len(updates)))
 
 
 def norm(vector: np.ndarray, updates: Updates) -> float:
@@ -112,14 +121,23 @@ def cosines(gram: np.ndarray) -> np.ndarray:
     return np.clip(np.divide(gram, scale, out=np.zeros_like(gram), where=scale > 0), -1, 1)
 
 
-def cosines_with(updates: Updates, norms: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Returns each update's cosine to a vector `[d]`, float64 `[n]`; 0 where either is zero.
+def cosines_with(updates: Updates, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each update's cosine to a vector `[d]`, 0 where either is zero, and its norm.
 
     Args:
       updates: Finite rows.
-      norms: float64 `[n]`, theirs over the trainable columns.
       vector: Finite.
+
+    Returns:
+      Both float64 `[n]`.
     """
+
+    def block(columns: slice) -> np.ndarray:
+        part, other = updates.block(columns).astype(np.float64), vector[columns].astype(np.float64)
+        return np.stack([np.einsum("ij,j->i", part, other), np.einsum("ij,ij->i", part, part)])
+
+    products, squares = _total(updates, block)
+    norms = np.sqrt(squares)
     scale = norms * norm(vector, updates)
-    products = products_with(updates, vector)
-    return np.clip(np.divide(products, scale, out=np.zeros_like(scale), where=scale > 0), -1, 1)
+    cosine = np.divide(products, scale, out=np.zeros_like(scale), where=scale > 0)
+    return np.clip(cosine, -1, 1), norms
