@@ -1,4 +1,4 @@
-"""Bilinear resizing in NumPy, so that small datasets need no TensorFlow."""
+"""Resizing in NumPy, so that small datasets need no TensorFlow."""
 
 from __future__ import annotations
 
@@ -28,6 +28,23 @@ def bilinear_weights(source: int, target: int) -> np.ndarray:
     distance = np.abs(centers[:, None] - np.arange(source)) / max(scale, 1.0)
     weights = np.maximum(0.0, 1.0 - distance)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def area_weights(source: int, target: int) -> np.ndarray:
+    """Returns the matrix that averages a line of `source` pixels to `target` equal stretches.
+
+    Returns:
+      float32 `[target, source]`, non-negative, each row sums to 1; a pixel on a border counts for
+      both sides by its share.
+
+    >>> area_weights(3, 2).round(3)
+    array([[0.667, 0.333, 0.   ],
+           [0.   , 0.333, 0.667]], dtype=float32)
+    """
+    edges = np.linspace(0, source, target + 1)[:, None]
+    pixels = np.arange(source)
+    overlap = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    return (np.maximum(overlap, 0.0) * target / source).astype(np.float32)
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:

@@ -109,8 +109,8 @@ class FlatVariables:
     from a seed that is given with every call.
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        self._layout = WeightLayout.of(model)
+    def __init__(self, model: keras.Model, layout: WeightLayout | None = None) -> None:
+        self._layout = layout or WeightLayout.of(model)
         self._trainable = [variable.path for variable in model.trainable_variables]
         self._frozen = [variable.path for variable in model.non_trainable_variables]
 
