@@ -98,7 +98,7 @@ def _chosen(
     """Returns label → attacks or defenses from the command line and the grid file."""
     from tffl.attacks import attacks
     from tffl.benchmark import labeled
-    from tffl.config import parse_setting, read
+    from tffl.config import override, parse_setting, read
     from tffl.defenses import defenses
 
     registry = {"attack": attacks, "defense": defenses}[section]
@@ -109,7 +109,8 @@ def _chosen(
         all(name in ("attack", "defense") for name in sections),
         f"--set {settings[0] if settings else ''}: a replay takes attack.KEY and defense.KEY only",
     )
-    given = {key.partition(".")[2]: value for key, value in pairs if key.startswith(f"{section}.")}
+    own = {key.partition(".")[2]: value for key, value in pairs if key.startswith(f"{section}.")}
+    given = override({}, own)
     entries: list[str | dict[str, Any]] = [*listed]
     unused = set(given)
     for name in names:

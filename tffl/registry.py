@@ -19,6 +19,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from tffl.errors import UsageError, require, unknown
 
+TABLES = "tables"
+"""A dataclass with a field of this name also takes options of other entries of its registry, each
+in a table of the entry's name, as in `[defense.krum]`; the field gets them all."""
+
 
 @dataclass(frozen=True)
 class Registry:
@@ -58,13 +62,14 @@ class Registry:
         Raises:
           UsageError: An option is unknown, missing, or has a value out of its range.
         """
+        self._check_options(name, options)
         cls = self[name]
         known = _option_names(cls)
-        for key in options:
-            if key not in known:
-                raise unknown(f"option of {self.kind} {name}", key, known)
+        values = {key: value for key, value in options.items() if key in known}
+        if len(values) < len(options):
+            values[TABLES] = {key: options[key] for key in options if key not in known}
         try:
-            return TypeAdapter(cls).validate_python(dict(options))
+            return TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
             raise UsageError(explain(error, prefix=f"{self.kind}.")) from None
 
@@ -79,18 +84,33 @@ class Registry:
         names = name.split("+")
         twice = [part for part in names if names.count(part) > 1]
         require(not twice, f"{self.kind} {name} names {twice[0] if twice else ''} more than once")
-        known = {part: _option_names(self[part]) for part in names}
-        for key in options:
-            if not any(key in options_of_part for options_of_part in known.values()):
-                raise unknown(f"option of {self.kind} {name}", key, set().union(*known.values()))
+        self._check_options(name, options)
         return [
-            self.create(part, {key: value for key, value in options.items() if key in known[part]})
+            self.create(part, {key: options[key] for key in options if self.has_option(part, key)})
             for part in names
         ]
 
     def has_option(self, name: str, option: str) -> bool:
         """Says whether any part of a name such as `"label-flip+scaling"` has an option."""
-        return any(option in _option_names(self[part]) for part in name.split("+"))
+        return any(
+            option in _option_names(self[part])
+            or (_takes_tables(self[part]) and self._is_name(option))
+            for part in name.split("+")
+        )
+
+    def _check_options(self, name: str, options: Mapping[str, Any]) -> None:
+        """Raises `UsageError` unless a part of a name has each option, and tables are tables."""
+        known = set().union(*(_option_names(self[part]) for part in name.split("+")))
+        for key, value in options.items():
+            if not self.has_option(name, key):
+                raise unknown(f"option of {self.kind} {name}", key, known)
+            require(
+                key in known or isinstance(value, Mapping),
+                f"{self.kind}.{key} is a section: set {self.kind}.{key}.KEY",
+            )
+
+    def _is_name(self, name: str) -> bool:
+        return all(part in self._targets for part in name.split("+"))
 
     def describe(self, name: str) -> dict[str, Any]:
         """Returns name, one-line summary, citation, needs and options of an entry."""
@@ -116,7 +136,11 @@ def explain(error: ValidationError, prefix: str = "") -> str:
 
 
 def _option_names(cls: Any) -> set[str]:
-    return {field.name for field in fields(cls) if field.init}
+    return {field.name for field in fields(cls) if field.init and field.name != TABLES}
+
+
+def _takes_tables(cls: Any) -> bool:
+    return any(field.name == TABLES for field in fields(cls))
 
 
 def _options(target: Any) -> dict[str, Any]:
@@ -125,5 +149,5 @@ def _options(target: Any) -> dict[str, Any]:
     return {
         field.name: None if field.default is MISSING else field.default
         for field in fields(target)
-        if field.init
+        if field.name in _option_names(target)
     }

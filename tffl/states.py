@@ -1,4 +1,4 @@
-"""Memories of several parts in one mapping, each under its own number: `"2/flags"`."""
+"""Memories of several parts in one mapping, each under its number or name: `"2/flags"`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ import numpy as np
 Memory: TypeAlias = Mapping[str, np.ndarray]
 
 
-def join(states: Sequence[Memory]) -> Memory:
+def join(states: Sequence[Memory] | Mapping[str, Memory]) -> Memory:
     """Returns all parts' memories in one.
 
     >>> join([{"a": 1}, {}, {"a": 2, "b": 3}])
     {'0/a': 1, '2/a': 2, '2/b': 3}
+    >>> join({"krum": {"a": 1}})
+    {'krum/a': 1}
     """
-    return {f"{n}/{key}": state[key] for n, state in enumerate(states) for key in state}
+    named = states.items() if isinstance(states, Mapping) else enumerate(states)
+    return {f"{name}/{key}": state[key] for name, state in named for key in state}
 
 
-def part(state: Memory, number: int) -> Memory:
+def part(state: Memory, name: int | str) -> Memory:
     """Returns one part's memory.
 
     >>> part({"0/a": 1, "2/a": 2, "2/b": 3}, 2)
     {'a': 2, 'b': 3}
     """
-    prefix = f"{number}/"
+    prefix = f"{name}/"
     return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
 
 

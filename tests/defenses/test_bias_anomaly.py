@@ -135,6 +135,45 @@ def test_vote_follows_clients_through_partial_participation(updates, server) -> 
     assert state["flags"][4].tolist() == [-1, -1, -1]
 
 
+def test_votes_in_blocks_follow_the_papers_schedule(updates, server) -> None:
+    """GradCAM-AE, equations 18 and 19, for ξ = 3 and ε = 2; client 3 is flagged at every x."""
+    defense = create(window=3, votes=2, ballot="blocks")
+    flags = ".x. x.x x.. ..x xx. xxx"
+    gone = ".x. x.x x.. ... xxx xxx"  # every third round is the block's vote
+    state, flagged, convicted = defense.init(server), "", ""
+    for number, flag in enumerate(flags.replace(" ", ""), start=1):
+        last = [0.0, 0.0, 4.0 if flag == "x" else 0.0]
+        round = updates([[0.0, 0.0, 0.0]] * 3 + [last], round=number)
+        verdict, state = defense.judge(round, server, state)
+        flagged += "x" if verdict.flagged[3] else "."
+        convicted += "x" if verdict.convicted[3] else "."
+        assert verdict.accepted[3] == (not verdict.convicted[3])
+        assert not verdict.convicted[:3].any()
+    assert flagged == flags.replace(" ", "")
+    assert convicted == gone.replace(" ", "")
+    assert verdict.reasons[3].endswith("flagged in 3 of its last 3 rounds")
+
+
+def test_blocks_count_a_clients_own_rounds(updates, server) -> None:
+    """Client 5 was away in round 2, so that its last two rounds span two blocks."""
+    defense = create(window=2, votes=2, ballot="blocks")
+    state, said = defense.init(server), []
+    for number, ids in enumerate(([0, 1, 2, 5], [0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 5]), start=1):
+        rows = [[0.0] * 3] * 3 + [[0.0, 0.0, 4.0 if 5 in ids else 0.0]]
+        verdict, state = defense.judge(updates(rows, ids=ids, round=number), server, state)
+        said.append(bool(verdict.convicted[3]))
+    assert said == [True, False, False, True]
+
+
+def test_who_is_voted_out_while_only_observed_is_told_why(updates, server) -> None:
+    defense = create(window=3, votes=1, enforce=False)
+    _, state = defense.judge(updates(BIAS), server, defense.init(server))
+    verdict, _ = defense.judge(updates([[0.0] * 3] * 4), server, state)
+    assert not verdict.flagged.any() and verdict.convicted.tolist() == [False] * 3 + [True]
+    assert verdict.accepted.all()
+    assert verdict.reasons == ("", "", "", "flagged in 1 of its last 2 rounds")
+
+
 def test_judging_changes_no_input(updates, server) -> None:
     defense = create(window=2)
     round, state = updates(BIAS), defense.init(server)
@@ -205,7 +244,14 @@ def test_refuses_a_final_layer_without_bias() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("rule", "mean"), ("k", -1), ("alpha", "nan"), ("window", 0), ("enforce", "banana")],
+    [
+        ("rule", "mean"),
+        ("k", -1),
+        ("alpha", "nan"),
+        ("window", 0),
+        ("enforce", "banana"),
+        ("ballot", "both"),
+    ],
 )
 def test_refuses_options_out_of_range(option: str, value: object) -> None:
     with pytest.raises(UsageError, match=rf"^defense\.{option} = .* is not allowed") as error:

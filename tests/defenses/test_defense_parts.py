@@ -96,6 +96,13 @@ def test_two_of_three_votes_by_hand() -> None:
     assert memory.tolist() == [[0, 0, 1], [-1, -1, -1], [1, 0, 0]]
 
 
+def test_blocks_vote_at_their_ends() -> None:
+    rounds = range(1, 10)
+    assert [votes.counts("blocks", round, 3) for round in rounds] == [False, False, True] * 3
+    assert [votes.counts("blocks", round, 1) for round in rounds] == [True] * 9
+    assert all(votes.counts("sliding", round, 3) for round in rounds)
+
+
 @given(flags=st.lists(st.booleans(), min_size=1, max_size=12))
 def test_window_one_is_no_memory(flags: list[bool]) -> None:
     memory = votes.empty(1, 1)

@@ -9,7 +9,8 @@ is more suspicious.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
@@ -17,9 +18,27 @@ from pydantic import Field
 
 from tffl.defenses.base import Defense, Server, State, Verdict, sample_shares
 from tffl.defenses.parts import votes
+from tffl.defenses.parts.votes import Ballot
 from tffl.errors import require
 from tffl.federated.layout import WeightLayout
 from tffl.federated.updates import Updates
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a detector found out about the n clients of a round.
+
+    Attributes:
+      scores: float64 `[n]`; what it says of rows that are not finite does not count.
+      notes: What to say of each client beyond its score if it is flagged; empty for none.
+      remembered: What the detector wants to have in its state, beside the votes.
+      pictures: As in `Verdict`.
+    """
+
+    scores: np.ndarray
+    notes: tuple[str, ...] = ()
+    remembered: State = field(default_factory=dict)
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -27,23 +46,30 @@ class Detector(Defense):
     """Leaves suspicious clients out of the average.
 
     A row with NaN or infinity anywhere has score inf, is flagged, and is rejected at once, without
-    a vote.
+    a vote. Another client whose score is inf is flagged whatever the threshold.
 
     Attributes:
       window: ξ, how many of its latest rounds a client is judged by.
       votes: ε, rejected are those flagged in at least `votes` of `window` rounds; see
         `tffl.defenses.parts.votes` for clients with fewer rounds.
+      ballot: The vote counts in every round (`sliding`), or in every ξ-th (`blocks`), while in
+        between a round's own flags decide.
       enforce: With false the verdict is only observed: flags and scores are recorded, and all are
         accepted and averaged as FedAvg does, NaN included.
     """
 
     window: Annotated[int, Field(ge=1)] = 1
     votes: Annotated[int, Field(ge=1)] = 1
+    ballot: Ballot = "sliding"
     enforce: bool = True
 
-    @abstractmethod
     def score(self, updates: Updates, server: Server) -> np.ndarray:
         """Returns float64 `[n]`; what it says of rows that are not finite does not count."""
+        raise NotImplementedError("a detector defines score or examine")
+
+    def examine(self, updates: Updates, server: Server, state: State) -> Evidence:
+        """Returns the scores, for detectors that have more to tell or to remember."""
+        return Evidence(self.score(updates, server))
 
     @abstractmethod
     def threshold(self, scores: np.ndarray) -> float:
@@ -72,43 +98,55 @@ class Detector(Defense):
 
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
         """Scores, flags, votes, and averages those that remain by their sample counts."""
+        verdict, memory = self.inspect(updates, server, state)
+        return replace(verdict, aggregate=updates.mean(verdict.weights)), memory
+
+    def inspect(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Scores, flags and votes; the aggregate is left zero."""
         finite = updates.finite()
-        scores = np.where(finite, self.score(updates, server), np.inf)
+        evidence = self.examine(updates, server, state)
+        scores = np.where(finite, evidence.scores, np.inf)
         threshold = self.threshold(scores)
-        flagged = ~finite | (scores > threshold)
+        flagged = np.isposinf(scores) | (scores > threshold)
         memory = votes.remember(state["flags"], updates.client_ids, flagged)
         recent = memory[updates.client_ids]
-        convicted = ~finite | votes.outvoted(recent, self.votes)
+        voted = votes.counts(self.ballot, updates.round, self.window)
+        convicted = ~finite | (votes.outvoted(recent, self.votes) if voted else flagged)
         accepted = ~convicted if self.enforce else np.ones(len(updates), dtype=bool)
-        weights = sample_shares(updates, accepted)
         verdict = Verdict(
             flagged=flagged,
             convicted=convicted,
             accepted=accepted,
-            weights=weights,
+            weights=sample_shares(updates, accepted),
             scores=scores,
             threshold=threshold,
-            aggregate=updates.mean(weights),
-            reasons=self._reasons(scores, threshold, flagged, accepted, recent),
+            aggregate=np.zeros(updates.layout.size, dtype=np.float32),
+            reasons=self._reasons(
+                finite, evidence.notes, scores, threshold, flagged, convicted, recent
+            ),
+            pictures=evidence.pictures,
         )
-        return verdict, {"flags": memory}
+        return verdict, {**evidence.remembered, "flags": memory}
 
     def _reasons(
         self,
+        finite: np.ndarray,
+        notes: tuple[str, ...],
         scores: np.ndarray,
         threshold: float,
         flagged: np.ndarray,
-        accepted: np.ndarray,
+        convicted: np.ndarray,
         recent: np.ndarray,
     ) -> tuple[str, ...]:
         reasons = []
         for row, score in enumerate(scores.tolist()):
             parts = []
-            if np.isinf(score):
+            if not finite[row]:
                 parts.append("the update holds NaN or infinity")
             elif flagged[row]:
-                parts.append(self.reason(score, threshold))
-            if self.window > 1 and (flagged[row] or not accepted[row]):
+                note = notes[row] if notes else ""
+                parts.append(note or self.reason(score, threshold))
+            if self.window > 1 and (flagged[row] or convicted[row]):
                 rounds, flags = (recent[row] >= 0).sum(), (recent[row] == 1).sum()
                 parts.append(f"flagged in {flags} of its last {rounds} rounds")
             reasons.append("; ".join(parts))

@@ -27,6 +27,11 @@ class FedAvg(Defense):
         "Data, AISTATS 2017"
     )
 
+    @property
+    def convicts(self) -> bool:
+        """Never."""
+        return False
+
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
         """Accepts everybody."""
         n = len(updates)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tffl.defenses.base import Defense, Server, State, Verdict
+from tffl.defenses.combination import Combination
 from tffl.defenses.none import FedAvg
 from tffl.defenses.parts.tolerance import told
 from tffl.errors import UsageError, require
@@ -106,6 +107,11 @@ class Mixed(Defense):
     inner: Defense
 
     @property
+    def convicts(self) -> bool:
+        """Whether the inner defense does."""
+        return self.inner.convicts
+
+    @property
     def tracks_clients(self) -> bool:
         """Whether the inner defense does."""
         return self.inner.tracks_clients
@@ -160,6 +166,8 @@ def _told_count(part: Any, participants: int, removed: int = 0) -> Any:
             _told_count(each, participants, removed) for each in (part.before, part.inner)
         )
         return replace(part, before=before, inner=inner)
+    if isinstance(part, Combination):
+        return part.changed(lambda each: _told_count(each, participants, removed))
     count = told(getattr(part, "malicious", None), participants)
     return part if count is None else replace(part, malicious=max(count - removed, 0))
 

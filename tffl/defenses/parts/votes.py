@@ -3,11 +3,35 @@
 The memory is one array, int8 `[clients, window]`: a row per client id, its latest round first;
 1 is flagged, 0 is not, −1 stands for a round it has not had yet. Only rounds in which a client
 takes part move its row.
+
+When the vote counts is the ballot:
+
+    sliding   in every round
+    blocks    in rounds that ξ divides; in the others, a round's own flags decide
+
+`blocks` is the schedule of GradCAM-AE (Zheng et al., equations 18 and 19): within a block of ξ
+rounds everything is decided at once, and at its end the vote, which may let a client pass that was
+flagged just now, or reject one that was not. A client that was away in some rounds of a block is
+judged by its own last ξ rounds, older ones among them.
 """
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import numpy as np
+
+Ballot: TypeAlias = Literal["sliding", "blocks"]
+"""When a vote counts."""
+
+
+def counts(ballot: Ballot, round: int, window: int) -> bool:
+    """Says whether clients are judged by the vote in a round, 1-based, or by its flags alone.
+
+    >>> [round for round in range(1, 8) if counts("blocks", round, window=3)]
+    [3, 6]
+    """
+    return ballot == "sliding" or round % window == 0
 
 
 def empty(clients: int, window: int) -> np.ndarray:

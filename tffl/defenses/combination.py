@@ -1,0 +1,229 @@
+"""Several defenses at once: a client is rejected if any of them, or all of them, convict it.
+
+    any-of   convicted_i = ∃ part: part convicts i      score_i = max over parts of r_i
+    all-of   convicted_i = ∀ part: part convicts i      score_i = min over parts of r_i
+
+    r_i = (s_i − c) / (τ − c),   c = median of the part's finite scores s,  τ = its threshold
+
+    Δ = Σ n_i Δ_i / Σ n_i  over those that are not convicted
+
+So 0 is an ordinary client of a part and 1 is where the part begins to flag, whatever its unit. r_i
+is kept above 1 for clients that the part flags and at most 1 for others, also where its flags are
+not a threshold on its scores. Where a part has no scores, no threshold, or one that its median
+client exceeds, r_i is 2 for flagged clients and 0 for others.
+
+Every part sees all clients of a round and remembers what it needs; that another part convicts some
+of them changes nothing for it. Parts convict by their own votes. Their means are not used, nor
+whom they would accept: Krum counts by its suspects, although it averages one client alone.
+
+This is no published method.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import numpy as np
+from pydantic import BeforeValidator, Field
+
+from tffl import states
+from tffl.defenses import create_defense
+from tffl.defenses.base import Defense, Server, State, Verdict, sample_shares
+from tffl.errors import UsageError, require
+from tffl.federated.layout import WeightLayout
+from tffl.federated.updates import Updates
+from tffl.registry import TABLES
+
+ABOVE = float(np.nextafter(1, 2))
+"""The least relative score of a flagged client."""
+
+AnyCombination = TypeVar("AnyCombination", bound="Combination")
+
+
+def relative_scores(verdict: Verdict) -> np.ndarray:
+    """Returns r_i, float64 `[n]`: above 1 for flagged clients, at most 1 for others, never NaN."""
+    scores, flagged = verdict.scores, verdict.flagged
+    by_flag = np.where(flagged, 2.0, 0.0)
+    known = scores[np.isfinite(scores)]
+    center = np.median(known) if len(known) else np.nan
+    if not verdict.threshold > center:
+        return by_flag
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = (scores - center) / (verdict.threshold - center)
+    result = np.where(np.isnan(result), by_flag, result)
+    return np.where(flagged, np.maximum(result, ABOVE), np.minimum(result, 1.0))
+
+
+def _split(value: Any) -> Any:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split), Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Combination(Defense):
+    """Asks several defenses about every client.
+
+    A row with NaN or infinity is flagged and convicted, whatever the parts say.
+
+    Attributes:
+      of: Names of the parts, a list or separated by commas; each once. Options of a part stand in
+        a table of its name: `--set defense.multi-krum.malicious=2`.
+      enforce: With false the verdict is only observed: all are accepted and averaged as FedAvg
+        does, NaN included. That of a part means nothing here.
+      tables: The parts' options, by their names.
+      parts: The parts.
+    """
+
+    of: Names
+    enforce: bool = True
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+    parts: Mapping[str, Defense] = field(init=False)
+
+    reference: ClassVar[str] = "tffl's own"
+    merge: ClassVar[np.ufunc]
+    """Of truths, the maximum says whether any is true, and the minimum whether all are."""
+
+    def __post_init__(self) -> None:
+        """Builds the parts."""
+        twice = [name for name, count in Counter(self.of).items() if count > 1]
+        require(not twice, f"defense.of names {', '.join(twice)} more than once")
+        for name in self.tables:
+            require(
+                name in self.of,
+                f"defense.{name} is not allowed: {name} is not among {', '.join(self.of)}",
+            )
+        parts = {name: _create(name, self.tables.get(name, {})) for name in self.of}
+        object.__setattr__(self, "parts", parts)
+
+    @property
+    def tracks_clients(self) -> bool:
+        """Whether any part does."""
+        return any(part.tracks_clients for part in self.parts.values())
+
+    def changed(self: AnyCombination, change: Callable[[Defense], Defense]) -> AnyCombination:
+        """Returns the same combination of changed parts."""
+        return replace(self, tables={k: change(part).options() for k, part in self.parts.items()})
+
+    def options(self) -> dict[str, Any]:
+        """Returns its own options, and a table of options for each part."""
+        own = (option.name for option in fields(self) if option.init and option.name != TABLES)
+        tables = {name: part.options() for name, part in self.parts.items()}
+        return {**{name: getattr(self, name) for name in own}, **tables}
+
+    def granted(self) -> tuple[str, ...]:
+        """Returns what any part has."""
+        return tuple(dict.fromkeys(word for part in self.parts.values() for word in part.granted()))
+
+    def check(self, participants: int, layout: WeightLayout) -> None:
+        """Checks all parts."""
+        for name, part in self.parts.items():
+            with _about(name):
+                part.check(participants, layout)
+
+    def check_server(self, server: Server) -> None:
+        """Checks all parts."""
+        for name, part in self.parts.items():
+            with _about(name):
+                part.check_server(server)
+
+    def init(self, server: Server) -> State:
+        """Returns the parts' states, under their names."""
+        return states.join({name: part.init(server) for name, part in self.parts.items()})
+
+    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Asks all parts, and averages those that remain by their sample counts."""
+        verdict, memory = self.inspect(updates, server, state)
+        return replace(verdict, aggregate=updates.mean(verdict.weights)), memory
+
+    def inspect(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Asks all parts; the aggregate is left zero."""
+        finite, found, memory = updates.finite(), {}, {}
+        for name, part in self.parts.items():
+            found[name], memory[name] = part.inspect(updates, server, states.part(state, name))
+        verdicts = found.values()
+        flagged = ~finite | self.merge.reduce([verdict.flagged for verdict in verdicts])
+        convicted = ~finite | self.merge.reduce([verdict.convicted for verdict in verdicts])
+        accepted = ~convicted if self.enforce else np.ones(len(updates), dtype=bool)
+        scores = self.merge.reduce([relative_scores(verdict) for verdict in verdicts])
+        verdict = Verdict(
+            flagged=flagged,
+            convicted=convicted,
+            accepted=accepted,
+            weights=sample_shares(updates, accepted),
+            scores=np.where(finite, scores, np.inf),
+            threshold=1.0 if finite.any() else np.nan,
+            aggregate=np.zeros(updates.layout.size, dtype=np.float32),
+            reasons=_reasons(found, finite, flagged | convicted),
+            pictures=_pictures(found),
+        )
+        return verdict, states.join(memory)
+
+
+@dataclass(frozen=True)
+class AnyOf(Combination):
+    """Rejects clients that any of several defenses convicts."""
+
+    merge: ClassVar[np.ufunc] = np.maximum
+
+
+@dataclass(frozen=True)
+class AllOf(Combination):
+    """Rejects clients that all of several defenses convict."""
+
+    merge: ClassVar[np.ufunc] = np.minimum
+
+
+def _create(name: str, options: Mapping[str, Any]) -> Defense:
+    with _about(name):
+        part = create_defense(name, options)
+    require(
+        part.models == 1,
+        f"defense.of = {name} is not allowed: it keeps {part.models} global models, each with its "
+        "own clients",
+    )
+    require(
+        part.convicts,
+        f"defense.of = {name} is not allowed: it names no suspects; choose defenses that do, such "
+        "as multi-krum or bias-anomaly",
+    )
+    return part
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Names the table of a part in messages about its options."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(str(error).replace("defense.", f"defense.{name}.")) from None
+
+
+def _reasons(
+    found: Mapping[str, Verdict], finite: np.ndarray, suspected: np.ndarray
+) -> tuple[str, ...]:
+    reasons = []
+    for row in range(len(finite)):
+        parts = [
+            f"{name}: {verdict.reasons[row]}"
+            for name, verdict in found.items()
+            if verdict.flagged[row] or verdict.convicted[row]
+        ]
+        said = "; ".join(parts) if suspected[row] else ""
+        reasons.append(said if finite[row] else "the update holds NaN or infinity")
+    return tuple(reasons)
+
+
+def _pictures(found: Mapping[str, Verdict]) -> dict[str, np.ndarray]:
+    """Returns all parts' pictures; those that two parts call the same, under `part/name`."""
+    names = Counter(name for verdict in found.values() for name in verdict.pictures)
+    return {
+        name if names[name] == 1 else f"{part}/{name}": picture
+        for part, verdict in found.items()
+        for name, picture in verdict.pictures.items()
+    }
