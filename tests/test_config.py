@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tffl.config import Config, build, load, override, parse_setting
+from tffl import benchmark
+from tffl.config import Config, build, load, override, parse_setting, read
 from tffl.errors import UsageError
 
 
@@ -122,6 +123,16 @@ def test_settings_read_toml_values_or_words() -> None:
     assert parse_setting("a.b=") == ("a.b", "")
 
 
+def test_overrides_reach_tables_and_change_no_input() -> None:
+    values = {"defense": {"name": "any-of", "krum": {"k": 1}}}
+    changed = override(values, {"defense.krum.malicious": 2, "defense.median.k": 3})
+    assert changed["defense"]["krum"] == {"k": 1, "malicious": 2}
+    assert changed["defense"]["median"] == {"k": 3}
+    assert values == {"defense": {"name": "any-of", "krum": {"k": 1}}}
+    with pytest.raises(UsageError, match=r"defense\.krum\.k\.x cannot be set: k is not a section"):
+        override(values, {"defense.krum.k.x": 1})
+
+
 def test_stored_rounds() -> None:
     record = changed(record__store_updates="1, 3-4,9").record
     assert record.stored_rounds(5) == {1, 3, 4}
@@ -131,4 +142,7 @@ def test_stored_rounds() -> None:
 
 @pytest.mark.parametrize("path", sorted(Path("configs").rglob("*.toml")), ids=str)
 def test_every_config_of_the_project_is_valid(path: Path) -> None:
-    assert load(path).resolved().federation.rounds > 0
+    if "experiment" in read(path):
+        assert benchmark.load(path)
+    else:
+        assert load(path).resolved().federation.rounds > 0

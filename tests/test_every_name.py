@@ -30,6 +30,14 @@ NEEDED: dict[str, dict[str, Any]] = {
 }
 """Options without which an attack makes no sense on digits."""
 
+PARTS: dict[str, dict[str, Any]] = {
+    "any-of": {"of": "multi-krum,update-consensus", "multi-krum": {"malicious": 2}},
+    "all-of": {"of": ["bias-anomaly", "median"], "bias-anomaly": {"window": 3, "votes": 2}},
+    "cam-consensus": {"probes": 20, "group": 10},  # fewer than the server's images
+    "shield": {"cam-consensus": {"probes": 20, "group": 10}},
+}
+"""What defenses that ask others are made of, and what they need here."""
+
 WRAPPED = ("nnm+krum", "nnm+trimmed-mean", "bucketing+median", "bucketing+multi-krum")
 JOINED = ("label-flip+scaling", "patch-backdoor+lie", "label-flip+sign-flip")
 
@@ -38,6 +46,11 @@ SHARED = Workshop()
 
 def run(changes: dict[str, Any], out: Path | None = None, **options: Any) -> Run:
     return simulate(build(override(BASE, changes)), out, workshop=SHARED, **options)
+
+
+def defended_by(name: str) -> dict[str, Any]:
+    options = PARTS.get(name, {})
+    return {"defense.name": name, **{f"defense.{key}": value for key, value in options.items()}}
 
 
 def tables(path: Path) -> list[str]:
@@ -73,7 +86,7 @@ def test_every_attack_runs_repeats_and_resumes(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", [*defenses, *WRAPPED])
 def test_every_defense_runs_repeats_and_resumes(name: str, tmp_path: Path) -> None:
-    changes = {"attack.name": "patch-backdoor", "attack.scale": 5.0, "defense.name": name}
+    changes = {"attack.name": "patch-backdoor", "attack.scale": 5.0, **defended_by(name)}
     whole = run(changes, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(changes, tmp_path / "parts", observer=Stop(after=2))
@@ -88,7 +101,7 @@ def test_every_defense_runs_repeats_and_resumes(name: str, tmp_path: Path) -> No
 def test_no_defense_lets_nan_into_the_model(name: str) -> None:
     if name == "none":
         pytest.skip("FedAvg judges nobody, and says so")
-    result = run({"attack.name": "non-finite", "defense.name": name, "federation.rounds": 2})
+    result = run({"attack.name": "non-finite", **defended_by(name), "federation.rounds": 2})
     assert np.isfinite(result.rounds["loss"]).all()
     assert all(np.isfinite(w).all() for w in result.model.get_weights())
     attackers = result.clients["malicious"] == 1
@@ -99,6 +112,7 @@ def test_no_defense_lets_nan_into_the_model(name: str) -> None:
 WORDS = {
     *("own data", "colluders' updates", "overheard updates", "all benign updates"),
     *("number of participants", "claimed sample counts", "aggregation rule", "defense"),
+    "probe images",
 }
 """What an attack may know beyond the global model."""
 
@@ -115,7 +129,7 @@ def test_every_attack_says_what_it_knows(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*defenses, *WRAPPED])
 def test_resolved_options_build_the_same_defense(name: str) -> None:
-    defense = create_defense(name, {})
+    defense = create_defense(name, PARTS.get(name, {}))
     assert create_defense(name, defense.options()) == defense
 
 

@@ -237,7 +237,7 @@ class Config(Section):
 
     def to_toml(self) -> str:
         """Returns the config as TOML, without the keys that are unset."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        return tomli_w.dumps(_set_only(self.model_dump(mode="json")))
 
     def resolved(self) -> Config:
         """Returns the config with every option of its attack and defense spelled out.
@@ -266,6 +266,14 @@ class Config(Section):
         dump["federation"]["malicious"] = self.federation.malicious_count
         dump["federation"]["participants"] = self.federation.participant_count
         return dump
+
+
+def _set_only(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _set_only(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value is not None
+    }
 
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
@@ -323,15 +331,16 @@ def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     >>> override({"seed": 1}, {"data.beta": 0.1, "seed": 2})
     {'seed': 2, 'data': {'beta': 0.1}}
     """
-    result = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
-    }
+    result = dict(values)
     for path, value in changes.items():
         *sections, key = path.split(".")
         target = result
         for section in sections:
-            target = target.setdefault(section, {})
-            require(isinstance(target, dict), f"{path} cannot be set: {section} is not a section")
+            inner = target.get(section, {})
+            known = isinstance(inner, Mapping)
+            require(known, f"{path} cannot be set: {section} is not a section")
+            target[section] = dict(inner)
+            target = target[section]
         target[key] = value
     return result
 

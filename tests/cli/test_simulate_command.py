@@ -163,7 +163,7 @@ MISTAKES = {
     "defense": (["--defense", "bias_anomaly"], "did you mean 'bias-anomaly'"),
     "attack": (["--attack", "labelflip"], "did you mean 'label-flip'"),
     "dataset": (["--dataset", "cifr10"], "did you mean 'cifar10'"),
-    "model": (["--model", "resnet9000"], "did you mean 'resnet18'"),
+    "model": (["--model", "resnet180"], "did you mean 'resnet18'"),
     "unprepared": (["--dataset", "svhn_cropped", "--data-dir", "none"], "tffl data prepare"),
     "too many malicious": (["--malicious", "11", "--clients", "10"], "from 0 to 10"),
     "negative malicious": (["--malicious", "-1"], "from 0 to 10"),

@@ -45,9 +45,9 @@ def test_finish_writes_everything_and_twice(tmp_path: Path, model: keras.Model) 
         [{"round": 1, "client": c, "malicious": c == 0, "score": 2.0 - c} for c in range(3)],
     )
     summary = {"accuracy": np.float32(0.5), "auc": float("nan"), "malicious": np.array([1, 2])}
-    run.finish(model, summary)
+    run.finish(model, summary, {})
     again = RunDirectory.resume(tmp_path)
-    again.finish(model, summary)
+    again.finish(model, summary, {})
     assert json.loads((tmp_path / "summary.json").read_text()) == {
         "accuracy": 0.5,
         "auc": None,
@@ -68,7 +68,7 @@ def test_finish_leaves_out_what_is_not_wanted(tmp_path: Path, model: keras.Model
     record = RecordConfig(tensorboard=False, figures=False, export=False)
     run = RunDirectory.create(tmp_path, Config(record=record), [], {})
     run.write_round({"round": 1}, [])
-    run.finish(model, {})
+    run.finish(model, {}, {})
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "clients.csv",
         "config.toml",

@@ -10,6 +10,7 @@ attacks = Registry(
     "attack",
     {
         "none": "tffl.attacks.base:Attack",
+        "adaptive-cam": "tffl.attacks.adaptive_cam:AdaptiveCam",
         "dba": "tffl.attacks.dba:Dba",
         "distance-constrained": "tffl.attacks.distance_constrained:DistanceConstrained",
         "edge-case": "tffl.attacks.edge_case:EdgeCase",

@@ -15,6 +15,8 @@ from tffl.federated.layout import WeightLayout
 if TYPE_CHECKING:
     import keras
 
+    from tffl.defenses.base import Samples
+    from tffl.explain.maps import Explainer
     from tffl.federated.workshop import Tools
 
 
@@ -28,6 +30,8 @@ class Adversary:
       ids: Malicious client ids, int64, ascending.
       data: Client id → its samples, with indices into `images`; poisoned, if the attack does so.
       images: uint8 `[m, height, width, channels]`, the images of all malicious clients.
+      server_samples: What a defense may look at models with; for attacks that know the server's
+        secrets, and say so.
     """
 
     def __init__(
@@ -37,12 +41,14 @@ class Adversary:
         federation: Federation,
         ids: np.ndarray,
         tools: Tools | None = None,
+        server_samples: Samples | None = None,
     ) -> None:
         self.model = model
         self._given_tools = tools
         self.layout = WeightLayout.of(model)
         self.config = config
         self.ids = ids
+        self.server_samples = server_samples
         owned = [federation.clients[client] for client in ids.tolist()]
         empty = np.empty(0, np.int32)
         pool = np.unique(np.concatenate([empty, *(data.indices for data in owned)]))
@@ -135,6 +141,11 @@ class Adversary:
             tf.constant(radius, tf.float32),
         )
         return trained.numpy()
+
+    @property
+    def explainer(self) -> Explainer:
+        """Makes class activation maps of the network with any weights."""
+        return self._tools.explainer
 
     @cached_property
     def _tools(self) -> Tools:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,8 @@ from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
     import keras
+
+    from tffl.explain.maps import Explainer
 
 State = Mapping[str, np.ndarray]
 """What a defense remembers from round to round; a checkpoint stores it as it is."""
@@ -44,6 +46,19 @@ class Root:
     train: Callable[[np.ndarray, int], np.ndarray]
 
 
+PROBE_DATA = "probe images"
+"""What a defense needs if it looks at how clients' models see some images; see `Samples`."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labeled images: uint8 `[m, height, width, channels]`, int32 `[m]`, and how many classes."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: int
+
+
 @dataclass(frozen=True)
 class Server:
     """What a real server owns, and nothing more: never the ground truth.
@@ -55,6 +70,9 @@ class Server:
       seed: The experiment's seed; draw through `tffl.seeds`.
       root: Its own samples, if the experiment grants it any.
       learning_rate: What it multiplies an aggregated update by.
+      samples: Labeled images to look at clients' models with: its root samples if it has any, else
+        the test set, as in the papers.
+      explainer: Makes class activation maps of clients' models.
     """
 
     model: keras.Model
@@ -63,6 +81,27 @@ class Server:
     seed: int
     root: Root | None = None
     learning_rate: float = 1.0
+    samples: Samples | None = None
+    explainer: Explainer | None = None
+
+
+@dataclass(frozen=True)
+class DetectorExport:
+    """A trained detector that a server without tffl can load.
+
+    Attributes:
+      networks: Keras models by name.
+      serve: Maps of n clients, float32 `[n, *maps_shape]` → `reconstruction` and `score` `[n]`.
+      maps_shape: Probes, height, width.
+      probes: uint8 `[p, height, width, channels]`.
+      about: What else is needed to make the maps and to judge the scores, for a JSON file.
+    """
+
+    networks: Mapping[str, keras.Model]
+    serve: Callable[[Any], dict[str, Any]]
+    maps_shape: tuple[int, int, int]
+    probes: np.ndarray
+    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,7 +119,8 @@ class Verdict:
       threshold: Scores above it are flagged; NaN where there is none.
       aggregate: float32 `[d]`, the aggregated update; zeros when nobody was accepted, so that the
         global model stays as it is.
-      reasons: One string per client, empty where it is accepted and not flagged.
+      reasons: One string per client, empty where it is accepted and neither flagged nor convicted.
+      pictures: What a person may want to see of it, such as heat maps; first axis clients or one.
     """
 
     flagged: np.ndarray
@@ -91,6 +131,7 @@ class Verdict:
     threshold: float
     aggregate: np.ndarray
     reasons: tuple[str, ...]
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +145,11 @@ class Defense(ABC):
     def models(self) -> int:
         """How many global models the server keeps; clients are split into as many groups."""
         return 1
+
+    @property
+    def convicts(self) -> bool:
+        """Whether it ever names suspects, apart from rows that are not finite."""
+        return True
 
     @property
     def tracks_clients(self) -> bool:
@@ -127,13 +173,25 @@ class Defense(ABC):
         """Raises `UsageError` before round 1 if the defense cannot work in this setting."""
         return
 
+    def check_server(self, server: Server) -> None:
+        """Raises `UsageError` before round 1 if what the server owns does not suit the defense."""
+        return
+
     def init(self, server: Server) -> State:
         """Returns the state before round 1."""
+        return {}
+
+    def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
+        """Returns trained detectors worth keeping after the last round, by a folder's name."""
         return {}
 
     @abstractmethod
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
         """Returns the verdict on a round, and the state for the next one."""
+
+    def inspect(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Judges for someone who averages by himself: the verdict's aggregate may be left zero."""
+        return self.judge(updates, server, state)
 
 
 def sample_shares(updates: Updates, accepted: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from tffl.config import Config, build
 from tffl.data.build import build_federation
 from tffl.data.federation import Dataset, Federation
 from tffl.defenses import Defense, Server, Verdict, create_defense
-from tffl.defenses.base import ROOT_DATA, Root, State
+from tffl.defenses.base import PROBE_DATA, ROOT_DATA, Root, Samples, State
 from tffl.errors import require
 from tffl.federated.observer import Observer
 from tffl.federated.placement import LocalDevices
@@ -30,6 +30,9 @@ from tffl.federated.voting import Certificates, majority_vote
 from tffl.federated.workshop import Workshop, first_weights
 from tffl.record.rounds import RoundRecord
 from tffl.record.run_directory import MemoryRecorder, RunDirectory, check_store_size
+
+SAMPLES = 2000
+"""The most images that the server looks at clients' models with; it need not keep more."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def _play(
     observer.start(config.federation.rounds, last + 1)
     for round in range(last + 1, config.federation.rounds + 1):
         weights, memory = experiment.play_round(round, weights, memory, recorder, observer)
-    return experiment.finish(weights, recorder)
+    return experiment.finish(weights, memory, recorder)
 
 
 class Experiment:
@@ -148,7 +151,7 @@ class Experiment:
         self.layout = self.tools.layout
         self.first_weights = first_weights(config, dataset)
         del honest, dataset
-        self.has_root = federation.server is not None
+        self.server = self._make_server(federation)
         self.check_defense(self.defense, config.defense.name)
         require(
             self.defense.models == 1 or not config.record.store_updates,
@@ -156,18 +159,12 @@ class Experiment:
             "models cannot be stored: leave out record.store_updates",
         )
         check_store_size(config, config.federation.participant_count, self.layout.size)
-        self.adversary = Adversary(self.model, config, federation, self.malicious, self.tools)
+        self.adversary = Adversary(
+            self.model, config, federation, self.malicious, self.tools, self.server.samples
+        )
 
         # Measured without an attacker too: what the success inputs yield by themselves.
         self.success: SuccessSet | None = self.attack.success_set(federation, config.seed)
-        self.server = Server(
-            self.model,
-            self.layout,
-            config.federation.clients,
-            config.seed,
-            self._root(federation),
-            config.federation.server_learning_rate,
-        )
         self.groups = self.defense.groups(self.server)
         self._settle(federation)
 
@@ -175,10 +172,11 @@ class Experiment:
         """Raises `UsageError` if a defense cannot work in this experiment."""
         defense.check(self.config.federation.participant_count, self.layout)
         require(
-            ROOT_DATA not in defense.granted() or self.has_root,
+            ROOT_DATA not in defense.granted() or self.server.root is not None,
             f"{name} needs samples of the server's own: set data.server_samples, such as 100, or "
             "data.server_shard = true",
         )
+        defense.check_server(self.server)
 
     def poisoned_clients(self) -> list[int]:
         """Returns the clients whose data the attack has changed."""
@@ -203,6 +201,30 @@ class Experiment:
             dataset=_without_images(federation.dataset),
         )
 
+    def _make_server(self, federation: Federation) -> Server:
+        return Server(
+            self.model,
+            self.layout,
+            self.config.federation.clients,
+            self.config.seed,
+            self._root(federation),
+            self.config.federation.server_learning_rate,
+            self._samples(federation),
+            self.tools.explainer,
+        )
+
+    def _samples(self, federation: Federation) -> Samples:
+        """Returns what a defense may look at models with, at most `SAMPLES` images."""
+        data, classes = federation.server, federation.dataset.classes
+        if data is not None:
+            pool, images, labels = data.indices, federation.images, data.labels
+        else:
+            images, labels = federation.dataset.test_images, federation.dataset.test_labels
+            pool = np.arange(len(labels))
+        generator = seeds.generator(self.config.seed, "samples")
+        rows = np.sort(generator.permutation(len(pool))[:SAMPLES])
+        return Samples(images[pool[rows]], labels[rows], classes)
+
     def _root(self, federation: Federation) -> Root | None:
         """Returns what a defense gets of the server's samples."""
         if federation.server is None:
@@ -217,9 +239,14 @@ class Experiment:
 
     def granted(self) -> dict[str, Any]:
         """Returns what attack and defense were allowed to know, for `environment.json`."""
+        source = "the test set" if self.server.root is None else "the server's root data"
+        defense = (
+            f"{word} from {source}" if word == PROBE_DATA else word
+            for word in self.defense.granted()
+        )
         return {
             "attack": list(self.attack.granted()),
-            "defense": list(self.defense.granted()),
+            "defense": list(defense),
             "runtime": {
                 "devices": list(self.runtime.devices),
                 "intra_op_threads": self.runtime.intra_op_threads,
@@ -278,6 +305,7 @@ class Experiment:
             memory = Memory(states.replaced(memory.attack, model, known), state)
             record.add(updates, verdict, malicious)
             recorder.store_updates(updates)
+            recorder.store_pictures(round, updates.client_ids, verdict.pictures)
         with clock.measure("evaluate"):
             scores = self.evaluate(weights)
 
@@ -352,7 +380,9 @@ class Experiment:
         )
         return {**result, "attack_success": success, "attack_loss": attack_loss}
 
-    def finish(self, weights: np.ndarray, recorder: MemoryRecorder | RunDirectory) -> Run:
+    def finish(
+        self, weights: np.ndarray, memory: Memory, recorder: MemoryRecorder | RunDirectory
+    ) -> Run:
         """Writes what comes after the last round, and returns the run."""
         rounds, clients = recorder.frames()
         summary = self._summarize(rounds)
@@ -360,7 +390,7 @@ class Experiment:
             summary |= {"certified_accuracy": certificates.accuracy()}
             recorder.write_table("certificates.csv", certificates.rows())
         model = self._global_model(weights)
-        recorder.finish(model, summary)
+        recorder.finish(model, summary, self.defense.exports(self.server, memory.defense))
         directory = recorder.path if isinstance(recorder, RunDirectory) else None
         return Run(self.config, rounds, clients, summary, model, directory)
 

@@ -19,6 +19,7 @@ from tffl import seeds
 from tffl.config import Config, DataConfig, TrainingConfig
 from tffl.data.build import load_dataset
 from tffl.data.federation import Dataset
+from tffl.explain.maps import Explainer
 from tffl.federated.evaluation import Evaluator
 from tffl.federated.gradient import Gradient
 from tffl.federated.layout import WeightLayout
@@ -47,6 +48,11 @@ class Tools:
     def evaluator(self) -> Evaluator:
         """Evaluates weights."""
         return Evaluator(self.model)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Makes class activation maps."""
+        return Explainer(self.model)
 
     @cached_property
     def gradient(self) -> Gradient:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tffl.record.atomic import replacing, tensorflow_writing
 
 if TYPE_CHECKING:
     import keras
+
+    from tffl.defenses.base import DetectorExport
 
 
 def export(model: keras.Model, folder: Path) -> None:
@@ -26,6 +30,45 @@ def export(model: keras.Model, folder: Path) -> None:
             _saved_model(model, temporary)
         with replacing(folder / "global.keras") as temporary:
             model.save(temporary)
+
+
+def export_detector(detector: DetectorExport, folder: Path) -> None:
+    """Writes a trained detector for servers that have TensorFlow but not tffl.
+
+    `folder/saved_model/` has a signature `serving_default` that takes `maps`, raw heat maps
+    float32 `[clients, probes, height, width]`, and returns `reconstruction` and `score`
+    `[clients]`. Next to it are the networks as `.keras` files, the images to make maps of as
+    `probes.npy`, and `detector.json`: layer, method, classes and threshold.
+
+    Raises:
+      TfflError: The disk is full, or the folder is not writable.
+    """
+    from tffl.record.run_directory import write_json
+
+    with tensorflow_writing(folder):
+        with replacing(folder / "saved_model") as temporary:
+            _saved_detector(detector, temporary)
+        for name, network in detector.networks.items():
+            with replacing(folder / f"{name}.keras") as temporary:
+                network.save(temporary)
+        with replacing(folder / "probes.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, detector.probes)
+    write_json(folder / "detector.json", detector.about)
+
+
+def _saved_detector(detector: DetectorExport, folder: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    def serve(maps: tf.Tensor) -> dict[str, tf.Tensor]:
+        return detector.serve(maps)
+
+    maps = tf.TensorSpec((None, *detector.maps_shape), tf.float32, name="maps")
+    archive = keras.export.ExportArchive()
+    for network in detector.networks.values():
+        archive.track(network)
+    archive.add_endpoint("serving_default", serve, [maps])
+    archive.write_out(str(folder), verbose=False)
 
 
 def _saved_model(model: keras.Model, folder: Path) -> None:

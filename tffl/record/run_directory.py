@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
+    from tffl.defenses.base import DetectorExport
+
 CHECKPOINTS_KEPT = 2
+
+PICTURES = "heat_maps"
+"""Folder of what a defense looked at."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,20 @@ class MemoryRecorder:
         """Keeps what `tffl.localize.deviations` returned; `names` are the variables'."""
         self._deviations.append(Deviations(round, client_ids, tuple(names), deviations))
 
+    def store_pictures(
+        self, round: int, client_ids: np.ndarray, pictures: Mapping[str, np.ndarray]
+    ) -> None:
+        """Does nothing."""
+
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Does nothing."""
 
-    def finish(self, model: keras.Model, summary: Mapping[str, Any]) -> None:
+    def finish(
+        self,
+        model: keras.Model,
+        summary: Mapping[str, Any],
+        detectors: Mapping[str, DetectorExport],
+    ) -> None:
         """Does nothing."""
 
     def frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -255,6 +270,32 @@ class RunDirectory(MemoryRecorder):
             {"round": str(round), "names": json.dumps(list(names))},
         )
 
+    def store_pictures(
+        self, round: int, client_ids: np.ndarray, pictures: Mapping[str, np.ndarray]
+    ) -> None:
+        """Keeps what a defense shows of a round, such as heat maps, if it shows anything.
+
+        Args:
+          round: 1-based.
+          client_ids: int64 `[n]`.
+          pictures: `Verdict.pictures`.
+
+        Raises:
+          TfflError: The file cannot be written.
+        """
+        if pictures:
+            tensors = {"client_ids": client_ids, **pictures}
+            write_tensors(_round_file(self.path / PICTURES, round), tensors, {"round": str(round)})
+
+    def pictures(self, round: int) -> dict[str, np.ndarray]:
+        """Returns what `store_pictures` kept of a round, with the `client_ids`; empty if nothing.
+
+        Raises:
+          TfflError: The file is damaged.
+        """
+        file = _round_file(self.path / PICTURES, round)
+        return read_tensors(file)[0] if file.exists() else {}
+
     def deviations(self) -> list[Deviations]:
         """Reads the deviations of all rounds that have them, in order.
 
@@ -280,7 +321,12 @@ class RunDirectory(MemoryRecorder):
         """
         write_text(self.path / name, to_csv(list(rows[0]), rows))
 
-    def finish(self, model: keras.Model, summary: Mapping[str, Any]) -> None:
+    def finish(
+        self,
+        model: keras.Model,
+        summary: Mapping[str, Any],
+        detectors: Mapping[str, DetectorExport],
+    ) -> None:
         """Writes `summary.json`, and the pictures and exports that the config asks for.
 
         Raises:
@@ -294,6 +340,8 @@ class RunDirectory(MemoryRecorder):
             figures.write_run(self.path / "figures", *self.frames())
         if self.config.record.export:
             export.export(model, self.path / "export")
+            for name, detector in detectors.items():
+                export.export_detector(detector, self.path / "export" / name)
 
     def _write_tables(self) -> None:
         write_text(self.path / "clients.csv", self._clients.text())
@@ -328,7 +376,7 @@ class RunDirectory(MemoryRecorder):
 
     def _drop_after(self, last: int) -> None:
         """Deletes what belongs to rounds after `last`."""
-        for folder in ("checkpoints", "updates", "deviations"):
+        for folder in ("checkpoints", "updates", "deviations", PICTURES):
             for round, file in round_files(self.path / folder).items():
                 if round > last:
                     remove(file)

@@ -20,7 +20,7 @@ NORMAL = 1.4826
 """Makes the median absolute deviation estimate a normal distribution's standard deviation."""
 
 
-def mean_std(scores: np.ndarray, alpha: float) -> float:
+def mean_std(scores: np.ndarray, alpha: float, sample: bool = False) -> float:
     """Returns mean + α·std, with the population's standard deviation.
 
     No m of n scores can all lie more than √((n − m)/m) standard deviations above the mean, so
@@ -29,12 +29,17 @@ def mean_std(scores: np.ndarray, alpha: float) -> float:
     Args:
       scores: float64 `[n]`.
       alpha: α >= 0.
+      sample: Divide by n − 1 instead, as for a sample; by 1 if there is one score.
 
     >>> round(mean_std(np.array([0.0, 0.0, 0.0, 4.0]), alpha=1), 4)
     2.7321
     """
     finite = scores[np.isfinite(scores)]
-    return _lift(finite.mean() + alpha * finite.std()) if len(finite) else math.nan
+    if len(finite) == 0:
+        return math.nan
+    deviations = np.square(finite - finite.mean()).sum()
+    spread = math.sqrt(deviations / max(len(finite) - sample, 1))
+    return _lift(finite.mean() + alpha * spread)
 
 
 def median_mad(scores: np.ndarray, k: float) -> float:

@@ -1,0 +1,104 @@
+"""Adaptive poisoning of heat-map defenses: the worst update whose maps look like everyone's.
+
+    max_Δ  F(w'(Δ)) / F₀ − λ · max(0, D(Δ) / D₀ − 1)    subject to    ‖Δ − c‖ ≤ r
+
+    D(Δ)  = Σ (L(w_t + Δ) − L̃)²,   L̃ the median of the honest clients' maps, pixel by pixel
+    D₀    = median over them of Σ (L_i − L̃)²,   F₀ = F(w_t + c)
+
+It is distance-constrained poisoning (`tffl.attacks.distance_constrained`, where F, w', c and r are
+explained) by attackers who know the defense: their own heat maps may leave the consensus no farther
+than an honest client's usually do. Every step goes along the gradient of the objective, second
+derivatives of the network included.
+
+tffl's own, to measure what a defense is worth once it is known; it attacks cam-consensus, and the
+published detectors with `method = "grad-cam"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from tffl import seeds
+from tffl.attacks.base import State
+from tffl.attacks.bounded import BoundedAttack, Expected, project, unit
+from tffl.explain.maps import Probes
+from tffl.explain.probes import draw
+from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
+
+DEFENSE, SECRET_PROBES = "defense", "probe images"
+
+
+@dataclass(frozen=True)
+class AdaptiveCam(BoundedAttack):
+    """Climbs the joint model's loss while its heat maps stay in the clients' consensus.
+
+    All attackers send the same row.
+
+    Attributes:
+      method: The maps that it imitates.
+      penalty: λ, what leaving the consensus costs.
+      probes: Number of images that it checks its maps on.
+      knows_probes: The images are the server's own secret ones (`redraw` = false assumed), instead
+        of the attackers'.
+    """
+
+    method: Literal["grad-cam", "grad-cam++", "layer-cam"] = "layer-cam"
+    penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    probes: Annotated[int, Field(ge=1)] = 16
+    knows_probes: bool = False
+
+    knowledge: ClassVar[tuple[str, ...]] = (*BoundedAttack.knowledge, DEFENSE, SECRET_PROBES)
+    reference: ClassVar[str] = "tffl's own, from Zheng et al., GradCAM-AE, 2025, equations 9 to 10"
+
+    def granted(self) -> tuple[str, ...]:
+        """Returns what it reads with these options."""
+        words = super().granted()
+        return words if self.knows_probes else tuple(w for w in words if w != SECRET_PROBES)
+
+    def craft(
+        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
+    ) -> tuple[np.ndarray, State]:
+        """Returns the row `[1, d]` that all send."""
+        seen = self.seen(updates, malicious, adversary)
+        expected = Expected.of(updates, malicious, seen)
+        free = self.modifiable(updates.layout, adversary.seed)
+        bound = self.bound(expected, updates, malicious, free)
+        excess = self._excess(seen, adversary)
+        move, first = np.zeros(updates.layout.size), None
+        for images, labels in self.batches(adversary, updates.round):
+            loss, climb = adversary.gradient(expected.joint(move), images, labels)
+            first = first or max(loss, 1e-12)
+            row = (expected.start + expected.center + move).astype(np.float32)
+            ascent = expected.share * climb / first - self.penalty * excess(row)
+            move = project(move + self.step * bound * unit(np.where(free, ascent, 0)), bound)
+        return (expected.center + move).astype(np.float32)[None], state
+
+    def _excess(self, seen: Updates, adversary: Adversary) -> Callable[[np.ndarray], np.ndarray]:
+        """Returns the gradient of max(0, D / D₀ − 1) as a function of weights float32 `[d]`."""
+        probes, explainer = self._probes(adversary), adversary.explainer
+        maps = explainer.maps(seen, probes, self.method)
+        consensus = np.median(maps, axis=0)
+        usual = max(float(np.median(np.square(maps - consensus).sum(axis=(1, 2, 3)))), 1e-12)
+
+        def gradient(weights: np.ndarray) -> np.ndarray:
+            distance, slope = explainer.distance(weights, probes, self.method, consensus)
+            return slope / usual if distance > usual else np.zeros_like(slope)
+
+        return gradient
+
+    def _probes(self, adversary: Adversary) -> Probes:
+        if self.knows_probes:
+            assert adversary.server_samples is not None
+            return draw(adversary.server_samples, self.probes, adversary.seed)
+        images, labels = adversary.samples()
+        rows = seeds.generator(adversary.seed, "imitated probes").permutation(len(labels))
+        chosen = rows[: self.probes]
+        return Probes(images[chosen], labels[chosen])

@@ -1,0 +1,208 @@
+"""CAM consensus: clients whose heat maps leave what the clients' maps have in common.
+
+For every client i and probe p, with L the raw LayerCAM map,
+
+    shape   S_ip = (L_ip − min L_ip) / (max L_ip − min L_ip)
+    scale   R_ip = asinh(8 · L_ip / s_p) / 8,   s_p = median_i ‖L_ip‖
+
+both averaged to 4 × 4 pixels. The probes are dealt into groups. In a group, each of the two blocks
+is compared with the clients' consensus, x ← clip((x − median_i x) / (1.4826 · median |·|), ±10),
+and an autoencoder D → 8 → D without a final activation, fitted twice on the 60 % of clients that it
+rebuilds best, rebuilds it:
+
+    e_ig = mean absolute error of client i in group g, divided by its median over clients
+    score_i = mean_g e_ig;  flagged: score_i > median + k · 1.4826 · MAD
+
+tffl's own, made from GradCAM-AE (`tffl.defenses.gradcam_ae`) by repairing what makes it fail:
+
+- The published autoencoder learns poisoned maps like all others, and its error follows a map's
+  brightness. Here it sees differences from the consensus, and the worst 40 % do not teach it.
+- One probe says little: 16 of all classes a group say much; four groups with an autoencoder each
+  keep honest clients that were left out of the fit from looking odd, where one large autoencoder
+  would not.
+- Mean + α·std cannot flag several attackers at once; median and MAD can, up to half.
+- A client whose maps are dead (zero everywhere) while others' are not is flagged outright: an
+  attacker that drives its maps to zero would otherwise hide what it does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from tffl import seeds
+from tffl.data.resize import area_weights
+from tffl.defenses.base import Server, State
+from tffl.defenses.cam_detector import CamDetector, ClassRule, Opinion
+from tffl.defenses.parts.autoencoder import NAMES, Autoencoder, Weights
+from tffl.defenses.parts.thresholds import NORMAL, median_mad
+from tffl.errors import require
+from tffl.explain.maps import Findings, Method, scaled
+from tffl.federated.layout import WeightLayout
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+POOLED = 4
+"""Height and width to which maps are averaged."""
+
+CLIP = 10.0
+"""How many robust standard deviations a value can lie from the consensus."""
+
+FITS = 2
+"""How often an autoencoder is fitted, each time to those that it rebuilt best."""
+
+
+def consensus_features(maps: Any) -> Any:
+    """Returns how shape and scale of maps differ from the clients' consensus, float32 `[n, D]`.
+
+    Args:
+      maps: Raw maps float32 `[n, p, h, w]` of one group of probes, finite; an array or a tensor,
+        and a tensor comes back.
+    """
+    from keras import ops
+
+    norms = ops.sqrt(ops.sum(ops.square(maps), axis=(2, 3)))
+    usual = ops.maximum(ops.median(norms, axis=0), 1e-12)[:, None, None]
+    scale = ops.arcsinh(8 * maps / usual) / 8
+    blocks = [_standardized(pooled(block)) for block in (scaled(maps), scale)]
+    return ops.concatenate(blocks, axis=1)
+
+
+def pooled(maps: Any) -> Any:
+    """Averages maps `[n, p, h, w]` to at most 4 × 4 pixels each, and returns `[n, p · 16]`."""
+    from keras import ops
+
+    rows, columns = (area_weights(side, min(side, POOLED)) for side in maps.shape[-2:])
+    small = ops.matmul(ops.matmul(rows, maps), columns.T)
+    return ops.reshape(small, (-1, maps.shape[1] * len(rows) * len(columns)))
+
+
+def _standardized(block: Any) -> Any:
+    """Returns the distance from the clients' median in robust standard deviations, clipped."""
+    from keras import ops
+
+    centered = block - ops.median(block, axis=0)
+    spread = NORMAL * ops.median(ops.abs(centered))
+    return ops.clip(centered / ops.maximum(spread, 1e-6), -CLIP, CLIP)
+
+
+@dataclass(frozen=True)
+class CamConsensus(CamDetector):
+    """Flags LayerCAM maps that differ from the clients' consensus; tffl's own detector.
+
+    Attributes:
+      probes: Dealt into groups, of all classes as evenly as possible.
+      group: Probes in a group.
+      k: Flag above median + k·1.4826·MAD of the scores.
+      hidden: Units of each autoencoder's code; 0 leaves the autoencoders out and scores clients by
+        their mean absolute feature.
+      epochs: Of each fit.
+      fitted_share: Share of clients that an autoencoder is fitted to.
+      dead_share: A client is flagged outright if it has a larger share of dead maps, and half of
+        the clients have none; 1 never does.
+    """
+
+    probes: Annotated[int, Field(ge=1)] = 64
+    group: Annotated[int, Field(ge=1)] = 16
+    class_rule: ClassRule = "true"
+    k: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.5
+    hidden: Annotated[int, Field(ge=0)] = 8
+    epochs: Annotated[int, Field(ge=1)] = 150
+    fitted_share: Annotated[float, Field(gt=0, le=1)] = 0.6
+    dead_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+
+    method: ClassVar[Method] = "layer-cam"
+    reference: ClassVar[str] = "tffl's own, from LayerCAM-AE"
+
+    def check(self, participants: int, layout: WeightLayout) -> None:
+        """Raises `UsageError` with fewer than 5 participants: a consensus needs a majority."""
+        super().check(participants, layout)
+        require(
+            participants >= 5,
+            f"cam-consensus needs at least 5 participants a round, not {participants}: among fewer "
+            "there is no consensus to leave",
+        )
+
+    def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> Opinion:
+        """Scores clients by the mean over groups of what their autoencoders cannot rebuild."""
+        errors: list[np.ndarray] = []
+        fitted: dict[str, np.ndarray] = {}
+        for number, group in enumerate(self._groups(maps)):
+            features = np.asarray(consensus_features(group))
+            seed = seeds.integer(server.seed, "autoencoder", round, number)
+            rebuilt, weights = self._rebuild(features, seed)
+            errors.append(_relative(np.abs(features - rebuilt).mean(axis=1)))
+            fitted |= {f"group{number}/{name}": value for name, value in weights.items()}
+        scores = np.mean(errors, axis=0)
+        scores[self._hides(maps)] = math.inf
+        return Opinion(scores, fitted, {})
+
+    def threshold(self, scores: np.ndarray) -> float:
+        """Returns median + k·1.4826·MAD of the finite scores."""
+        return median_mad(scores, self.k)
+
+    def reason(self, score: float, threshold: float) -> str:
+        """Says how far the maps are from the consensus."""
+        return f"heat maps are {score:.3g} times as odd as the median, above {threshold:.3g}"
+
+    def networks(self, state: State) -> dict[str, keras.Model]:
+        """Returns the autoencoder of each group of probes."""
+        count = math.ceil(self.probes / self.group)
+        if self.hidden == 0 or f"group{count - 1}/{NAMES[0]}" not in state:
+            return {}
+        weights = [{name: state[f"group{g}/{name}"] for name in NAMES} for g in range(count)]
+        return {f"group{g}": self._recipe.load(weights[g]) for g in range(count)}
+
+    def serve(
+        self, maps: tf.Tensor, networks: Mapping[str, keras.Model], size: int
+    ) -> dict[str, tf.Tensor]:
+        """Rebuilds the features of clients that are compared with each other, and scores them."""
+        from keras import ops
+
+        rebuilt, errors = [], []
+        for group, network in zip(self._groups(maps), networks.values(), strict=True):
+            features = consensus_features(group)
+            rebuilt.append(network(features))
+            error = ops.mean(ops.abs(features - rebuilt[-1]), axis=1)
+            errors.append(error / ops.maximum(ops.median(error), 1e-12))
+        scores = ops.mean(ops.stack(errors), axis=0)
+        return {"reconstruction": ops.concatenate(rebuilt, axis=1), "score": scores}
+
+    @property
+    def _recipe(self) -> Autoencoder:
+        return Autoencoder(self.hidden, "linear", self.epochs)
+
+    def _groups(self, maps: Any) -> Iterator[Any]:
+        for begin in range(0, maps.shape[1], self.group):
+            yield maps[:, begin : begin + self.group]
+
+    def _rebuild(self, features: np.ndarray, seed: int) -> tuple[np.ndarray, Weights]:
+        """Returns what the autoencoder makes of the features, and its weights."""
+        rebuilt = np.zeros_like(features)
+        weights: Weights = {}
+        if self.hidden == 0:
+            return rebuilt, weights
+        count = math.ceil(self.fitted_share * len(features))
+        for _ in range(FITS):
+            errors = np.abs(features - rebuilt).mean(axis=1)
+            best = errors <= np.sort(errors)[count - 1]
+            weights = self._recipe.fit(features, best, seed)
+            rebuilt = self._recipe.reconstruct(features, weights)
+        return rebuilt, weights
+
+    def _hides(self, maps: np.ndarray) -> np.ndarray:
+        """Returns bool `[n]`: whose maps are dead where those of most clients are not."""
+        share = Findings.of(maps).dead / maps.shape[1]
+        return (share > self.dead_share) & (np.median(share) == 0)
+
+
+def _relative(errors: np.ndarray) -> np.ndarray:
+    """Returns errors divided by their median, float64 `[n]`."""
+    return errors.astype(np.float64) / max(float(np.median(errors)), 1e-12)

@@ -1,0 +1,199 @@
+"""Detectors that look at class activation maps: what each client's model sees in probe images.
+
+    probes → maps of every client → score → threshold → vote → aggregate
+
+The maps are `tffl.explain.maps`'s. A detector of this kind says what it makes of them; here is what
+all of them share: which probes, which layer, which class, and what happens to maps that are not
+finite or zero everywhere ("dead"). Both are counted; neither is ever silently replaced.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from tffl.defenses.base import PROBE_DATA, DetectorExport, Server, State
+from tffl.defenses.detector import Detector, Evidence
+from tffl.errors import require
+from tffl.explain.maps import Findings, Method, Probes, check_map_size
+from tffl.explain.probes import draw
+from tffl.federated.updates import Updates
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+ClassRule = Literal["true", "predicted", "fixed"]
+
+THRESHOLD = "threshold"
+"""Where the state holds the threshold of the last round."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a detector makes of the maps of n clients, all finite.
+
+    Attributes:
+      scores: float64 `[n]`.
+      fitted: Weights and whatever else it wants to keep of this round.
+      pictures: Arrays whose first axis is n, such as reconstructions.
+    """
+
+    scores: np.ndarray
+    fitted: Mapping[str, np.ndarray]
+    pictures: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class CamDetector(Detector):
+    """Flags clients whose models look at probe images in another way.
+
+    Attributes:
+      probes: Number of probe images, of all classes as evenly as possible.
+      probe_size: Their height and width; 0 takes the training images'. Networks that average over
+        pixels before the last layer take other sizes, and give larger maps for larger probes.
+      redraw: Draw other probes every round.
+      class_rule: The logit that a map explains: of the probe's true class, of the class that each
+        model predicts itself, or of a fixed one.
+      fixed_class: That class.
+      layer: Name of the convolution whose maps are made; the last one if empty.
+    """
+
+    probes: Annotated[int, Field(ge=1)] = 1
+    probe_size: Annotated[int, Field(ge=0, le=512)] = 0
+    redraw: bool = False
+    class_rule: ClassRule | None = "true"
+    fixed_class: Annotated[int, Field(ge=0)] = 0
+    layer: str = ""
+
+    method: ClassVar[Method]
+    needs: ClassVar[tuple[str, ...]] = (PROBE_DATA,)
+
+    @abstractmethod
+    def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> Opinion:
+        """Scores what `prepare` made of maps, finite, `[n, p, h, w]` of at least one client."""
+
+    def prepare(self, maps: np.ndarray, size: int) -> np.ndarray:
+        """Returns float32 `[n, p, h, w]`; rows that are not finite are flagged, not judged.
+
+        Args:
+          maps: Raw, float32 `[n, p, h, w]`.
+          size: Height and width of the probes.
+        """
+        return maps
+
+    def check_server(self, server: Server) -> None:
+        """Raises `UsageError` if there are too few probes, or no maps to be had of them."""
+        assert server.samples is not None and server.explainer is not None
+        have, classes = len(server.samples.labels), server.samples.classes
+        require(
+            self.probes <= have,
+            f"defense.probes = {self.probes} is not allowed: the server has {have} images",
+        )
+        require(
+            self.fixed_class < classes,
+            f"defense.fixed_class = {self.fixed_class} is not allowed: there are {classes} classes",
+        )
+        layer = server.explainer.layer_name(self.layer or None)
+        size = server.explainer.map_size(layer, self.probe_size or None)
+        check_map_size(size, f"{server.model.name}'s {layer}")
+
+    def draw_probes(self, server: Server, round: int) -> Probes:
+        """Returns the probes of a round."""
+        assert server.samples is not None
+        return draw(
+            server.samples,
+            self.probes,
+            server.seed,
+            size=self.probe_size or None,
+            rule=self.class_rule or "true",
+            fixed=self.fixed_class,
+            round=round if self.redraw else 0,
+        )
+
+    def examine(self, updates: Updates, server: Server, state: State) -> Evidence:
+        """Makes the maps, flags those that are not finite, and judges the rest."""
+        assert server.explainer is not None
+        probes = self.draw_probes(server, updates.round)
+        raw = server.explainer.maps(updates, probes, self.method, self.layer or None)
+        findings = Findings.of(raw)
+        maps = self.prepare(raw, probes.images.shape[1]).astype(np.float32)
+        usable = np.asarray(np.isfinite(maps).all(axis=(1, 2, 3)))
+        scores = np.full(len(updates), np.inf)
+        pictures = {"maps": raw, "dead": findings.dead, "non_finite": findings.non_finite}
+        if not usable.any():
+            return Evidence(scores, self._notes(findings, scores), {}, pictures)
+        opinion = self.judge_maps(maps[usable], server, updates.round)
+        scores[usable] = opinion.scores
+        fitted = {**opinion.fitted, THRESHOLD: np.array([self.threshold(scores)])}
+        pictures |= {name: _filled(part, usable) for name, part in opinion.pictures.items()}
+        return Evidence(scores, self._notes(findings, scores), fitted, pictures)
+
+    def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
+        """Returns the autoencoders of the last round that had any, as `detector`."""
+        networks = self.networks(state)
+        if not networks or server.explainer is None:
+            return {}
+        probes = self.draw_probes(server, 0)
+        layer = server.explainer.layer_name(self.layer or None)
+        size = probes.images.shape[1]
+        export = DetectorExport(
+            networks,
+            lambda maps: self.serve(maps, networks, size),
+            (len(probes), *server.explainer.map_size(layer, size)),
+            probes.images,
+            {
+                "maps": self.method,
+                "layer": layer,
+                "class_rule": self.class_rule,
+                "classes": probes.classes.tolist(),
+                "image_size": size,
+                "threshold": float(state[THRESHOLD][0]),
+                "probes_redrawn_every_round": self.redraw,
+            },
+        )
+        return {"detector": export}
+
+    def networks(self, state: State) -> dict[str, keras.Model]:
+        """Returns the autoencoders that a state holds, by their names."""
+        return {}
+
+    def serve(
+        self, maps: tf.Tensor, networks: Mapping[str, keras.Model], size: int
+    ) -> dict[str, tf.Tensor]:
+        """Computes what an export serves; only for those with networks.
+
+        Args:
+          maps: Raw, float32 `[n, p, h, w]`.
+          networks: What `networks` returned.
+          size: Height and width of the probes.
+
+        Returns:
+          `reconstruction`, of what the networks saw, and `score`, float32 `[n]`.
+        """
+        raise NotImplementedError
+
+    def _notes(self, findings: Findings, scores: np.ndarray) -> tuple[str, ...]:
+        """Says why a score is infinite."""
+        return tuple(
+            ""
+            if np.isfinite(score)
+            else f"{non_finite} of {self.probes} heat maps hold NaN or infinity"
+            if non_finite
+            else f"{dead} of {self.probes} heat maps are dead"
+            for dead, non_finite, score in zip(
+                findings.dead.tolist(), findings.non_finite.tolist(), scores.tolist(), strict=True
+            )
+        )
+
+
+def _filled(part: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Returns an array for all clients, NaN where they were not judged."""
+    result = np.full((len(usable), *part.shape[1:]), np.nan, dtype=np.float32)
+    result[usable] = part
+    return result

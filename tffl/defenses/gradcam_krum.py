@@ -1,0 +1,96 @@
+"""GradCAM-Krum: Krum, on Grad-CAM maps instead of updates.
+
+    d_ij = ‖L_i − L_j‖², L_i the Grad-CAM map of client i's model, scaled to 0 … 1
+    score_i = sum of the n − f − 2 smallest d_ij
+
+The update of the client with the lowest score becomes the round's only one; the f with the highest
+scores are its suspects.
+
+GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated Learning
+    Jingjing Zheng, Kai Li, Xin Yuan, Wei Ni, Eduardo Tovar. Section 6.1, as a comparison.
+
+The paper says no more than that Krum finds the malicious maps and that one update is selected; its
+equal recall and precision show that as many clients are suspected as there are attackers, so its
+authors told the rule f.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from tffl.defenses.base import Server, State, Verdict
+from tffl.defenses.cam_detector import CamDetector, Opinion
+from tffl.defenses.krum import krum_scores, most, only_selected, tolerated, winner
+from tffl.defenses.parts.thresholds import median_mad, top
+from tffl.defenses.parts.tolerance import Malicious, check_tolerance, told
+from tffl.explain.maps import Method, scaled
+from tffl.federated.layout import WeightLayout
+from tffl.federated.updates import Updates
+
+
+@dataclass(frozen=True)
+class GradCamKrum(CamDetector):
+    """Takes the one client whose Grad-CAM map is closest to its nearest neighbors'.
+
+    Attributes:
+      malicious: f, what the server is told about a round's attackers: a count, a fraction, or
+        nothing. Told f, the suspects are the f highest scores.
+      k: Told nothing, they are those above median + k·1.4826·MAD, and neighbors are counted for
+        the largest f that Krum can bear.
+    """
+
+    malicious: Malicious = None
+    k: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.5
+
+    method: ClassVar[Method] = "grad-cam"
+    reference: ClassVar[str] = (
+        "Zheng et al., GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated "
+        "Learning, section 6.1"
+    )
+
+    def check(self, participants: int, layout: WeightLayout) -> None:
+        """Raises `UsageError` unless n > 2f + 2."""
+        super().check(participants, layout)
+        check_tolerance(
+            "gradcam-krum", self.malicious, participants, most(participants), "n > 2f + 2"
+        )
+
+    def prepare(self, maps: np.ndarray, size: int) -> np.ndarray:
+        """Scales maps to 0 … 1."""
+        return np.asarray(scaled(maps))
+
+    def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> Opinion:
+        """Computes Krum's scores of maps."""
+        distances = _squared_distances(maps)
+        f = tolerated(self.malicious, len(maps))
+        best = np.arange(len(maps)) == winner(distances, f)
+        return Opinion(krum_scores(distances, f), {}, {"inputs": maps, "best": best})
+
+    def threshold(self, scores: np.ndarray) -> float:
+        """Leaves the f highest scores above it."""
+        count = told(self.malicious, len(scores))
+        return median_mad(scores, self.k) if count is None else top(scores, count)
+
+    def reason(self, score: float, threshold: float) -> str:
+        """Says how far the map is from others."""
+        return f"Krum score {score:.4g} of its heat maps is above {threshold:.4g}"
+
+    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Takes the winner's update alone."""
+        verdict, state = super().judge(updates, server, state)
+        if not self.enforce:
+            return verdict, state
+        best = verdict.pictures.get("best", np.zeros(len(updates)))
+        weights = np.where((best == 1) & updates.finite(), 1.0, 0.0)
+        alone = replace(verdict, weights=weights, aggregate=updates.mean(weights))
+        return only_selected(alone), state
+
+
+def _squared_distances(maps: np.ndarray) -> np.ndarray:
+    """Returns float64 `[n, n]`."""
+    rows = maps.reshape(len(maps), -1).astype(np.float64)
+    return np.stack([np.square(rows - row).sum(axis=1) for row in rows])
