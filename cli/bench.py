@@ -69,3 +69,20 @@ def defenses(
         click.echo(json.dumps(figures, indent=2))
         return
     print_figures(figures)
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--model", default="resnet18", show_default=True, help="The clients' network.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, help="Timed turns of each.")
+@click.option("--clients", type=click.IntRange(min=5), default=20, help="How many.")
+def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
+    """Compare heat-map detectors with the clients' training, and the maps with tf-keras-vis."""
+    from tffl.bench.maps import maps as measure
+    from tffl_cli.console import print_figures
+
+    figures = measure(model, rounds, clients)
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    print_figures(figures)
