@@ -18,6 +18,8 @@ from tffl.federated.observer import Observer
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tffl.explain.look import Look
+
 LINES = 10
 """Lines of progress, at most, of a run whose output is not a terminal."""
 
@@ -209,6 +211,34 @@ def print_replay(rows: Iterable[Mapping[str, Any]], rounds: int) -> None:
         f"Means over {rounds} stored rounds. Lost: accuracy below plain averaging of honest "
         "updates after that one round, with the defense and without any. Each round starts from "
         "the honest run's weights, so damage that builds up over rounds does not show.",
+        style="dim",
+    )
+
+
+def print_look(look: Look) -> None:
+    """Prints what a heat-map detector saw of each client in a round."""
+    table = _table("client", "", "score", "", "dead maps", "not finite", "distance to median")
+    table.columns[0].justify = "right"
+    table.columns[1].justify = table.columns[3].justify = "left"
+    table.title, table.title_justify = f"Round {look.round}: {look.title}", "left"
+    for row in look.rows():
+        table.add_row(
+            str(row["client"]),
+            "malicious" if row["malicious"] else "",
+            f"{row['score']:.4g}" if defined(row["score"]) else "–",
+            "flagged" if row["flagged"] else "",
+            str(row["dead_maps"] or "–"),
+            str(row["non_finite_maps"] or "–"),
+            f"{row['distance']:.3g}",
+            style="red" if row["flagged"] else None,
+        )
+    out = console()
+    out.print(table)
+    threshold = f", threshold {look.threshold:.4g}" if defined(look.threshold) else ""
+    scores = f"Score: {look.score_name}{threshold}. " if look.scored else ""
+    out.print(
+        f"{scores}{look.maps.shape[1]} maps of each client; distance to the clients' median map, "
+        "that of the median client being 1.",
         style="dim",
     )
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "benchmark": ("tffl_cli.benchmark:benchmark", "Run attacks x defenses x settings x seeds."),
     "replay": ("tffl_cli.replay:replay", "Try attacks and defenses on a run's stored updates."),
     "localize": ("tffl_cli.localize:localize", "Rank the weights that give attackers away."),
+    "explain": ("tffl_cli.explain:explain", "Draw what a heat-map defense saw in a round."),
     "data": ("tffl_cli.data:data", "List, prepare and inspect datasets."),
     "list": ("tffl_cli.list:list_entries", "List attacks, defenses, models or datasets."),
     "bench": ("tffl_cli.bench:bench", "Measure the speed of the engine and the defenses."),

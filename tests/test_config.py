@@ -140,6 +140,15 @@ def test_stored_rounds() -> None:
     assert changed().record.stored_rounds(9) == frozenset()
 
 
+@pytest.mark.parametrize(
+    ("every", "figures", "drawn"),
+    [(0, True, {7}), (0, False, set()), (3, True, {3, 6, 7}), (3, False, {3, 6}), (9, True, {7})],
+)
+def test_rounds_whose_heat_maps_are_drawn(every: int, figures: bool, drawn: set[int]) -> None:
+    record = changed(record__pictures_every=every, record__figures=figures).record
+    assert {round for round in range(1, 8) if record.draws(round, 7)} == drawn
+
+
 @pytest.mark.parametrize("path", sorted(Path("configs").rglob("*.toml")), ids=str)
 def test_every_config_of_the_project_is_valid(path: Path) -> None:
     if "experiment" in read(path):

@@ -190,11 +190,19 @@ class RecordConfig(Section):
     tensorboard: bool = True
     export: bool = True
     figures: bool = True
+    pictures_every: Annotated[int, Field(ge=0)] = 0
+    """Draw what a heat-map defense sees every so many rounds; with 0, and `figures`, of the last
+    round only."""
 
     @model_validator(mode="after")
     def _check_rounds(self) -> RecordConfig:
         self.stored_rounds(1)
         return self
+
+    def draws(self, round: int, rounds: int) -> bool:
+        """Says whether pictures of a round's heat maps are drawn; `rounds` is the last one."""
+        every = self.pictures_every
+        return (every > 0 and round % every == 0) or (self.figures and round == rounds)
 
     def stored_rounds(self, rounds: int) -> frozenset[int]:
         """Returns the rounds, 1-based, whose updates are kept."""

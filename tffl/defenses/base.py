@@ -120,7 +120,8 @@ class Verdict:
       aggregate: float32 `[d]`, the aggregated update; zeros when nobody was accepted, so that the
         global model stays as it is.
       reasons: One string per client, empty where it is accepted and neither flagged nor convicted.
-      pictures: What a person may want to see of it, such as heat maps; first axis clients or one.
+      pictures: What a person may want to see of it, such as heat maps; the first axis is clients,
+        and of `probes` images.
     """
 
     flagged: np.ndarray

@@ -21,7 +21,7 @@ from tffl.defenses.base import PROBE_DATA, DetectorExport, Server, State
 from tffl.defenses.detector import Detector, Evidence
 from tffl.errors import require
 from tffl.explain.maps import Findings, Method, Probes, check_map_size
-from tffl.explain.probes import draw
+from tffl.explain.probes import PICTURED, draw
 from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
@@ -125,7 +125,12 @@ class CamDetector(Detector):
         maps = self.prepare(raw, probes.images.shape[1]).astype(np.float32)
         usable = np.asarray(np.isfinite(maps).all(axis=(1, 2, 3)))
         scores = np.full(len(updates), np.inf)
-        pictures = {"maps": raw, "dead": findings.dead, "non_finite": findings.non_finite}
+        pictures = {
+            "probes": probes.images[:PICTURED],
+            "maps": raw,
+            "dead": findings.dead,
+            "non_finite": findings.non_finite,
+        }
         if not usable.any():
             return Evidence(scores, self._notes(findings, scores), {}, pictures)
         opinion = self.judge_maps(maps[usable], server, updates.round)

@@ -32,7 +32,7 @@ from pydantic import BeforeValidator, Field
 
 from tffl import states
 from tffl.defenses import create_defense
-from tffl.defenses.base import Defense, Server, State, Verdict, sample_shares
+from tffl.defenses.base import Defense, DetectorExport, Server, State, Verdict, sample_shares
 from tffl.errors import UsageError, require
 from tffl.federated.layout import WeightLayout
 from tffl.federated.updates import Updates
@@ -136,6 +136,16 @@ class Combination(Defense):
         """Returns the parts' states, under their names."""
         return states.join({name: part.init(server) for name, part in self.parts.items()})
 
+    def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
+        """Returns what the parts have; if several have something, in folders of their names."""
+        found = {n: p.exports(server, states.part(state, n)) for n, p in self.parts.items()}
+        several = sum(map(bool, found.values())) > 1
+        return {
+            f"{folder}/{name}" if several else folder: export
+            for name, exports in found.items()
+            for folder, export in exports.items()
+        }
+
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
         """Asks all parts, and averages those that remain by their sample counts."""
         verdict, memory = self.inspect(updates, server, state)
@@ -220,10 +230,11 @@ def _reasons(
 
 
 def _pictures(found: Mapping[str, Verdict]) -> dict[str, np.ndarray]:
-    """Returns all parts' pictures; those that two parts call the same, under `part/name`."""
-    names = Counter(name for verdict in found.values() for name in verdict.pictures)
+    """Returns all parts' pictures; if two parts call one the same, all under `part/name`."""
+    names = [name for verdict in found.values() for name in verdict.pictures]
+    clash = len(set(names)) < len(names)
     return {
-        name if names[name] == 1 else f"{part}/{name}": picture
+        f"{part}/{name}" if clash else name: picture
         for part, verdict in found.items()
         for name, picture in verdict.pictures.items()
     }

@@ -79,15 +79,14 @@ class GradCamKrum(CamDetector):
         """Says how far the map is from others."""
         return f"Krum score {score:.4g} of its heat maps is above {threshold:.4g}"
 
-    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Takes the winner's update alone."""
-        verdict, state = super().judge(updates, server, state)
+    def inspect(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Gives all weight to the winner."""
+        verdict, state = super().inspect(updates, server, state)
         if not self.enforce:
             return verdict, state
         best = verdict.pictures.get("best", np.zeros(len(updates)))
         weights = np.where((best == 1) & updates.finite(), 1.0, 0.0)
-        alone = replace(verdict, weights=weights, aggregate=updates.mean(weights))
-        return only_selected(alone), state
+        return only_selected(replace(verdict, weights=weights)), state
 
 
 def _squared_distances(maps: np.ndarray) -> np.ndarray:

@@ -9,6 +9,9 @@ from tffl.data.resize import resize
 from tffl.defenses.base import Samples
 from tffl.explain.maps import PREDICTED, Probes
 
+PICTURED = 4
+"""How many probes a run keeps, so that its heat maps can be drawn over them."""
+
 
 def draw(
     samples: Samples,

@@ -305,7 +305,8 @@ class Experiment:
             memory = Memory(states.replaced(memory.attack, model, known), state)
             record.add(updates, verdict, malicious)
             recorder.store_updates(updates)
-            recorder.store_pictures(round, updates.client_ids, verdict.pictures)
+            if self.defense.models == 1:
+                recorder.store_pictures(round, updates.client_ids, verdict.pictures)
         with clock.measure("evaluate"):
             scores = self.evaluate(weights)
 

@@ -36,19 +36,19 @@ def write_run(folder: Path, rounds: pd.DataFrame, clients: pd.DataFrame) -> None
 
 def curves(rounds: pd.DataFrame) -> Figure:
     """Draws accuracy and attack success by round."""
-    figure, axes = _figure(7, 4)
+    figure, axes = canvas(7, 4)
     _line(axes, rounds, "accuracy", BLUE, "o", "accuracy")
     if rounds["attack_success"].notna().any():
         _line(axes, rounds, "attack_success", RED, "s", "attack success")
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("round")
-    _finish(figure, axes)
+    finish(figure, axes)
     return figure
 
 
 def scores(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
     """Draws each client's score by round, malicious ones in red, and the threshold."""
-    figure, axes = _figure(7, 4)
+    figure, axes = canvas(7, 4)
     malicious = clients["malicious"].astype(bool)
     for chosen, color, marker, label in (
         (~malicious, BLUE, "o", "benign"),
@@ -61,7 +61,7 @@ def scores(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
         axes.plot(rounds["round"], rounds["threshold"], "--", color=GRAY, label="threshold")
     axes.set_xlabel("round")
     axes.set_ylabel("score")
-    _finish(figure, axes)
+    finish(figure, axes)
     return figure
 
 
@@ -80,7 +80,7 @@ def heat_map(
     import matplotlib
 
     width = 0.085 * max(map(len, rows)) + min(12.0, max(3.0, 0.3 * len(columns))) + 1.2
-    figure, axes = _figure(width, 0.17 * len(rows) + 1.4)
+    figure, axes = canvas(width, 0.17 * len(rows) + 1.4)
     colors = matplotlib.colormaps["PuOr"].with_extremes(bad="#DDDDDD")
     image = axes.imshow(values, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="none")
     step = -(-len(columns) // 25)
@@ -102,8 +102,13 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=150)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """Makes a figure without pyplot, whose windows and global state a library should not touch."""
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """Makes a figure without pyplot, whose windows and global state a library should not touch.
+
+    Args:
+      width: In inches.
+      height: In inches.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -120,9 +125,9 @@ def _line(
     )
 
 
-def _finish(figure: Figure, axes: Axes) -> None:
+def finish(figure: Figure, axes: Axes, columns: int = 3) -> None:
     """Puts the legend where it hides no point, and marks whole rounds only."""
     from matplotlib.ticker import MaxNLocator
 
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -38,6 +38,9 @@ CHECKPOINTS_KEPT = 2
 PICTURES = "heat_maps"
 """Folder of what a defense looked at."""
 
+FIGURES = "figures"
+"""Folder of what a person looks at."""
+
 
 @dataclass(frozen=True)
 class Deviations:
@@ -179,13 +182,14 @@ class RunDirectory(MemoryRecorder):
     def write_round(
         self, round_row: Mapping[str, Any], client_rows: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Adds a round to both tables and to TensorBoard.
+        """Adds a round to both tables and to TensorBoard, and draws its heat maps if they are due.
 
         Raises:
           TfflError: A file cannot be written; the older one stays as it was.
         """
         super().write_round(round_row, client_rows)
         self._write_tables()
+        self._draw(int(round_row["round"]))
         self._write_events()
 
     def save_checkpoint(
@@ -337,7 +341,7 @@ class RunDirectory(MemoryRecorder):
         write_json(self.path / "summary.json", summary)
         self._write_events()
         if self.config.record.figures:
-            figures.write_run(self.path / "figures", *self.frames())
+            figures.write_run(self.path / FIGURES, *self.frames())
         if self.config.record.export:
             export.export(model, self.path / "export")
             for name, detector in detectors.items():
@@ -346,6 +350,18 @@ class RunDirectory(MemoryRecorder):
     def _write_tables(self) -> None:
         write_text(self.path / "clients.csv", self._clients.text())
         write_text(self.path / "rounds.csv", self._rounds.text())
+
+    def _draw(self, round: int) -> None:
+        """Draws the heat maps that a defense has looked at in a round."""
+        if not (self._draws(round) and _round_file(self.path / PICTURES, round).exists()):
+            return
+        from tffl.explain import look, pictures
+
+        for seen in look.recorded(self, round):
+            pictures.write(seen, self.path / FIGURES)
+
+    def _draws(self, round: int) -> bool:
+        return self.config.record.draws(round, self.config.federation.rounds)
 
     def _write_events(self) -> None:
         """Brings `tensorboard/` up to the table's last round, anew after opening the folder."""
@@ -360,9 +376,16 @@ class RunDirectory(MemoryRecorder):
                 self._events = tf.summary.create_file_writer(str(folder))
             with self._events.as_default():
                 for row in self._rounds.frame().to_dict("records"):
-                    _write_scalars(row, after=self._logged)
+                    if row["round"] > self._logged:
+                        _write_scalars(row)
+                        self._write_images(int(row["round"]))
             self._events.flush()
         self._logged = max(self._rounds.rounds, default=0)
+
+    def _write_images(self, round: int) -> None:
+        """Writes the pictures of a round's heat maps to TensorBoard."""
+        for name, file in picture_files(self.path / FIGURES, round) if self._draws(round) else []:
+            _write_image(name, file, round)
 
     def _check_rounds(self, last: int) -> None:
         """Raises `TfflError` if one of the rounds up to `last` is not in the tables."""
@@ -380,6 +403,9 @@ class RunDirectory(MemoryRecorder):
             for round, file in round_files(self.path / folder).items():
                 if round > last:
                     remove(file)
+        for round in range(last + 1, self.config.federation.rounds + 1):
+            for _, file in picture_files(self.path / FIGURES, round):
+                remove(file)
         if max([0, *self._rounds.rounds, *self._clients.rounds]) > last:
             self._rounds.keep(last)
             self._clients.keep(last)
@@ -459,6 +485,12 @@ def round_files(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def picture_files(folder: Path, round: int) -> list[tuple[str, Path]]:
+    """Returns names and files of a round's pictures, such as `heat_maps_round_0003.png`."""
+    end = f"_round_{round:04d}.png"
+    return [(file.name.removesuffix(end), file) for file in sorted(folder.glob(f"*{end}"))]
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Writes JSON atomically; undefined numbers become null.
 
@@ -483,19 +515,34 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _write_scalars(row: Mapping[Any, float], after: int) -> None:
-    """Writes what a round's row defines to TensorBoard, unless the round was written before."""
+def _write_scalars(row: Mapping[Any, float]) -> None:
+    """Writes what a round's row defines to TensorBoard."""
     import tensorflow as tf
 
     round = int(row["round"])
-    if round <= after:
-        return
     # tf.summary.scalar would need the package tensorboard, which TensorFlow no longer brings.
-    plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
-    scalar = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
+    scalar = _plugin("scalars")
     for column, value in row.items():
         if column != "round" and not math.isnan(value):
             tf.summary.write(column, tf.constant(value, tf.float32), round, scalar)
+
+
+def _write_image(name: str, file: Path, round: int) -> None:
+    """Writes a PNG file to TensorBoard, as its plugin for images reads it."""
+    import tensorflow as tf
+
+    png = file.read_bytes()
+    height, width, _ = tf.io.decode_png(png).shape
+    value = tf.constant([str(width).encode(), str(height).encode(), png])
+    tf.summary.write(name, value, round, _plugin("images"))
+
+
+def _plugin(name: str) -> Any:
+    """Returns what tells TensorBoard what a value is."""
+    import tensorflow as tf
+
+    plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name=name)
+    return tf.compat.v1.SummaryMetadata(plugin_data=plugin)
 
 
 def _round_file(folder: Path, round: int) -> Path:
