@@ -1,0 +1,124 @@
+"""Writes README.md from engine.json, defenses.json and maps.json; see run.sh."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tffl.benchmark_table import table
+
+HERE = Path(__file__).parent
+
+
+def read(name: str) -> Any:
+    """Returns a measurement, or nothing if it has not been made."""
+    file = HERE / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def verdict(value: float, target: float, below: bool = False) -> str:
+    """Says whether a figure reaches its target."""
+    return "yes" if (value <= target if below else value >= target) else "**no**"
+
+
+def engine(figures: Any) -> Iterator[str]:
+    """Yields the lines about training."""
+    if not figures:
+        return
+    small, many = figures["10_clients_of_600"], figures["50_clients_of_50"]
+    low, memory = figures["mixed_bfloat16"], figures["peak_memory"]
+    rows = [
+        ("10 × 600, against a bare compiled loop", small["engine_against"]["bare"], 0.95),
+        ("10 × 600, against Keras' fit", small["engine_against"]["fit"], 1.6),
+        ("50 × 50, against Keras' fit", many["engine_against"]["fit"], 5.0),
+        ("mixed bfloat16, against float32 fit", low["engine_against"]["fit-float32"], 2.5),
+        ("two one-thread devices against one", small["engine_against"]["engine-one-device"], 1.0),
+    ]
+    yield "## Training (`tffl bench engine`)\n"
+    yield "Ratios of the medians of alternating rounds; `cnn`, batch 64, images of 28 × 28.\n"
+    header = ["clients × samples", "ratio", "to reach", "reached"]
+    yield table(header, [[n, f"{v:.2f}", f"{t:g}", verdict(v, t)] for n, v, t in rows])
+    if not figures["cpu_has_bfloat16"]:
+        yield "\nThis processor has no bfloat16 arithmetic; the library emulates it.\n"
+    few, hundred = figures["first_round"]["10_clients"], figures["first_round"]["100_clients"]
+    yield (
+        f"\nTracing and compiling took {few['compile_seconds']:.1f} s with 10 clients and "
+        f"{hundred['compile_seconds']:.1f} s with 100 (the first round less a steady one). The "
+        f"peak of a round of {memory['clients']} clients is "
+        f"{memory['steady_round_weight_vectors']:.1f} weight vectors above model and data, of the "
+        f"first {memory['first_round_weight_vectors']:.1f}; to stay within "
+        f"{memory['allowed_weight_vectors']}.\n"
+    )
+
+
+def defenses(figures: Any) -> Iterator[str]:
+    """Yields the lines about rules."""
+    if not figures:
+        return
+    yield "## Defenses (`tffl bench defenses`)\n"
+    yield (
+        "Seconds per round, memory above the update matrix, and how many times as long Flower's "
+        "function and a naive NumPy version take.\n"
+    )
+    for title, rules in figures.items():
+        yield f"### {title}, a matrix of {rules['matrix_gib']:g} GiB\n"
+        rows = [[name, *_figures(rule)] for name, rule in rules.items() if name != "matrix_gib"]
+        header = ["", "seconds", "memory, GiB", "process, GiB", "Flower", "naive NumPy"]
+        yield table(header, rows) + "\n"
+
+
+def _figures(rule: Any) -> list[str]:
+    if "error" in rule:
+        return [rule["error"].splitlines()[0], "", "", "", ""]
+    peers = []
+    for peer in ("flower", "numpy"):
+        ratio = rule.get(f"against_{peer}")
+        peers.append("did not fit" if f"{peer}_error" in rule else f"{ratio:g} ×" if ratio else "–")
+    return [f"{rule[key]:g}" for key in ("seconds", "memory_gib", "total_gib")] + peers
+
+
+def maps(figures: Any) -> Iterator[str]:
+    """Yields the lines about heat maps."""
+    if not figures:
+        return
+    yield "## Heat maps (`tffl bench maps`)\n"
+    shares = figures["detectors_against_training"]
+    rows = [
+        [
+            name,
+            f"{figures['seconds'][name]:.2f}",
+            f"{100 * share:.2f} %",
+            verdict(share, 0.02, True),
+        ]
+        for name, share in shares.items()
+    ]
+    yield (
+        f"{figures['clients']} clients of `{figures['model']}`, {figures['probes']} probes of "
+        "32 × 32: maps, autoencoder and verdict, against one local epoch of 2,778 images for each "
+        "client (to stay within 2 %).\n"
+    )
+    yield table(["", "seconds", "of the training", "reached"], rows)
+    ratio = figures["maps_against_tf_keras_vis"]
+    yield f"\nThe maps alone are {ratio:.1f} × as fast as tf-keras-vis, called once per client.\n"
+
+
+def main() -> None:
+    """Writes the page."""
+    lines = [
+        "# How fast tffl is\n",
+        "Made by `bash results/speed/run.sh` on an otherwise idle machine with "
+        f"{os.cpu_count()} cores ({platform.machine()}) and no GPU. Absolute times belong to that "
+        "machine; ratios travel better.\n",
+        *engine(read("engine")),
+        *defenses(read("defenses")),
+        *maps(read("maps")),
+    ]
+    (HERE / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
