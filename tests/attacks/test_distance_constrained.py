@@ -59,7 +59,10 @@ def test_project_and_unit() -> None:
         np.testing.assert_array_equal(unit(np.array(vector)), [0, 0])
 
 
-@given(move=arrays(np.float64, 7, elements=st.floats(-1e3, 1e3)), radius=st.floats(0, 100))
+@given(
+    move=arrays(np.float64, 7, elements=st.floats(-1e3, 1e3)),
+    radius=st.just(0.0) | st.floats(1e-100, 100),
+)
 def test_projection_is_the_nearest_point(move: np.ndarray, radius: float) -> None:
     near = project(move, radius)
     assert length(near) <= radius * (1 + 1e-12)

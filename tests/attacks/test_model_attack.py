@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tffl.attacks import Attack, attacks
+from tffl.attacks.base import OWN_DATA
 from tffl.attacks.model_attack import ALL_BENIGN, COLLUDERS, InformedAttack, ModelAttack
 from tffl.errors import UsageError
 
@@ -97,17 +98,17 @@ def test_sees_what_it_is_granted(a_round) -> None:
 
 
 def test_declares_what_it_is_granted() -> None:
-    assert Informed().granted() == (ALL_BENIGN,)
-    assert Informed(knows="overheard", overheard=3).granted() == ("3 overheard updates",)
-    assert Informed(knows="colluders").granted() == (COLLUDERS,)
+    assert Informed().granted() == (OWN_DATA, ALL_BENIGN)
+    assert Informed(knows="overheard", overheard=3).granted() == (OWN_DATA, "3 overheard updates")
+    assert Informed(knows="colluders").granted() == (OWN_DATA, COLLUDERS)
     krum = attacks.create("fang-krum", {"knows": "colluders"})
-    assert krum.granted() == (COLLUDERS, "aggregation rule")
-    assert attacks.create("lie", {}).granted() == (ALL_BENIGN, "number of participants")
-    assert attacks.create("lie", {"z": 1}).granted() == (ALL_BENIGN,)
-    assert attacks.create("scaling", {}).granted() == ("number of participants",)
-    assert attacks.create("scaling", {"factor": 2}).granted() == ()
-    assert attacks.create("sign-flip", {"knows": "overheard"}).granted() == ()
-    assert attacks.create("sign-flip", {"flips": "mean"}).granted() == (ALL_BENIGN,)
+    assert krum.granted() == (OWN_DATA, COLLUDERS, "aggregation rule")
+    assert attacks.create("lie", {}).granted() == (OWN_DATA, ALL_BENIGN, "number of participants")
+    assert attacks.create("lie", {"z": 1}).granted() == (OWN_DATA, ALL_BENIGN)
+    assert attacks.create("scaling", {}).granted() == (OWN_DATA, "number of participants")
+    assert attacks.create("scaling", {"factor": 2}).granted() == (OWN_DATA,)
+    assert attacks.create("sign-flip", {"knows": "overheard"}).granted() == (OWN_DATA,)
+    assert attacks.create("sign-flip", {"flips": "mean"}).granted() == (OWN_DATA, ALL_BENIGN)
 
 
 @pytest.mark.parametrize(

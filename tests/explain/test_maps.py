@@ -157,7 +157,7 @@ def test_weights_that_are_not_finite_make_maps_that_are_not_finite():
 def test_scaled_maps_run_from_zero_to_one_whatever_their_brightness(seed, brightness):
     maps = np.random.default_rng(seed).random((2, 3, 4, 4), dtype=np.float32) + 0.1
     maps[0, 0] = 0
-    result = scaled(maps * np.float32(brightness))
+    result = np.asarray(scaled(maps * np.float32(brightness)))
     assert result.min() == 0
     assert (result[0, 0] == 0).all()
     np.testing.assert_allclose(result.max(axis=(2, 3)).ravel()[1:], 1, rtol=1e-4)

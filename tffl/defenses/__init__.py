@@ -34,6 +34,7 @@ defenses = Registry(
         "multi-krum": "tffl.defenses.multi_krum:MultiKrum",
         "nnm": "tffl.defenses.nnm:NearestNeighborMixing",
         "norm-clipping": "tffl.defenses.norm_clipping:NormClipping",
+        "probe-loss": "tffl.defenses.probe_loss:ProbeLoss",
         "shield": "tffl.defenses.shield:Shield",
         "signguard": "tffl.defenses.signguard:SignGuard",
         "trimmed-mean": "tffl.defenses.trimmed_mean:TrimmedMean",

@@ -100,6 +100,17 @@ class Explainer:
         )
         return np.stack([maps.numpy() for maps in rows])
 
+    def logits(self, updates: Updates, probes: Probes) -> np.ndarray:
+        """Returns what each client's model makes of the probes, float32 `[n, p, classes]`."""
+        import tensorflow as tf
+
+        size = probes.images.shape[1]
+        if ("logits", size) not in self._functions:
+            self._functions["logits", size] = _make_logits(self._at(size))
+        function, images = self._functions["logits", size], tf.constant(probes.images)
+        rows = (function(tf.constant(updates.weights(row)), images) for row in range(len(updates)))
+        return np.stack([logits.numpy() for logits in rows])
+
     def distance(
         self,
         weights: np.ndarray,
@@ -216,6 +227,24 @@ def _make_maps(model: keras.Model, layer: str, weigh: Weigh) -> Any:
         return graph(graph.variables.split(flat), images, classes)
 
     return maps
+
+
+def _make_logits(model: keras.Model) -> Any:
+    """Compiles weights `[d]`, images `[p, …]` → logits float32 `[p, classes]`."""
+    import tensorflow as tf
+
+    variables = FlatVariables(model)
+    signature = [
+        tf.TensorSpec([WeightLayout.of(model).size], tf.float32),
+        tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+    ]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def logits(flat: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+        inputs = tf.cast(images, tf.float32)
+        return model.stateless_call(*variables.split(flat), inputs, training=False)[0]
+
+    return logits
 
 
 def _make_distance(model: keras.Model, layer: str, weigh: Weigh) -> Any:

@@ -1,0 +1,110 @@
+"""Probe loss: who sends a model that knows the server's images worse than the others' models do.
+
+    q_i = mean_p (1 − softmax(f(x_p; w_t + Δ_i))[y_p]),   x_p a probe image, y_p its label
+    flagged: q_i > median q + k · max(1.4826·MAD q, median q / 10)
+
+What a client's model makes of data that the server holds is the oldest test of an update. Fang et
+al. reject the updates whose absence lowers the joint model's loss most, Zeno those that raise it;
+both are told how many. Here every client's model is compared with the other clients', so that
+nothing need be known, and a few dozen images do. 1 − probability is bounded, where cross-entropy
+lets a class that an honest client has never seen outweigh all others.
+
+Local Model Poisoning Attacks to Byzantine-Robust Federated Learning
+    Minghong Fang, Xiaoyu Cao, Jinyuan Jia, Neil Zhenqiang Gong. USENIX Security 2020. Loss function
+    based rejection, in the section on defenses.
+Zeno: Distributed Stochastic Gradient Descent with Suspicion-based Fault-tolerance
+    Cong Xie, Oluwasanmi Koyejo, Indranil Gupta. ICML 2019.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from tffl.defenses.base import PROBE_DATA, Server
+from tffl.defenses.detector import Detector
+from tffl.defenses.parts.thresholds import median_mad
+from tffl.errors import require
+from tffl.explain.probes import draw
+from tffl.federated.layout import WeightLayout
+from tffl.federated.updates import Updates
+
+FLOOR = 0.1
+"""The least spread, relative to the median."""
+
+
+def mean_error(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the mean of 1 − probability of the true class, float64 `[n]`; NaN stays NaN.
+
+    Args:
+      logits: `[n, p, classes]`.
+      labels: int `[p]`.
+
+    >>> mean_error(np.array([[[0.0, 0.0], [50.0, 0.0]]]), np.array([0, 1])).round(3)
+    array([0.75])
+    """
+    with np.errstate(invalid="ignore"):
+        shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    odds = np.exp(shifted)
+    right = np.take_along_axis(odds, labels[None, :, None], axis=-1)[..., 0]
+    return 1 - (right / odds.sum(axis=-1)).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class ProbeLoss(Detector):
+    """Flags clients whose models know the server's probe images worse than the others' do.
+
+    Attributes:
+      probes: Number of probe images, of all classes as evenly as possible.
+      redraw: Draw other probes every round.
+      k: Flag above median + k robust standard deviations.
+    """
+
+    probes: Annotated[int, Field(ge=1)] = 64
+    redraw: bool = False
+    k: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4.0
+
+    needs: ClassVar[tuple[str, ...]] = (PROBE_DATA,)
+    reference: ClassVar[str] = (
+        "tffl's own, after Fang et al., USENIX Security 2020, and Xie et al., Zeno, ICML 2019"
+    )
+
+    def check(self, participants: int, layout: WeightLayout) -> None:
+        """Raises `UsageError` with fewer than 3 participants."""
+        super().check(participants, layout)
+        require(
+            participants >= 3,
+            f"probe-loss needs at least 3 participants a round, not {participants}: of two, "
+            "neither is the odd one",
+        )
+
+    def check_server(self, server: Server) -> None:
+        """Raises `UsageError` if there are too few images."""
+        assert server.samples is not None
+        have = len(server.samples.labels)
+        require(
+            self.probes <= have,
+            f"defense.probes = {self.probes} is not allowed: the server has {have} images",
+        )
+
+    def score(self, updates: Updates, server: Server) -> np.ndarray:
+        """Returns the mean error of each client's model on the probes."""
+        assert server.samples is not None and server.explainer is not None
+        round = updates.round if self.redraw else 0
+        probes = draw(server.samples, self.probes, server.seed, round=round)
+        errors = mean_error(server.explainer.logits(updates, probes), probes.classes)
+        return np.where(np.isfinite(errors), errors, np.inf)
+
+    def threshold(self, scores: np.ndarray) -> float:
+        """Returns median + k·spread of the finite scores, the spread with its floor."""
+        known = scores[np.isfinite(scores)]
+        if len(known) == 0:
+            return np.nan
+        return max(median_mad(scores, self.k), float((1 + self.k * FLOOR) * np.median(known)))
+
+    def reason(self, score: float, threshold: float) -> str:
+        """Says how wrong the model is."""
+        return f"its model errs on the probe images by {score:.3f}, above {threshold:.3f}"
