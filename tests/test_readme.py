@@ -2,6 +2,7 @@
 
 import doctest
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,11 @@ def test_readme_documents_completion(shell):
 
 def test_no_slot_is_left_unfilled():
     assert "SLOT:" not in README.read_text(encoding="utf-8")
+
+
+def test_every_package_is_installed() -> None:
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    folders = [file.parent.relative_to(ROOT) for file in (ROOT / "tffl").rglob("__init__.py")]
+    packages = {".".join(folder.parts) for folder in folders} | {"tffl_cli"}
+    assert set(config["options"]["packages"].split()) == packages
