@@ -11,7 +11,7 @@ import pytest
 
 from tffl.defenses import Server, create_defense
 from tffl.defenses.base import Samples
-from tffl.defenses.probe_loss import mean_error
+from tffl.defenses.probe_loss import mean_cross_entropy
 from tffl.errors import UsageError
 from tffl.explain.maps import Explainer
 from tffl.explain.probes import draw
@@ -45,15 +45,15 @@ def test_scores_equal_keras_softmax_on_the_probes(server, updates):
     probes = draw(server.samples, 20, 0)
     for row in (0, 7):
         server.model.set_weights(updates.layout.unflatten(updates.weights(row)))
-        chances = keras.ops.softmax(server.model(probes.images.astype(np.float32))).numpy()
-        expected = 1 - chances[np.arange(20), probes.classes].mean()
+        logits = server.model(probes.images.astype(np.float32))
+        expected = keras.losses.SparseCategoricalCrossentropy(True)(probes.classes, logits)
         np.testing.assert_allclose(verdict.scores[row], expected, rtol=1e-5)
 
 
 def test_a_model_that_errs_more_is_flagged_and_one_that_errs_less_is_not(server, updates):
     def logits(updates, probes):
         right = np.eye(5)[probes.classes] * 2
-        sure = np.array([1.0, 1.1, 0.9, 1.0, 1.05, 0.0, 3.0, 1.0, 0.95, 1.0])
+        sure = np.array([2.0, 2.1, 1.9, 2.0, 2.05, 0.0, 4.0, 2.0, 1.95, 2.0])
         return sure[updates.client_ids, None, None] * right
 
     seen = replace(server, explainer=SimpleNamespace(logits=logits))
@@ -61,12 +61,12 @@ def test_a_model_that_errs_more_is_flagged_and_one_that_errs_less_is_not(server,
     verdict, _ = defense.judge(updates, seen, defense.init(seen))
     assert verdict.flagged.tolist() == [row == 5 for row in range(10)]
     assert verdict.scores.argmin() == 6
-    assert verdict.reasons[5].startswith("its model errs on the probe images by 0.800, above 0.")
+    assert verdict.reasons[5].startswith("its model's loss on the probe images is 1.61, above 0.")
 
 
 def test_the_spread_has_a_floor():
     defense = create_defense("probe-loss", {"k": 4})
-    scores = np.array([0.5, 0.5, 0.5, 0.5, 0.69, 0.71])
+    scores = np.array([0.5, 0.5, 0.5, 0.5, 0.89, 0.91])
     assert (scores > defense.threshold(scores)).tolist() == [False] * 5 + [True]
     assert np.isnan(defense.threshold(np.full(3, np.inf)))
 
@@ -89,10 +89,10 @@ def test_order_does_not_matter(server, updates):
     np.testing.assert_array_equal(first.scores[order], second.scores)
 
 
-def test_mean_error_is_bounded_and_stable():
+def test_the_loss_is_stable():
     logits = np.array([[[1e4, -1e4]], [[-1e4, 1e4]], [[np.nan, 0.0]]])
-    result = mean_error(logits, np.array([0]))
-    np.testing.assert_array_equal(result[:2], [0, 1])
+    result = mean_cross_entropy(logits, np.array([0]))
+    np.testing.assert_array_equal(result[:2], [0, 2e4])
     assert np.isnan(result[2])
 
 
