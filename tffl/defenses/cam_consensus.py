@@ -100,7 +100,9 @@ class CamConsensus(CamDetector):
     Attributes:
       probes: Dealt into groups, of all classes as evenly as possible.
       group: Probes in a group.
-      k: Flag above median + k·1.4826·MAD of the scores.
+      k: Flag above median + k·1.4826·MAD of the scores. Honest clients that 3.5 blamed in stored
+        rounds of LeNet-5 without attackers: 1 of 320 with Adam and 20 clients, 6 % with SGD on
+        uneven data, 16 % with 10 clients, of which the autoencoders leave out too many to judge.
       hidden: Units of each autoencoder's code; 0 leaves the autoencoders out and scores clients by
         their mean absolute feature.
       epochs: Of each fit.
