@@ -163,3 +163,16 @@ def test_impossible_combinations_are_refused_in_one_line(changes: dict, message:
     with pytest.raises(UsageError, match=message) as error:
         run(changes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("before", ["nnm", "bucketing", "flcert"])
+def test_what_the_server_lacks_is_refused_behind_other_defenses_too(before: str) -> None:
+    changes = {"defense.name": f"{before}+probe-loss", "defense.probes": 51}
+    with pytest.raises(UsageError, match="probes = 51 is not allowed: the server has 50 images"):
+        run(changes)
+
+
+def test_pictures_of_mixed_updates_are_not_shown_as_clients(tmp_path: Path) -> None:
+    changes = {"defense.name": "bucketing+gradcam-krum", "record.figures": True}
+    run({**changes, "federation.rounds": 1}, tmp_path / "run")
+    assert not (tmp_path / "run" / "heat_maps").exists()

@@ -99,7 +99,7 @@ def test_any_convolution_can_be_chosen():
 
 def test_an_unknown_layer_is_refused_with_those_that_exist():
     explainer = Explainer(models["lenet5"]((28, 28, 1), 6, seed=1))
-    with pytest.raises(UsageError, match=r"no layer dense1 with feature maps: one of .*conv2"):
+    with pytest.raises(UsageError, match=r"unknown convolution of lenet5 'dense1'.*conv2"):
         explainer.layer_name("dense1")
 
 

@@ -18,8 +18,7 @@ tffl's own, made from GradCAM-AE (`tffl.defenses.gradcam_ae`) by repairing what 
 - The published autoencoder learns poisoned maps like all others, and its error follows a map's
   brightness. Here it sees differences from the consensus, and the worst 40 % do not teach it.
 - One probe says little: 16 of all classes a group say much; four groups with an autoencoder each
-  keep honest clients that were left out of the fit from looking odd, where one large autoencoder
-  would not.
+  make honest clients that were left out of the fit look less odd than one large one would.
 - Mean + α·std cannot flag several attackers at once; median and MAD can, up to half.
 - A client whose maps are dead (zero everywhere) while others' are not is flagged outright: an
   attacker that drives its maps to zero would otherwise hide what it does.
@@ -38,7 +37,7 @@ from pydantic import Field
 from tffl import seeds
 from tffl.data.resize import area_weights
 from tffl.defenses.base import Server, State
-from tffl.defenses.cam_detector import CamDetector, ClassRule, Opinion
+from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, Opinion
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder, Weights
 from tffl.defenses.parts.thresholds import NORMAL, median_mad
 from tffl.errors import require
@@ -94,7 +93,7 @@ def _standardized(block: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class CamConsensus(CamDetector):
+class CamConsensus(CamAutoencoder):
     """Flags LayerCAM maps that differ from the clients' consensus; tffl's own detector.
 
     Attributes:
@@ -102,7 +101,7 @@ class CamConsensus(CamDetector):
       group: Probes in a group.
       k: Flag above median + k·1.4826·MAD of the scores. Honest clients that 3.5 blamed in stored
         rounds of LeNet-5 without attackers: 1 of 320 with Adam and 20 clients, 6 % with SGD on
-        uneven data, 16 % with 10 clients, of which the autoencoders leave out too many to judge.
+        uneven data, 15 % with 10 clients, of which the autoencoders leave out too many to judge.
       hidden: Units of each autoencoder's code; 0 leaves the autoencoders out and scores clients by
         their mean absolute feature.
       epochs: Of each fit.

@@ -116,6 +116,10 @@ class CamDetector(Detector):
             round=round if self.redraw else 0,
         )
 
+    def score(self, updates: Updates, server: Server) -> np.ndarray:
+        """Returns the scores that `examine` finds."""
+        return self.examine(updates, server, {}).scores
+
     def examine(self, updates: Updates, server: Server, state: State) -> Evidence:
         """Makes the maps, flags those that are not finite, and judges the rest."""
         assert server.explainer is not None
@@ -138,6 +142,27 @@ class CamDetector(Detector):
         fitted = {**opinion.fitted, THRESHOLD: np.array([self.threshold(scores)])}
         pictures |= {name: _filled(part, usable) for name, part in opinion.pictures.items()}
         return Evidence(scores, self._notes(findings, scores), fitted, pictures)
+
+    def _notes(self, findings: Findings, scores: np.ndarray) -> tuple[str, ...]:
+        """Says why a score is infinite."""
+        return tuple(
+            ""
+            if np.isfinite(score)
+            else f"{non_finite} of {self.probes} heat maps hold NaN or infinity"
+            if non_finite
+            else f"{dead} of {self.probes} heat maps are dead"
+            for dead, non_finite, score in zip(
+                findings.dead.tolist(), findings.non_finite.tolist(), scores.tolist(), strict=True
+            )
+        )
+
+
+@dataclass(frozen=True)
+class CamAutoencoder(CamDetector):
+    """A detector whose scores are errors of autoencoders; they are exported after the last round.
+
+    Its opinions hold the autoencoders' weights.
+    """
 
     def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
         """Returns the autoencoders of the last round that had any, as `detector`."""
@@ -164,14 +189,15 @@ class CamDetector(Detector):
         )
         return {"detector": export}
 
+    @abstractmethod
     def networks(self, state: State) -> dict[str, keras.Model]:
-        """Returns the autoencoders that a state holds, by their names."""
-        return {}
+        """Returns the autoencoders that a state holds, by their names; empty if none."""
 
+    @abstractmethod
     def serve(
         self, maps: tf.Tensor, networks: Mapping[str, keras.Model], size: int
     ) -> dict[str, tf.Tensor]:
-        """Computes what an export serves; only for those with networks.
+        """Computes what an export serves.
 
         Args:
           maps: Raw, float32 `[n, p, h, w]`.
@@ -181,20 +207,6 @@ class CamDetector(Detector):
         Returns:
           `reconstruction`, of what the networks saw, and `score`, float32 `[n]`.
         """
-        raise NotImplementedError
-
-    def _notes(self, findings: Findings, scores: np.ndarray) -> tuple[str, ...]:
-        """Says why a score is infinite."""
-        return tuple(
-            ""
-            if np.isfinite(score)
-            else f"{non_finite} of {self.probes} heat maps hold NaN or infinity"
-            if non_finite
-            else f"{dead} of {self.probes} heat maps are dead"
-            for dead, non_finite, score in zip(
-                findings.dead.tolist(), findings.non_finite.tolist(), scores.tolist(), strict=True
-            )
-        )
 
 
 def _filled(part: np.ndarray, usable: np.ndarray) -> np.ndarray:

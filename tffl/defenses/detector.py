@@ -63,9 +63,9 @@ class Detector(Defense):
     ballot: Ballot = "sliding"
     enforce: bool = True
 
+    @abstractmethod
     def score(self, updates: Updates, server: Server) -> np.ndarray:
         """Returns float64 `[n]`; what it says of rows that are not finite does not count."""
-        raise NotImplementedError("a detector defines score or examine")
 
     def examine(self, updates: Updates, server: Server, state: State) -> Evidence:
         """Returns the scores, for detectors that have more to tell or to remember."""

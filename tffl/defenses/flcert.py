@@ -143,6 +143,10 @@ class Grouped(Defense):
         )
         self.inner.check(participants // groups, layout)
 
+    def check_server(self, server: Server) -> None:
+        """Checks the inner defense."""
+        self.inner.check_server(server)
+
     def init(self, server: Server) -> State:
         """Returns the states of all groups; each has room for all clients' ids."""
         return states.join([self.inner.init(server)] * self.before.groups)

@@ -35,7 +35,7 @@ from pydantic import Field
 from tffl import seeds
 from tffl.data.resize import bilinear_weights
 from tffl.defenses.base import Server, State
-from tffl.defenses.cam_detector import CamDetector, ClassRule, Opinion
+from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, Opinion
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder
 from tffl.defenses.parts.thresholds import check_alpha, mean_std
 from tffl.defenses.parts.votes import Ballot
@@ -63,7 +63,7 @@ RELEASED: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class GradCamAe(CamDetector):
+class GradCamAe(CamAutoencoder):
     """Flags Grad-CAM maps that an autoencoder fails to rebuild, as published.
 
     Attributes:

@@ -164,6 +164,10 @@ class UpdateConsensus(Detector):
             "two, both deviate equally",
         )
 
+    def score(self, updates: Updates, server: Server) -> np.ndarray:
+        """Returns the largest of each client's tests."""
+        return self.examine(updates, server, {}).scores
+
     def examine(self, updates: Updates, server: Server, state: State) -> Evidence:
         """Scores finite rows, and says which tests they fail."""
         finite = updates.finite()

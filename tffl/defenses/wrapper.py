@@ -137,6 +137,10 @@ class Mixed(Defense):
             note = f"{error} (of {participants} updates, it sees {seen}: they are mixed before it)"
             raise UsageError(note) from None
 
+    def check_server(self, server: Server) -> None:
+        """Checks the inner defense."""
+        self.inner.check_server(server)
+
     def init(self, server: Server) -> State:
         """Returns the inner state."""
         return self.inner.init(server)
@@ -173,7 +177,10 @@ def _told_count(part: Any, participants: int, removed: int = 0) -> Any:
 
 
 def _spread(verdict: Verdict, mixture: Mixture, finite: np.ndarray) -> Verdict:
-    """Returns the clients' verdict, given the one on mixed updates."""
+    """Returns the clients' verdict, given the one on mixed updates.
+
+    Its pictures are dropped: they show mixtures, and no client.
+    """
     n, owner = len(finite), mixture.owner
 
     def fill(values: np.ndarray, other: Any) -> np.ndarray:
@@ -190,4 +197,5 @@ def _spread(verdict: Verdict, mixture: Mixture, finite: np.ndarray) -> Verdict:
         weights=fill(mixture.mixing.T @ verdict.weights, 0.0),
         scores=fill(verdict.scores[owner], np.inf),
         reasons=tuple(fill(reasons, "the update holds NaN or infinity")),
+        pictures={},
     )

@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from tffl.errors import UsageError, require
+from tffl.errors import require, unknown
 from tffl.federated.layout import FlatVariables, WeightLayout
 from tffl.federated.updates import Updates
-from tffl.models.shape import at_image_size, last_convolution, map_size
+from tffl.models.shape import at_image_size, convolutions, last_convolution, map_size
 
 if TYPE_CHECKING:
     import keras
@@ -72,7 +72,6 @@ class Explainer:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._layout = WeightLayout.of(model)
         self._sized: dict[int, keras.Model] = {}
         self._functions: dict[Any, Any] = {}
 
@@ -150,12 +149,10 @@ class Explainer:
     def _layer(self, model: keras.Model, name: str | None) -> keras.layers.Layer:
         if name is None:
             return last_convolution(model)
-        names = [layer.name for layer in model.layers if len(layer.output.shape) == 4]
-        if name not in names:
-            raise UsageError(
-                f"{model.name} has no layer {name} with feature maps: one of {', '.join(names)}"
-            )
-        return model.get_layer(name)
+        known = {layer.name: layer for layer in convolutions(model)}
+        if name not in known:
+            raise unknown(f"convolution of {model.name}", name, known)
+        return known[name]
 
     def _at(self, size: int) -> keras.Model:
         if size not in self._sized:

@@ -20,12 +20,17 @@ def last_convolution(model: keras.Model) -> keras.layers.Layer:
     Raises:
       UsageError: The network has none.
     """
+    found = convolutions(model)
+    require(bool(found), f"{model.name} has no convolution, so it has no maps: take another model")
+    return found[-1]
+
+
+def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns all convolutions of a network in their order, plain, grouped, or any other kind."""
     from keras import layers
 
     kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
-    found = [layer for layer in model.layers if isinstance(layer, kinds)]
-    require(bool(found), f"{model.name} has no convolution, so it has no maps: take another model")
-    return found[-1]
+    return [layer for layer in model.layers if isinstance(layer, kinds)]
 
 
 def map_size(model: keras.Model, layer: keras.layers.Layer) -> tuple[int, int]:

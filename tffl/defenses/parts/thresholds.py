@@ -89,7 +89,7 @@ def check_alpha(alpha: float, n: int) -> None:
         alpha < bound,
         f"defense.alpha = {alpha:g} can never flag anyone among {n} participants: m attackers lie "
         f"at most sqrt((n - m) / m) standard deviations above the mean, a single one {bound:.3g}; "
-        "choose a smaller alpha or defense.rule=median-mad",
+        "choose a smaller alpha",
     )
 
 
