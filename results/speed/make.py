@@ -1,4 +1,4 @@
-"""Writes README.md from engine.json, defenses.json and maps.json; see run.sh."""
+"""Writes README.md from engine.json, maps.json and defenses_*.json; see run.sh."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tffl.bench.defenses import LIMIT
 from tffl.benchmark_table import table
 
 HERE = Path(__file__).parent
+SIZES = ("cnn_20", "cnn_100", "resnet18_20", "resnet18_100")
 
 
 def read(name: str) -> Any:
@@ -69,6 +71,25 @@ def defenses(figures: Any) -> Iterator[str]:
         rows = [[name, *_figures(rule)] for name, rule in rules.items() if name != "matrix_gib"]
         header = ["", "seconds", "memory, GiB", "process, GiB", "Flower", "naive NumPy"]
         yield table(header, rows) + "\n"
+    yield _slower(figures)
+
+
+def _slower(figures: Any) -> str:
+    """Names the rules that are slower than their naive version somewhere."""
+    ratios = [
+        (rule["against_numpy"], f"{name} ({title}: {rule['against_numpy']:g} ×)")
+        for title, rules in figures.items()
+        for name, rule in rules.items()
+        if isinstance(rule, dict) and "against_numpy" in rule
+    ]
+    slower = [text for ratio, text in sorted(ratios) if ratio < 1]
+    if not slower:
+        return "No rule is slower than its naive version.\n"
+    return (
+        f"Slower than their naive version: {', '.join(slower)}. tffl computes in float64, "
+        "in blocks, and looks for values that are not finite first, which the naive versions do "
+        "not.\n"
+    )
 
 
 def _figures(rule: Any) -> list[str]:
@@ -76,8 +97,11 @@ def _figures(rule: Any) -> list[str]:
         return [rule["error"].splitlines()[0], "", "", "", ""]
     peers = []
     for peer in ("flower", "numpy"):
-        ratio = rule.get(f"against_{peer}")
-        peers.append("did not fit" if f"{peer}_error" in rule else f"{ratio:g} ×" if ratio else "–")
+        ratio, error = rule.get(f"against_{peer}"), rule.get(f"{peer}_error", "")
+        if error.startswith("TimeoutError"):
+            peers.append(f"> {LIMIT / rule['seconds']:.0f} ×")
+        else:
+            peers.append("did not fit" if error else f"{ratio:g} ×" if ratio else "–")
     return [f"{rule[key]:g}" for key in ("seconds", "memory_gib", "total_gib")] + peers
 
 
@@ -104,6 +128,11 @@ def maps(figures: Any) -> Iterator[str]:
     yield table(["", "seconds", "of the training", "reached"], rows)
     ratio = figures["maps_against_tf_keras_vis"]
     yield f"\nThe maps alone are {ratio:.1f} × as fast as tf-keras-vis, called once per client.\n"
+    growth = figures["growth"]
+    yield (
+        f"\nOver {growth['rounds']} rounds of `shield` with `lenet5` the process grew by "
+        f"{growth['mib']:.1f} MiB.\n"
+    )
 
 
 def main() -> None:
@@ -114,7 +143,7 @@ def main() -> None:
         f"{os.cpu_count()} cores ({platform.machine()}) and no GPU. Absolute times belong to that "
         "machine; ratios travel better.\n",
         *engine(read("engine")),
-        *defenses(read("defenses")),
+        *defenses({k: v for name in SIZES for k, v in read(f"defenses_{name}").items()}),
         *maps(read("maps")),
     ]
     (HERE / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -3,7 +3,8 @@
 Each rule judges one round of random updates in a process of its own, whose peak of resident memory
 is read afterwards. Next to it, where there is one, the same rule of Flower, and a naive version in
 NumPy (`tffl.bench.naive`). What is quoted are seconds of the fastest of three calls with the same
-input, fewer if they are slow, and memory above the update matrix.
+input, fewer if they are slow, and memory above the update matrix. After five minutes a rule
+is given up.
 
 `nnm` and `bucketing` stand before plain averaging. Left out are `flcert`, which has no work of its
 own beyond that of the rule behind it, and rules that look into the network: there is none here.
@@ -12,6 +13,7 @@ own beyond that of the rule behind it, and rules that look into the network: the
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -30,6 +32,9 @@ from tffl.federated.updates import Updates
 CALLS = 3
 SLOW = 30.0
 """Seconds after which a call is not repeated."""
+
+LIMIT = 300
+"""Seconds after which a rule is given up: Flower's Bulyan would take hours for 100 clients."""
 
 EARLIER = {"fldetector": 11}
 """Rounds to be played before the one that is measured: the others' work does not grow with time."""
@@ -61,10 +66,9 @@ class Round:
         size = self.layout.size
         matrix = np.empty((self.clients, size), dtype=np.float32)
         common = self.common(number)
-        for row in matrix:
-            rng.standard_normal(dtype=np.float32, out=row)
-            row *= np.float32(0.01)
-            row += common
+        noise = 0.01 * rng.standard_normal(size, dtype=np.float32)
+        for row in matrix:  # rolled, as drawing a billion numbers would take longer than most rules
+            np.add(np.roll(noise, rng.integers(size)), common, out=row)
         matrix[: self.malicious] *= 3
         ids = np.arange(self.clients)
         counts = np.full(self.clients, 600)
@@ -142,8 +146,9 @@ def _compare(name: str, round: Round, peers: bool) -> dict[str, Any]:
 
 def _time(kind: str, name: str, round: Round) -> dict[str, Any]:
     """Times a rule in this process, and reads its memory."""
-    before = _resident()
+    before = resident_bytes()
     _limit_memory()
+    _limit_time()
     try:
         defense, case = prepare(name, round)
         judge = {"tffl": _tffl, "flower": _flower, "numpy": _numpy}[kind](name, defense, case)
@@ -275,7 +280,20 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def _resident() -> int:
+def _limit_time() -> None:
+    """Interrupts a rule that takes too long, where the system has such a clock."""
+    if not hasattr(signal, "setitimer"):
+        return
+
+    def give_up(*_: Any) -> None:
+        raise TimeoutError(f"took more than {LIMIT} s")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+
+
+def resident_bytes() -> int:
+    """Returns the memory of this process that is in use now; 0 where Linux' account is not read."""
     return _linux("self/status", "VmRSS")
 
 

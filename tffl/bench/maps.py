@@ -12,9 +12,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tffl.defenses import Server
+    from tffl.federated.updates import Updates
 
 CLIENTS, IMAGES, PROBES, CLASSES = 20, 2778, 16, 10
 SHAPE = (32, 32, 3)
@@ -34,7 +39,8 @@ def maps(model: str = "resnet18", rounds: int = 3, clients: int = CLIENTS) -> di
     Returns:
       `first_seconds` of the traced turn; `seconds` of maps, of each detector's verdict with its
       maps, of tf-keras-vis and of the clients' training; `detectors_against_training` (to reach:
-      at most 0.02) and `maps_against_tf_keras_vis` (at least 2), for Grad-CAM.
+      at most 0.02) and `maps_against_tf_keras_vis` (at least 2), for Grad-CAM; and `growth`, by
+      how many MiB the process grows over 200 rounds of `shield`.
     """
     from tffl.federated.runtime import configure, silence
 
@@ -49,6 +55,7 @@ def maps(model: str = "resnet18", rounds: int = 3, clients: int = CLIENTS) -> di
     seconds = {name: statistics.median(values) for name, values in times.items()}
     seconds["training"] *= clients * IMAGES / TRAINED
     detectors = [name for name in seconds if name in DETECTORS]
+    del contenders
     return {
         "model": model,
         "clients": clients,
@@ -59,7 +66,29 @@ def maps(model: str = "resnet18", rounds: int = 3, clients: int = CLIENTS) -> di
             name: seconds[name] / seconds["training"] for name in detectors
         },
         "maps_against_tf_keras_vis": seconds["tf-keras-vis"] / seconds["maps"],
+        "growth": _growth(),
     }
+
+
+ROUNDS = 200
+"""Rounds over which memory is watched, after as many for warming up as `SETTLED`."""
+SETTLED = 20
+
+
+def _growth() -> dict[str, float]:
+    """Returns by how much the process grows while `shield` judges many rounds of `lenet5`."""
+    from tffl.bench.defenses import resident_bytes
+    from tffl.defenses import create_defense
+
+    setting = _Setting.make("lenet5", clients=10)
+    defense = create_defense("shield", {"cam-consensus": {"epochs": 20}})
+    state = defense.init(setting.server)
+    resident = []
+    for round in range(1, SETTLED + ROUNDS + 1):
+        updates = replace(setting.updates, round=round, matrix=setting.updates.matrix * round)
+        _, state = defense.judge(updates, setting.server, state)
+        resident.append(resident_bytes())
+    return {"rounds": ROUNDS, "mib": (resident[-1] - resident[SETTLED - 1]) / 2**20}
 
 
 DETECTORS = {
@@ -69,37 +98,53 @@ DETECTORS = {
 }
 
 
+@dataclass(frozen=True)
+class _Setting:
+    """Random updates of a network's clients, and the server that judges them."""
+
+    server: Server
+    updates: Updates
+
+    @classmethod
+    def make(cls, name: str, clients: int) -> _Setting:
+        from tffl.defenses.base import Samples, Server
+        from tffl.explain.maps import Explainer
+        from tffl.federated.layout import WeightLayout
+        from tffl.federated.updates import Updates
+        from tffl.models import models
+
+        model, rng = models[name](SHAPE, CLASSES, seed=0), np.random.default_rng(0)
+        layout = WeightLayout.of(model)
+        start = layout.flatten(model.get_weights())
+        matrix = rng.normal(0, 1e-3, (clients, layout.size)).astype(np.float32)
+        matrix[:, ~layout.trainable] = 0
+        counts = np.full(clients, IMAGES)
+        images = rng.integers(0, 256, (TRAINED, *SHAPE), dtype=np.uint8)
+        labels = (np.arange(TRAINED) % CLASSES).astype(np.int32)
+        samples = Samples(images, labels, CLASSES)
+        server = Server(model, layout, clients, 0, samples=samples, explainer=Explainer(model))
+        return cls(server, Updates(1, np.arange(clients), counts, start, matrix, layout))
+
+
 def _contenders(name: str, clients: int) -> dict[str, Callable[[], Any]]:
     import tensorflow as tf
 
     from tffl.config import TrainingConfig
     from tffl.data.federation import ClientData
-    from tffl.defenses import Server, create_defense
-    from tffl.defenses.base import Samples
-    from tffl.explain.maps import Explainer
+    from tffl.defenses import create_defense
     from tffl.explain.probes import draw
-    from tffl.federated.layout import WeightLayout
     from tffl.federated.training import LocalTraining, Trainer
-    from tffl.federated.updates import Updates
-    from tffl.models import models
 
-    model, rng = models[name](SHAPE, CLASSES, seed=0), np.random.default_rng(0)
-    layout = WeightLayout.of(model)
-    start = layout.flatten(model.get_weights())
-    matrix = rng.normal(0, 1e-3, (clients, layout.size)).astype(np.float32)
-    matrix[:, ~layout.trainable] = 0
-    counts = np.full(clients, IMAGES)
-    updates = Updates(1, np.arange(clients), counts, start, matrix, layout)
-    images = rng.integers(0, 256, (TRAINED, *SHAPE), dtype=np.uint8)
-    labels = (np.arange(TRAINED) % CLASSES).astype(np.int32)
-    samples, explainer = Samples(images, labels, CLASSES), Explainer(model)
-    server = Server(model, layout, clients, 0, samples=samples, explainer=explainer)
+    setting = _Setting.make(name, clients)
+    server, updates = setting.server, setting.updates
+    model, samples, explainer = server.model, server.samples, server.explainer
+    assert samples is not None and explainer is not None
     probes = draw(samples, PROBES, 0)
 
     trainer = Trainer(model, TrainingConfig(batch_size=64))
-    data = ClientData(np.arange(TRAINED, dtype=np.int32), labels)
+    data = ClientData(np.arange(TRAINED, dtype=np.int32), samples.labels)
     job = LocalTraining.draw(data, 1, 0.01, seed=0, round=1, client=0)
-    resident, flat = tf.constant(images), tf.constant(start)
+    resident, flat = tf.constant(samples.images), tf.constant(updates.start)
 
     def judge(detector: str) -> Callable[[], Any]:
         defense = create_defense(detector, DETECTORS[detector])
