@@ -183,7 +183,7 @@ def test_rows_that_are_not_finite_are_rejected_always(server, kind: str) -> None
 
 
 def test_observing_accepts_and_averages_everybody(server) -> None:
-    rows = as_updates(cloud(9, 5, attackers=2))
+    rows = as_updates(cloud(9, 500, attackers=2))
     verdict, _ = judge(create_defense("any-of", {**BOTH, "enforce": False}), rows, server)
     assert verdict.convicted.sum() == 2 and verdict.accepted.all()
     np.testing.assert_allclose(verdict.aggregate, rows.matrix.mean(axis=0), rtol=1e-5)
@@ -303,15 +303,17 @@ def test_works_behind_others(server) -> None:
     assert grouped.models == 2 and grouped.inner.of == ("multi-krum", "update-consensus")
 
 
-def test_shield_is_any_of_two() -> None:
+def test_shield_is_any_of_three() -> None:
     shield = create_defense("shield", {"update-consensus": {"k": 5, "reference_point": "root"}})
-    assert list(shield.parts) == ["cam-consensus", "update-consensus"]
+    assert list(shield.parts) == ["cam-consensus", "update-consensus", "probe-loss"]
     assert shield.parts["update-consensus"].k == 5
     assert shield.granted() == (PROBE_DATA, ROOT_DATA)
     assert "of" not in shield.options()
     with pytest.raises(UsageError, match="unknown option of defense shield 'of'"):
         create_defense("shield", {"of": "krum"})
     with pytest.raises(UsageError, match="krum is not among cam-consensus, update-consensus"):
+        UsageError, match="krum is not among cam-consensus, update-
+    ):
         create_defense("shield", {"krum": {}})
 
 

@@ -69,7 +69,7 @@ def test_features_do_not_depend_on_the_order_of_clients(seed):
 def test_maps_that_leave_the_consensus_are_flagged_up_to_a_third_of_all(attackers):
     maps = similar_maps(n=20, p=32)
     poison = similar_maps(n=1, p=32, seed=7)[0]
-    maps[:attackers] = 0.7 * maps[:attackers] + 0.3 * poison
+    maps[:attackers] = 0.5 * (maps[:attackers] + poison)
     verdict = judge_maps(create_defense("cam-consensus", FAST), maps)
     assert verdict.flagged[:attackers].all()
     assert verdict.flagged[attackers:].sum() <= 1
@@ -101,6 +101,29 @@ def test_dead_maps_are_no_finding_where_everyone_has_them():
 def test_equal_maps_flag_nobody():
     maps = np.repeat(similar_maps(n=1, p=16), 8, axis=0)
     assert not judge_maps(create_defense("cam-consensus", {"probes": 16}), maps).flagged.any()
+
+
+def test_nobody_is_judged_by_an_autoencoder_that_was_fitted_to_him():
+    """Maps with nothing in common but noise: only those that were fitted can be rebuilt."""
+    maps = np.random.default_rng(1).random((10, 16, 4, 4))
+
+    def spread(folds):
+        options = {"probes": 16, "folds": folds}
+        scores = judge_maps(create_defense("cam-consensus", options), maps).scores
+        return scores.max() / scores.min()
+
+    assert spread(folds=1) > 1.5
+    assert spread(folds=4) < 1.3
+
+
+def test_colluders_with_the_same_maps_have_one_vote():
+    """Five of twenty would pull the medians, and teach the autoencoders what to expect."""
+    maps = similar_maps(n=20, p=32)
+    poison = similar_maps(n=1, p=32, seed=7)[0]
+    maps[:5] = 0.5 * (maps[0] + poison)
+    assert cam_consensus.same_maps(maps).tolist() == [0] * 5 + list(range(5, 20))
+    verdict = judge_maps(create_defense("cam-consensus", FAST), maps)
+    assert verdict.flagged.tolist() == [True] * 5 + [False] * 15
 
 
 def test_without_autoencoders_the_score_is_the_mean_feature():

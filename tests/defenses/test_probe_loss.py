@@ -66,7 +66,7 @@ def test_a_model_that_errs_more_is_flagged_and_one_that_errs_less_is_not(server,
 
 def test_the_spread_has_a_floor():
     defense = create_defense("probe-loss", {"k": 4})
-    scores = np.array([0.5, 0.5, 0.5, 0.5, 0.89, 0.91])
+    scores = np.array([0.5, 0.5, 0.5, 0.5, 1.09, 1.11])
     assert (scores > defense.threshold(scores)).tolist() == [False] * 5 + [True]
     assert np.isnan(defense.threshold(np.full(3, np.inf)))
 

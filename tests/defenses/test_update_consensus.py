@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 
 from tffl.defenses import Server, Verdict, defenses
 from tffl.defenses.base import ROOT_DATA, Root
-from tffl.defenses.update_consensus import UpdateConsensus, duplication, robust_z
+from tffl.defenses.parts.duplicates import nearness
+from tffl.defenses.update_consensus import UpdateConsensus, robust_z
 from tffl.errors import UsageError
 from tffl.federated.updates import Updates
 
@@ -49,42 +50,52 @@ def naive(rows: np.ndarray, k: float, duplicate: float) -> list[float]:
     def length(v: list[float]) -> float:
         return sum(a * a for a in v) ** 0.5
 
-    def z(values: list[float]) -> list[float]:
+    def z(values: list[float], floor: float) -> list[float]:
         center = median(values)
         mad = median(abs(v - center) for v in values)
-        return [(v - center) / max(1.4826 * mad, 0.1 * center) for v in values]
+        return [(v - center) / max(1.4826 * mad, floor * center) for v in values]
 
     m = [median(column) for column in zip(*x, strict=True)]
     far = [length([a - b for a, b in zip(row, m, strict=True)]) for row in x]
     turn = [
         1 - sum(a * b for a, b in zip(row, m, strict=True)) / (length(row) * length(m)) for row in x
     ]
+    units = [[a / length(row) for a in row] for row in x]
     nearest = [
-        min(length([a - b for a, b in zip(x[i], x[j], strict=True)]) for j in range(n) if j != i)
+        min(
+            length([a - b for a, b in zip(units[i], units[j], strict=True)])
+            for j in range(n)
+            if j != i
+        )
         for i in range(n)
     ]
     usual = median(nearest)
     copies = [k * duplicate * usual / max(v, usual / 1000) for v in nearest]
-    return [max(each) for each in zip(z(far), z(turn), copies, strict=True)]
+    most = 2 * sum(v > 1 for v in turn) >= n
+    against = [0 if most else k * v for v in turn]
+    return [max(each) for each in zip(z(far, 0.3), z(turn, 0.2), against, copies, strict=True)]
 
 
 def test_robust_z_by_hand() -> None:
     # Median 10, MAD 1: the spread is 1.4826.
     values = np.array([9.0, 10.0, 10.0, 11.0, 50.0])
-    np.testing.assert_allclose(robust_z(values, 1e-9) * 1.4826, [-1, 0, 0, 1, 40], rtol=1e-12)
+    np.testing.assert_allclose(robust_z(values, 0.1, 1e-9) * 1.4826, [-1, 0, 0, 1, 40], rtol=1e-12)
     # MAD 0.01 is below the floor of a tenth of the median.
     values = np.array([9.99, 10.0, 10.01, 10.0, 14.0])
-    np.testing.assert_allclose(robust_z(values, 1e-9), [-0.01, 0, 0.01, 0, 4], atol=1e-12)
+    np.testing.assert_allclose(robust_z(values, 0.1, 1e-9), [-0.01, 0, 0.01, 0, 4], atol=1e-12)
     # More than half are 0.
-    np.testing.assert_allclose(robust_z(np.array([0.0, 0.0, 0.0, 3.0]), 0.5), [0, 0, 0, 6])
+    np.testing.assert_allclose(robust_z(np.array([0.0, 0.0, 0.0, 3.0]), 0.1, 0.5), [0, 0, 0, 6])
 
 
-def test_duplication_by_hand() -> None:
-    points = np.array([0.0, 2.0, 5.0, 5.5, 5.5])
-    squares = (points[:, None] - points) ** 2  # nearest: 2, 2, 0.5, 0, 0; median 0.5
-    np.testing.assert_allclose(duplication(squares), [0.25, 0.25, 1, 1000, 1000])
-    assert duplication(np.zeros((4, 4))).tolist() == [0] * 4
-    assert duplication(np.zeros((1, 1))).tolist() == [0]
+def test_nearness_by_hand() -> None:
+    # A row's length does not matter. Chords between directions 60° apart are 1, 90° √2.
+    rows = np.array([[2, 0], [0.5, np.sqrt(0.75)], [-3, 0], [-5, 0], [0, -1]])
+    nearest = np.array([1, 1, 0.001, 0.001, np.sqrt(2)])  # median 1, at least a thousandth of it
+    np.testing.assert_allclose(nearness(rows @ rows.T), 1 / nearest, rtol=1e-9)
+    assert nearness(np.ones((4, 4))).tolist() == [0] * 4
+    assert nearness(np.ones((1, 1))).tolist() == [0]
+    silent = np.zeros((3, 3))
+    assert nearness(silent).tolist() == [1] * 3  # zero rows are nobody's double
 
 
 def test_distance_by_hand(server) -> None:
@@ -115,11 +126,11 @@ def test_near_duplicates_are_named_and_can_be_allowed(server) -> None:
     rows[11] = rows[10] + 0.01
     verdict = judge(create(), as_updates(rows), server)
     assert np.flatnonzero(verdict.convicted).tolist() == [10, 11]
-    assert verdict.reasons[11].startswith("nearly a copy of another: ")
+    assert verdict.reasons[11].startswith("nearly the direction of another: ")
     rows[11] = rows[10]
     exact = judge(create(), as_updates(rows), server)
     assert np.isfinite(exact.scores).all()
-    np.testing.assert_allclose(exact.scores[10:], 4 * 0.2 * 1000)
+    np.testing.assert_allclose(exact.scores[10:], 4 * 0.5 * 1000)
     assert not judge(create(duplicate=0), as_updates(rows), server).flagged.any()
 
 
@@ -127,7 +138,7 @@ def test_three_findings_are_all_said(server) -> None:
     rows = honest(12)
     rows[10:] = -8 * rows[0]
     verdict = judge(create(), as_updates(rows), server)
-    for words in ("far from", "points away", "nearly a copy"):
+    for words in ("far from", "points away", "nearly the direction"):
         assert words in verdict.reasons[11]
 
 
@@ -143,7 +154,7 @@ def test_many_columns_in_blocks_and_views_agree_with_plain_python(server) -> Non
     padded = np.insert(rows, 2, 7.0, axis=0)
     view = as_updates(padded).select(np.array([0, 1, 3, 4, 5, 6]))
     scores = create().examine(view, server, {}).scores
-    np.testing.assert_allclose(scores, naive(rows, 4, 0.2), rtol=1e-7)
+    np.testing.assert_allclose(scores, naive(rows, 4, 0.5), rtol=1e-7)
 
 
 @pytest.mark.parametrize("n", [10, 20, 100])
@@ -151,6 +162,28 @@ def test_honest_clients_are_rarely_blamed(server, n: int) -> None:
     rounds = range(20 if n < 100 else 5)
     flags = [judge(create(), as_updates(honest(n, seed=i)), server).flagged for i in rounds]
     assert np.mean(flags) <= 0.01
+
+
+def test_colluders_who_agree_on_signs_only_are_found(server) -> None:
+    """The directed deviation attack draws other sizes for every colluder, and is long."""
+    generator = np.random.default_rng(3)
+    rows = honest(20)
+    signs = np.sign(generator.normal(size=400))
+    rows[:5] = signs * generator.uniform(1, 2, (5, 400))
+    verdict = judge(create(k=50), as_updates(rows), server)
+    assert verdict.convicted.tolist() == [True] * 5 + [False] * 15
+
+
+def test_pointing_against_the_median_is_enough_unless_most_do(server) -> None:
+    """At 8 of 20 flipped, honest cosines from 0.2 to 0.9 leave no z above 4."""
+    cosines = np.concatenate([np.linspace(0.2, 0.9, 12), np.full(8, -0.2)])
+    sides = np.sqrt(1 - cosines**2) * np.where(np.arange(20) % 2, 1, -1)
+    rows = np.stack([cosines, sides], axis=1)
+    verdict = judge(create(duplicate=0), as_updates(rows), server)
+    assert verdict.convicted.tolist() == [False] * 12 + [True] * 8
+    captured = np.concatenate([np.full(9, 5.0), np.full(9, -1.0), [-5.0, 5.0]])
+    rows = np.stack([captured, np.full(20, 3.0)], axis=1)
+    assert not judge(create(duplicate=0), as_updates(rows), server).flagged.all()
 
 
 @pytest.mark.parametrize("factor", [-1.0, 3.0, 100.0])
@@ -163,9 +196,10 @@ def test_finds_a_quarter_of_flipped_or_scaled_updates(server, factor: float) -> 
 
 def test_a_root_reference_holds_where_the_median_is_captured(server) -> None:
     """At 9 of 20 one vector sent by all of them is the median's, but not the server's."""
-    rows = honest(20)
     truth = np.random.default_rng(99).normal(size=400)
-    rows[:9] = -truth + np.random.default_rng(5).normal(size=(9, 400)) / 100
+    noise = np.random.default_rng(5).normal(size=(20, 400))
+    rows = truth + np.where(np.arange(20) < 9, 0.01, 3)[:, None] * noise
+    rows[:9] -= 2 * truth
     trusted = with_root(server, np.concatenate([[0, 0], truth / 50]))  # trained far less
     by_median = judge(create(duplicate=0), as_updates(rows), server)
     by_root = judge(create(duplicate=0, reference_point="root"), as_updates(rows), trusted)
@@ -180,7 +214,7 @@ def test_whoever_points_against_the_root_is_found_whatever_the_spread(server) ->
     rows = np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1)
     trusted = with_root(server, [0, 0, 3, 0])
     verdict = judge(create(duplicate=0, reference_point="root"), as_updates(rows), trusted)
-    assert robust_z(1 - cosines, 1e-9).max() < 4
+    assert robust_z(1 - cosines, 0.2, 1e-9).max() < 4
     assert verdict.convicted.tolist() == [False] * 12 + [True] * 8
     np.testing.assert_allclose(verdict.scores[12:], 4 * 1.6, rtol=1e-6)
     assert "points away from the server's update: cosine -0.6" in verdict.reasons[19]
@@ -194,7 +228,7 @@ def test_root_by_hand(server) -> None:
     length = float(np.median(np.linalg.norm(rows, axis=1)))
     far = [np.hypot(x, y - length) for x, y in rows]
     center = median(far)
-    spread = max(1.4826 * median(abs(v - center) for v in far), 0.1 * center)
+    spread = max(1.4826 * median(abs(v - center) for v in far), 0.3 * center)
     assert verdict.scores[4] == pytest.approx((far[4] - center) / spread, rel=1e-6)
 
 

@@ -6,19 +6,25 @@ For every client i and probe p, with L the raw LayerCAM map,
     scale   R_ip = asinh(8 · L_ip / s_p) / 8,   s_p = median_i ‖L_ip‖
 
 both averaged to 4 × 4 pixels. The probes are dealt into groups. In a group, each of the two blocks
-is compared with the clients' consensus, x ← clip((x − median_i x) / (1.4826 · median |·|), ±10),
-and an autoencoder D → 8 → D without a final activation, fitted twice on the 60 % of clients that it
-rebuilds best, rebuilds it:
+is compared with the clients' consensus, x ← clip((x − median_i x) / (1.4826 · median |·|), ±10).
+Clients whose maps are all but the same have one vote in every median, and share a fold. The clients
+are dealt into folds. An autoencoder D → 8 → D without a final activation, fitted to the 60 % of the
+other folds' clients whose errors are smallest, rebuilds those of a fold; twice, with |x| as the
+first error:
 
     e_ig = mean absolute error of client i in group g, divided by its median over clients
-    score_i = mean_g e_ig;  flagged: score_i > median + k · 1.4826 · MAD
+    score_i = mean_g e_ig;  flagged: score_i > median + k · max(1.4826 · MAD, median / 4)
 
 tffl's own, made from GradCAM-AE (`tffl.defenses.gradcam_ae`) by repairing what makes it fail:
 
 - The published autoencoder learns poisoned maps like all others, and its error follows a map's
   brightness. Here it sees differences from the consensus, and the worst 40 % do not teach it.
-- One probe says little: 16 of all classes a group say much; four groups with an autoencoder each
-  make honest clients that were left out of the fit look less odd than one large one would.
+- An autoencoder rebuilds those that it was fitted to better than anyone else, and the more so the
+  fewer they are. One for all would divide clients into its pupils and the suspects. Here nobody is
+  judged by an autoencoder that was fitted to him.
+- Colluders who all send the same would teach the others' autoencoders, pull the medians and look
+  like the consensus. Here they count once.
+- One probe says little: 16 of all classes a group say much, and four groups more.
 - Mean + α·std cannot flag several attackers at once; median and MAD can, up to half.
 - A client whose maps are dead (zero everywhere) while others' are not is flagged outright: an
   attacker that drives its maps to zero would otherwise hide what it does.
@@ -39,6 +45,7 @@ from tffl.data.resize import area_weights
 from tffl.defenses.base import Server, State
 from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, Opinion
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder, Weights
+from tffl.defenses.parts.duplicates import firsts
 from tffl.defenses.parts.thresholds import NORMAL, median_mad
 from tffl.errors import require
 from tffl.explain.maps import Findings, Method, scaled
@@ -55,22 +62,29 @@ CLIP = 10.0
 """How many robust standard deviations a value can lie from the consensus."""
 
 FITS = 2
-"""How often an autoencoder is fitted, each time to those that it rebuilt best."""
+"""How often autoencoders are fitted, each time to those that were rebuilt best."""
+
+DOUBLE = 0.2
+"""Maps nearer than this, relative to the median distance of nearest neighbors, count as one."""
+
+FLOOR = 0.25
+"""The least spread, relative to the median."""
 
 
-def consensus_features(maps: Any) -> Any:
+def consensus_features(maps: Any, voters: Any = slice(None)) -> Any:
     """Returns how shape and scale of maps differ from the clients' consensus, float32 `[n, D]`.
 
     Args:
       maps: Raw maps float32 `[n, p, h, w]` of one group of probes, finite; an array or a tensor,
         and a tensor comes back.
+      voters: Which clients decide what is usual, bool `[n]` or all; not for tensors.
     """
     from keras import ops
 
     norms = ops.sqrt(ops.sum(ops.square(maps), axis=(2, 3)))
-    usual = ops.maximum(ops.median(norms, axis=0), 1e-12)[:, None, None]
+    usual = ops.maximum(ops.median(norms[voters], axis=0), 1e-12)[:, None, None]
     scale = ops.arcsinh(8 * maps / usual) / 8
-    blocks = [_standardized(pooled(block)) for block in (scaled(maps), scale)]
+    blocks = [_standardized(pooled(block), voters) for block in (scaled(maps), scale)]
     return ops.concatenate(blocks, axis=1)
 
 
@@ -83,12 +97,18 @@ def pooled(maps: Any) -> Any:
     return ops.reshape(small, (-1, maps.shape[1] * len(rows) * len(columns)))
 
 
-def _standardized(block: Any) -> Any:
-    """Returns the distance from the clients' median in robust standard deviations, clipped."""
+def same_maps(maps: np.ndarray) -> np.ndarray:
+    """Returns for each client the first whose maps are all but the same, int64 `[n]`."""
+    rows = np.asarray(pooled(maps), dtype=np.float64)
+    return firsts(rows @ rows.T, DOUBLE)
+
+
+def _standardized(block: Any, voters: Any) -> Any:
+    """Returns the distance from the voters' median in robust standard deviations, clipped."""
     from keras import ops
 
-    centered = block - ops.median(block, axis=0)
-    spread = NORMAL * ops.median(ops.abs(centered))
+    centered = block - ops.median(block[voters], axis=0)
+    spread = NORMAL * ops.median(ops.abs(centered[voters]))
     return ops.clip(centered / ops.maximum(spread, 1e-6), -CLIP, CLIP)
 
 
@@ -99,13 +119,13 @@ class CamConsensus(CamAutoencoder):
     Attributes:
       probes: Dealt into groups, of all classes as evenly as possible.
       group: Probes in a group.
-      k: Flag above median + k·1.4826·MAD of the scores. Honest clients that 3.5 blamed in stored
-        rounds of LeNet-5 without attackers: 1 of 320 with Adam and 20 clients, 6 % with SGD on
-        uneven data, 15 % with 10 clients, of which the autoencoders leave out too many to judge.
+      k: Flag above median + k·max(1.4826·MAD, median / 4) of the scores.
       hidden: Units of each autoencoder's code; 0 leaves the autoencoders out and scores clients by
         their mean absolute feature.
       epochs: Of each fit.
-      fitted_share: Share of clients that an autoencoder is fitted to.
+      fitted_share: Share of the clients at hand that an autoencoder is fitted to.
+      folds: Into how many parts clients are dealt, each judged by an autoencoder that is fitted to
+        the others; 1 judges all by one that is fitted to some of them.
       dead_share: A client is flagged outright if it has a larger share of dead maps, and half of
         the clients have none; 1 never does.
     """
@@ -113,10 +133,11 @@ class CamConsensus(CamAutoencoder):
     probes: Annotated[int, Field(ge=1)] = 64
     group: Annotated[int, Field(ge=1)] = 16
     class_rule: ClassRule = "true"
-    k: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.5
+    k: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4.0
     hidden: Annotated[int, Field(ge=0)] = 8
     epochs: Annotated[int, Field(ge=1)] = 150
     fitted_share: Annotated[float, Field(gt=0, le=1)] = 0.6
+    folds: Annotated[int, Field(ge=1, le=20)] = 4
     dead_share: Annotated[float, Field(ge=0, le=1)] = 0.25
 
     method: ClassVar[Method] = "layer-cam"
@@ -135,19 +156,20 @@ class CamConsensus(CamAutoencoder):
         """Scores clients by the mean over groups of what their autoencoders cannot rebuild."""
         errors: list[np.ndarray] = []
         fitted: dict[str, np.ndarray] = {}
+        first = same_maps(maps)
+        voters = first == np.arange(len(maps))
         for number, group in enumerate(self._groups(maps)):
-            features = np.asarray(consensus_features(group))
-            seed = seeds.integer(server.seed, "autoencoder", round, number)
-            rebuilt, weights = self._rebuild(features, seed)
-            errors.append(_relative(np.abs(features - rebuilt).mean(axis=1)))
+            features = np.asarray(consensus_features(group, voters))
+            part, weights = self._rebuild(features, first, server.seed, round, number)
+            errors.append(part / max(float(np.median(part[voters])), 1e-12))
             fitted |= {f"group{number}/{name}": value for name, value in weights.items()}
         scores = np.mean(errors, axis=0)
         scores[self._hides(maps)] = math.inf
         return Opinion(scores, fitted, {})
 
     def threshold(self, scores: np.ndarray) -> float:
-        """Returns median + k·1.4826·MAD of the finite scores."""
-        return median_mad(scores, self.k)
+        """Returns median + k·spread of the finite scores, the spread with its floor."""
+        return median_mad(scores, self.k, FLOOR)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how far the maps are from the consensus."""
@@ -184,26 +206,51 @@ class CamConsensus(CamAutoencoder):
         for begin in range(0, maps.shape[1], self.group):
             yield maps[:, begin : begin + self.group]
 
-    def _rebuild(self, features: np.ndarray, seed: int) -> tuple[np.ndarray, Weights]:
-        """Returns what the autoencoder makes of the features, and its weights."""
-        rebuilt = np.zeros_like(features)
-        weights: Weights = {}
+    def _rebuild(
+        self, features: np.ndarray, first: np.ndarray, seed: int, round: int, group: int
+    ) -> tuple[np.ndarray, Weights]:
+        """Returns each client's error float64 `[n]`, and an autoencoder to be exported.
+
+        The latter is fitted to the best of all clients, for it is to judge clients still unknown.
+        """
+        errors = np.abs(features).mean(axis=1, dtype=np.float64)
         if self.hidden == 0:
-            return rebuilt, weights
-        count = math.ceil(self.fitted_share * len(features))
+            return errors, {}
+        n = len(features)
+        voters = first == np.arange(n)
+        lot = seeds.generator(seed, "folds", round, group).permutation(n) % min(self.folds, n)
+        start = seeds.integer(seed, "autoencoder", round, group)
         for _ in range(FITS):
-            errors = np.abs(features - rebuilt).mean(axis=1)
-            best = errors <= np.sort(errors)[count - 1]
-            weights = self._recipe.fit(features, best, seed)
-            rebuilt = self._recipe.reconstruct(features, weights)
-        return rebuilt, weights
+            known, errors = errors, self._held_out(features, errors, voters, lot[first], start)
+        everyone = np.where(voters, known, np.inf)
+        return errors, self._recipe.fit(features, self._best(everyone), start)
+
+    def _held_out(
+        self,
+        features: np.ndarray,
+        errors: np.ndarray,
+        voters: np.ndarray,
+        fold: np.ndarray,
+        start: int,
+    ) -> np.ndarray:
+        """Returns the errors `[n]` of autoencoders fitted to the best voters of other folds."""
+        result = np.empty_like(errors)
+        for number in np.unique(fold):
+            judged = fold == number
+            teachers = voters if judged.all() else voters & ~judged
+            weights = self._recipe.fit(
+                features, self._best(np.where(teachers, errors, np.inf)), start
+            )
+            rebuilt = self._recipe.reconstruct(features[judged], weights)
+            result[judged] = np.abs(features[judged] - rebuilt).mean(axis=1)
+        return result
+
+    def _best(self, errors: np.ndarray) -> np.ndarray:
+        """Returns bool `[n]`: the share of finite errors that are smallest."""
+        count = math.ceil(self.fitted_share * np.isfinite(errors).sum())
+        return errors <= np.sort(errors)[count - 1]
 
     def _hides(self, maps: np.ndarray) -> np.ndarray:
         """Returns bool `[n]`: whose maps are dead where those of most clients are not."""
         share = Findings.of(maps).dead / maps.shape[1]
         return (share > self.dead_share) & (np.median(share) == 0)
-
-
-def _relative(errors: np.ndarray) -> np.ndarray:
-    """Returns errors divided by their median, float64 `[n]`."""
-    return errors.astype(np.float64) / max(float(np.median(errors)), 1e-12)

@@ -1,7 +1,7 @@
 """Probe loss: who sends a model that knows the server's images worse than the others' models do.
 
     q_i = mean_p cross-entropy(f(x_p; w_t + Δ_i), y_p),   x_p a probe image, y_p its label
-    flagged: q_i > median q + k · max(1.4826·MAD q, median q / 5)
+    flagged: q_i > median q + k · max(1.4826·MAD q, 0.3·median q)
 
 What a client's model makes of data that the server holds is the oldest test of an update. Fang et
 al. reject the updates whose absence lowers the joint model's loss most, Zeno those that raise it;
@@ -34,7 +34,7 @@ from tffl.explain.probes import draw
 from tffl.federated.layout import WeightLayout
 from tffl.federated.updates import Updates
 
-FLOOR = 0.2
+FLOOR = 0.3
 """The least spread, relative to the median."""
 
 
@@ -102,10 +102,7 @@ class ProbeLoss(Detector):
 
     def threshold(self, scores: np.ndarray) -> float:
         """Returns median + k·spread of the finite scores, the spread with its floor."""
-        known = scores[np.isfinite(scores)]
-        if len(known) == 0:
-            return np.nan
-        return max(median_mad(scores, self.k), float((1 + self.k * FLOOR) * np.median(known)))
+        return median_mad(scores, self.k, FLOOR)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how large the loss is."""

@@ -1,10 +1,11 @@
-"""Shield: heat maps and updates, each against the clients' consensus; either may convict.
+"""Shield: heat maps, updates and losses, each against the clients' consensus; any may convict.
 
-    shield = any-of(cam-consensus, update-consensus)
+    shield = any-of(cam-consensus, update-consensus, probe-loss)
 
 Heat maps show what training on wrong data or noise does to what a model looks at; distance,
-direction and near-duplicates show what happens to an update without changing that. See
-`tffl.defenses.cam_consensus` and `tffl.defenses.update_consensus`, whose options stand in tables of
+direction and near-duplicates show what happens to an update without changing that; and what climbs
+the loss in small steps shows in the loss. See `tffl.defenses.cam_consensus`,
+`tffl.defenses.update_consensus` and `tffl.defenses.probe_loss`, whose options stand in tables of
 their names: `--set defense.update-consensus.reference_point=root` for a server with data of its
 own.
 """
@@ -20,9 +21,11 @@ from tffl.defenses.combination import AnyOf
 
 @dataclass(frozen=True)
 class Shield(AnyOf):
-    """Rejects clients whose heat maps or whose updates leave the clients' consensus."""
+    """Rejects clients whose heat maps, updates or losses leave the clients' consensus."""
 
-    of: tuple[str, ...] = field(default=("cam-consensus", "update-consensus"), init=False)
+    of: tuple[str, ...] = field(
+        default=("cam-consensus", "update-consensus", "probe-loss"), init=False
+    )
 
     needs: ClassVar[tuple[str, ...]] = (PROBE_DATA,)
     reference: ClassVar[str] = "tffl's own"

@@ -42,8 +42,8 @@ def mean_std(scores: np.ndarray, alpha: float, sample: bool = False) -> float:
     return _lift(finite.mean() + alpha * spread)
 
 
-def median_mad(scores: np.ndarray, k: float) -> float:
-    """Returns median + k·1.4826·MAD, where MAD is the median of |score − median|.
+def median_mad(scores: np.ndarray, k: float, floor: float = 0.0) -> float:
+    """Returns median + k·max(1.4826·MAD, floor·median), with MAD the median of |score − median|.
 
     Fewer than half of the scores can neither raise the median beyond the others nor stretch the
     MAD at will. If more than half are equal, the MAD is 0 and every higher score is above.
@@ -53,15 +53,20 @@ def median_mad(scores: np.ndarray, k: float) -> float:
     Args:
       scores: float64 `[n]`.
       k: k >= 0.
+      floor: The least spread, relative to the median, for scores that are never negative: few
+        scores may agree by chance so closely that ordinary ones would look odd.
 
     >>> round(median_mad(np.array([1.0, 2.0, 3.0, 4.0, 99.0]), k=2), 4)
     5.9652
+    >>> round(median_mad(np.array([9.9, 10.0, 10.1]), k=4, floor=0.25), 4)
+    20.0
     """
     finite = scores[np.isfinite(scores)]
     if len(finite) == 0:
         return math.nan
     center = np.median(finite)
-    return _lift(center + k * NORMAL * np.median(np.abs(finite - center)))
+    spread = max(NORMAL * np.median(np.abs(finite - center)), floor * center)
+    return _lift(center + k * spread)
 
 
 def top(scores: np.ndarray, count: int) -> float:
