@@ -1,9 +1,38 @@
 """TensorFlow as a run sets it up, with four logical CPU devices, before any test starts it."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 from tffl.federated.runtime import configure
 
 configure(devices=4)
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run with heat maps, and its undefended and attack-free siblings; do not change it."""
+    from tffl.comparison import variants
+    from tffl.config import build
+    from tffl.federated.simulation import simulate
+    from tffl.federated.workshop import Workshop
+
+    path = tmp_path_factory.mktemp("compared") / "run_1"
+    config = build(
+        {
+            "data": {"train_limit": 300, "test_limit": 100},
+            "federation": {"clients": 6, "malicious": 2, "rounds": 2},
+            "model": {"name": "lenet5"},
+            "attack": {"name": "label-flip"},
+            "defense": {"name": "gradcam-ae", "epochs": 3},
+            "record": {"export": False, "figures": False},
+        }
+    ).resolved()
+    chosen, workshop = variants(config), Workshop()
+    for variant in ("defended", "undefended", "attack-free"):
+        folder = path if variant == "defended" else path / variant
+        simulate(chosen[variant], folder, command=["tffl", "simulate"], workshop=workshop)
+    return path

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tffl import benchmark
+from tffl.attacks import attacks
 from tffl.config import Config, build, load, override, parse_setting, read
+from tffl.defenses import defenses
 from tffl.errors import UsageError
 
 
@@ -151,7 +153,12 @@ def test_rounds_whose_heat_maps_are_drawn(every: int, figures: bool, drawn: set[
 
 @pytest.mark.parametrize("path", sorted(Path("configs").rglob("*.toml")), ids=str)
 def test_every_config_of_the_project_is_valid(path: Path) -> None:
-    if "experiment" in read(path):
+    content = read(path)
+    if "experiment" in content:
         assert benchmark.load(path)
+    elif "attacks" in content:  # for tffl replay --grid
+        for section, registry in (("attacks", attacks), ("defenses", defenses)):
+            named = benchmark.labeled(content[section]).values()
+            assert all(registry.create_parts(one.name, one.options) for one in named)
     else:
         assert load(path).resolved().federation.rounds > 0

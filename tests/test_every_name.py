@@ -34,8 +34,9 @@ PARTS: dict[str, dict[str, Any]] = {
     "any-of": {"of": "multi-krum,update-consensus", "multi-krum": {"malicious": 2}},
     "all-of": {"of": ["bias-anomaly", "median"], "bias-anomaly": {"window": 3, "votes": 2}},
     "cam-consensus": {"probes": 20, "group": 10},  # fewer than the server's images
+    "gan-audit": {"images": 20, "inversion_steps": 5},
     "probe-loss": {"probes": 40},
-    "shield": {"cam-consensus": {"probes": 20, "group": 10}},
+    "shield": {"cam-consensus": {"probes": 20, "group": 10}, "probe-loss": {"probes": 40}},
 }
 """What defenses that ask others are made of, and what they need here."""
 

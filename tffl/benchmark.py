@@ -20,6 +20,7 @@ file in `cells/`, and is never run again; a run that fails is recorded, and the 
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import time
@@ -33,7 +34,7 @@ from pydantic import Field
 from tffl.config import Config, Named, Section, build, override, read
 from tffl.errors import TfflError, require
 from tffl.record.atomic import write_text
-from tffl.record.run_directory import differences, write_json
+from tffl.record.run_directory import differences, plain
 from tffl.record.tables import to_csv
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ COLUMNS = (
     *("malicious", "rejected", "defense_seconds", "seconds", "error"),
 )
 """Columns of `results.csv`: final accuracy and attack success, means of metrics over rounds."""
+
+BY_ROUND = ("accuracy", "attack_success", "detection_accuracy", *METRICS, "rejected")
+"""What a run's file in `cells/` keeps of every round, besides its seconds."""
+DIGITS = 6
 
 
 def _one_setting() -> dict[str, dict[str, Any]]:
@@ -108,11 +113,27 @@ def load(path: Path | str) -> list[Cell]:
     Raises:
       UsageError: The file is invalid, or names what does not exist.
     """
-    plan = build(read(Path(path)), Plan)
-    cells = list(_cells(plan))
-    paths = [cell.path for cell in cells]
-    twice = [str(path) for path in paths if paths.count(path) > 1]
-    require(not twice, f"{path} has two runs {twice[0] if twice else ''}: give them labels")
+    return grid(build(read(Path(path)), Plan), str(path))
+
+
+def grid(
+    plan: Plan, name: str, wanted: Callable[[str, str, str], bool] = lambda *labels: True
+) -> list[Cell]:
+    """Returns the runs of a plan.
+
+    Args:
+      plan: The plan.
+      name: What messages call it.
+      wanted: Says of a setting, attack and defense, by their labels, whether it is to be run.
+
+    Raises:
+      UsageError: The plan names what does not exist, or two runs would be one file.
+    """
+    cells = list(_cells(plan, wanted))
+    seen: set[Path] = set()
+    for cell in cells:
+        require(cell.path not in seen, f"{name} has two runs {cell.path}: give them labels")
+        seen.add(cell.path)
     return cells
 
 
@@ -137,31 +158,43 @@ def labeled(entries: list[str | dict[str, Any]]) -> dict[str, Named]:
     return result
 
 
-def _cells(plan: Plan) -> Iterator[Cell]:
+def _cells(plan: Plan, wanted: Callable[[str, str, str], bool]) -> Iterator[Cell]:
     attacks, defenses = labeled(plan.attacks), labeled(plan.defenses)
+    resolved: dict[tuple[str, str], dict[str, Named]] = {}
     for setting, changes in plan.settings.items():
         base = override(plan.experiment, changes)
         for seed in plan.seeds:
+            config = _unattacked(base, seed)
             for attack, told in attacks.items():
                 for defense, judge in defenses.items():
-                    values = {
-                        **base,
-                        "seed": seed,
-                        "attack": told.model_dump(),
-                        "defense": judge.model_dump(),
-                    }
-                    values["record"] = {
-                        **values.get("record", {}),
-                        **dict.fromkeys(("tensorboard", "export", "figures"), False),
-                    }
-                    yield Cell(setting, attack, defense, seed, build(values).resolved())
+                    if not wanted(setting, attack, defense):
+                        continue
+                    if (attack, defense) not in resolved:
+                        chosen = config.model_copy(update={"attack": told, "defense": judge})
+                        chosen = chosen.resolved()
+                        parts = {"attack": chosen.attack, "defense": chosen.defense}
+                        resolved[attack, defense] = parts
+                    cell = config.model_copy(update=resolved[attack, defense])
+                    yield Cell(setting, attack, defense, seed, cell)
+
+
+def _unattacked(base: Mapping[str, Any], seed: int) -> Config:
+    """Returns what all runs of a setting and seed share."""
+    record = {
+        **base.get("record", {}),
+        **dict.fromkeys(("tensorboard", "export", "figures"), False),
+    }
+    nobody = Named().model_dump()
+    values = {**base, "seed": seed, "attack": nobody, "defense": nobody, "record": record}
+    config: Config = build(values)
+    return config
 
 
 def run(
     cells: list[Cell],
     out: Path,
     *,
-    keep_runs: bool = False,
+    keep_runs: bool | Callable[[Cell], bool] = False,
     progress: Callable[[int, Cell | None, str], None] = lambda done, cell, error: None,
 ) -> pd.DataFrame:
     """Runs what is not finished yet, and writes `results.csv` and `results.md`.
@@ -169,7 +202,8 @@ def run(
     Args:
       cells: What `load` returned.
       out: Folder of the benchmark.
-      keep_runs: Keep the run directory of each run; otherwise only its result stays.
+      keep_runs: Keep the run directory of each run, or of those that it says; otherwise only its
+        result stays.
       progress: Called with how many runs are done, the one that begins (None after the last), and
         the error of the one before it, or "".
 
@@ -189,29 +223,65 @@ def run(
         progress(done, cell, error)
         error = ""
         if finished(cell, out) is None:
-            error = _run_cell(cell, out, keep_runs, workshop)
+            keep = keep_runs(cell) if callable(keep_runs) else keep_runs
+            error = _run_cell(cell, out, keep, workshop)
     progress(len(cells), None, error)
     return collect(cells, out)
 
 
 def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
     """Returns the recorded row of a run that went well, with the same config as now."""
+    stored = recorded(cell, out)
+    return None if stored is None or stored["error"] else dict(stored["row"])
+
+
+def recorded(cell: Cell, out: Path) -> dict[str, Any] | None:
+    """Returns what is stored of a run with the same config as now, even if it failed.
+
+    Its `rounds` and `clients` are missing where an older version has stored it.
+    """
     stored = _stored(cell, out)
-    if stored is None or stored["error"] or stored["identity"] != _identity(cell):
-        return None
-    return dict(stored["row"])
+    return stored if stored is not None and stored["identity"] == _identity(cell) else None
+
+
+def store(cell: Cell, out: Path, row: Mapping[str, Any], **more: Any) -> None:
+    """Stores the result of a run, as `finished` reads it.
+
+    Args:
+      cell: The run.
+      out: Folder of the benchmark.
+      row: What `results.csv` says of it, but for the columns of its key.
+      more: `error`, or `rounds` and `clients`: column → list of values.
+
+    Raises:
+      TfflError: It cannot be written.
+    """
+    target = out / "cells" / cell.path.with_suffix(".json")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stored = {"cell": cell.key, "identity": _identity(cell), "row": row, "error": "", **more}
+    write_text(target, json.dumps(plain(stored), allow_nan=False) + "\n")
 
 
 def collect(cells: list[Cell], out: Path) -> pd.DataFrame:
-    """Writes the tables of all runs that are recorded, and returns them."""
+    """Writes the tables of all runs that are recorded, for TensorBoard too, and returns them."""
     import pandas as pd
 
     from tffl.benchmark_table import markdown
+    from tffl.record import hparams
 
     rows = [_row(cell, stored) for cell in cells if (stored := _stored(cell, out))]
     write_text(out / "results.csv", to_csv(COLUMNS, rows))
     write_text(out / "results.md", markdown(rows))
+    hparams.write(out / "tensorboard", dict(map(_session, rows)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _session(row: Mapping[str, Any]) -> tuple[str, tuple[dict[str, Any], dict[str, Any], bool]]:
+    """Returns a run's folder in `tensorboard/`, and what it says there."""
+    varied = {name: row[name] for name in ("setting", "attack", "defense", "seed")}
+    metrics = {name: row[name] for name in COLUMNS if name not in (*varied, "error")}
+    folder = "/".join(slug(str(value) or "all") for value in varied.values())
+    return folder, (varied, metrics, not row["error"])
 
 
 def _row(cell: Cell, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,23 +306,26 @@ def _identity(cell: Cell) -> Any:
 def _run_cell(cell: Cell, out: Path, keep_runs: bool, workshop: Workshop) -> str:
     """Runs and records one cell; returns its error, or ""."""
     directory, began = out / "runs" / cell.path, time.perf_counter()
-    row, error = {}, ""
+    row: dict[str, Any] = {}
+    more: dict[str, Any] = {}
+    error = ""
     try:
-        row = _outcome(cell, directory, workshop)
+        row, more = _outcome(cell, directory, workshop)
     except TfflError as failure:
         error = str(failure)
     except (ArithmeticError, ValueError, RuntimeError, MemoryError) as failure:
         error = f"{type(failure).__name__}: {failure}".splitlines()[0]
     row["seconds"] = round(time.perf_counter() - began, 2)
-    target = out / "cells" / cell.path.with_suffix(".json")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(target, {"identity": _identity(cell), "row": row, "error": error})
+    store(cell, out, row, **more, error=error)
     if not keep_runs and not error:
         shutil.rmtree(directory, ignore_errors=True)
     return error
 
 
-def _outcome(cell: Cell, directory: Path, workshop: Workshop) -> dict[str, Any]:
+def _outcome(
+    cell: Cell, directory: Path, workshop: Workshop
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Runs one cell; returns its row, and what its file keeps besides."""
     from tffl.federated.simulation import simulate
 
     resume = (directory / "config.toml").exists()
@@ -261,7 +334,7 @@ def _outcome(cell: Cell, directory: Path, workshop: Workshop) -> dict[str, Any]:
         resume = False
     result = simulate(cell.config, directory, resume=resume, workshop=workshop)
     rounds = result.rounds
-    return {
+    row = {
         "accuracy": result.summary["accuracy"],
         "best_accuracy": float(rounds["accuracy"].max()),
         "attack_success": result.summary["attack_success"],
@@ -269,4 +342,24 @@ def _outcome(cell: Cell, directory: Path, workshop: Workshop) -> dict[str, Any]:
         "malicious": len(result.summary["malicious_clients"]),
         "rejected": result.summary["rejected"],
         "defense_seconds": round(float(rounds["defense_seconds"].mean()), 5),
+    }
+    return row, {"rounds": _by_round(rounds), "clients": _by_client(result.clients)}
+
+
+def _by_round(rounds: pd.DataFrame) -> dict[str, list[Any]]:
+    """Returns the columns that are worth keeping of every round."""
+    seconds = [name for name in rounds.columns if name.endswith("_seconds")]
+    chosen = rounds[[*BY_ROUND]].astype(float).round(DIGITS)
+    kept = {name: chosen[name].tolist() for name in BY_ROUND if chosen[name].notna().any()}
+    return {**kept, "seconds": rounds[seconds].sum(axis=1).round(4).tolist()}
+
+
+def _by_client(clients: pd.DataFrame) -> dict[str, list[Any]]:
+    """Returns, by client, whether it is malicious, and its finite scores' mean over rounds."""
+    finite = clients.assign(score=clients["score"].replace([math.inf, -math.inf], math.nan))
+    means = finite.groupby("client").agg(malicious=("malicious", "max"), score=("score", "mean"))
+    return {
+        "client": [int(client) for client in means.index],
+        "malicious": means["malicious"].astype(int).tolist(),
+        "score": [float(f"{score:.{DIGITS}g}") for score in means["score"]],
     }

@@ -88,6 +88,8 @@ class FederationConfig(Section):
     """Clients drawn each round; all of them if absent."""
     malicious: CountOrFraction = 0.2
     """Malicious clients, a count or a fraction of all; nobody is malicious without an attack."""
+    malicious_participants: Annotated[int, Field(ge=0)] | None = None
+    """Exactly so many malicious clients are drawn each round; if absent, as chance has it."""
     rounds: Annotated[int, Field(ge=1)] = 10
     server_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs that the server trains on its own shard before round 1."""
@@ -108,6 +110,21 @@ class FederationConfig(Section):
                     f"give a count from {max(low, 1) if name == 'participants' else low} to "
                     f"{self.clients}, or a fraction up to 1.0"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_malicious_participants(self) -> FederationConfig:
+        count, malicious = self.malicious_participants, self.malicious_count
+        if count is None or not malicious:  # an attack-free run of the same experiment
+            return self
+        least = max(0, self.participant_count - (self.clients - malicious))
+        most = min(malicious, self.participant_count)
+        if not least <= count <= most:
+            raise ValueError(
+                f"federation.malicious_participants = {count} is not allowed: with {malicious} "
+                f"of {self.clients} clients malicious and {self.participant_count} participants a "
+                f"round, give {least} to {most}"
+            )
         return self
 
     @property
@@ -273,6 +290,8 @@ class Config(Section):
         )
         dump["federation"]["malicious"] = self.federation.malicious_count
         dump["federation"]["participants"] = self.federation.participant_count
+        if self.federation.malicious_participants is None:  # runs from before there was the option
+            del dump["federation"]["malicious_participants"]
         return dump
 
 

@@ -47,3 +47,16 @@ def test_it_learns(rows):
     recipe, everyone = Autoencoder(12, "linear", epochs=800), np.ones(9, bool)
     rebuilt = recipe.reconstruct(rows, recipe.fit(rows, everyone, seed=1))
     assert np.square(rebuilt - rows).mean() < 0.2 * rows.var()
+
+
+def test_many_at_once_are_as_good_as_one_after_the_other(rows):
+    recipe = Autoencoder(5, "linear", epochs=40)
+    data = np.stack([rows, rows[::-1], 2 * rows])
+    chosen = np.array([[True] * 9, [True] * 4 + [False] * 5, [False] * 3 + [True] * 6])
+    together = recipe.fit_all(data, chosen, [3, 4, 3])
+    rebuilt = recipe.reconstruct_all(data, together)
+    for case, seed in enumerate([3, 4, 3]):
+        alone = recipe.fit(data[case], chosen[case], seed)
+        for name in NAMES:
+            np.testing.assert_allclose(together[name][case], alone[name], atol=1e-6)
+        np.testing.assert_allclose(rebuilt[case], recipe.reconstruct(data[case], alone), atol=1e-6)

@@ -142,6 +142,12 @@ def test_it_remembers_its_autoencoders_for_the_export():
     assert {key.split("/")[0] for key in state} == {"flags", "group0", "group1", "threshold"}
 
 
+def test_groups_of_probes_are_of_one_size(layout):
+    with pytest.raises(UsageError, match="probes = 40 is not allowed: it is not a multiple of"):
+        create_defense("cam-consensus", {"probes": 40}).check(9, layout)
+    create_defense("cam-consensus", {"probes": 10}).check(9, layout)
+
+
 def test_a_consensus_needs_clients(layout):
     with pytest.raises(UsageError, match="at least 5 participants"):
         create_defense("cam-consensus", {}).check(4, layout)

@@ -36,7 +36,7 @@ np.savez(out, **{name: value.numpy() for name, value in result.items()})
     [
         {"name": "gradcam-ae", "epochs": 5},
         {"name": "layercam-ae", "variant": "released", "epochs": 5},
-        {"name": "cam-consensus", "probes": 8, "group": 4, "epochs": 5},
+        {"name": "cam-consensus", "probes": 8, "group": 4, "epochs": 5, "folds": 1},
         {"name": "any-of", "of": "gradcam-ae,update-consensus", "gradcam-ae": {"epochs": 5}},
     ],
     ids=lambda options: options["name"],

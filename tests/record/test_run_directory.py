@@ -275,7 +275,8 @@ def test_tensorboard_has_every_round_once_after_resuming(tmp_path: Path) -> None
     resumed = RunDirectory.resume(tmp_path)
     resumed.load_checkpoint(pytest.fail)
     resumed.write_round(*rows(4))
-    assert events(tmp_path) == [(round, "accuracy") for round in (1, 2, 3, 4)]
+    tags = ("accuracy", "scores/honest", "scores/malicious")
+    assert events(tmp_path) == [(round, tag) for round in (1, 2, 3, 4) for tag in tags]
 
 
 def test_memory_gives_the_same_frames_as_a_folder(tmp_path: Path) -> None:

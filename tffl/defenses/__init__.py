@@ -25,6 +25,7 @@ defenses = Registry(
         "fldetector": "tffl.defenses.fldetector:FLDetector",
         "fltrust": "tffl.defenses.fltrust:FLTrust",
         "foolsgold": "tffl.defenses.foolsgold:FoolsGold",
+        "gan-audit": "tffl.defenses.gan_audit:GanAudit",
         "geometric-median": "tffl.defenses.geometric_median:GeometricMedian",
         "gradcam-ae": "tffl.defenses.gradcam_ae:GradCamAe",
         "gradcam-krum": "tffl.defenses.gradcam_krum:GradCamKrum",

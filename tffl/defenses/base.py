@@ -50,13 +50,21 @@ PROBE_DATA = "probe images"
 """What a defense needs if it looks at how clients' models see some images; see `Samples`."""
 
 
+AUXILIARY_DATA = "auxiliary images"
+"""What a defense needs if it learns from the server's images of some classes."""
+
+
 @dataclass(frozen=True)
 class Samples:
-    """Labeled images: uint8 `[m, height, width, channels]`, int32 `[m]`, and how many classes."""
+    """Labeled images: uint8 `[m, height, width, channels]`, int32 `[m]`, how many classes, names.
+
+    The classes' names may be unknown.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     classes: int
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,21 +94,32 @@ class Server:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """A function that an export serves.
+
+    Attributes:
+      function: Tensors, in the order of `inputs` and by their names → tensors by name.
+      inputs: Name → shape, None for what may vary, and dtype.
+    """
+
+    function: Callable[..., dict[str, Any]]
+    inputs: Mapping[str, tuple[tuple[int | None, ...], str]]
+
+
+@dataclass(frozen=True)
 class DetectorExport:
     """A trained detector that a server without tffl can load.
 
     Attributes:
       networks: Keras models by name.
-      serve: Maps of n clients, float32 `[n, *maps_shape]` → `reconstruction` and `score` `[n]`.
-      maps_shape: Probes, height, width.
-      probes: uint8 `[p, height, width, channels]`.
-      about: What else is needed to make the maps and to judge the scores, for a JSON file.
+      endpoints: What it serves, by the signature's name.
+      arrays: What its inputs are made with, such as `probes`, uint8 `[p, height, width, channels]`.
+      about: What else is needed to make its inputs and to judge the scores, for a JSON file.
     """
 
     networks: Mapping[str, keras.Model]
-    serve: Callable[[Any], dict[str, Any]]
-    maps_shape: tuple[int, int, int]
-    probes: np.ndarray
+    endpoints: Mapping[str, Endpoint]
+    arrays: Mapping[str, np.ndarray]
     about: Mapping[str, Any]
 
 
@@ -121,7 +140,7 @@ class Verdict:
         global model stays as it is.
       reasons: One string per client, empty where it is accepted and neither flagged nor convicted.
       pictures: What a person may want to see of it, such as heat maps; the first axis is clients,
-        and of `probes` images.
+        and of `probes` and `audit_images` images.
     """
 
     flagged: np.ndarray

@@ -144,8 +144,16 @@ class CamConsensus(CamAutoencoder):
     reference: ClassVar[str] = "tffl's own, from LayerCAM-AE"
 
     def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` with fewer than 5 participants: a consensus needs a majority."""
+        """Raises `UsageError` with fewer than 5 participants: a consensus needs a majority.
+
+        And if the groups of probes would be of different sizes.
+        """
         super().check(participants, layout)
+        require(
+            self.probes <= self.group or self.probes % self.group == 0,
+            f"defense.probes = {self.probes} is not allowed: it is not a multiple of "
+            f"defense.group = {self.group}",
+        )
         require(
             participants >= 5,
             f"cam-consensus needs at least 5 participants a round, not {participants}: among fewer "
@@ -154,16 +162,12 @@ class CamConsensus(CamAutoencoder):
 
     def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> Opinion:
         """Scores clients by the mean over groups of what their autoencoders cannot rebuild."""
-        errors: list[np.ndarray] = []
-        fitted: dict[str, np.ndarray] = {}
         first = same_maps(maps)
         voters = first == np.arange(len(maps))
-        for number, group in enumerate(self._groups(maps)):
-            features = np.asarray(consensus_features(group, voters))
-            part, weights = self._rebuild(features, first, server.seed, round, number)
-            errors.append(part / max(float(np.median(part[voters])), 1e-12))
-            fitted |= {f"group{number}/{name}": value for name, value in weights.items()}
-        scores = np.mean(errors, axis=0)
+        features = np.stack([consensus_features(group, voters) for group in self._groups(maps)])
+        errors, fitted = self._rebuild(features, first, server.seed, round)
+        usual = np.median(errors[:, voters], axis=1, keepdims=True)
+        scores = (errors / np.maximum(usual, 1e-12)).mean(axis=0)
         scores[self._hides(maps)] = math.inf
         return Opinion(scores, fitted, {})
 
@@ -207,50 +211,62 @@ class CamConsensus(CamAutoencoder):
             yield maps[:, begin : begin + self.group]
 
     def _rebuild(
-        self, features: np.ndarray, first: np.ndarray, seed: int, round: int, group: int
+        self, features: np.ndarray, first: np.ndarray, seed: int, round: int
     ) -> tuple[np.ndarray, Weights]:
-        """Returns each client's error float64 `[n]`, and an autoencoder to be exported.
+        """Returns each group's errors of clients float64 `[g, n]`, and autoencoders to export.
 
-        The latter is fitted to the best of all clients, for it is to judge clients still unknown.
+        These are fitted to the best of all clients, for they are to judge clients still unknown.
+
+        Args:
+          features: float32 `[g, n, D]`.
+          first: From `same_maps`.
+          seed: The experiment's.
+          round: 1-based.
         """
-        errors = np.abs(features).mean(axis=1, dtype=np.float64)
+        groups, n, size = features.shape
+        errors = np.abs(features).mean(axis=2, dtype=np.float64)
         if self.hidden == 0:
             return errors, {}
-        n = len(features)
-        voters = first == np.arange(n)
-        lot = seeds.generator(seed, "folds", round, group).permutation(n) % min(self.folds, n)
-        start = seeds.integer(seed, "autoencoder", round, group)
+        folds = min(self.folds, n)
+        lots = [seeds.generator(seed, "folds", round, group) for group in range(groups)]
+        fold = np.stack([lot.permutation(n)[first] % folds for lot in lots])
+        teachers = _teachers(fold, folds, first == np.arange(n))
+        starts = [seeds.integer(seed, "autoencoder", round, group) for group in range(groups)]
+        rows = np.repeat(features, folds + 1, axis=0)
         for _ in range(FITS):
-            known, errors = errors, self._held_out(features, errors, voters, lot[first], start)
-        everyone = np.where(voters, known, np.inf)
-        return errors, self._recipe.fit(features, self._best(everyone), start)
+            chosen = self._best(errors[:, None], teachers).reshape(-1, n)
+            weights = self._recipe.fit_all(rows, chosen, np.repeat(starts, folds + 1).tolist())
+            rebuilt = self._recipe.reconstruct_all(rows, weights).reshape(groups, -1, n, size)
+            unseen = np.abs(features[:, None] - rebuilt).mean(axis=3, dtype=np.float64)
+            errors = np.take_along_axis(unseen, fold[:, None], axis=1)[:, 0]
+        return errors, {
+            f"group{group}/{name}": weight[group * (folds + 1) + folds]
+            for name, weight in weights.items()
+            for group in range(groups)
+        }
 
-    def _held_out(
-        self,
-        features: np.ndarray,
-        errors: np.ndarray,
-        voters: np.ndarray,
-        fold: np.ndarray,
-        start: int,
-    ) -> np.ndarray:
-        """Returns the errors `[n]` of autoencoders fitted to the best voters of other folds."""
-        result = np.empty_like(errors)
-        for number in np.unique(fold):
-            judged = fold == number
-            teachers = voters if judged.all() else voters & ~judged
-            weights = self._recipe.fit(
-                features, self._best(np.where(teachers, errors, np.inf)), start
-            )
-            rebuilt = self._recipe.reconstruct(features[judged], weights)
-            result[judged] = np.abs(features[judged] - rebuilt).mean(axis=1)
-        return result
-
-    def _best(self, errors: np.ndarray) -> np.ndarray:
-        """Returns bool `[n]`: the share of finite errors that are smallest."""
-        count = math.ceil(self.fitted_share * np.isfinite(errors).sum())
-        return errors <= np.sort(errors)[count - 1]
+    def _best(self, errors: np.ndarray, teachers: np.ndarray) -> np.ndarray:
+        """Returns bool `[…, n]`: the share of the teachers whose errors are smallest."""
+        known = np.where(teachers, errors, np.inf)
+        count = np.ceil(self.fitted_share * teachers.sum(axis=-1, keepdims=True)).astype(int)
+        best: np.ndarray = known <= np.take_along_axis(np.sort(known), count - 1, axis=-1)
+        return best
 
     def _hides(self, maps: np.ndarray) -> np.ndarray:
         """Returns bool `[n]`: whose maps are dead where those of most clients are not."""
         share = Findings.of(maps).dead / maps.shape[1]
         return (share > self.dead_share) & (np.median(share) == 0)
+
+
+def _teachers(fold: np.ndarray, folds: int, voters: np.ndarray) -> np.ndarray:
+    """Returns whom each autoencoder may be fitted to, bool `[g, folds + 1, n]`.
+
+    Those of a fold to the voters of the others, the last to all; and a fold of everybody, too.
+
+    Args:
+      fold: int `[g, n]`.
+      folds: Their number.
+      voters: bool `[n]`.
+    """
+    allowed = voters & (fold[:, None] != np.arange(folds + 1)[:, None])
+    return np.where(allowed.any(axis=-1, keepdims=True), allowed, voters)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import PROBE_DATA, DetectorExport, Server, State
+from tffl.defenses.base import PROBE_DATA, DetectorExport, Endpoint, Server, State
 from tffl.defenses.detector import Detector, Evidence
 from tffl.errors import require
 from tffl.explain.maps import Findings, Method, Probes, check_map_size
@@ -172,11 +172,15 @@ class CamAutoencoder(CamDetector):
         probes = self.draw_probes(server, 0)
         layer = server.explainer.layer_name(self.layer or None)
         size = probes.images.shape[1]
+        shape = (None, len(probes), *server.explainer.map_size(layer, size))
+
+        def serve(maps: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self.serve(maps, networks, size)
+
         export = DetectorExport(
             networks,
-            lambda maps: self.serve(maps, networks, size),
-            (len(probes), *server.explainer.map_size(layer, size)),
-            probes.images,
+            {"serving_default": Endpoint(serve, {"maps": (shape, "float32")})},
+            {"probes": probes.images},
             {
                 "maps": self.method,
                 "layer": layer,

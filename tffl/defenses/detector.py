@@ -33,12 +33,15 @@ class Evidence:
       notes: What to say of each client beyond its score if it is flagged; empty for none.
       remembered: What the detector wants to have in its state, beside the votes.
       pictures: As in `Verdict`.
+      refused: bool `[n]`, whom to reject at once, without a vote; their scores are infinite. None
+        for nobody.
     """
 
     scores: np.ndarray
     notes: tuple[str, ...] = ()
     remembered: State = field(default_factory=dict)
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    refused: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ class Detector(Defense):
         recent = memory[updates.client_ids]
         voted = votes.counts(self.ballot, updates.round, self.window)
         convicted = ~finite | (votes.outvoted(recent, self.votes) if voted else flagged)
+        if evidence.refused is not None:
+            convicted |= evidence.refused
         accepted = ~convicted if self.enforce else np.ones(len(updates), dtype=bool)
         verdict = Verdict(
             flagged=flagged,

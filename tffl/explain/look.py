@@ -149,8 +149,12 @@ def recorded(run: RunDirectory, round: int) -> list[Look]:
     """Returns what the detectors of a run looked at in a round; nothing if there were none."""
     stored = run.pictures(round)
     # Several detectors of a combination keep their maps under their names.
-    parts = [name.removesuffix("maps") for name in stored if name.split("/")[-1] == "maps"]
+    parts = [name.removesuffix("maps") for name in _map_names(stored)]
     return [_recorded(run, round, stored, part) for part in parts]
+
+
+def _map_names(stored: Mapping[str, np.ndarray]) -> list[str]:
+    return [name for name in stored if name.split("/")[-1] == "maps"]
 
 
 def _recorded(run: RunDirectory, round: int, stored: Mapping[str, np.ndarray], part: str) -> Look:
@@ -226,7 +230,10 @@ def _chosen(run: RunDirectory, rounds: Sequence[int]) -> list[int]:
             round in finished,
             f"{run.path} has no round {round}: choose one of {finished[0]} to {finished[-1]}",
         )
-    there = {*round_files(run.path / PICTURES), *round_files(run.path / "updates")} & {*finished}
+    pictured = list(round_files(run.path / PICTURES))
+    if pictured and not _map_names(run.pictures(pictured[-1])):  # of a defense without heat maps
+        pictured = []
+    there = {*pictured, *round_files(run.path / "updates")} & {*finished}
     wanted = list(dict.fromkeys(rounds)) or sorted(there)[-1:]
     known = f"choose another round ({', '.join(map(str, sorted(there)))}), or " if there else ""
     for round in wanted or finished[-1:]:

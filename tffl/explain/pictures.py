@@ -45,18 +45,31 @@ EMPTY = "#EEEEEE"
 
 
 @dataclass(frozen=True)
-class _Cell:
-    """A small image, float `[height, width, 3]` in 0 … 1, or a word in its place."""
+class Cell:
+    """A small image, or a word in its place.
+
+    Attributes:
+      image: float `[height, width, 3]` in 0 … 1.
+      word: Why there is none.
+    """
 
     image: np.ndarray | None
     word: str = ""
 
 
 @dataclass(frozen=True)
-class _Panel:
-    """The cells of one client, with what is written above them."""
+class Panel:
+    """The cells of one client, with what is written above them.
 
-    cells: list[_Cell]
+    Attributes:
+      cells: The client's map, its reconstruction and the error; or its maps of several probes.
+      name: Who it is.
+      note: Its score and verdict.
+      color: Of the name.
+      framed: Whether the client was flagged.
+    """
+
+    cells: list[Cell]
     name: str
     note: str = ""
     color: str = "black"
@@ -88,10 +101,15 @@ def heat_maps(look: Look) -> Figure:
     Where the detector rebuilds maps, it is the first probe's map, its reconstruction and the error;
     else it is the maps of the first probes.
     """
+    return _draw(*panels(look))
+
+
+def panels(look: Look) -> tuple[list[Panel], list[str]]:
+    """Returns what `heat_maps` draws: what clients are compared with, clients, and the caption."""
     rows = chosen(look)
     scale = _error_scale(look, rows)
-    panels = [*_references(look), *(_client(look, row, scale) for row in rows)]
-    return _draw(panels, _caption(look, rows, scale))
+    found = [*_references(look), *(_client(look, row, scale) for row in rows)]
+    return found, _caption(look, rows, scale)
 
 
 def errors(look: Look) -> Figure:
@@ -124,21 +142,21 @@ def enlarge(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(normalize(zoom(maps, factors, order=1)))
 
 
-def _references(look: Look) -> list[_Panel]:
+def _references(look: Look) -> list[Panel]:
     """Returns what clients are to be compared with: the bare probes, and the median maps."""
     usable = finite(look.maps)
     count = _width(look)
     median = np.median(look.maps[usable], axis=0) if usable.any() else look.maps[0] * np.nan
     if _rebuilds(look):
-        bare = [_Cell(None, "no image") if look.probes is None else _Cell(_gray(look.probes[0]))]
-        return [_Panel([*bare, _map_cell(look, median, 0)], "probe, median of all maps")]
-    panels = [_Panel([_map_cell(look, median, probe) for probe in range(count)], "median of all")]
+        bare = [Cell(None, "no image") if look.probes is None else Cell(_gray(look.probes[0]))]
+        return [Panel([*bare, _map_cell(look, median, 0)], "probe, median of all maps")]
+    medians = Panel([_map_cell(look, median, probe) for probe in range(count)], "median of all")
     if look.probes is None:
-        return panels
-    return [_Panel([_Cell(_gray(probe)) for probe in look.probes[:count]], "probes"), *panels]
+        return [medians]
+    return [Panel([Cell(_gray(probe)) for probe in look.probes[:count]], "probes"), medians]
 
 
-def _client(look: Look, row: int, scale: float) -> _Panel:
+def _client(look: Look, row: int, scale: float) -> Panel:
     maps = look.maps[row]
     if _rebuilds(look):
         cells = [_map_cell(look, maps, 0), *_rebuilt_cells(look, row, scale)]
@@ -147,7 +165,7 @@ def _client(look: Look, row: int, scale: float) -> _Panel:
     name = f"client {look.client_ids[row]}"
     score = look.scores[row]
     notes = [] if np.isnan(score) else [f"{score:.3g}"]
-    return _Panel(
+    return Panel(
         cells,
         f"{name} malicious" if look.malicious[row] else name,
         " ".join([*notes, "flagged"] if look.flagged[row] else notes),
@@ -156,17 +174,17 @@ def _client(look: Look, row: int, scale: float) -> _Panel:
     )
 
 
-def _map_cell(look: Look, maps: np.ndarray, probe: int) -> _Cell:
+def _map_cell(look: Look, maps: np.ndarray, probe: int) -> Cell:
     """Lays a client's map `[p, h, w]` of a probe over the probe, or says why there is none."""
     one = maps[probe : probe + 1]
     if not np.isfinite(one).all():
-        return _Cell(None, "not finite")
+        return Cell(None, "not finite")
     if not one.any():
-        return _Cell(None, "dead")
-    return _Cell(_overlay(look, enlarge(one, _size(look))[0], probe))
+        return Cell(None, "dead")
+    return Cell(_overlay(look, enlarge(one, _size(look))[0], probe))
 
 
-def _rebuilt_cells(look: Look, row: int, scale: float) -> list[_Cell]:
+def _rebuilt_cells(look: Look, row: int, scale: float) -> list[Cell]:
     """Shows the reconstruction of a client's first map, and where it is wrong."""
     import matplotlib
     from scipy.ndimage import zoom
@@ -174,11 +192,11 @@ def _rebuilt_cells(look: Look, row: int, scale: float) -> list[_Cell]:
     assert look.inputs is not None and look.rebuilt is not None
     before, after = look.inputs[row, 0], look.rebuilt[row, 0]
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
-        return [_Cell(None, "–"), _Cell(None, "–")]
+        return [Cell(None, "–"), Cell(None, "–")]
     factors = np.divide(_size(look), after.shape)
     shown = np.clip(zoom(after.astype(np.float64), factors, order=1), 0, 1)
     wrong = matplotlib.colormaps["Reds"](np.abs(before - after) / scale)[..., :3]
-    return [_Cell(_overlay(look, shown, 0)), _Cell(wrong)]
+    return [Cell(_overlay(look, shown, 0)), Cell(wrong)]
 
 
 def _overlay(look: Look, values: np.ndarray, probe: int) -> np.ndarray:
@@ -244,7 +262,7 @@ def _caption(look: Look, rows: np.ndarray, scale: float) -> list[str]:
     return lines
 
 
-def _draw(panels: list[_Panel], caption: list[str]) -> Figure:
+def _draw(panels: list[Panel], caption: list[str]) -> Figure:
     """Draws panels in rows on one pair of axes, whose unit is a cell: fast, and nothing moves."""
     width = max(len(panel.cells) for panel in panels)
     across = min(8 if width == 1 else CELLS_ACROSS // width, len(panels))
@@ -267,7 +285,7 @@ def _draw(panels: list[_Panel], caption: list[str]) -> Figure:
     return figure
 
 
-def _draw_panel(axes: Axes, panel: _Panel, x: float, y: float, width: int) -> None:
+def _draw_panel(axes: Axes, panel: Panel, x: float, y: float, width: int) -> None:
     from matplotlib.patches import Rectangle
 
     weight = "bold" if panel.color == RED else "normal"

@@ -14,11 +14,11 @@ import pandas as pd
 from tffl import seeds, states
 from tffl.attacks import Attack, SuccessSet, create_attack
 from tffl.attacks.adversary import Adversary
-from tffl.config import Config, build
+from tffl.config import Config, FederationConfig, build
 from tffl.data.build import build_federation
 from tffl.data.federation import Dataset, Federation
 from tffl.defenses import Defense, Server, Verdict, create_defense
-from tffl.defenses.base import PROBE_DATA, ROOT_DATA, Root, Samples, State
+from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples, State
 from tffl.errors import require
 from tffl.federated.observer import Observer
 from tffl.federated.placement import LocalDevices
@@ -99,6 +99,7 @@ def _play(
 ) -> Run:
     """Plays the rounds that are missing, as in Algorithm 1 of the papers."""
     config = experiment.config
+    recorder.write_table("split.csv", experiment.split())
     last, weights, memory = experiment.begin(recorder, observer)
     observer.start(config.federation.rounds, last + 1)
     for round in range(last + 1, config.federation.rounds + 1):
@@ -183,6 +184,22 @@ class Experiment:
         pairs = zip(self.federation.clients, self.honest_clients, strict=True)
         return [client for client, (now, honest) in enumerate(pairs) if now is not honest]
 
+    def split(self) -> list[dict[str, Any]]:
+        """Returns, for each client and class, the samples as dealt and as trained: `split.csv`."""
+        names = self.federation.dataset.class_names
+        dealt = replace(self.federation, clients=self.honest_clients).class_counts()
+        trained = self.federation.class_counts()
+        return [
+            {
+                "client": client,
+                "class": name,
+                "samples": int(dealt[client, label]),
+                "trained": int(trained[client, label]),
+            }
+            for client in range(len(dealt))
+            for label, name in enumerate(names)
+        ]
+
     def _draw_malicious(self, draw: int) -> np.ndarray:
         federation = self.config.federation
         count = 0 if self.config.attack.name == "none" else federation.malicious_count
@@ -223,7 +240,8 @@ class Experiment:
             pool = np.arange(len(labels))
         generator = seeds.generator(self.config.seed, "samples")
         rows = np.sort(generator.permutation(len(pool))[:SAMPLES])
-        return Samples(images[pool[rows]], labels[rows], classes)
+        names = federation.dataset.class_names
+        return Samples(images[pool[rows]], labels[rows], classes, names)
 
     def _root(self, federation: Federation) -> Root | None:
         """Returns what a defense gets of the server's samples."""
@@ -241,7 +259,7 @@ class Experiment:
         """Returns what attack and defense were allowed to know, for `environment.json`."""
         source = "the test set" if self.server.root is None else "the server's root data"
         defense = (
-            f"{word} from {source}" if word == PROBE_DATA else word
+            f"{word} from {source}" if word in (PROBE_DATA, AUXILIARY_DATA) else word
             for word in self.defense.granted()
         )
         return {
@@ -339,10 +357,8 @@ class Experiment:
 
     def _draw_participants(self, round: int) -> list[tuple[int, np.ndarray]]:
         """Returns each global model that is trained this round, and the ids of its clients."""
-        federation = self.config.federation
         generator = seeds.generator(self.config.seed, "participants", round)
-        drawn = generator.choice(federation.clients, federation.participant_count, replace=False)
-        clients = np.sort(drawn)
+        clients = draw_participants(self.config.federation, self.malicious, generator)
         group = self.groups[clients]
         return [(int(model), clients[group == model]) for model in np.unique(group)]
 
@@ -455,6 +471,27 @@ class Memory:
             return {key.removeprefix(f"{name}/"): tensors[key] for key in keys}
 
         return cls(side("attack"), side("defense"))
+
+
+def draw_participants(
+    federation: FederationConfig, malicious: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Returns the ids of a round's participants, ascending, int64 `[n]`.
+
+    Args:
+      federation: How many there are, and whether a given number of them is malicious.
+      malicious: int64 `[f]`, ids of the malicious clients; if there are none, that does not matter.
+      generator: Of the round.
+    """
+    count, wanted = federation.participant_count, federation.malicious_participants
+    if wanted is None or len(malicious) == 0:
+        return np.sort(generator.choice(federation.clients, count, replace=False))
+    honest = np.setdiff1d(np.arange(federation.clients), malicious)
+    drawn = [
+        generator.choice(malicious, wanted, replace=False),
+        generator.choice(honest, count - wanted, replace=False),
+    ]
+    return np.sort(np.concatenate(drawn))
 
 
 def _without_images(dataset: Dataset) -> Dataset:

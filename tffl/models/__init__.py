@@ -12,6 +12,7 @@ models = Registry(
         "cnn": "tffl.models.cnn:cnn",
         "lenet5": "tffl.models.lenet5:lenet5",
         "mobilenet-v3-large": "tffl.models.applications:mobilenet_v3_large",
+        "pdgan-cnn": "tffl.models.pdgan:pdgan_cnn",
         "regnet-y-800mf": "tffl.models.regnet:regnet_y_800mf",
         "resnet18": "tffl.models.resnet:resnet18",
         "resnet18-7x7": "tffl.models.resnet:resnet18_7x7",

@@ -35,10 +35,11 @@ def export(model: keras.Model, folder: Path) -> None:
 def export_detector(detector: DetectorExport, folder: Path) -> None:
     """Writes a trained detector for servers that have TensorFlow but not tffl.
 
-    `folder/saved_model/` has a signature `serving_default` that takes `maps`, raw heat maps
-    float32 `[clients, probes, height, width]`, and returns `reconstruction` and `score`
-    `[clients]`. Next to it are the networks as `.keras` files, the images to make maps of as
-    `probes.npy`, and `detector.json`: layer, method, classes and threshold.
+    `folder/saved_model/` has the detector's signatures. One that looks at heat maps has
+    `serving_default`, which takes `maps`, raw heat maps float32 `[clients, probes, height,
+    width]`, and returns `reconstruction` and `score` `[clients]`. Next to it are the networks as
+    `.keras` files, arrays such as the images to make maps of, `probes.npy`, and `detector.json`:
+    layer, method, classes and threshold, or what else the detector goes by.
 
     Raises:
       TfflError: The disk is full, or the folder is not writable.
@@ -51,8 +52,9 @@ def export_detector(detector: DetectorExport, folder: Path) -> None:
         for name, network in detector.networks.items():
             with replacing(folder / f"{name}.keras") as temporary:
                 network.save(temporary)
-        with replacing(folder / "probes.npy") as temporary, open(temporary, "wb") as file:
-            np.save(file, detector.probes)
+        for name, array in detector.arrays.items():
+            with replacing(folder / f"{name}.npy") as temporary, open(temporary, "wb") as file:
+                np.save(file, array)
     write_json(folder / "detector.json", detector.about)
 
 
@@ -60,14 +62,12 @@ def _saved_detector(detector: DetectorExport, folder: Path) -> None:
     import keras
     import tensorflow as tf
 
-    def serve(maps: tf.Tensor) -> dict[str, tf.Tensor]:
-        return detector.serve(maps)
-
-    maps = tf.TensorSpec((None, *detector.maps_shape), tf.float32, name="maps")
     archive = keras.export.ExportArchive()
     for network in detector.networks.values():
         archive.track(network)
-    archive.add_endpoint("serving_default", serve, [maps])
+    for name, endpoint in detector.endpoints.items():
+        inputs = [tf.TensorSpec(*each, name=key) for key, each in endpoint.inputs.items()]
+        archive.add_endpoint(name, endpoint.function, inputs)
     archive.write_out(str(folder), verbose=False)
 
 

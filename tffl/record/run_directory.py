@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 CHECKPOINTS_KEPT = 2
 
+BUCKETS = 30
+"""Of a histogram in TensorBoard."""
+
 PICTURES = "heat_maps"
 """Folder of what a defense looked at."""
 
@@ -374,10 +377,12 @@ class RunDirectory(MemoryRecorder):
             if self._events is None:
                 remove(folder)
                 self._events = tf.summary.create_file_writer(str(folder))
+            clients = self._clients.frame()
             with self._events.as_default():
                 for row in self._rounds.frame().to_dict("records"):
                     if row["round"] > self._logged:
                         _write_scalars(row)
+                        _write_histograms(clients[clients["round"] == row["round"]])
                         self._write_images(int(row["round"]))
             self._events.flush()
         self._logged = max(self._rounds.rounds, default=0)
@@ -470,7 +475,7 @@ def differences(first: Config, second: Config, limit: int = 3) -> str:
     >>> differences(Config(seed=1), Config(seed=2))
     'seed is 1 there, 2 here'
     """
-    there, here = _flat(first.identity()), _flat(second.identity())
+    there, here = flat(first.identity()), flat(second.identity())
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     told = [f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:limit]]
     return "; ".join(told) + (f"; and {len(keys) - limit} more" if len(keys) > limit else "")
@@ -525,6 +530,25 @@ def _write_scalars(row: Mapping[Any, float]) -> None:
     for column, value in row.items():
         if column != "round" and not math.isnan(value):
             tf.summary.write(column, tf.constant(value, tf.float32), round, scalar)
+
+
+def _write_histograms(clients: pd.DataFrame) -> None:
+    """Writes how the scores of honest and malicious clients of one round are spread."""
+    for name, malicious in (("honest", 0), ("malicious", 1)):
+        mine = clients[clients["malicious"] == malicious]
+        scores = mine["score"].to_numpy(float)
+        if np.isfinite(scores).any():
+            round = int(mine["round"].iloc[0])
+            _write_histogram(f"scores/{name}", scores[np.isfinite(scores)], round)
+
+
+def _write_histogram(name: str, values: np.ndarray, round: int) -> None:
+    """Writes a histogram to TensorBoard, as its plugin reads it: left and right edge, and count."""
+    import tensorflow as tf
+
+    counts, edges = np.histogram(values.astype(np.float64), bins=BUCKETS)
+    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+    tf.summary.write(name, tf.constant(buckets, tf.float64), round, _plugin("histograms"))
 
 
 def _write_image(name: str, file: Path, round: int) -> None:
@@ -585,12 +609,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Joins nested keys by dots; leaves out None, which TOML cannot say."""
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Joins nested keys by dots; leaves out None, which TOML cannot say.
+
+    >>> flat({"data": {"beta": 0.5, "image_size": None}, "seed": 0})
+    {'data.beta': 0.5, 'seed': 0}
+    """
     result: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            result.update(_flat(value, f"{prefix}{key}."))
+            result.update(flat(value, f"{prefix}{key}."))
         elif value is not None:
             result[prefix + key] = value
     return result

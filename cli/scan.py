@@ -1,0 +1,195 @@
+"""`tffl scan`: judge a folder of clients' models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tffl.errors import UsageError, require
+from tffl_cli.options import registered
+
+if TYPE_CHECKING:
+    from tffl.defenses import Defense
+    from tffl.scan import Scan, Scanner
+
+SUSPECTS = 3
+"""Exit code where anything is suspect."""
+
+
+@click.command(
+    epilog="Exit code: 0 if nothing is suspect, 3 if anything is, 2 if the files cannot be judged."
+)
+@click.option(
+    "--global",
+    "global_model",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Your own model that the clients started from: a .keras file, or a run.",
+)
+@click.option(
+    "--updates",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder with one model per client: .keras, .weights.h5, .npz, .safetensors, SavedModel.",
+)
+@click.option(
+    "--defense",
+    "defenses",
+    multiple=True,
+    type=registered("defenses"),
+    help="Repeatable; else shield with a --dataset, and update-consensus without.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="defense.KEY=VALUE",
+    help="An option of every --defense that has it. Repeatable.",
+)
+@click.option(
+    "--dataset", type=registered("datasets"), help="Its test images show what models look at."
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of prepared datasets; else $TFFL_DATA_DIR.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**32 - 1),
+    help="Decides which images; drawn at random, so that no attacker knows them.",
+)
+@click.option("--watch", is_flag=True, help="Scan again when files arrive or change, until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.05, max=3600),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks of --watch; files at rest for so long are complete.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch, a line per scan.")
+@click.pass_context
+def scan(
+    ctx: click.Context,
+    global_model: Path,
+    updates: Path,
+    defenses: tuple[str, ...],
+    settings: tuple[str, ...],
+    dataset: str | None,
+    data_dir: Path | None,
+    seed: int | None,
+    watch: bool,
+    interval: float,
+    as_json: bool,
+) -> None:
+    """Find poisoned, damaged and hostile files among clients' models.
+
+    Nothing in a file is executed: only arrays are read, after checks of sizes, names and links.
+    Files that are refused are suspects, and do not stop the others. Defenses compare the models
+    with each other, so give them all models of a round at once.
+    """
+    chosen = choose(defenses, settings, dataset is not None)
+
+    from tffl.files.trusted import load_global
+    from tffl.scan import Scanner, load_samples
+
+    model = load_global(global_model)
+    samples = None if dataset is None else load_samples(model, dataset, data_dir)
+    scanner = Scanner(model, chosen, samples, seed)
+    if watch:
+        ctx.exit(_watch(scanner, updates, interval, as_json))
+    found = scanner.scan(updates)
+    _print(found, scanner, as_json, indent=2)
+    for name, reason in found.unjudged.items() if not found.suspects else ():
+        raise UsageError(f"{name} could not judge: {reason}")
+    ctx.exit(SUSPECTS if found.suspects else 0)
+
+
+def choose(names: Sequence[str], settings: Sequence[str], samples: bool) -> dict[str, Defense]:
+    """Returns name → defense with its options.
+
+    Args:
+      names: As given; if empty, the default that samples allow.
+      settings: The `--set` arguments.
+      samples: Whether there are images.
+
+    Raises:
+      UsageError: A name or an option does not exist, or a value is out of range.
+    """
+    from tffl.config import override, parse_setting
+    from tffl.defenses import create_defense
+    from tffl.defenses import defenses as registry
+    from tffl.scan import WITH_SAMPLES, WITHOUT_SAMPLES
+
+    names = list(dict.fromkeys(names)) or [WITH_SAMPLES if samples else WITHOUT_SAMPLES]
+    pairs = [parse_setting(text) for text in settings]
+    for key, _ in pairs:
+        require(key.startswith("defense."), f"--set {key}: a scan takes defense.KEY only")
+    given = override({}, {key.removeprefix("defense."): value for key, value in pairs})
+    options: dict[str, Mapping[str, Any]] = {
+        name: {key: given[key] for key in given if registry.has_option(name, key)} for name in names
+    }
+    unused = set(given).difference(*options.values())
+    require(not unused, f"no --defense has an option {', '.join(sorted(unused))}")
+    return {name: create_defense(name, options[name]) for name in names}
+
+
+def _watch(scanner: Scanner, folder: Path, interval: float, as_json: bool) -> int:
+    """Scans until Ctrl-C; returns the exit code of the last scan."""
+    code = 0
+    try:
+        for found in scanner.watch(folder, interval):
+            code = SUSPECTS if found.suspects else 0
+            _print(found, scanner, as_json, indent=None)
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)
+    return code
+
+
+def _print(found: Scan, scanner: Scanner, as_json: bool, indent: int | None) -> None:
+    from tffl.record.run_directory import plain
+
+    if as_json:
+        report = {"seed": scanner.seed, **found.report()}
+        click.echo(json.dumps(plain(report), indent=indent))
+        return
+    _print_table(found)
+    for name, reason in found.unjudged.items():
+        click.echo(f"Not judged by {name}: {reason}")
+    count = len(found.files)
+    click.echo(f"{len(found.suspects)} of {count} file{'' if count == 1 else 's'} suspect.")
+
+
+def _print_table(found: Scan) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from tffl.files import shown
+    from tffl_cli.console import console, defined
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("defense")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("threshold", justify="right", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    for name, opinions in found.files.items():
+        for opinion in opinions:
+            table.add_row(
+                Text(shown(name)),
+                "suspect" if opinion.suspect else "ok",
+                opinion.defense or "–",
+                f"{opinion.score:.4g}" if defined(opinion.score) else "–",
+                f"{opinion.threshold:.4g}" if defined(opinion.threshold) else "–",
+                Text(opinion.reason),
+                style="red" if opinion.suspect else None,
+            )
+        if not opinions:
+            table.add_row(Text(shown(name)), "not judged", "–", "–", "–", "")
+    console().print(table)

@@ -1,0 +1,683 @@
+"""Flower's strategy: tffl's own verdicts, every malformed reply, memory over rounds, the log."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr.supercore.task_identity")
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from tffl.defenses import Server, Verdict, create_defense
+from tffl.defenses.base import Root, Samples
+from tffl.defenses.none import FedAvg
+from tffl.errors import UsageError
+from tffl.federated.layout import WeightLayout
+from tffl.federated.updates import Updates
+from tffl.integrations.flower import DefendedStrategy, average
+from tffl.record.rounds import RoundRecord
+from tffl.record.tables import CLIENT_COLUMNS, Table, read_rows
+
+NODES = [900, 2**64 - 3, 17, 400, 55, 7, 123456789]
+"""Node ids as Flower draws them: unsigned, of 64 bits, in no order."""
+
+ATTACKERS = (1, 4)
+
+
+@pytest.fixture(autouse=True)
+def identity() -> Iterator[None]:
+    """Messages can only be made within a task."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    yield
+    TaskIdentity._run_id = TaskIdentity._node_id = TaskIdentity._task_id = None
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    """Four inputs, three logits, and BatchNorm, whose statistics no gradient trains."""
+    layers = [keras.layers.BatchNormalization(name="bn"), keras.layers.Dense(3, name="logits")]
+    return keras.Sequential([keras.Input((4,)), *layers], name="tiny")
+
+
+class Grid:
+    """A SuperLink whose nodes answer with functions of (question, round)."""
+
+    def __init__(self, nodes: dict[int, Callable[[Message, int], Any]]) -> None:
+        self.nodes = nodes
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.nodes)
+
+    def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> list[Message]:
+        answers = [
+            self.nodes[m.metadata.dst_node_id](m, m.content["config"]["server-round"])
+            for m in messages
+        ]
+        return [m for answer in answers for m in (answer if isinstance(answer, list) else [answer])]
+
+
+def content(arrays: Any, samples: Any = 10, **metrics: Any) -> RecordDict:
+    """Returns what a client sends back."""
+    record = arrays if isinstance(arrays, ArrayRecord) else ArrayRecord(list(arrays))
+    counted = {} if samples is None else {"num-examples": samples}
+    return RecordDict({"arrays": record, "metrics": MetricRecord({**counted, **metrics})})
+
+
+def reply(question: Message, arrays: Any, samples: Any = 10, **metrics: Any) -> Message:
+    answer = Message(content(arrays, samples, **metrics), reply_to=question)
+    answer.metadata.__dict__["_src_node_id"] = question.metadata.dst_node_id
+    return answer
+
+
+def moving(delta: np.ndarray, samples: int = 10) -> Callable[[Message, int], Message]:
+    """Returns a node that moves the model by `delta[round - 1]`."""
+
+    def answer(question: Message, round: int) -> Message:
+        arrays = question.content.array_records["arrays"].to_numpy_ndarrays()
+        step, begin, moved = delta[round - 1], 0, []
+        for array in arrays:
+            part = step[begin : begin + array.size].reshape(array.shape)
+            moved.append(array + part)
+            begin += array.size
+        return reply(question, moved, samples)
+
+    return answer
+
+
+def deltas(size: int, rounds: int, seed: int = 0) -> np.ndarray:
+    """Returns updates float32 `[rounds, 7, d]`: five that agree and two far away."""
+    generator = np.random.default_rng(seed)
+    common = generator.normal(size=(rounds, 1, size))
+    rows = common + 0.3 * generator.normal(size=(rounds, len(NODES), size))
+    rows[:, ATTACKERS] = -3 * common + 0.3 * generator.normal(size=(rounds, 2, size))
+    return (rows * 0.01).astype(np.float32)
+
+
+def train(
+    strategy: DefendedStrategy, nodes: dict[int, Callable[..., Any]], first: Any, rounds: int = 1
+) -> Any:
+    arrays = first if isinstance(first, ArrayRecord) else ArrayRecord(list(first))
+    return strategy.start(Grid(nodes), arrays, num_rounds=rounds)
+
+
+def make(defense: Any, options: Any = None, **more: Any) -> DefendedStrategy:
+    return DefendedStrategy(defense, options, fraction_evaluate=0.0, **more)
+
+
+def honest(model: keras.Model, rounds: int = 1) -> dict[int, Callable[..., Any]]:
+    """Returns seven nodes by id; client i is the i-th in ascending order of ids."""
+    size = WeightLayout.of(model).size
+    rows = deltas(size, rounds)
+    return {
+        node: moving(rows[:, client], samples=10 + client)
+        for client, node in enumerate(sorted(NODES))
+    }
+
+
+def tffl_rounds(
+    defense: str, options: dict[str, Any], model: keras.Model, rounds: int, **server: Any
+) -> tuple[np.ndarray, list[dict[str, Any]], list[Verdict]]:
+    """Plays the same rounds as `honest` without Flower: final weights, rows of the table."""
+    layout = WeightLayout.of(model)
+    rule, rows = create_defense(defense, options), deltas(layout.size, rounds)
+    owner = Server(model, layout, len(NODES), 5, **server)
+    state, weights = rule.init(owner), layout.flatten(model.get_weights())
+    told, verdicts = [], []
+    for round in range(1, rounds + 1):
+        ids = np.arange(len(NODES))
+        sent = (weights + rows[round - 1]) - weights  # as it comes back over the wire
+        updates = Updates(round, ids, 10 + ids, weights, sent, layout)
+        verdict, state = rule.judge(updates, owner, state)
+        weights = weights + (owner.learning_rate * verdict.aggregate).astype(np.float32)
+        record = RoundRecord()
+        record.add(updates, verdict, np.zeros(len(ids), dtype=bool))
+        told += [{**row, "malicious": None} for row in record.client_rows(round)]
+        verdicts.append(verdict)
+    return weights, told, verdicts
+
+
+def flat(model: keras.Model, arrays: ArrayRecord | None) -> np.ndarray:
+    assert arrays is not None
+    return WeightLayout.of(model).flatten(arrays.to_numpy_ndarrays())
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    whole = Table(CLIENT_COLUMNS)
+    for round in sorted({row["round"] for row in rows}):
+        whole.append(round, [row for row in rows if row["round"] == round])
+    return whole.text()
+
+
+@pytest.mark.parametrize(
+    ("defense", "options"),
+    [
+        ("none", {}),
+        ("multi-krum", {"malicious": 2}),
+        ("nnm+median", {"malicious": 2}),
+        ("update-consensus", {"window": 3, "votes": 2}),
+        ("foolsgold", {}),
+        ("centered-clipping", {}),
+        ("fldetector", {"window": 2}),
+    ],
+)
+def test_same_verdicts_as_tffl_over_rounds(
+    model: keras.Model, tmp_path: Path, defense: str, options: dict[str, Any]
+) -> None:
+    try:
+        weights, rows, _ = tffl_rounds(defense, options, model, rounds=4)
+    except UsageError as error:  # pragma: no cover
+        pytest.fail(str(error))
+    strategy = make(defense, options, model=model, seed=5, out=tmp_path / "run")
+    result = train(strategy, honest(model, 4), model.get_weights(), rounds=4)
+    np.testing.assert_array_equal(flat(model, result.arrays), weights)
+    assert (tmp_path / "run" / "clients.csv").read_text() == table(rows)
+
+
+def test_attackers_are_left_out_by_update_consensus(model: keras.Model, tmp_path: Path) -> None:
+    strategy = make("update-consensus", model=model, out=tmp_path)
+    train(strategy, honest(model), model.get_weights())
+    accepted = [row["accepted"] for row in read_rows(tmp_path / "clients.csv")]
+    assert accepted == ["1", "0", "1", "1", "0", "1", "1"]
+
+
+def test_defenses_that_look_at_images_get_the_samples(tmp_path: Path) -> None:
+    from tffl.models import models
+
+    network = models["lenet5"]((12, 12, 1), 3, seed=0)
+    generator = np.random.default_rng(0)
+    samples = Samples(
+        generator.integers(0, 256, (12, 12, 12, 1), dtype=np.uint8),
+        np.arange(12, dtype=np.int32) % 3,
+        3,
+    )
+    with pytest.raises(UsageError, match=r"shield looks at clients' models .* give samples"):
+        make("shield", model=network)
+    from tffl.explain.maps import Explainer
+
+    options = {"cam-consensus": {"probes": 3}}
+    own = {"samples": samples, "explainer": Explainer(network)}
+    weights, rows, _ = tffl_rounds("shield", options, network, 1, **own)
+    strategy = make("shield", options, model=network, seed=5, samples=samples, out=tmp_path)
+    result = train(strategy, honest(network), network.get_weights())
+    np.testing.assert_array_equal(flat(network, result.arrays), weights)
+    assert (tmp_path / "clients.csv").read_text() == table(rows)
+
+
+def test_defenses_that_need_root_data_get_it(model: keras.Model) -> None:
+    with pytest.raises(UsageError, match=r"fltrust compares .* give root"):
+        make("fltrust", model=model)
+    size = WeightLayout.of(model).size
+    towards = deltas(size, 1)[0, 0]
+    images, labels = np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, np.int32)
+    root = Root(images, labels, lambda start, round: towards)
+    weights, _, (verdict,) = tffl_rounds("fltrust", {}, model, 1, root=root)
+    strategy = make("fltrust", model=model, seed=5, root=root)
+    result = train(strategy, honest(model), model.get_weights())
+    np.testing.assert_array_equal(flat(model, result.arrays), weights)
+    assert verdict.weights[list(ATTACKERS)].tolist() == [0, 0]
+
+
+def test_a_server_learning_rate_scales_the_step(model: keras.Model) -> None:
+    first = WeightLayout.of(model).flatten(model.get_weights())
+    steps = []
+    for rate in (1.0, 0.5):
+        strategy = make("none", model=model, learning_rate=rate)
+        steps.append(
+            flat(model, train(strategy, honest(model), model.get_weights()).arrays) - first
+        )
+    np.testing.assert_allclose(steps[1], steps[0] / 2, atol=1e-7)
+
+
+def test_uniform_weighting_ignores_what_nodes_claim(model: keras.Model, tmp_path: Path) -> None:
+    strategy = make("none", model=model, weighting="uniform", out=tmp_path)
+    train(strategy, honest(model), model.get_weights())
+    rows = read_rows(tmp_path / "clients.csv")
+    assert {row["weight"] for row in rows} == {"0.142857143"}
+    assert [row["samples"] for row in rows] == [str(10 + client) for client in range(7)]
+
+
+# Malformed replies.
+
+
+def npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def with_first(question: Message, change: Callable[[np.ndarray], np.ndarray]) -> Message:
+    """Replies with what was sent, the first array changed."""
+    first, *others = question.content.array_records["arrays"].to_numpy_ndarrays()
+    return reply(question, [change(first), *others])
+
+
+def with_bytes(question: Message, data: bytes, stype: str = "numpy.ndarray") -> Message:
+    record = ArrayRecord(dict(question.content.array_records["arrays"]))
+    record["0"] = Array(dtype="float32", shape=(4,), stype=stype, data=data)
+    return reply(question, record)
+
+
+def same(question: Message, **more: Any) -> Message:
+    return reply(question, question.content.array_records["arrays"].to_numpy_ndarrays(), **more)
+
+
+def filled(value: float) -> Callable[[Message], Message]:
+    return lambda question: with_first(question, lambda a: np.full_like(a, value))
+
+
+def changed(question: Message, change: Callable[[RecordDict], Any]) -> Message:
+    answer = same(question)
+    change(answer.content)
+    return answer
+
+
+def with_header(shape: str) -> bytes:
+    """Returns four zeros whose header says another shape."""
+    whole = npy(np.zeros(4, np.float32))
+    before, after = whole.split(b"(4,), }")
+    end = after.index(b"\n")
+    text = f"{shape}, }}".encode().ljust(len(b"(4,), }") + end)
+    return before + text + after[end:]
+
+
+MALFORMED: dict[str, tuple[Callable[[Message], Any], str]] = {
+    "one array less": (
+        lambda q: reply(q, q.content.array_records["arrays"].to_numpy_ndarrays()[:-1]),
+        "5 arrays: it should be 6",
+    ),
+    "one array more": (
+        lambda q: reply(q, [*q.content.array_records["arrays"].to_numpy_ndarrays(), np.zeros(1)]),
+        "7 arrays: it should be 6",
+    ),
+    "no arrays": (lambda q: reply(q, []), "0 arrays: it should be 6"),
+    "another name": (
+        lambda q: changed(q, lambda c: c["arrays"].__setitem__("x\n", c["arrays"].pop("0"))),
+        "array 0 is missing",
+    ),
+    "transposed": (
+        lambda q: reply(q, [a.T for a in q.content.array_records["arrays"].to_numpy_ndarrays()]),
+        r"has shape \(3, 4\): it should be \(4, 3\)",
+    ),
+    "one dimension more": (lambda q: with_first(q, lambda a: a[None]), r"has shape \(1, 4\)"),
+    "scalar": (lambda q: with_first(q, lambda a: np.array(1, np.float32)), r"has shape \(\)"),
+    "float64": (lambda q: with_first(q, lambda a: a.astype(np.float64)), "holds float64"),
+    "integers": (lambda q: with_first(q, lambda a: a.astype(np.int32)), "holds int32"),
+    "byte-swapped": (lambda q: with_first(q, lambda a: a.astype(">f4")), "holds >f4"),
+    "strings": (lambda q: with_first(q, lambda a: np.array(list("abcd"))), "holds <U1"),
+    "NaN": (filled(math.nan), "NaN or infinity"),
+    "infinity": (filled(-math.inf), "NaN or infinity"),
+    "beyond float32": (
+        lambda q: with_first(q, lambda a: np.full_like(a, -3.4e38)),
+        "beyond float32",
+    ),
+    "negative variance": (
+        lambda q: reply(q, [-np.ones_like(a) for a in arrays_of(q)]),
+        "negative variance",
+    ),
+    "garbage": (lambda q: with_bytes(q, b"\x00" * 40), "no readable NumPy header"),
+    "empty bytes": (lambda q: with_bytes(q, b""), "no readable NumPy header"),
+    "a zip": (lambda q: with_bytes(q, b"PK\x03\x04" + b"\x00" * 40), "no readable NumPy header"),
+    "a pickle": (
+        lambda q: with_bytes(q, pickled()),
+        "holds object",
+    ),
+    "truncated": (lambda q: with_bytes(q, npy(np.zeros(4, np.float32))[:-1]), "15 bytes"),
+    "too long": (lambda q: with_bytes(q, npy(np.zeros(4, np.float32)) + b"x"), "17 bytes"),
+    "a shape of terabytes": (
+        lambda q: with_bytes(q, with_header("(999999999999,)")),
+        r"has shape \(999999999999,\)",
+    ),
+    "a shape of code": (
+        lambda q: with_bytes(q, with_header("(1 << 40,)")),
+        "no readable NumPy header",
+    ),
+    "megabytes": (lambda q: with_bytes(q, b"\x00" * (1 << 20)), "1048576 bytes for 4 values"),
+    "another serializer": (
+        lambda q: with_bytes(q, npy(np.zeros(4, np.float32)), stype="pickle\x1b[2J"),
+        r"stored as pickle\\x1b\[2J",
+    ),
+    "no samples": (lambda q: same(q, samples=None), "lack num-examples"),
+    "NaN samples": (lambda q: same(q, samples=math.nan), "num-examples = nan"),
+    "infinite samples": (lambda q: same(q, samples=math.inf), "num-examples = inf"),
+    "half a sample": (lambda q: same(q, samples=10.5), "num-examples = 10.5"),
+    "zero samples": (lambda q: same(q, samples=0), "num-examples = 0 is not between"),
+    "negative samples": (lambda q: same(q, samples=-5), "num-examples = -5 is not between"),
+    "too many samples": (lambda q: same(q, samples=1_000_001), "not between 1 and 1000000"),
+    "absurdly many": (lambda q: same(q, samples=1e300), "not between 1 and 1000000"),
+    "a list of samples": (lambda q: same(q, samples=[10]), "is not a number"),
+    "no metrics": (lambda q: changed(q, lambda c: c.pop("metrics")), "0 metric records"),
+    "two metrics": (
+        lambda q: changed(q, lambda c: c.__setitem__("b", MetricRecord({"num-examples": 1}))),
+        "2 metric records",
+    ),
+    "two models": (
+        lambda q: changed(q, lambda c: c.__setitem__("b", ArrayRecord(arrays_of(q)))),
+        "2 array records",
+    ),
+    "two replies": (lambda q: [same(q), same(q)], "2 replies from one node"),
+    "a reply and an error": (lambda q: [same(q), failed(q)], "2 replies from one node"),
+}
+
+
+def arrays_of(question: Message) -> list[np.ndarray]:
+    return question.content.array_records["arrays"].to_numpy_ndarrays()
+
+
+def failed(question: Message, reason: str = "boom") -> Message:
+    answer = Message(Error(7, reason), reply_to=question)
+    answer.metadata.__dict__["_src_node_id"] = question.metadata.dst_node_id
+    return answer
+
+
+def pickled() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.array([None], dtype=object), allow_pickle=True)
+    return stream.getvalue()
+
+
+BAD = 2
+"""Client that sends what is malformed; honest otherwise."""
+
+
+@pytest.fixture
+def high(model: keras.Model) -> list[np.ndarray]:
+    """First weights that are so large that an update can leave float32."""
+    return [np.full_like(w, 3e37) for w in model.get_weights()]
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_a_malformed_reply_is_named_and_the_round_goes_on(
+    model: keras.Model, tmp_path: Path, high: list[np.ndarray], kind: str
+) -> None:
+    answer, reason = MALFORMED[kind]
+    first = high if kind == "beyond float32" else model.get_weights()
+    aggregates = []
+    for defense in ("none", "multi-krum"):
+        nodes = honest(model)
+        nodes[sorted(NODES)[BAD]] = lambda question, round: answer(question)
+        out = tmp_path / defense
+        options = {"malicious": 2} if defense == "multi-krum" else {}
+        result = train(make(defense, options, model=model, out=out), nodes, first)
+        aggregates.append(flat(model, result.arrays))
+        rows = read_rows(out / "clients.csv")
+        assert len(rows) == len(NODES)
+        row = rows[BAD]
+        assert (row["accepted"], row["flagged"], row["weight"]) == ("0", "1", "0.0")
+        assert row["samples"] == row["update_norm"] == row["malicious"] == ""
+        assert re.search(reason, row["reason"]), row["reason"]
+        assert row["reason"].isprintable()
+        assert sum(row["accepted"] == "1" for row in rows) >= 4
+    layout = WeightLayout.of(model)
+    start, others = layout.flatten(first), [i for i in range(len(NODES)) if i != BAD]
+    sent = (start + deltas(layout.size, 1)[0][others]) - start
+    counts = np.array([10 + client for client in others])
+    updates = Updates(1, np.array(others), counts, start, sent, layout)
+    expected = start + updates.mean(counts / counts.sum())
+    np.testing.assert_array_equal(aggregates[0], expected)
+    assert np.isfinite(aggregates[1]).all()
+
+
+def test_an_observing_defense_does_not_average_malformed_replies(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    nodes = honest(model)
+    nodes[sorted(NODES)[BAD]] = lambda question, round: filled(math.nan)(question)
+    options = {"enforce": False}
+    strategy = make("update-consensus", options, model=model, out=tmp_path)
+    result = train(strategy, nodes, model.get_weights())
+    assert np.isfinite(flat(model, result.arrays)).all()
+    rows = read_rows(tmp_path / "clients.csv")
+    assert [row["accepted"] for row in rows] == ["1", "1", "0", "1", "1", "1", "1"]
+    assert [row["flagged"] for row in rows] == ["0", "1", "1", "0", "1", "0", "0"]
+
+
+def test_a_malformed_reply_is_held_against_its_node(model: keras.Model, tmp_path: Path) -> None:
+    nodes = honest(model, 3)
+    node = sorted(NODES)[BAD]
+    good = nodes[node]
+    nodes[node] = lambda q, round: good(q, round) if round == 3 else filled(math.nan)(q)
+    strategy = make("update-consensus", {"window": 3, "votes": 2}, model=model, out=tmp_path)
+    train(strategy, nodes, model.get_weights(), rounds=3)
+    row = next(
+        r for r in read_rows(tmp_path / "clients.csv") if r["round"] == "3" and r["client"] == "2"
+    )
+    assert (row["flagged"], row["accepted"]) == ("0", "0")
+    assert row["reason"] == "flagged in 2 of its last 3 rounds"
+
+
+def test_errors_and_silence_cost_a_node_its_round_only(model: keras.Model, tmp_path: Path) -> None:
+    nodes = honest(model)
+    ids = sorted(NODES)
+    nodes[ids[0]] = lambda question, round: failed(question, "line 1\n\x1b[2Jline 2" + "x" * 999)
+    nodes[ids[5]] = lambda question, round: []
+    strategy = make("update-consensus", model=model, out=tmp_path)
+    train(strategy, nodes, model.get_weights())
+    rows = read_rows(tmp_path / "clients.csv")
+    assert rows[0]["reason"].startswith("error 7: line 1\\n\\x1b[2Jline 2xxx")
+    assert len(rows[0]["reason"]) == 300
+    assert rows[5]["reason"] == "no reply"
+    assert [row["flagged"] for row in rows] == ["0", "1", "0", "0", "1", "0", "0"]
+    assert [row["accepted"] for row in rows] == ["0", "0", "1", "1", "0", "0", "1"]
+
+
+def test_replies_of_nodes_that_were_not_asked_are_rejected(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    def impostor(question: Message, round: int) -> list[Message]:
+        forged = same(question)
+        forged.metadata.__dict__["_src_node_id"] = 4242
+        return [good(question, round), forged]
+
+    nodes = honest(model)
+    good = nodes[sorted(NODES)[0]]
+    nodes[sorted(NODES)[0]] = impostor
+    train(make("none", model=model, out=tmp_path), nodes, model.get_weights())
+    *known, stranger = read_rows(tmp_path / "clients.csv")
+    assert [row["accepted"] for row in known] == ["1"] * 7
+    assert (stranger["client"], stranger["accepted"], stranger["flagged"]) == ("", "0", "1")
+    assert stranger["reason"] == "malformed reply: the node was not asked"
+
+
+@pytest.mark.parametrize("answer", [failed, filled(math.nan), lambda question: []])
+def test_the_global_model_stays_if_nobody_is_left(
+    model: keras.Model, tmp_path: Path, answer: Callable[[Message], Any]
+) -> None:
+    nodes = {node: lambda question, round: answer(question) for node in NODES}
+    for defense in ("none", "update-consensus"):
+        strategy = make(defense, model=model, out=tmp_path / defense)
+        result = train(strategy, nodes, model.get_weights())
+        first = WeightLayout.of(model).flatten(model.get_weights())
+        np.testing.assert_array_equal(flat(model, result.arrays), first)
+        assert strategy.verdict is None
+        assert {r["accepted"] for r in read_rows(tmp_path / defense / "clients.csv")} == {"0"}
+
+
+def test_the_global_model_stays_if_too_few_are_left_for_the_defense(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    nodes = honest(model)
+    nodes[NODES[0]] = lambda question, round: failed(question)
+    strategy = make("krum", {"malicious": 2}, model=model, out=tmp_path)
+    result = train(strategy, nodes, model.get_weights())
+    first = WeightLayout.of(model).flatten(model.get_weights())
+    np.testing.assert_array_equal(flat(model, result.arrays), first)
+    reasons = {row["reason"] for row in read_rows(tmp_path / "clients.csv")}
+    assert any(reason.startswith("not judged: krum needs n > 2f + 2") for reason in reasons)
+
+
+def test_a_step_beyond_float32_is_not_taken(model: keras.Model, tmp_path: Path) -> None:
+    def far(question: Message, round: int) -> Message:
+        return with_first(question, lambda a: np.full_like(a, 3e38))
+
+    nodes = dict.fromkeys(NODES, far)
+    strategy = make("none", model=model, learning_rate=2.0, out=tmp_path)
+    result = train(strategy, nodes, model.get_weights())
+    assert np.isfinite(flat(model, result.arrays)).all()
+    reasons = {row["reason"] for row in read_rows(tmp_path / "clients.csv")}
+    assert reasons == {"not averaged: the global model would not be finite"}
+
+
+# What is impossible is said before the first round.
+
+
+def test_too_few_participants_are_an_error(model: keras.Model) -> None:
+    strategy = make("krum", {"malicious": 3}, model=model)
+    with pytest.raises(UsageError, match="krum needs n > 2f \\+ 2: with n = 7"):
+        train(strategy, honest(model), model.get_weights())
+
+
+def test_other_arrays_than_the_models_are_an_error(model: keras.Model) -> None:
+    with pytest.raises(UsageError, match="not those of tiny: 5 arrays"):
+        train(make("none", model=model), honest(model), model.get_weights()[:-1])
+    wide = [weight.astype(np.float64) for weight in model.get_weights()]
+    with pytest.raises(UsageError, match=r"not those of tiny: .*float64"):
+        train(make("none", model=model), honest(model), wide)
+
+
+@pytest.mark.parametrize(
+    ("defense", "more", "message"),
+    [
+        ("flcert", {}, "global models, and a Flower server has one"),
+        ("krumm", {}, "did you mean 'krum'"),
+        ("gradcam-ae", {}, "give samples"),
+        ("none", {"clients": 0}, "clients = 0"),
+        ("none", {"max_samples": 0}, "max_samples = 0"),
+        ("none", {"learning_rate": math.nan}, "learning_rate = nan"),
+        ("none", {"weighting": "capped"}, "weighting 'capped'"),
+        ("none", {"resume": True}, "resume needs the folder"),
+        (FedAvg(), {"options": {}}, "options go with a defense's name"),
+    ],
+)
+def test_what_cannot_be(model: keras.Model, defense: Any, more: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make(defense, model=model, **more)
+
+
+# Memory.
+
+
+def test_a_restored_strategy_goes_on_as_if_nothing_had_happened(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    def strategy(name: str, **more: Any) -> DefendedStrategy:
+        options = {"window": 4, "votes": 2, "ballot": "blocks"}
+        return make("update-consensus", options, model=model, out=tmp_path / name, **more)
+
+    whole = train(strategy("whole"), honest(model, 5), model.get_weights(), rounds=5)
+    train(strategy("parts"), honest(model, 5), model.get_weights(), rounds=3)
+    second = strategy("parts", resume=True)
+    rest = {
+        node: lambda question, round, play=play: play(question, round + 3)
+        for node, play in reversed(honest(model, 5).items())
+    }
+    result = train(second, rest, second.arrays, rounds=2)
+    np.testing.assert_array_equal(flat(model, result.arrays), flat(model, whole.arrays))
+    for name in ("clients.csv", "nodes.csv"):
+        assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_a_folder_is_neither_overwritten_nor_taken_for_another_run(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    train(make("none", model=model, out=tmp_path), honest(model), model.get_weights())
+    with pytest.raises(UsageError, match="holds a run"):
+        make("none", model=model, out=tmp_path)
+    with pytest.raises(UsageError, match=r"written by tffl\.defenses\.none"):
+        make("median", model=model, out=tmp_path, resume=True)
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    with pytest.raises(UsageError, match="holds 31 weights, and the model has 15"):
+        make("none", model=other, out=tmp_path, resume=True)
+    with pytest.raises(UsageError, match="nothing to save"):
+        make("none", model=model).save(tmp_path / "early.safetensors")
+
+
+def test_nodes_keep_their_numbers_and_late_ones_need_room(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    everyone, early = honest(model, 2), sorted(NODES)[2:]
+    grid = Grid({node: everyone[node] for node in early})
+    for name, clients in (("full", None), ("room", 7)):
+        strategy = make("none", model=model, clients=clients, out=tmp_path / name)
+        arrays = ArrayRecord(model.get_weights())
+        for round, nodes in ((1, early), (2, sorted(NODES))):
+            grid.nodes = {node: everyone[node] for node in nodes}
+            asked = strategy.configure_train(round, arrays, ConfigRecord(), grid)
+            arrays, _ = strategy.aggregate_train(round, grid.send_and_receive(asked))
+        rows = read_rows(tmp_path / name / "clients.csv")
+        second = [int(row["client"]) for row in rows if row["round"] == "2"]
+        assert second == list(range(5 if name == "full" else 7))
+        known = {int(r["client"]): int(r["node"]) for r in read_rows(tmp_path / name / "nodes.csv")}
+        assert [known[client] for client in range(5)] == early
+
+
+def test_a_round_of_some_nodes_judges_only_those(model: keras.Model, tmp_path: Path) -> None:
+    strategy = DefendedStrategy(
+        "multi-krum",
+        {"malicious": 0.2},
+        model=model,
+        out=tmp_path,
+        fraction_train=0.72,
+        fraction_evaluate=0.0,
+    )
+    train(strategy, honest(model, 3), model.get_weights(), rounds=3)
+    rounds = [row["round"] for row in read_rows(tmp_path / "clients.csv")]
+    assert rounds == ["1"] * 5 + ["2"] * 5 + ["3"] * 5
+
+
+# Metrics.
+
+
+def test_metrics_are_those_of_the_accepted(model: keras.Model) -> None:
+    def measured(play: Callable[..., Message], loss: Any) -> Callable[..., Message]:
+        def answer(question: Message, round: int) -> Message:
+            message = play(question, round)
+            message.content["metrics"]["loss"] = loss
+            return message
+
+        return answer
+
+    nodes = honest(model)
+    for client, node in enumerate(sorted(NODES)):
+        nodes[node] = measured(nodes[node], 1000.0 if client in ATTACKERS else float(client))
+    strategy = make("update-consensus", model=model)
+    result = train(strategy, nodes, model.get_weights())
+    accepted = [0, 2, 3, 5, 6]
+    counts = [10 + client for client in accepted]
+    loss = sum(c * n for c, n in zip(accepted, counts, strict=True)) / sum(counts)
+    assert result.train_metrics_clientapp[1]["loss"] == pytest.approx(loss)
+
+
+def test_average_survives_what_strangers_put_into_metrics() -> None:
+    records = [
+        content([], 1, loss=1.0, only=5, list=[1.0]),
+        content([], 3, loss=2.0),
+        content([], 2, loss=math.nan),
+        content([], 9, loss=[1.0, 2.0]),
+        content([], 9, loss=-math.inf),
+        content([], 9, loss=1.7e308),
+    ]
+    result = dict(average(records, "num-examples"))
+    assert result == {"loss": pytest.approx(1.75), "only": 5}
+
+
+def test_evaluation_goes_on_without_malformed_replies(model: keras.Model) -> None:
+    def judged(question: Message, round: int) -> Message:
+        return reply(question, arrays_of(question), 10, accuracy=0.5)
+
+    bad = [failed, lambda q: same(q, samples=math.nan), lambda q: [judged(q, 1), judged(q, 1)]]
+    nodes = dict.fromkeys(NODES, judged)
+    for node, answer in zip(NODES, bad, strict=False):
+        nodes[node] = lambda question, round, answer=answer: answer(question)
+    strategy = DefendedStrategy("none", model=model, fraction_train=0.0)
+    result = train(strategy, nodes, model.get_weights())
+    assert result.evaluate_metrics_clientapp[1]["accuracy"] == 0.5

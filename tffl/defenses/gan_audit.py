@@ -1,0 +1,404 @@
+"""GAN audit: who errs on audit images of the server's own making, by everybody's vote.
+
+    D ← M_{t−1} + mean u, trained with G on X_aux                    (Algorithm 1, lines 6–7)
+    from round d_iter: X = G(z), y_x = majority of f(x; M_{t−1} + u_k)         (lines 8–16)
+    a_k = accuracy of M_{t−1} + u_k on (X, y);  accepted: a_k ≥ θ              (lines 17–23)
+    M_t = M_{t−1} + S/CV, the mean of the accepted                             (line 24)
+
+The generator is one of several sources of audit images; see `tffl.gan.sources`.
+
+Detecting and mitigating poisoning attacks in federated learning using generative adversarial
+networks
+    Ying Zhao, Junjun Chen, Jiale Zhang, Di Wu, Michael Blumenstein, Shui Yu. Concurrency and
+    Computation: Practice and Experience. Algorithm 1 and Section 4.
+
+Left open by the paper, and chosen here: θ, for which it gives neither a value nor a rule (`rule`);
+the mean S/CV counts every client once, here by its number of samples, as every detector does, which
+is the same for equal shards; the average that D starts from leaves out updates that no server would
+take, those below. The score is 1 − a_k.
+
+If everybody is rejected, the global model stays as it is in that round. If no audit image counts,
+because the voters agree on none, everybody is accepted. Updates that hold NaN or infinity, make a
+moving variance of BatchNorm negative, whose square root is NaN, or make a model's outputs
+non-finite are rejected at once, without a vote, the first two before d_iter as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field
+
+from tffl import seeds, states
+from tffl.defenses.base import (
+    DetectorExport,
+    Endpoint,
+    Samples,
+    Server,
+    State,
+    sample_shares,
+)
+from tffl.defenses.detector import Detector, Evidence
+from tffl.errors import require
+from tffl.explain.maps import Probes
+from tffl.federated.layout import WeightLayout
+from tffl.federated.updates import Updates
+from tffl.gan import audit, sources
+from tffl.gan.dcgan import Dcgan, Recipe
+from tffl.gan.inversion import Inversion
+from tffl.gan.serving import Auditor
+from tffl.models.pdgan import LARGEST
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+PICTURED = 60
+"""How many audit images a run keeps of each round."""
+
+GAN, LAST = "gan", "last"
+"""Where the state holds the GAN, and the last audit."""
+
+
+def _text(value: Any) -> Any:
+    """Reads a list of classes, or a single number, as text."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class GanAudit(Detector):
+    """Rejects models that err on generated images, as the majority of the models labels them.
+
+    Attributes:
+      source: Where audit images come from: `gan` (the paper's), `model-inversion`, `held-out`,
+        `auxiliary`, `noise`, or several joined by `+`, whose images are pooled. The default needs
+        no data, and finds unscaled label flips on MNIST, which `gan` hardly does.
+      auxiliary: Classes of the auxiliary images, their numbers or names separated by commas. If
+        empty, the paper's: 0 and 4 of digits, dress, coat and sandal of Fashion-MNIST; all classes
+        of other datasets. They are the server's samples if it has any (`data.server_samples`),
+        else at most 2,000 images of the test set.
+      auxiliary_images: How many; all that the server has if absent.
+      from_round: d_iter, the first round that is audited; the GAN learns before, too. The paper's
+        is 400 for MNIST and 600 for Fashion-MNIST.
+      images: Size of the audit set, of each source.
+      agreement: Only images count on whose label at least this share of the models agrees.
+      balance: Of each voted class, count at most its share of the audit set.
+      rule: What θ is: `fixed`, mean − k·std, median − k·1.4826·MAD, or the border of two clusters.
+      theta: θ of the rule `fixed`.
+      k: Of `mean-std` and `median-mad`.
+      floor: Least spread for `median-mad`, least distance of the clusters for `two-means`.
+      gan_steps: Steps of discriminator and generator in each round.
+      gan_batch: Real and generated images of a step, as many of each.
+      gan_loss: The generator's: `saturating` is the paper's eq. 2.
+      generator_rate: Learning rate.
+      discriminator_rate: Learning rate.
+      keep_discriminator: It goes on from where it was, instead of starting from the global model.
+      generator_width: Filters of the generator's last but one layer.
+      inversion_steps: Steps of gradient ascent.
+      inversion_rate: Size of the first of them; the range of an image is 1.
+      total_variation: Weight of this regularizer of inverted images.
+      l2: Weight of this one.
+    """
+
+    source: str = sources.INVERSION
+    auxiliary: Text = ""
+    auxiliary_images: Annotated[int, Field(ge=1)] | None = None
+    from_round: Annotated[int, Field(ge=1)] = 1
+    images: Annotated[int, Field(ge=1, le=100_000)] = 200
+    agreement: Share = 0.0
+    balance: bool = False
+    rule: audit.Rule = "median-mad"
+    theta: Share = 0.8
+    k: NotNegative = 3.0
+    floor: NotNegative = 0.02
+    gan_steps: Annotated[int, Field(ge=1)] = 50
+    gan_batch: Annotated[int, Field(ge=1)] = 64
+    gan_loss: Literal["saturating", "non-saturating"] = "saturating"
+    generator_rate: Positive = 2e-4
+    discriminator_rate: Positive = 2e-4
+    keep_discriminator: bool = False
+    generator_width: Annotated[int, Field(ge=1)] = 32
+    inversion_steps: Annotated[int, Field(ge=1)] = 60
+    inversion_rate: Positive = 0.05
+    total_variation: NotNegative = 1.0
+    l2: NotNegative = 0.1
+
+    reference: ClassVar[str] = (
+        "Zhao et al., Detecting and Mitigating Poisoning Attacks in FL Using GANs, Concurrency and "
+        "Computation: Practice and Experience"
+    )
+
+    def __post_init__(self) -> None:
+        """Checks the sources' names."""
+        sources.parse(self.source)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources' names."""
+        return sources.parse(self.source)
+
+    def granted(self) -> tuple[str, ...]:
+        """Returns what its sources need."""
+        return sources.granted(self.sources)
+
+    def check(self, participants: int, layout: WeightLayout) -> None:
+        """Raises `UsageError` with fewer than 3 participants."""
+        super().check(participants, layout)
+        require(
+            participants >= 3,
+            f"gan-audit needs at least 3 participants a round, not {participants}: of two, "
+            "neither is a majority",
+        )
+
+    def check_server(self, server: Server) -> None:
+        """Raises `UsageError` if images are missing, or the network cannot tell fakes."""
+        assert server.samples is not None
+        pool = _pool(server)
+        if sources.HELD_OUT in self.sources:
+            have = len(pool.labels)
+            require(
+                self.images <= have,
+                f"defense.images = {self.images} is not allowed: the server has {have} images",
+            )
+        if {sources.GAN, sources.AUXILIARY} & set(self.sources):
+            self._auxiliary(server)
+        if sources.GAN not in self.sources:
+            return
+        name, (height, width, _) = server.model.name, server.model.input_shape[1:]
+        outputs, classes = server.model.output_shape[-1], pool.classes
+        require(
+            outputs == classes + 1,
+            f"defense.source = {self.source} is not allowed with {name}, which has {outputs} "
+            f"outputs for {classes} classes: the GAN's discriminator needs one more, for fakes; "
+            "take model.name = pdgan-cnn",
+        )
+        require(
+            max(height, width) <= LARGEST,
+            f"defense.source = {self.source} is not allowed with images of {height} x {width}: the "
+            f"generator makes up to {LARGEST} x {LARGEST}; set data.image_size = {LARGEST}",
+        )
+
+    def init(self, server: Server) -> State:
+        """Remembers an untrained generator, if it is to have one."""
+        state = dict(super().init(server))
+        if sources.GAN in self.sources:
+            seed = seeds.integer(server.seed, "generator")
+            state |= states.join({GAN: self._gan(server).init(seed)})
+        return state
+
+    def score(self, updates: Updates, server: Server) -> np.ndarray:
+        """Returns the scores that `examine` finds in a first round."""
+        return self.examine(updates, server, self.init(server)).scores
+
+    def examine(self, updates: Updates, server: Server, state: State) -> Evidence:
+        """Trains the GAN, and from round d_iter on makes audit images, and lets the models vote."""
+        negative = negative_variances(updates)
+        sound = updates.finite() & ~negative
+        average = _average(updates, sound)
+        gan = self._learn(server, average, states.part(state, GAN), updates.round)
+        memory = {**states.join({GAN: gan}), **states.join({LAST: states.part(state, LAST)})}
+        notes = np.where(negative, "its update makes a moving variance negative", "")
+        scores = np.where(sound, np.nan, np.inf)
+        if updates.round < self.from_round or not sound.any():
+            return Evidence(scores, tuple(notes.tolist()), memory, refused=~sound)
+        images = self._images(server, average, gan, updates.round)
+        result = self._audit(updates, server, sound, images)
+        scores = np.where(result.usable, 1 - result.accuracies, np.inf)
+        notes = np.where(sound & ~result.usable, "its model's outputs are not finite", notes)
+        last = {"images": images, "threshold": np.array([1 - self.threshold(scores)])}
+        return Evidence(
+            scores,
+            tuple(notes.tolist()),
+            {**memory, **states.join({LAST: last})},
+            _pictures(images, result, _pool(server).classes),
+            refused=~result.usable,
+        )
+
+    def threshold(self, scores: np.ndarray) -> float:
+        """Returns 1 − θ."""
+        known = 1 - scores[np.isfinite(scores)]
+        return 1 - audit.threshold(known, self.rule, theta=self.theta, k=self.k, floor=self.floor)
+
+    def reason(self, score: float, threshold: float) -> str:
+        """Says how accurate the model is."""
+        return f"audit accuracy {1 - score:.3g} is below {1 - threshold:.3g}"
+
+    def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
+        """Returns auditor, generator and discriminator after the last audited round.
+
+        The auditor serves `audit`: from `logits` float32 `[n, m, outputs]` that n models have for m
+        audit images, `labels`, `kept`, `accuracy`, `threshold` and `suspected`. With a GAN it takes
+        the `images` too, float32 `[m, height, width, channels]` in 0 … 255, and returns `real`
+        `[m]`, the discriminator's probability that an image is; the GAN serves `generate`, from `z`
+        `[m, latent]` to `images`, and `discriminate`, from `images` to `real` and `logits`. The
+        last round's audit images are in `audit_images.npy`.
+        """
+        last, classes = states.part(state, LAST), _pool(server).classes
+        if "images" not in last:
+            return {}
+        outputs = int(server.model.output_shape[-1])
+        auditor = Auditor(
+            classes,
+            outputs,
+            self.agreement,
+            self.balance,
+            self.rule,
+            self.theta,
+            self.k,
+            self.floor,
+        )
+        networks: dict[str, Any] = {}
+        if sources.GAN in self.sources:
+            networks = self._gan(server).networks(states.part(state, GAN))
+        about = {
+            "source": self.source,
+            "classes": classes,
+            "class_names": _pool(server).names,
+            "auxiliary": self._classes(server) if networks else [],
+            "outputs": outputs,
+            **{name: getattr(self, name) for name in ("agreement", "balance", "rule")},
+            **{name: getattr(self, name) for name in ("theta", "k", "floor")},
+            "threshold": float(last["threshold"][0]),
+        }
+        arrays = {"audit_images": last["images"]}
+        endpoints = _endpoints(auditor, networks, tuple(server.model.input_shape[1:]))
+        return {"detector": DetectorExport(networks, endpoints, arrays, about)}
+
+    def _classes(self, server: Server) -> tuple[int, ...]:
+        pool = _pool(server)
+        return sources.choose_classes(self.auxiliary, pool.names, pool.classes)
+
+    def _auxiliary(self, server: Server) -> np.ndarray:
+        classes = self._classes(server)
+        return sources.auxiliary_images(_pool(server), classes, self.auxiliary_images, server.seed)
+
+    def _gan(self, server: Server) -> Dcgan:
+        return Dcgan(
+            server.model,
+            Recipe(
+                steps=self.gan_steps,
+                batch=self.gan_batch,
+                loss=self.gan_loss,
+                generator_rate=self.generator_rate,
+                discriminator_rate=self.discriminator_rate,
+                keep=self.keep_discriminator,
+                width=self.generator_width,
+            ),
+        )
+
+    def _learn(self, server: Server, average: np.ndarray, state: State, round: int) -> State:
+        if sources.GAN not in self.sources:
+            return {}
+        images = self._auxiliary(server)
+        return self._gan(server).train(state, average, images, server.seed, round)
+
+    def _images(self, server: Server, average: np.ndarray, gan: State, round: int) -> np.ndarray:
+        needs_auxiliary = sources.AUXILIARY in self.sources
+        request = sources.Request(
+            model=server.model,
+            weights=average,
+            count=self.images,
+            seed=server.seed,
+            round=round,
+            classes=_pool(server).classes,
+            inversion=Inversion(
+                self.inversion_steps, self.inversion_rate, self.total_variation, self.l2
+            ),
+            samples=_pool(server),
+            auxiliary=self._auxiliary(server) if needs_auxiliary else None,
+            gan=(self._gan(server), gan) if gan else None,
+        )
+        return sources.make(self.sources, request)
+
+    def _audit(
+        self, updates: Updates, server: Server, sound: np.ndarray, images: np.ndarray
+    ) -> audit.Audit:
+        """Evaluates sound updates' models only; the others have no vote."""
+        assert server.explainer is not None
+        probes = Probes(images, np.zeros(len(images), np.int32))
+        outputs = int(server.model.output_shape[-1])
+        logits = np.full((len(updates), len(images), outputs), np.nan, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            logits[sound] = server.explainer.logits(updates.select(sound), probes)
+        classes = _pool(server).classes
+        return audit.audit(logits, classes, agreement=self.agreement, balance=self.balance)
+
+
+def negative_variances(updates: Updates) -> np.ndarray:
+    """Returns bool `[n]`: whose models have a negative moving variance in BatchNorm.
+
+    Scaling an update scales the change of these statistics, too, and so may make them impossible.
+    """
+    result = np.zeros(len(updates), dtype=bool)
+    for entry in updates.layout.entries:
+        if entry.name.endswith("/moving_variance"):
+            columns = updates.layout[entry.name]
+            result |= (updates.start[columns] + updates.block(columns) < 0).any(axis=1)
+    return result
+
+
+def _average(updates: Updates, chosen: np.ndarray) -> np.ndarray:
+    """Returns the weights float32 `[d]` that plain averaging of some updates gives."""
+    step = updates.mean(sample_shares(updates, chosen))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(updates.start + step)
+
+
+def _pool(server: Server) -> Samples:
+    """Returns the server's samples, all of them if they are its own."""
+    samples = server.samples
+    assert samples is not None
+    if server.root is None:
+        return samples
+    return Samples(server.root.images, server.root.labels, samples.classes, samples.names)
+
+
+def _pictures(images: np.ndarray, result: audit.Audit, classes: int) -> dict[str, np.ndarray]:
+    """Returns some audit images from all sources, their labels, and everybody's accuracy."""
+    shown = np.unique(np.linspace(0, len(images) - 1, PICTURED).astype(int))
+    return {
+        "audit_images": images[shown],
+        "audit_labels": result.labels[shown],
+        "audit_support": result.support[shown],
+        "audit_kept": result.kept[shown],
+        "label_counts": np.bincount(result.labels[result.kept], minlength=classes),
+        "audit_accuracies": result.accuracies,
+    }
+
+
+def _endpoints(
+    auditor: Auditor, networks: Mapping[str, Any], shape: tuple[int, int, int]
+) -> dict[str, Endpoint]:
+    import tensorflow as tf
+
+    logits = {"logits": ((None, None, auditor.outputs), "float32")}
+    if "discriminator" not in networks:
+        return {"audit": Endpoint(auditor, logits)}
+    generator, discriminator = networks["generator"], networks["discriminator"]
+    images = {"images": ((None, *shape), "float32")}
+
+    def discriminate(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = tf.cast(discriminator(images, training=False), tf.float32)
+        return {"real": 1 - tf.nn.softmax(logits)[:, -1], "logits": logits}
+
+    def generate(z: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"images": generator(z, training=False)}
+
+    def judge(images: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {**auditor(logits), "real": discriminate(images)["real"]}
+
+    return {
+        "generate": Endpoint(generate, {"z": ((None, generator.input_shape[-1]), "float32")}),
+        "discriminate": Endpoint(discriminate, images),
+        "audit": Endpoint(judge, {**images, **logits}),
+    }

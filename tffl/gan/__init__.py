@@ -1,0 +1,1 @@
+"""Audit images of a server's own making, and what clients' models say of them."""

@@ -1,0 +1,214 @@
+"""Where audit images come from; names joined by `+` pool what each of them makes.
+
+| source          | images                                                     | granted         |
+|-----------------|------------------------------------------------------------|-----------------|
+| gan             | of a generator that learned from the auxiliary images      | those           |
+| model-inversion | that the average of the received models is sure of         | nothing         |
+| held-out        | real, of all classes: the upper bound                      | labeled images  |
+| auxiliary       | the auxiliary images themselves: why a generator is wanted | those           |
+| noise           | uniform gray levels: the control                           | nothing         |
+
+No source gives labels away: the models vote on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tffl import seeds
+from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, Samples
+from tffl.errors import UsageError, require, unknown
+from tffl.explain.probes import draw
+from tffl.gan import dcgan
+from tffl.gan.inversion import Inversion
+
+if TYPE_CHECKING:
+    import keras
+
+GAN, INVERSION, HELD_OUT, AUXILIARY, NOISE = (
+    "gan",
+    "model-inversion",
+    "held-out",
+    "auxiliary",
+    "noise",
+)
+
+PAPER = (("0", "4"), ("dress", "coat", "sandal"))
+"""The auxiliary classes of Zhao et al., for MNIST and for Fashion-MNIST."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a round's audit images are made of.
+
+    Attributes:
+      model: The network, for its structure.
+      weights: float32 `[d]`, the average of the received models.
+      count: m, how many images each source is to make.
+      seed: The experiment's.
+      round: 1-based.
+      classes: C.
+      inversion: How the model is inverted.
+      samples: Labeled images of all classes, for `held-out`.
+      auxiliary: uint8 `[a, height, width, channels]`.
+      gan: The GAN, and its state after this round's training.
+    """
+
+    model: keras.Model
+    weights: np.ndarray
+    count: int
+    seed: int
+    round: int
+    classes: int
+    inversion: Inversion
+    samples: Samples | None = None
+    auxiliary: np.ndarray | None = None
+    gan: tuple[dcgan.Dcgan, dcgan.State] | None = None
+
+
+def parse(names: str) -> tuple[str, ...]:
+    """Splits names of sources, such as `"gan+model-inversion"`.
+
+    Raises:
+      UsageError: A name is unknown, or comes twice.
+    """
+    parts = tuple(name.strip() for name in names.split("+"))
+    for name in parts:
+        if name not in SOURCES:
+            raise unknown("audit source", name, SOURCES)
+    require(len(set(parts)) == len(parts), f"audit source {names} names one more than once")
+    return parts
+
+
+def make(names: tuple[str, ...], request: Request) -> np.ndarray:
+    """Returns all sources' images, uint8 `[Σ m, height, width, channels]`, in their order."""
+    return np.concatenate([SOURCES[name].make(request) for name in names])
+
+
+def granted(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns what a server must have for the sources."""
+    return tuple(dict.fromkeys(word for name in names for word in SOURCES[name].needs))
+
+
+def choose_classes(chosen: str, names: tuple[str, ...], classes: int) -> tuple[int, ...]:
+    """Returns the auxiliary classes.
+
+    Args:
+      chosen: Numbers or names, separated by commas; names match whatever their case. If empty, the
+        paper's where the dataset's classes are named so, else all.
+      names: Of the dataset's classes; may be empty.
+      classes: C.
+
+    Raises:
+      UsageError: There is no such class.
+
+    >>> choose_classes("2, cat", ("Bird", "Cat", "Dog"), 3)
+    (1, 2)
+    >>> choose_classes("", tuple("0123456789"), 10)
+    (0, 4)
+    """
+    lower = [name.lower() for name in names]
+    if not chosen.strip():
+        paper = next((p for p in PAPER if classes == 10 and set(p) <= set(lower)), None)
+        return tuple(range(classes)) if paper is None else tuple(sorted(map(lower.index, paper)))
+    wanted = [part.strip().lower() for part in chosen.split(",") if part.strip()]
+    require(bool(wanted), f"defense.auxiliary = {chosen!r} names no class")
+    return tuple(sorted({_class_number(part, lower, classes) for part in wanted}))
+
+
+def _class_number(text: str, names: list[str], classes: int) -> int:
+    if text in names:
+        return names.index(text)
+    if text.isdecimal() and int(text) < classes:
+        return int(text)
+    if text.lstrip("-").isdecimal() or not names:
+        raise UsageError(
+            f"defense.auxiliary = {text} is not allowed: classes are 0 to {classes - 1}"
+        )
+    raise unknown("auxiliary class", text, names)
+
+
+def auxiliary_images(
+    samples: Samples, classes: tuple[int, ...], count: int | None, seed: int
+) -> np.ndarray:
+    """Returns X_aux, uint8 `[a, height, width, channels]`: the same in every round.
+
+    Args:
+      samples: What the server has.
+      classes: Which classes of it.
+      count: a, as evenly over the classes as possible; all there are if None.
+      seed: The experiment's.
+
+    Raises:
+      UsageError: There are none, or fewer than `count`.
+    """
+    mine = np.isin(samples.labels, classes)
+    have = int(mine.sum())
+    listed = ", ".join(map(str, classes))
+    require(
+        have > 0,
+        f"defense.auxiliary = {listed} is not allowed: the server has no image of these classes",
+    )
+    require(
+        count is None or count <= have,
+        f"defense.auxiliary_images = {count} is not allowed: the server has {have} images of the "
+        f"auxiliary classes {listed}; data.server_samples gives it more",
+    )
+    pool = Samples(samples.images[mine], samples.labels[mine], samples.classes)
+    return draw(pool, have if count is None else count, seed).images
+
+
+def _gan(request: Request) -> np.ndarray:
+    assert request.gan is not None
+    gan, state = request.gan
+    return gan.generate(state, dcgan.noise(request.count, gan.latent, request.seed, request.round))
+
+
+def _invert(request: Request) -> np.ndarray:
+    return request.inversion.images(
+        request.model,
+        request.weights,
+        request.count,
+        request.classes,
+        request.seed,
+        request.round,
+    )
+
+
+def _held_out(request: Request) -> np.ndarray:
+    assert request.samples is not None
+    return draw(request.samples, request.count, request.seed, round=request.round).images
+
+
+def _auxiliary(request: Request) -> np.ndarray:
+    """As many as there are, if they are fewer than wanted."""
+    assert request.auxiliary is not None
+    generator = seeds.generator(request.seed, "gan-audit-auxiliary", request.round)
+    return request.auxiliary[generator.permutation(len(request.auxiliary))[: request.count]]
+
+
+def _noise(request: Request) -> np.ndarray:
+    generator = seeds.generator(request.seed, "gan-audit-control", request.round)
+    shape = (request.count, *request.model.input_shape[1:])
+    return generator.integers(0, 256, shape, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A function that makes audit images uint8 `[m, …]`, and what the server must have for it."""
+
+    make: Callable[[Request], np.ndarray]
+    needs: tuple[str, ...] = ()
+
+
+SOURCES: Mapping[str, Source] = {
+    GAN: Source(_gan, (AUXILIARY_DATA,)),
+    INVERSION: Source(_invert),
+    HELD_OUT: Source(_held_out, (PROBE_DATA,)),
+    AUXILIARY: Source(_auxiliary, (AUXILIARY_DATA,)),
+    NOISE: Source(_noise),
+}

@@ -1,0 +1,140 @@
+"""The network of the GAN auditor, global model and discriminator in one, and its generator.
+
+    conv 4×4/2, 16 – conv 3×3, 16 – conv 4×4/2, 32 – conv 3×3, 32 – conv 4×4/2, 64 – conv 3×3, 64
+    – dense C + 1
+    z – deconv 4×4, 4w – deconv 4×4/2, 2w – deconv 4×4/2, w – deconv 4×4/2, channels – tanh
+
+Detecting and mitigating poisoning attacks in federated learning using generative adversarial
+networks
+    Ying Zhao, Junjun Chen, Jiale Zhang, Di Wu, Michael Blumenstein, Shui Yu. Concurrency and
+    Computation: Practice and Experience. Section 4.3 and Figure 4.
+
+The paper says: 32 × 32 images; six convolutions of 4 × 4 or 3 × 3 with BatchNorm and Dropout, and
+11 outputs for 10 classes, the last of them "fake"; a generator from 100 numbers through four
+deconvolutions of 4 × 4. It does not say how many filters there are, where strides and Dropout are,
+or which activations. Chosen here, after DCGAN (Radford, Metz, Chintala, ICLR 2016): each 4 × 4
+convolution halves the image and the 3 × 3 after it keeps it; BatchNorm and a leaky ReLU, 0.2 steep
+below 0, after each; Dropout of a quarter after each pair; no pooling and no hidden dense layer.
+Filters are few, so that a GAN can be trained every round on two cores. The generator has BatchNorm
+and ReLU after all but its last layer, whose tanh is stretched to 0 … 255.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tffl import seeds
+from tffl.models.parts import check_size, cited, convolve, he_uniform, logits, normalize
+
+if TYPE_CHECKING:
+    import keras
+
+FILTERS = (16, 32, 64)
+"""Of the three pairs of convolutions."""
+
+DROPOUT = 0.25
+SLOPE = 0.2
+"""Of the leaky ReLU below 0."""
+
+LATENT = 100
+"""Numbers that the generator makes an image of."""
+
+LARGEST = 32
+"""Height and width of the generator's largest images."""
+
+
+@cited(
+    "Zhao et al., Detecting and Mitigating Poisoning Attacks in FL Using GANs, Concurrency and "
+    "Computation: Practice and Experience"
+)
+def pdgan_cnn(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> keras.Model:
+    """Six convolutions and one output more than classes, "fake"; also the auditor's discriminator.
+
+    The clients' labels never name the last output, so that training lowers it; whoever takes the
+    largest of all outputs, as every evaluation here does, counts "fake" as an error.
+
+    Dropout draws from seed generators, which are variables of the model but not weights: in a
+    client's compiled training they start from a seed drawn for (experiment seed, round, client),
+    and go through the loop with the rest of the state. So a client's masks depend on neither its
+    device nor on who was trained before it, and in inference there are none. The masks are
+    TensorFlow's stateless random numbers, which are the same on every CPU; those of a GPU may
+    differ from them.
+
+    Args:
+      image_shape: Height, width, channels; made for 32 × 32, takes 8 × 8 to 256 × 256.
+      classes: Number of real classes; there is one more output.
+      seed: Of the He-uniform weights.
+
+    Returns:
+      A model from float32 images in 0 … 255 to float32 logits `[batch, classes + 1]`.
+
+    Raises:
+      UsageError: The images are too small or too large.
+    """
+    from keras import Input, Model, layers
+
+    check_size("pdgan-cnn", image_shape, smallest=8, largest=256)
+    images = Input(image_shape, name="images")
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(images)
+    for pair, filters in enumerate(FILTERS, start=1):
+        for name, size, stride in ((f"down{pair}", 4, 2), (f"same{pair}", 3, 1)):
+            x = convolve(x, filters, size, stride, name, seed)
+            x = layers.LeakyReLU(SLOPE, name=f"{name}_relu")(x)
+        mask = seeds.integer(seed, f"dropout{pair}")
+        x = layers.Dropout(DROPOUT, seed=mask, name=f"dropout{pair}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    return Model(images, logits(x, classes + 1, seed), name="pdgan-cnn")
+
+
+def generator(
+    image_shape: tuple[int, int, int], *, latent: int = LATENT, width: int = 32, seed: int = 0
+) -> keras.Model:
+    """The generator of the GAN auditor.
+
+    It makes 4·2^k pixels, k up to 3, and cuts off the border of images of other sizes; below
+    32 × 32, the last deconvolutions keep the size.
+
+    Args:
+      image_shape: Height and width, up to 32 × 32, and channels.
+      latent: Numbers that an image is made of.
+      width: Filters of the last but one layer; those before it have twice and four times as many.
+      seed: Of the weights.
+
+    Returns:
+      A model from float32 `[batch, latent]` to float32 images in 0 … 255.
+
+    Raises:
+      UsageError: The images are too small or too large.
+    """
+    from keras import Input, Model, layers
+
+    check_size("the generator", image_shape, smallest=8, largest=LARGEST)
+    height, columns, channels = image_shape
+    doublings = next(k for k in range(4) if 4 * 2**k >= max(height, columns))
+
+    def deconvolve(x: keras.KerasTensor, filters: int, number: int) -> keras.KerasTensor:
+        stride = 2 if 2 <= number <= doublings + 1 else 1
+        return layers.Conv2DTranspose(
+            filters,
+            4,
+            strides=stride,
+            padding="valid" if number == 1 else "same",
+            use_bias=number == 4,
+            kernel_initializer=he_uniform(seed, f"deconv{number}"),
+            dtype="float32",
+            name=f"deconv{number}",
+        )(x)
+
+    z = Input((latent,), name="z", dtype="float32")
+    x = layers.Reshape((1, 1, latent), name="pixel")(z)
+    for number, filters in enumerate((4 * width, 2 * width, width), start=1):
+        x = normalize(deconvolve(x, filters, number), f"deconv{number}_bn")
+        x = layers.ReLU(name=f"deconv{number}_relu")(x)
+    x = layers.Activation("tanh", name="tanh")(deconvolve(x, channels, 4))
+    x = layers.Rescaling(127.5, offset=127.5, name="gray_levels")(x)
+    side = 4 * 2**doublings
+    top, left = (side - height) // 2, (side - columns) // 2
+    border = ((top, side - height - top), (left, side - columns - left))
+    if (height, columns) != (side, side):
+        x = layers.Cropping2D(border, name="crop")(x)
+    return Model(z, x, name="generator")

@@ -1,0 +1,146 @@
+"""What a report tells of a benchmark: attacks × defenses, and the worst case of each defense."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tffl.benchmark_table import (
+    NONE,
+    Rows,
+    defined,
+    distinct,
+    interval,
+    mean,
+    percent,
+    where,
+)
+from tffl.report.document import Block, Grid, Section, Table
+from tffl.report.sources import RecordedBenchmark
+
+WORST = "worst case"
+
+
+def benchmark_sections(benchmark: RecordedBenchmark) -> list[Section]:
+    """Returns a section for each setting, and one of the runs that failed."""
+    sections = [Section(benchmark.name)]
+    for setting in benchmark.settings:
+        rows = where(benchmark.rows, setting=setting)
+        sections.append(Section(setting or "All runs", _setting(rows), level=3))
+    if failed := [row for row in benchmark.rows if row["error"]]:
+        sections.append(Section("Failed runs", [Block(_failed(failed))], level=3))
+    return sections
+
+
+def _setting(rows: Rows) -> list[Block]:
+    attacks, defenses = distinct(rows, "attack"), distinct(rows, "defense")
+    judges = [defense for defense in defenses if defense != NONE]
+    targeted = [a for a in attacks if defined(where(rows, attack=a), "attack_success")]
+    hostile = [attack for attack in attacks if attack != NONE]
+    note = (
+        "Means over seeds; ± is half the width of the 95 % interval (Student's t). The worst case "
+        "is over attacks, not over seeds."
+    )
+    matrices = (
+        ("Accuracy, %", "accuracy", attacks, defenses, min),
+        ("Attack success, %", "attack_success", targeted, defenses, max),
+        ("Recall, %", "recall", hostile, judges, min),
+        ("False positive rate, %", "fpr", attacks, judges, max),
+    )
+    blocks = [
+        _matrix(rows, *matrix, note=note if matrix[1] == "accuracy" else "")
+        for matrix in matrices
+        if defined([row for row in rows if row["defense"] in matrix[3]], matrix[1])
+    ]
+    return [*blocks, Block(_costs(rows, defenses))]
+
+
+def _matrix(
+    rows: Rows,
+    title: str,
+    column: str,
+    attacks: Sequence[str],
+    defenses: Sequence[str],
+    worst: Callable[..., Any],
+    note: str = "",
+) -> Block:
+    """Draws a figure of every attack against every defense; the last row is the worst case."""
+    found = [
+        [interval(defined(where(rows, attack=a, defense=d), column)) for d in defenses]
+        for a in attacks
+    ]
+    values = [[center for center, _ in line] for line in found]
+    text = [[_with_interval(*cell) for cell in line] for line in found]
+    names = [_attack(attack) for attack in attacks]
+    # Attack-free runs are no attack: what is worst there is no worst case.
+    hostile = [i for i, attack in enumerate(attacks) if attack != NONE]
+    if hostile:
+        extremes = [
+            _extreme([(values[i][j], names[i]) for i in hostile], worst)
+            for j in range(len(defenses))
+        ]
+        values.append([value for value, _ in extremes])
+        text.append([percent(value) for value, _ in extremes])
+        names.append(WORST)
+    told = [[name, *cells] for name, cells in zip(names, text, strict=True)]
+    if hostile:
+        told.append(["by", *(name for _, name in extremes)])
+    header = ["", *map(_defense, defenses)]
+    chart = Grid(
+        title,
+        "defense",
+        "attack",
+        [_defense(defense) for defense in defenses],
+        names,
+        values,
+        [[cell.replace(" ± ", "\n± ") for cell in line] for line in text],
+        "rate",
+        high=1.0,
+    )
+    return Block(Table(title, header, told, short=True), chart, note=note)
+
+
+def _extreme(candidates: list[tuple[float, str]], worst: Callable[..., Any]) -> tuple[float, str]:
+    known = [candidate for candidate in candidates if not math.isnan(candidate[0])]
+    return worst(known, key=lambda one: one[0]) if known else (math.nan, "–")
+
+
+def _costs(rows: Rows, defenses: Sequence[str]) -> Table:
+    lines = []
+    for defense in defenses:
+        mine = where(rows, defense=defense)
+        free = where(mine, attack=NONE)
+        took = mean(defined(mine, "defense_seconds"))
+        lines.append(
+            [
+                _defense(defense),
+                percent(mean(defined(free, "accuracy"))),
+                "–" if defense == NONE else percent(mean(defined(free, "fpr"))),
+                "–" if math.isnan(took) else f"{took:.3f}",
+            ]
+        )
+    header = ["defense", "accuracy, no attack, %", "FPR, no attack, %", "seconds per round"]
+    return Table("What each defense costs", header, lines, short=True)
+
+
+def _failed(rows: Rows) -> Table:
+    header = ["setting", "attack", "defense", "seed", "error"]
+    lines = [[_cell(row[key]) for key in header] for row in rows]
+    return Table("Failed runs", header, lines, words=range(len(header)), short=True)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _with_interval(center: float, half: float) -> str:
+    return percent(center) + ("" if math.isnan(half) else f" ± {half * 100:.1f}")
+
+
+def _attack(name: str) -> str:
+    return "no attack" if name == NONE else name
+
+
+def _defense(name: str) -> str:
+    return "undefended" if name == NONE else name

@@ -1,0 +1,71 @@
+"""The tables of a report for a paper, with the package booktabs."""
+
+from __future__ import annotations
+
+from tffl.report.document import Report, Table
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "→": r"$\to$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "–": "--",
+    "\n": " ",
+}
+
+
+def latex(report: Report) -> str:
+    """Returns every table that fits a page, each as a float of the package booktabs."""
+    head = [f"% {_comment(line)}" for line in [report.title, *report.about, *report.warnings]]
+    head.append(r"% In the preamble: \usepackage{booktabs}")
+    tables = [
+        _table(block.table, f"{section.title}: {block.table.title}")
+        for section in report.sections
+        for block in section.blocks
+        if block.table.short
+    ]
+    return "\n\n".join(["\n".join(head), *tables]) + "\n"
+
+
+def escape(text: str) -> str:
+    r"""Returns text of a user as LaTeX sets it, letter by letter.
+
+    >>> print(escape("50 % of a_b"))
+    50 \% of a\_b
+    """
+    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+
+
+def _comment(text: str) -> str:
+    """Keeps a comment on its line."""
+    return " ".join(text.split())
+
+
+def _table(told: Table, caption: str) -> str:
+    columns = "".join("l" if column in told.words else "r" for column in range(len(told.header)))
+    # Braces keep a cell that begins with a bracket from becoming an option of the line break.
+    rows = [" & ".join("{" + escape(cell) + "}" for cell in row) + r" \\" for row in told.rows]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape(caption)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join("{" + escape(name) + "}" for name in told.header) + r" \\",
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )

@@ -1,0 +1,63 @@
+"""A report as Markdown with pictures, for papers and pull requests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tffl.benchmark import slug
+from tffl.record.atomic import write_text
+from tffl.report.document import Block, Report, Table
+from tffl.report.pictures import draw
+
+LONG = ("Config", "Environment")
+"""Tables that are shown, though they are long, because nothing else tells what they do."""
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Writes `report.md` and its pictures, and returns the paths, the text first.
+
+    Raises:
+      TfflError: A file cannot be written.
+    """
+    lines = [f"# {escape(report.title)}", *map(escape, report.about)]
+    lines += [f"> **Note:** {escape(line)}" for line in report.warnings]
+    pictures: list[Path] = []
+    for section in report.sections:
+        lines.append(f"{'#' * section.level} {escape(section.title)}")
+        lines += [escape(section.text)] if section.text else []
+        for block in section.blocks:
+            lines += _block(block, folder, pictures)
+    text = folder / "report.md"
+    write_text(text, "\n\n".join(lines) + "\n")
+    return [text, *pictures]
+
+
+def escape(text: str) -> str:
+    r"""Returns text of a user as Markdown shows it, letter by letter.
+
+    >>> escape("a|b <i>")
+    'a\\|b \\<i\\>'
+    """
+    return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", text).replace("\n", " ")
+
+
+def table(told: Table) -> str:
+    """Returns a table; columns of numbers are set flush right."""
+    rule = ["---" if column in told.words else "--:" for column in range(len(told.header))]
+    lines = [list(map(escape, row)) for row in [told.header, *told.rows]]
+    lines.insert(1, rule)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _block(block: Block, folder: Path, pictures: list[Path]) -> list[str]:
+    lines = []
+    if block.chart or block.gallery:
+        number = len(pictures) + 1
+        name = f"{number:02d}-{slug(block.table.title).lower()}.png"
+        draw(block, folder / name)
+        pictures.append(folder / name)
+        lines.append(f"![{escape(block.table.title)}]({name})")
+    if block.table.short or block.table.title in LONG:
+        lines += [f"**{escape(block.table.title)}**", table(block.table)]
+    return lines + ([escape(block.note)] if block.note else [])

@@ -1,0 +1,153 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const figures = new Map();
+  for (const holder of document.querySelectorAll("script[data-figure]")) {
+    figures.set(holder.dataset.figure, JSON.parse(holder.textContent));
+  }
+
+  // Light and dark: the system's choice, until the button is pressed.
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  const button = document.getElementById("theme");
+
+  function themed(layout) {
+    const style = getComputedStyle(root);
+    const color = (name) => style.getPropertyValue(name).trim();
+    const axis = (own) => ({
+      ...own, gridcolor: color("--line"), linecolor: color("--line"), tickcolor: color("--line"),
+    });
+    return {
+      ...layout,
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: color("--ink"), family: "system-ui, sans-serif", size: 13 },
+      hoverlabel: {
+        bgcolor: color("--panel"), bordercolor: color("--line"), align: "left",
+        font: { color: color("--ink") },
+      },
+      xaxis: axis(layout.xaxis),
+      yaxis: axis(layout.yaxis),
+    };
+  }
+
+  // Rows of a chart's table that the filter lets through; null where there is no filter.
+  const passing = new Map();
+
+  function traces(id) {
+    const allowed = passing.get(id);
+    if (!allowed) return figures.get(id).data;
+    return figures.get(id).data.map((trace) => {
+      if (!trace.customdata) return trace;
+      const keep = (_, index) => allowed.has(trace.customdata[index]);
+      const part = { ...trace };
+      for (const name of ["x", "y", "text", "customdata"]) part[name] = trace[name].filter(keep);
+      return part;
+    });
+  }
+
+  // A logarithmic axis with room for zero and below, which plotly does not have: the values
+  // are bent, and the axis is labeled with what they were.
+  const bent = (value, linear) =>
+    value === null ? null : Math.sign(value) * Math.log10(1 + Math.abs(value) / linear);
+
+  function logarithmic(data, layout) {
+    const linear = layout.meta.linear;
+    const values = data.flatMap((trace) => trace.y).filter((value) => value !== null);
+    const largest = Math.max(linear, ...values.map(Math.abs));
+    const ticks = [0];
+    const first = Math.ceil(Math.log10(linear));
+    const last = Math.ceil(Math.log10(largest));
+    const step = Math.max(1, Math.ceil((last - first) / 6));
+    for (let power = first; power <= last; power += step) {
+      ticks.push(10 ** power);
+      if (values.some((value) => value < -linear)) ticks.push(-(10 ** power));
+    }
+    const yaxis = {
+      ...layout.yaxis,
+      tickvals: ticks.map((value) => bent(value, linear)),
+      ticktext: ticks.map((value) => Number(value.toPrecision(3)).toString()),
+    };
+    const bend = (trace) => ({ ...trace, y: trace.y.map((value) => bent(value, linear)) });
+    return [data.map(bend), { ...layout, yaxis }];
+  }
+
+  function draw(id) {
+    const config = { displayModeBar: false, responsive: true };
+    let [data, layout] = [traces(id), figures.get(id).layout];
+    if (layout.meta && layout.meta.log) [data, layout] = logarithmic(data, layout);
+    return Plotly.react(id, data, themed(layout), config);
+  }
+
+  function drawAll() {
+    button.textContent = dark() ? "Light" : "Dark";
+    button.setAttribute("aria-label", `Switch to ${dark() ? "light" : "dark"} colors`);
+    return Promise.all([...figures.keys()].map(draw));
+  }
+
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    root.dataset.theme = dark() ? "light" : "dark";
+    drawAll();
+  });
+  system.addEventListener("change", drawAll);
+
+  // The filter of verdicts: chart and table show the same updates.
+  for (const form of document.querySelectorAll("form.filter")) {
+    const id = form.dataset.chart;
+    const rows = [...document.querySelectorAll(`[data-rows="${id}"] tbody tr`)];
+    const apply = () => {
+      const { client, verdict, log } = form.elements;
+      const allowed = new Set();
+      rows.forEach((row, index) => {
+        const words = row.dataset.verdict.split(" ");
+        row.hidden = Boolean(
+          (client.value && row.dataset.client !== client.value) ||
+          (verdict.value && !words.includes(verdict.value)));
+        if (!row.hidden) allowed.add(index);
+      });
+      passing.set(id, allowed);
+      figures.get(id).layout.meta.log = log.checked;
+      form.querySelector("output").textContent = `${allowed.size} of ${rows.length} updates`;
+      draw(id);
+    };
+    form.hidden = false;
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("change", apply);
+    apply();
+  }
+
+  // Arrow keys step through the points of a chart that has the focus, and say what they are.
+  const spoken = document.getElementById("spoken");
+  const plain = (text) => new DOMParser().parseFromString(
+    String(text).replaceAll("<br>", ". "), "text/html").body.textContent;
+
+  function points(id) {
+    const found = [];
+    traces(id).forEach((trace, curveNumber) => {
+      if (trace.type === "heatmap") return;
+      trace.x.forEach((x, pointNumber) => {
+        if (trace.y[pointNumber] !== null) found.push({ curveNumber, pointNumber, x, trace });
+      });
+    });
+    return found.sort((a, b) => a.x - b.x || a.curveNumber - b.curveNumber);
+  }
+
+  for (const id of figures.keys()) {
+    let at = -1;
+    document.getElementById(id).addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const all = points(id);
+      if (!step || !all.length) return;
+      event.preventDefault();
+      at = (at + step + all.length) % all.length;
+      if (at < 0) at = all.length - 1;
+      const { curveNumber, pointNumber, x, trace } = all[at];
+      Plotly.Fx.hover(id, [{ curveNumber, pointNumber }]);
+      const value = trace.text ? trace.text[pointNumber] : `${x}: ${trace.y[pointNumber]}`;
+      spoken.textContent = plain(`${trace.name}, ${value}`);
+    });
+  }
+
+  drawAll().then(() => { root.dataset.ready = "yes"; });
+})();
