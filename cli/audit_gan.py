@@ -1,65 +1,72 @@
-"""`tffl audit-gan`: the GAN auditor, on a folder of clients' models."""
+"""`tffl audit-gan`: the GAN auditor in an experiment, on a run, and on a folder of models."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tffl.errors import UsageError, require
-from tffl_cli.options import registered
+from tffl_cli.main import Session
+from tffl_cli.options import experiment_options, registered
 from tffl_cli.scan import SUSPECTS
+from tffl_cli.simulate import Job, carry_out, read_experiment
 
 if TYPE_CHECKING:
     from tffl.defenses.gan_audit import GanAudit
-    from tffl.gan.folder import FolderAudit
+    from tffl.gan.folder import Found
+
+DATASET = "mnist"
+"""Of the experiment, if no other is named."""
 
 
 @click.command(
     "audit-gan",
-    epilog="Exit code: 0 if nothing is suspect, 3 if anything is, 2 if nothing can be judged.",
+    epilog="Exit code of an audit: 0 if nothing is suspect, 3 if anything is, 2 if nothing can be "
+    "judged. A new experiment ends with 0, whatever it shows.",
 )
 @click.option(
     "--models",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder with one model per client: .keras, .weights.h5, .npz, .safetensors, SavedModel.",
+    help="Audit this folder with one model per client: .keras, .weights.h5, .npz, .safetensors, "
+    "SavedModel.",
 )
 @click.option(
     "--global",
     "global_model",
     type=click.Path(path_type=Path),
-    help="Your own model that the clients started from: a .keras file, or a run.",
+    help="With --models: your own model that the clients started from, a .keras file or a run.",
 )
 @click.option(
     "--aux",
     type=registered("datasets"),
-    help="Whose test images the server has, for the sources gan, auxiliary and held-out.",
+    help="With --models: whose test images the server has, for gan, auxiliary and held-out.",
 )
+@click.option(
+    "--run",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Audit the updates that this run has stored.",
+)
+@click.option("--round", "number", type=click.IntRange(min=1), help="With --run: of which round.")
 @click.option(
     "--audit-source",
     metavar="SOURCE[+SOURCE…]",
-    help="gan, model-inversion, held-out, auxiliary or noise; else the defense's own default.",
+    help="gan (the paper's; an experiment's default), model-inversion (an audit's default, and "
+    "what finds most), held-out, auxiliary or noise.",
 )
+@experiment_options
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory of an experiment.")
 @click.option(
-    "--data-dir",
+    "--resume",
+    "resumed",
+    metavar="RUN",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of prepared datasets; else $TFFL_DATA_DIR.",
+    help="Continue an interrupted experiment.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0, max=2**32 - 1),
-    help="Decides every random choice; drawn at random, so that no attacker knows the images.",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="defense.KEY=VALUE",
-    help="An option of the defense gan-audit. Repeatable.",
-)
+@click.option("--quiet", is_flag=True, help="Experiment: print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every confusion matrix.")
 @click.pass_context
 def audit_gan(
@@ -67,27 +74,96 @@ def audit_gan(
     models: Path | None,
     global_model: Path | None,
     aux: str | None,
+    run: Path | None,
+    number: int | None,
     audit_source: str | None,
-    data_dir: Path | None,
-    seed: int | None,
+    config: Path | None,
     settings: tuple[str, ...],
+    out: Path | None,
+    resumed: Path | None,
+    quiet: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Audit clients' models with images of the server's own making.
 
-    The models vote on the label of each audit image; who errs too often is a suspect. Files that
-    are damaged or hostile are suspects, too, and do not stop the audit of the others.
+    The models vote on the label of each audit image; who errs too often is a suspect. Without
+    --models or --run it is the experiment of Zhao et al., small enough for minutes: label flips,
+    and the auditor from round 9 of 24 on. Options of `tffl simulate` change it, --config replaces
+    it.
     """
-    if models is None or global_model is None:
-        raise UsageError("give --models, a folder of clients' models, and --global, your own model")
-    found = _audit_folder(models, global_model, aux, audit_source, data_dir, seed, settings)
+    experiment = {
+        "config": config,
+        "out": out,
+        "resume": resumed,
+        **{name: value for name, value in options.items() if name not in ("data_dir", "seed")},
+    }
+    if models is None and run is None:
+        given = {"global": global_model, "aux": aux, "round": number}
+        _refuse(given, "belongs to an audit: give --models or --run")
+        session: Session = ctx.obj
+        source = () if audit_source is None else (f"defense.source={audit_source}",)
+        arguments = (config, options, (*source, *settings), resumed)
+        _experiment(arguments, out, session.command, quiet, as_json)
+        return
+    require(models is None or run is None, "--models and --run exclude each other: choose one")
+    _refuse(experiment, "belongs to an experiment: leave out --models and --run")
+    seed, data_dir = options["seed"], options["data_dir"]
+    if models is not None:
+        _refuse({"round": number}, "belongs to --run")
+        require(global_model is not None, "give --global, your own model, with --models")
+        assert global_model is not None
+        found = _audit_folder(models, global_model, aux, audit_source, data_dir, seed, settings)
+    else:
+        _refuse(
+            {"global": global_model, "aux": aux, "seed": seed, "data-dir": data_dir},
+            "belongs to --models: a run knows its own",
+        )
+        require(number is not None, "give --round, one that the run has stored, with --run")
+        assert run is not None and number is not None
+        found = _audit_run(run, number, audit_source, settings)
     _print(found, as_json)
-    for reason in found.scan.unjudged.values() if not found.scan.suspects else ():
-        raise UsageError(f"nothing could be judged: {reason}")
-    ctx.exit(SUSPECTS if found.scan.suspects else 0)
+    if found.unjudged and not found.suspects:
+        raise UsageError(f"nothing could be judged: {found.unjudged}")
+    ctx.exit(SUSPECTS if found.suspects else 0)
 
 
-def auditor(source: str | None, settings: Sequence[str]) -> GanAudit:
+def _refuse(given: Mapping[str, Any], why: str) -> None:
+    """Raises `UsageError` for the first option that was given."""
+    for name, value in given.items():
+        require(value in (None, (), False), f"--{name.replace('_', '-')} {value} {why}")
+
+
+def _experiment(
+    arguments: tuple[Path | None, Mapping[str, Any], tuple[str, ...], Path | None],
+    out: Path | None,
+    command: list[str],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    from tffl.gan.folder import DEFENSE
+    from tffl.gan.preset import preset
+
+    file, options, settings, resumed = arguments
+    base = preset(options["dataset"] or DATASET)
+    config = read_experiment(base, file, options, settings, resumed)
+    name = config.defense.name
+    require(name == DEFENSE, f"defense.name = {name} is not allowed here: audit-gan runs {DEFENSE}")
+    job = Job.of(config, out, resumed, command)
+    carry_out(job, quiet=quiet, as_json=as_json)
+
+    from tffl.gan import pictures
+    from tffl.record.run_directory import RunDirectory
+
+    begins = auditor(None, (), config.defense.options).from_round
+    paths = pictures.write(RunDirectory.resume(job.directory), begins)
+    if not (quiet or as_json):
+        click.echo(f"Pictures: {', '.join(map(str, paths))}")
+
+
+def auditor(
+    source: str | None, settings: Sequence[str], options: Mapping[str, Any] | None = None
+) -> GanAudit:
     """Returns the defense with the options that were given.
 
     Raises:
@@ -100,9 +176,9 @@ def auditor(source: str | None, settings: Sequence[str]) -> GanAudit:
     pairs = [parse_setting(text) for text in settings]
     for key, _ in pairs:
         require(key.startswith("defense."), f"--set {key}: an audit takes defense.KEY only")
-    given = override({}, {key.removeprefix("defense."): value for key, value in pairs})
+    given = override(options or {}, {key.removeprefix("defense."): v for key, v in pairs})
     named = {} if source is None else {"source": source}
-    defense: GanAudit = create_defense(DEFENSE, {**named, **given})  # type: ignore[assignment]
+    defense: GanAudit = create_defense(DEFENSE, {**given, **named})  # type: ignore[assignment]
     return defense
 
 
@@ -111,10 +187,10 @@ def _audit_folder(
     global_model: Path,
     aux: str | None,
     source: str | None,
-    data_dir: Path | None,
+    data_dir: str | None,
     seed: int | None,
     settings: Sequence[str],
-) -> FolderAudit:
+) -> Found:
     defense = auditor(source, settings)
 
     from tffl.files.trusted import load_global
@@ -122,19 +198,32 @@ def _audit_folder(
     from tffl.scan import load_samples
 
     model = load_global(global_model)
-    samples = None if aux is None else load_samples(model, aux, data_dir)
+    where = None if data_dir is None else Path(data_dir)
+    samples = None if aux is None else load_samples(model, aux, where)
     return audit_folder(model, folder, defense, samples, seed)
 
 
-def _print(found: FolderAudit, as_json: bool) -> None:
+def _audit_run(path: Path, number: int, source: str | None, settings: Sequence[str]) -> Found:
+    defense = auditor(source, settings)
+
+    from tffl.federated.runtime import silence
+    from tffl.record.run_directory import RunDirectory
+
+    silence()
+    from tffl.gan.folder import audit_run
+
+    return audit_run(RunDirectory.resume(path), number, defense)
+
+
+def _print(found: Found, as_json: bool) -> None:
     from tffl.files import shown
     from tffl.record.run_directory import plain
 
     if as_json:
         report = {
-            "files": [{**row, "file": shown(row["file"], 255)} for row in found.rows()],
-            "suspects": [shown(name, 255) for name in found.scan.suspects],
-            "unjudged": dict(found.scan.unjudged),
+            "models": [{**row, "name": shown(row["name"], 255)} for row in found.rows()],
+            "suspects": [shown(name, 255) for name in found.suspects],
+            "unjudged": found.unjudged,
             "classes": found.classes,
             "label_counts": found.label_counts,
         }
@@ -143,7 +232,7 @@ def _print(found: FolderAudit, as_json: bool) -> None:
     _print_table(found)
 
 
-def _print_table(found: FolderAudit) -> None:
+def _print_table(found: Found) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -153,7 +242,7 @@ def _print_table(found: FolderAudit) -> None:
     from tffl_cli.console import console, rate
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("file", overflow="fold")
+    table.add_column("model", overflow="fold")
     table.add_column("verdict", no_wrap=True)
     table.add_column("audit accuracy", justify="right")
     table.add_column("threshold", justify="right")
@@ -162,8 +251,8 @@ def _print_table(found: FolderAudit) -> None:
     for row in found.rows():
         confusion = row["confusion"]
         table.add_row(
-            Text(shown(row["file"])),
-            "suspect" if row["suspect"] else "not judged" if found.scan.unjudged else "ok",
+            Text(shown(row["name"])),
+            "suspect" if row["suspect"] else "not judged" if found.unjudged else "ok",
             rate(row["accuracy"]),
             rate(row["threshold"]),
             "" if confusion is None else mistakes(confusion, found.classes, most=2),
@@ -176,4 +265,4 @@ def _print_table(found: FolderAudit) -> None:
         f"{name}: {n}" for name, n in zip(found.classes, found.label_counts, strict=True) if n
     ]
     out.print(f"Audit images by voted label: {', '.join(labels) or 'none'}.", markup=False)
-    out.print(f"{len(found.scan.suspects)} of {len(found.scan.files)} files suspect.")
+    out.print(f"{len(found.suspects)} of {len(found.opinions)} models suspect.")

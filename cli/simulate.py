@@ -48,19 +48,23 @@ def simulate(
     **options: Any,
 ) -> None:
     """Attack a federation and see what a defense stops."""
+    experiment = read_experiment({}, config, options, settings, resumed)
+    job = Job.of(experiment, out, resumed, session.command)
+    carry_out(job, compare, quiet, as_json)
+
+
+def carry_out(job: Job, compare: bool = False, quiet: bool = False, as_json: bool = False) -> None:
+    """Runs an experiment, shows what it shows, and says how to continue if it is interrupted."""
     require(not (quiet and as_json), "--quiet and --json exclude each other: choose one")
-    experiment = _experiment(config, options, settings, resumed)
-    check(experiment)
-    directory = _directory(experiment, out, resumed)
-    again = f"tffl simulate --resume {directory}{' --compare' if compare else ''}"
-    job = Job(experiment, directory, resumed is not None, session.command)
-    with _resumable(directory, again):
+    check(job.config)
+    again = f"tffl simulate --resume {job.directory}{' --compare' if compare else ''}"
+    with _resumable(job.directory, again):
         if compare:
             _compare(job, quiet, as_json)
         else:
             _simulate(job, quiet, as_json)
     if not (quiet or as_json):
-        click.echo(f"\nThe run is in {directory}")
+        click.echo(f"\nThe run is in {job.directory}")
 
 
 class Job(NamedTuple):
@@ -70,6 +74,11 @@ class Job(NamedTuple):
     directory: Path
     resume: bool
     command: list[str]
+
+    @classmethod
+    def of(cls, config: Config, out: Path | None, resumed: Path | None, command: list[str]) -> Job:
+        """Returns the job of running a config, or of continuing it."""
+        return cls(config, _directory(config, out, resumed), resumed is not None, command)
 
 
 def _simulate(job: Job, quiet: bool, as_json: bool) -> None:
@@ -138,16 +147,18 @@ def check(config: Config) -> None:
     create_defense(config.defense.name, config.defense.options)
 
 
-def _experiment(
+def read_experiment(
+    base: Mapping[str, Any],
     config: Path | None,
     options: Mapping[str, Any],
     settings: tuple[str, ...],
     resumed: Path | None,
 ) -> Config:
+    """Returns the experiment that the options describe, upon a file's values or else `base`."""
     from tffl.config import build, read
 
     if resumed is None:
-        return build(assemble(read(config) if config else {}, options, settings))
+        return build(assemble(read(config) if config else base, options, settings))
     stored = resumed / "config.toml"
     if stored.exists():
         return build(assemble(read(config or stored), options, settings))
@@ -157,7 +168,7 @@ def _experiment(
         bool(told),
         f"{resumed} holds no config.toml, hence no run to resume: begin one with --out {resumed}",
     )
-    return build(assemble(read(config) if config else {}, options, settings))
+    return build(assemble(read(config) if config else base, options, settings))
 
 
 def _directory(config: Config, out: Path | None, resumed: Path | None) -> Path:

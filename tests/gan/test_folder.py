@@ -62,7 +62,7 @@ def test_who_errs_is_found_and_what_for(source: str, folder: Path) -> None:
     assert result.exit_code == 3, result.output
     report = json.loads(result.stdout)
     assert report["suspects"] == ["5.keras", "evil.npz"]
-    files = {file["file"]: file for file in report["files"]}
+    files = {model["name"]: model for model in report["models"]}
     for name, file in files.items():
         if name == "evil.npz":
             assert file["accuracy"] is None and file["confusion"] is None
@@ -82,7 +82,7 @@ def test_the_table_names_the_mistakes(folder: Path) -> None:
     assert result.exit_code == 3
     assert "1 → 7" in result.stdout or "7 → 1" in result.stdout
     assert "is no readable zip archive" in " ".join(result.stdout.split())
-    assert "2 of 7 files suspect." in result.stdout
+    assert "2 of 7 models suspect." in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ class GanAudit(Detector):
             scores,
             tuple(notes.tolist()),
             {**memory, **states.join({LAST: last})},
-            _pictures(images, result, _pool(server).classes),
+            self._pictures(server, images, result),
             refused=~result.usable,
         )
 
@@ -333,6 +333,31 @@ class GanAudit(Detector):
         classes = _pool(server).classes
         return audit.audit(logits, classes, agreement=self.agreement, balance=self.balance)
 
+    def _pictures(
+        self, server: Server, images: np.ndarray, result: audit.Audit
+    ) -> dict[str, np.ndarray]:
+        """Returns some images of all sources, their labels, and what everybody takes them for."""
+        outputs = int(server.model.output_shape[-1])
+        shown = _spread(len(images))
+        pictures = {
+            "audit_images": images[shown],
+            "audit_labels": result.labels[shown],
+            "audit_support": result.support[shown],
+            "audit_kept": result.kept[shown],
+            "label_counts": np.bincount(result.labels[result.kept], minlength=outputs),
+            "audit_accuracies": result.accuracies,
+            "confusions": audit.confusion(result.predictions, result.labels, result.kept, outputs),
+        }
+        if {sources.GAN, sources.AUXILIARY} & set(self.sources):
+            auxiliary = self._auxiliary(server)
+            pictures["auxiliary_images"] = auxiliary[_spread(len(auxiliary))]
+        return pictures
+
+
+def _spread(count: int) -> np.ndarray:
+    """Returns positions of some of the images, from all over them."""
+    return np.unique(np.linspace(0, count - 1, PICTURED).astype(int))
+
 
 def negative_variances(updates: Updates) -> np.ndarray:
     """Returns bool `[n]`: whose models have a negative moving variance in BatchNorm.
@@ -361,19 +386,6 @@ def _pool(server: Server) -> Samples:
     if server.root is None:
         return samples
     return Samples(server.root.images, server.root.labels, samples.classes, samples.names)
-
-
-def _pictures(images: np.ndarray, result: audit.Audit, classes: int) -> dict[str, np.ndarray]:
-    """Returns some audit images from all sources, their labels, and everybody's accuracy."""
-    shown = np.unique(np.linspace(0, len(images) - 1, PICTURED).astype(int))
-    return {
-        "audit_images": images[shown],
-        "audit_labels": result.labels[shown],
-        "audit_support": result.support[shown],
-        "audit_kept": result.kept[shown],
-        "label_counts": np.bincount(result.labels[result.kept], minlength=classes),
-        "audit_accuracies": result.accuracies,
-    }
 
 
 def _endpoints(

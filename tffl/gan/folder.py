@@ -1,59 +1,65 @@
-"""The audit of a folder of clients' models: accuracy, verdict, and what each takes for what."""
+"""The audit of models that are there already: files in a folder, or stored updates of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl import states
-from tffl.explain.maps import Probes
-from tffl.gan import audit
-from tffl.scan import Scan, Scanner
+from tffl.config import override
+from tffl.scan import Opinion, Scanner
 
 if TYPE_CHECKING:
     import keras
 
+    from tffl.config import Config
+    from tffl.defenses import Verdict
     from tffl.defenses.base import Samples
     from tffl.defenses.gan_audit import GanAudit
+    from tffl.record.run_directory import RunDirectory
 
 DEFENSE = "gan-audit"
 
 
 @dataclass(frozen=True)
-class FolderAudit:
-    """What an audit of a folder found.
+class Found:
+    """What an audit found.
 
     Attributes:
-      scan: The files and the verdict; a score is 1 − audit accuracy.
+      opinions: Name of a file or a client → what is said of it; a score is 1 − audit accuracy.
+      unjudged: Why nothing could be judged; empty if all was.
       classes: Names of the model's outputs.
       label_counts: int64 `[outputs]`, audit images that count, by voted label.
-      confusions: int64 `[n, outputs, outputs]`: voted label × what the model sees; of the models
-        that could be read, in the order of `scan.inbox.names`.
+      confusions: Name → int64 `[outputs, outputs]`, voted label × what the model sees, for each
+        model that could be read.
     """
 
-    scan: Scan
+    opinions: Mapping[str, Opinion]
+    unjudged: str
     classes: tuple[str, ...]
     label_counts: np.ndarray
-    confusions: np.ndarray
+    confusions: Mapping[str, np.ndarray]
+
+    @property
+    def suspects(self) -> list[str]:
+        """The names that are suspected."""
+        return [name for name, opinion in self.opinions.items() if opinion.suspect]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns a row per file: `accuracy`, `threshold`, `suspect`, `reason`, `confusion`."""
-        found = dict(zip(self.scan.inbox.names, self.confusions, strict=True))
-        suspects = set(self.scan.suspects)
+        """Returns a row per name: `accuracy`, `threshold`, `suspect`, `reason`, `confusion`."""
         return [
             {
-                "file": name,
-                "suspect": name in suspects,
-                "accuracy": 1 - opinions[0].score if opinions else np.nan,
-                "threshold": 1 - opinions[0].threshold if opinions else np.nan,
-                "reason": opinions[0].reason if opinions else "",
-                "confusion": found.get(name),
+                "name": name,
+                "suspect": opinion.suspect,
+                "accuracy": 1 - opinion.score,
+                "threshold": 1 - opinion.threshold,
+                "reason": opinion.reason,
+                "confusion": self.confusions.get(name),
             }
-            for name, opinions in self.scan.files.items()
+            for name, opinion in self.opinions.items()
         ]
 
 
@@ -63,7 +69,7 @@ def audit_folder(
     defense: GanAudit,
     samples: Samples | None = None,
     seed: int | None = None,
-) -> FolderAudit:
+) -> Found:
     """Audits the models in a folder as the defense `gan-audit` does the clients of one round.
 
     Args:
@@ -76,23 +82,68 @@ def audit_folder(
     Raises:
       UsageError: There is no such folder, or its source needs images that there are not.
     """
-    scanner = Scanner(model, {DEFENSE: defense}, samples, seed)
-    found = scanner.scan(folder)
-    outputs = int(model.output_shape[-1])
+    scan = Scanner(model, {DEFENSE: defense}, samples, seed).scan(folder)
     names = samples.names if samples is not None else ()
-    classes = tuple(names[i] if i < len(names) else str(i) for i in range(outputs))
-    images = states.part(found.memories.get(DEFENSE, {}), "last").get("images")
-    if images is None:
-        nothing = np.zeros((len(found.inbox.names), outputs, outputs), dtype=np.int64)
-        return FolderAudit(found, classes, np.zeros(outputs, dtype=np.int64), nothing)
-    result = _vote(scanner, found, defense, images)
-    counts = np.bincount(result.labels[result.kept], minlength=outputs)
-    return FolderAudit(
-        found,
-        classes,
-        counts,
-        audit.confusion(result.predictions, result.labels, result.kept, outputs),
-    )
+    unjudged = scan.unjudged.get(DEFENSE, "")
+    unknown = Opinion("", False, np.nan, np.nan, "")
+    opinions = {name: next(iter(said), unknown) for name, said in scan.files.items()}
+    verdict = scan.verdicts.get(DEFENSE)
+    return _found(model, opinions, unjudged, scan.inbox.names, verdict, names)
+
+
+def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> Found:
+    """Audits the updates that a run has stored of a round, with the data that its server has.
+
+    Args:
+      directory: Of a run with stored updates.
+      round: 1-based.
+      defense: With `from_round = 1`. Its GAN, if it has one, learns from this round's model only.
+
+    Raises:
+      UsageError: The run has not stored that round, or the defense cannot judge it.
+      TfflError: A file is damaged.
+    """
+    from tffl.config import build
+    from tffl.federated.observer import Observer
+    from tffl.federated.simulation import Experiment
+
+    updates = directory.stored(round)
+    changes: dict[str, Any] = {"defense": {"name": "none"}, "record.store_updates": ""}
+    config: Config = build(override(directory.config.model_dump(), changes))
+    stage = Experiment(config.resolved(), Observer())
+    defense.check(len(updates), updates.layout)
+    stage.check_defense(defense, DEFENSE)
+    verdict, _ = stage.judge(updates, defense.init(stage.server), defense)
+    names = [f"client {client}" for client in updates.client_ids.tolist()]
+    opinions = {
+        name: Opinion(
+            DEFENSE,
+            bool(verdict.convicted[row]),
+            float(verdict.scores[row]),
+            float(verdict.threshold),
+            verdict.reasons[row],
+        )
+        for row, name in enumerate(names)
+    }
+    samples = stage.server.samples
+    assert samples is not None
+    return _found(stage.model, opinions, "", names, verdict, samples.names)
+
+
+def _found(
+    model: keras.Model,
+    opinions: Mapping[str, Opinion],
+    unjudged: str,
+    judged: Sequence[str],
+    verdict: Verdict | None,
+    class_names: Sequence[str],
+) -> Found:
+    outputs = int(model.output_shape[-1])
+    classes = tuple(class_names[i] if i < len(class_names) else str(i) for i in range(outputs))
+    seen: Mapping[str, np.ndarray] = {} if verdict is None else verdict.pictures
+    counts = seen.get("label_counts", np.zeros(outputs, dtype=np.int64))
+    confusions = dict(zip(judged, seen.get("confusions", ()), strict=False))
+    return Found(opinions, unjudged, classes, counts, confusions)
 
 
 def mistakes(confusion: np.ndarray, classes: Sequence[str], most: int) -> str:
@@ -108,17 +159,4 @@ def mistakes(confusion: np.ndarray, classes: Sequence[str], most: int) -> str:
         f"{classes[label]} → {classes[seen]}: {wrong[label, seen]} of {confusion[label].sum()}"
         for label, seen in pairs
         if wrong[label, seen]
-    )
-
-
-def _vote(scanner: Scanner, found: Scan, defense: GanAudit, images: np.ndarray) -> audit.Audit:
-    """Lets the models vote on the defense's images once more, and says what each saw."""
-    updates = found.inbox.updates
-    server = scanner.server(len(updates))
-    assert server.explainer is not None and server.samples is not None
-    probes = Probes(images, np.zeros(len(images), dtype=np.int32))
-    with np.errstate(over="ignore", invalid="ignore"):
-        logits = server.explainer.logits(updates, probes)
-    return audit.audit(
-        logits, server.samples.classes, agreement=defense.agreement, balance=defense.balance
     )

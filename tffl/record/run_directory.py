@@ -320,6 +320,21 @@ class RunDirectory(MemoryRecorder):
         for file in round_files(self.path / "updates").values():
             yield load_updates(file)
 
+    def stored(self, round: int) -> Updates:
+        """Reads the stored updates of one round.
+
+        Raises:
+          UsageError: They were not stored.
+          TfflError: The file is damaged.
+        """
+        files = round_files(self.path / "updates")
+        have = f"it has those of {', '.join(map(str, files))}" if files else "it has none"
+        require(
+            round in files,
+            f"{self.path} stores no updates of round {round}: {have}; run it with --store-updates",
+        )
+        return load_updates(files[round])
+
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes a further CSV file, `name`, into the folder; `rows` is not empty.
 
