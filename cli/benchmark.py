@@ -40,7 +40,7 @@ def benchmark(
     cells = load(file)
     folder = out or Path("runs") / file.stem
     try:
-        with _progress(len(cells), quiet or as_json) as progress:
+        with show_progress(len(cells), quiet or as_json) as progress:
             results = run(cells, folder, keep_runs=keep_runs, progress=progress)
     except KeyboardInterrupt:
         raise Interrupted(f"continue with {' '.join(session.command)}") from None
@@ -57,7 +57,7 @@ def benchmark(
 
 
 @contextmanager
-def _progress(total: int, silent: bool) -> Iterator[Callable[[int, Cell | None, str], None]]:
+def show_progress(total: int, silent: bool) -> Iterator[Callable[[int, Cell | None, str], None]]:
     """Makes a bar that names the run under way, and lines for those that fail."""
     from rich.progress import (
         BarColumn,

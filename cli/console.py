@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tffl.explain.look import Look
+    from tffl.report.document import Table as ReportTable
+    from tffl.reproduce.listing import Line
+    from tffl.reproduce.page import Report
 
 LINES = 10
 """Lines of progress, at most, of a run whose output is not a terminal."""
@@ -276,6 +280,80 @@ def print_models(entries: Sequence[Mapping[str, Any]]) -> None:
         "network with another stem.",
         style="dim",
     )
+
+
+def print_items(lines: Sequence[Line]) -> None:
+    """Prints what can be reproduced."""
+    from tffl.reproduce.cost import told
+
+    out = console()
+    for paper in dict.fromkeys(line.paper for line in lines):
+        table = _table("item", "shows", "scales, and time here", "recorded", numbers=False)
+        table.title, table.title_justify = paper, "left"
+        table.columns[0].no_wrap = True
+        mine = [line for line in lines if line.paper == paper]
+        for line in mine:
+            scales = ", ".join(
+                one.scale if one.seconds is None else f"{one.scale} {told(one.seconds)}"
+                for one in line.scales
+            )
+            about = f"{line.title}. {line.note}".rstrip(". ")
+            table.add_row(line.item, escape(about), scales or "–", line.recorded or "–")
+        out.print(table)
+        for config in dict.fromkeys(config for line in mine for config in line.configs):
+            names = ", ".join(line.item for line in mine if config in line.configs)
+            out.print(f"{config}: {names}", markup=False, soft_wrap=True, style="dim")
+        for command in dict.fromkeys(line.command for line in mine):
+            if command and not command.startswith("tffl reproduce"):
+                out.print(f"Run: {command}", markup=False, soft_wrap=True, style="dim")
+        out.print()
+    out.print(
+        "Times are of all runs of an item, from a few training steps timed on this machine, or "
+        "from recorded runs; where neither is known, none is told. Attacks and defenses come on "
+        "top of timed steps.",
+        style="dim",
+    )
+
+
+def print_reproduction(reports: Sequence[Report]) -> None:
+    """Prints paper against ours, and the verdict on each claim."""
+    from tffl.reproduce.page import counts, legend
+
+    out = console()
+    for report in reports:
+        out.print(f"\n[bold]{report.entry.paper}[/], scale {report.scale}, ", end="")
+        out.print(report.heading, markup=False, soft_wrap=True)
+        if report.missing:
+            out.print(f"Incomplete: {report.missing} of its runs are not recorded.")
+        for setting, (header, rows) in report.tables.items():
+            table = _table(escape(header[0]), *map(escape, header[1:]))
+            table.title, table.title_justify = escape(setting) or None, "left"
+            for row in rows:
+                table.add_row(*(escape(cell.replace("\\*", "*")) for cell in row))
+            out.print(table)
+        for judged in report.judged:
+            out.print(f"[bold]{judged.verdict}[/]: {escape(judged.text)}", soft_wrap=True)
+            out.print(f"  {escape(judged.numbers)}", style="dim", soft_wrap=True)
+    if not reports:
+        out.print("Nothing is recorded yet.")
+        return
+    out.print(f"\nClaims: {counts(judged for report in reports for judged in report.judged)}.")
+    out.print(legend().replace("*paper → ours*", "paper → ours"), style="dim")
+
+
+def print_report_tables(tables: Iterable[ReportTable], warnings: Iterable[str]) -> None:
+    """Prints tables of a report, those with rows, and what is unfinished."""
+    out = console()
+    for told in filter(lambda table: table.rows, tables):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=told.title, title_justify="left")
+        for index, name in enumerate(told.header):
+            table.add_column(escape(name), overflow="fold")
+            table.columns[index].justify = "left" if index in told.words else "right"
+        for row in told.rows:
+            table.add_row(*map(escape, row))
+        out.print(table)
+    for warning in warnings:
+        out.print(f"Note: {warning}", markup=False, soft_wrap=True)
 
 
 def print_figures(values: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -69,7 +69,7 @@ class Registry:
         if len(values) < len(options):
             values[TABLES] = {key: options[key] for key in options if key not in known}
         try:
-            return TypeAdapter(cls).validate_python(values)
+            return _adapter(cls).validate_python(values)
         except ValidationError as error:
             raise UsageError(explain(error, prefix=f"{self.kind}.")) from None
 
@@ -133,6 +133,12 @@ def explain(error: ValidationError, prefix: str = "") -> str:
     if first["type"] == "missing":
         return f"{key} is required"
     return f"{key} = {first['input']!r} is not allowed: it should be {reason}"
+
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    """Returns what validates a dataclass; making it takes longer than using it."""
+    return TypeAdapter(cls)
 
 
 def _option_names(cls: Any) -> set[str]:

@@ -286,6 +286,7 @@ def _read_cell(path: Path, folder: Path) -> dict[str, Any]:
     setting, attack, defense, _ = parts
     seed = int(re.sub(r"\D", "", path.stem) or 0)
     key = {"setting": setting, "attack": attack, "defense": defense, "seed": seed}
+    key |= stored.get("cell") or {}  # the labels themselves; older files have only their paths
     return {**dict.fromkeys(COLUMNS), **stored["row"], **key, "error": stored.get("error", "")}
 
 

@@ -1,0 +1,158 @@
+"""Pictures of what was measured, as the papers draw it. Colors and strokes differ together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tffl.benchmark_table import NONE, Rows, defined, interval, mean, where
+from tffl.record.figures import BLUE, RED, canvas, finish, save
+from tffl.reproduce.claims import Side, figures
+from tffl.reproduce.measure import Record, key_of
+from tffl.reproduce.plan import Experiment, Item
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = (BLUE, RED, "#228833", "#CCBB44", "#AA3377", "#66CCEE", "#000000", "#EE8866", "#777777")
+STROKES = ("-", "--", "-.", ":")
+
+
+def draw(
+    experiment: Experiment, items: Sequence[Item], record: Record, scale: str, folder: Path
+) -> None:
+    """Draws the items that are drawn, as far as they are recorded.
+
+    Raises:
+      TfflError: A picture cannot be written.
+    """
+    for item in items:
+        figure = _figure(experiment, item, record, scale)
+        if figure is not None:
+            save(figure, folder / name(experiment, item))
+
+
+def name(experiment: Experiment, item: Item) -> str:
+    """Returns the file name of an item's picture."""
+    number = [same for same in experiment.said.items if same.name == item.name].index(item)
+    part = f"_{number + 1}" if number else ""
+    return f"{experiment.name}_{item.name}{part}.png"
+
+
+def maps_name(experiment: Experiment) -> str:
+    """Returns the pattern of the pictures of heat maps."""
+    return f"{experiment.name}_heat_maps*.png"
+
+
+def _figure(experiment: Experiment, item: Item, record: Record, scale: str) -> Figure | None:
+    if item.shows in ("accuracy", "poisoning"):
+        return _curves(experiment, item, record, scale)
+    if item.shows == "runtime":
+        return _bars(experiment, item, record, scale)
+    if item.shows == "scores":
+        return _scores(experiment, item, record, scale)
+    return None
+
+
+def _curves(experiment: Experiment, item: Item, record: Record, scale: str) -> Figure | None:
+    """Draws accuracy by round, a panel per setting; and attack success below, if it is shown."""
+    shown = [row for row in shown_rows(experiment, item, record, scale) if not row["error"]]
+    settings = [s for s in experiment.settings_of(item, scale) if where(shown, setting=s)]
+    if not settings:
+        return None
+    columns = ["accuracy", "attack_success"] if item.shows == "poisoning" else ["accuracy"]
+    figure, first = canvas(max(6.0, 4.4 * len(settings)), 3.6 * len(columns) + 1)
+    first.remove()
+    panels = figure.subplots(len(columns), len(settings), sharex="col", squeeze=False)
+    for line, column in zip(panels, columns, strict=True):
+        for axes, setting in zip(line, settings, strict=True):
+            _lines(axes, where(shown, setting=setting), record, column)
+            axes.set_title(setting, fontsize=9)
+            axes.set_ylim(-0.02, 1.02)
+            axes.set_xlabel("round")
+        line[0].set_ylabel(column.replace("_", " "))
+    handles = {
+        label: handle
+        for axes in panels.flat
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False,
+        fontsize=8,
+    )  # fmt: skip
+    return figure
+
+
+def _lines(axes: Axes, rows: Rows, record: Record, column: str) -> None:
+    pairs = list(dict.fromkeys((row["attack"], row["defense"]) for row in rows))
+    attacks = {attack for attack, _ in pairs if attack != NONE}
+    for number, (attack, defense) in enumerate(pairs):
+        curves = [record.curve(row, column) for row in where(rows, attack=attack, defense=defense)]
+        rounds = list(zip(*curves, strict=False))
+        means = [mean(defined([{"": v} for v in values], "")) for values in rounds]
+        if all(map(math.isnan, means)):
+            continue
+        axes.plot(
+            range(1, len(means) + 1),
+            means,
+            color=COLORS[number % len(COLORS)],
+            linestyle=STROKES[number % len(STROKES)],
+            linewidth=1.4,
+            label=_label(attack, defense, len(attacks) > 1),
+        )
+
+
+def _label(attack: str, defense: str, several: bool) -> str:
+    if attack == NONE:
+        return "no attack"
+    told = "undefended" if defense == NONE else defense
+    return f"{told}, {attack}" if several else told
+
+
+def _bars(experiment: Experiment, item: Item, record: Record, scale: str) -> Figure | None:
+    """Draws the seconds of a round."""
+    found = {}
+    for row in shown_rows(experiment, item, record, scale):
+        side = Side("round_seconds", row["setting"], row["attack"], row["defense"])
+        values = list(figures(record, side).values())
+        if values:
+            found[row["defense"]] = interval(values)
+    if not found:
+        return None
+    figure, axes = canvas(7, 0.4 * len(found) + 1.2)
+    means, halves = zip(*found.values(), strict=True)
+    widths = [0 if math.isnan(half) else half for half in halves]
+    axes.barh(list(found), means, xerr=widths, color=BLUE)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds of a round, mean")
+    return figure
+
+
+def _scores(experiment: Experiment, item: Item, record: Record, scale: str) -> Figure | None:
+    """Draws the mean score of every client, of the first seed."""
+    rows = [row for row in shown_rows(experiment, item, record, scale) if not row["error"]]
+    lines = record.clients.get(key_of(rows[0]), []) if rows else []
+    if not lines:
+        return None
+    figure, axes = canvas(7, 3.6)
+    for told, color, label in ((0, BLUE, "benign"), (1, RED, "malicious")):
+        mine = where(lines, malicious=told)
+        if mine:
+            heights = [line["score"] for line in mine]
+            axes.bar([line["client"] for line in mine], heights, color=color, label=label)
+    axes.set_xlabel("client")
+    axes.set_ylabel("score, mean over rounds")
+    finish(figure, axes)
+    return figure
+
+
+def shown_rows(experiment: Experiment, item: Item, record: Record, scale: str) -> list[dict]:
+    """Returns the rows of the runs that an item shows."""
+    return [
+        row
+        for row in record.runs
+        if experiment.wants(item, scale, row["setting"], row["attack"], row["defense"])
+    ]
