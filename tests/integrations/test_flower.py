@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("flwr.supercore.task_identity")
 
@@ -22,9 +24,10 @@ from tffl.defenses import Server, Verdict, create_defense
 from tffl.defenses.base import Root, Samples
 from tffl.defenses.none import FedAvg
 from tffl.errors import UsageError
-from tffl.federated.layout import WeightLayout
+from tffl.federated.layout import Entry, WeightLayout
 from tffl.federated.updates import Updates
-from tffl.integrations.flower import DefendedStrategy, average
+from tffl.files.refusal import Refused
+from tffl.integrations.flower import DefendedStrategy, _weights, average
 from tffl.record.rounds import RoundRecord
 from tffl.record.tables import CLIENT_COLUMNS, Table, read_rows
 
@@ -385,6 +388,8 @@ def pickled() -> bytes:
     return stream.getvalue()
 
 
+ONE = WeightLayout((Entry("logits/bias", (4,), True),))
+
 BAD = 2
 """Client that sends what is malformed; honest otherwise."""
 
@@ -425,6 +430,22 @@ def test_a_malformed_reply_is_named_and_the_round_goes_on(
     expected = start + updates.mean(counts / counts.sum())
     np.testing.assert_array_equal(aggregates[0], expected)
     assert np.isfinite(aggregates[1]).all()
+
+
+@given(st.binary(max_size=6), st.integers(0, 143), st.integers(0, 144))
+def test_bytes_changed_anywhere_are_refused_or_harmless(patch: bytes, at: int, cut: int) -> None:
+    whole = npy(np.zeros(4, np.float32))
+    assert len(whole) == 144
+    data = (whole[:at] + patch + whole[at + len(patch) :])[: 144 if cut < 100 else cut]
+    array = Array(dtype="float32", shape=(4,), stype="numpy.ndarray", data=data)
+    try:
+        weights = _weights(ArrayRecord({"0": array}), ["0"], ONE)
+    except Refused as refused:
+        assert str(refused).isprintable()
+    else:
+        assert weights.dtype == np.float32
+        assert weights.shape == (4,)
+        assert np.isfinite(weights).all()
 
 
 def test_an_observing_defense_does_not_average_malformed_replies(

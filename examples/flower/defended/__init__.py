@@ -1,0 +1,1 @@
+"""Federated image classification in Flower, with some malicious nodes and a tffl defense."""

@@ -1,0 +1,1 @@
+"""tffl's defenses in other people's servers; each module needs an extra, such as `tffl[flower]`."""
