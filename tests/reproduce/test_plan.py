@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tffl.errors import UsageError
-from tffl.reproduce.page import METRICS, printed
+from tffl.reproduce.page import METRICS, printed, sizes
 from tffl.reproduce.plan import PAPER, PAPERS, SCALES, SIZES, load, read_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +110,14 @@ def test_every_number_has_a_source() -> None:
     for path in (ROOT / "tffl/reproduce/papers").glob("*.csv"):
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
         assert rows and all(row["source"].strip() for row in rows)
+
+
+def test_a_page_tells_what_its_scale_changes(tmp_path: Path) -> None:
+    told = {key: change for key, *change in sizes(read_experiment(written(tmp_path)), "small")}
+    assert told["federation.rounds"] == ["50", "2"]
+    assert told["federation.rounds, b"][1] == "1"
+    assert told["images, audit"] == ["20", "5"]
+    assert told["seeds"] == ["0", "3, 4"]
 
 
 def test_a_scale_changes_sizes(tmp_path: Path) -> None:

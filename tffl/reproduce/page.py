@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tffl.benchmark import labeled
 from tffl.benchmark_table import NONE, Rows, distinct, table, where
 from tffl.config import override
 from tffl.record.atomic import write_text
@@ -232,12 +233,21 @@ def sizes(experiment: Experiment, scale: str) -> list[list[str]]:
             rows.append([key, _size(there.get(key)), _size(here.get(key))])
     for setting in plans[1].settings:
         one, two = (override({}, plan.settings[setting]) for plan in plans)
-        first, second = flat(one), flat(two)
-        for key in {**first, **second}:
-            if first.get(key) != second.get(key):
-                told = f"{key}, {setting}"
-                rows.append([told, _size(first.get(key)), _size(second.get(key))])
+        rows += _differences(one, two, setting)
+    theirs, ours = (labeled(plan.defenses) for plan in plans)
+    for label, defense in ours.items():
+        if label in theirs:
+            rows += _differences(theirs[label].options, defense.options, label)
     return rows
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> list[list[str]]:
+    first, second = flat(there), flat(here)
+    return [
+        [f"{key}, {where}", _size(first.get(key)), _size(second.get(key))]
+        for key in {**first, **second}
+        if first.get(key) != second.get(key)
+    ]
 
 
 def _scale(found: Sequence[Report], folder: Path) -> Iterator[str]:
