@@ -64,7 +64,8 @@ def defenses(figures: Any) -> Iterator[str]:
     yield "## Defenses (`tffl bench defenses`)\n"
     yield (
         "Seconds per round, memory above the update matrix, and how many times as long Flower's "
-        "function and a naive NumPy version take.\n"
+        "function and a naive NumPy version take. This part was measured with real-time priority "
+        "beside other work, which also held memory: what did not fit may fit elsewhere.\n"
     )
     for title, rules in figures.items():
         yield f"### {title}, a matrix of {rules['matrix_gib']:g} GiB\n"
