@@ -60,6 +60,7 @@ KEYS = {
     "clients": "federation.clients",
     "participants": "federation.participants",
     "malicious": "federation.malicious",
+    "weighting": "federation.weighting",
     "rounds": "federation.rounds",
     "model": "model.name",
     "local_epochs": "training.local_epochs",
@@ -100,6 +101,11 @@ _OPTIONS = (
         "--participants", metavar="COUNT|FRACTION", help="Clients drawn each round; else all."
     ),
     click.option("--malicious", metavar="COUNT|FRACTION", help="Malicious clients: 2, 0.2 or 20%."),
+    click.option(
+        "--weighting",
+        type=allowed("federation", "weighting"),
+        help="How much a client counts: by its claimed samples, capped ones, or uniform.",
+    ),
     click.option("--model", type=registered("models"), help="See `tffl list models`."),
     click.option("--rounds", type=int, help="Number of rounds."),
     click.option("--local-epochs", type=int, help="Epochs of a client in a round."),

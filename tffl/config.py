@@ -19,6 +19,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tffl.errors import UsageError, require, unknown
+from tffl.federated.weighting import Weighting
 from tffl.registry import explain
 
 if sys.version_info >= (3, 11):
@@ -90,6 +91,8 @@ class FederationConfig(Section):
     """Malicious clients, a count or a fraction of all; nobody is malicious without an attack."""
     malicious_participants: Annotated[int, Field(ge=0)] | None = None
     """Exactly so many malicious clients are drawn each round; if absent, as chance has it."""
+    weighting: Weighting = "claimed"
+    """How much clients count: by claimed samples, those capped at thrice their median, or alike."""
     rounds: Annotated[int, Field(ge=1)] = 10
     server_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs that the server trains on its own shard before round 1."""
@@ -290,9 +293,18 @@ class Config(Section):
         )
         dump["federation"]["malicious"] = self.federation.malicious_count
         dump["federation"]["participants"] = self.federation.participant_count
-        if self.federation.malicious_participants is None:  # runs from before there was the option
-            del dump["federation"]["malicious_participants"]
+        for section, key, default in LATER:
+            if dump[section].get(key) == default:
+                dump[section].pop(key, None)
         return dump
+
+
+LATER = (
+    ("federation", "malicious_participants", None),
+    ("federation", "weighting", "claimed"),
+    ("attack", "claims", 1.0),
+)
+"""Keys that runs from before there was the option lack, with what it was for them."""
 
 
 def _set_only(values: Mapping[str, Any]) -> dict[str, Any]:

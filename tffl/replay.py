@@ -19,7 +19,7 @@ import numpy as np
 
 from tffl.config import Config, Named, build, override
 from tffl.defenses import Defense, Verdict, create_defense
-from tffl.defenses.base import State
+from tffl.defenses.base import State, sample_shares
 from tffl.errors import require
 from tffl.federated.stopwatch import Stopwatch
 from tffl.federated.updates import Updates
@@ -205,14 +205,16 @@ def _with_poisoned_training(stage: Experiment, honest: Updates) -> Updates:
         if len(rows):
             ids = honest.client_ids[rows]
             matrix[rows] = stage.train_round(honest.round, ids, honest.start).matrix
-    return replace(honest, matrix=matrix)
+    return replace(honest, matrix=matrix, sample_counts=honest.sample_counts.copy())
 
 
 def _undefended(stage: Experiment, honest: Updates, updates: Updates) -> dict[str, Any]:
-    counts = honest.sample_counts
-    shares = counts / counts.sum()
-    trained = _after(stage, honest, honest.mean(shares))
-    averaged = _after(stage, updates, updates.mean(shares))
+    trained, averaged = (
+        _after(
+            stage, received, received.mean(sample_shares(received, np.ones(len(received), bool)))
+        )
+        for received in (stage.received(honest), stage.received(updates))
+    )
     return {
         "honest_accuracy": trained["accuracy"],
         "honest_success": trained["attack_success"],

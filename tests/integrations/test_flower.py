@@ -207,7 +207,7 @@ def test_defenses_that_look_at_images_get_the_samples(tmp_path: Path) -> None:
         make("shield", model=network)
     from tffl.explain.maps import Explainer
 
-    options = {"cam-consensus": {"probes": 3}}
+    options = {"cam-consensus": {"probes": 3}, "probe-loss": {"probes": 3}}
     own = {"samples": samples, "explainer": Explainer(network)}
     weights, rows, _ = tffl_rounds("shield", options, network, 1, **own)
     strategy = make("shield", options, model=network, seed=5, samples=samples, out=tmp_path)
@@ -574,7 +574,7 @@ def test_other_arrays_than_the_models_are_an_error(model: keras.Model) -> None:
         ("none", {"clients": 0}, "clients = 0"),
         ("none", {"max_samples": 0}, "max_samples = 0"),
         ("none", {"learning_rate": math.nan}, "learning_rate = nan"),
-        ("none", {"weighting": "capped"}, "weighting 'capped'"),
+        ("none", {"weighting": "sworn"}, "weighting 'sworn'"),
         ("none", {"resume": True}, "resume needs the folder"),
         (FedAvg(), {"options": {}}, "options go with a defense's name"),
     ],

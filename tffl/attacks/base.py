@@ -52,11 +52,13 @@ class Attack:
       until_round: Last round of the attack; 0 is the run's last. `from_round = until_round = R` is
         a one-shot attack in round R.
       every_rounds: Attack in every k-th round only, counted from `from_round`.
+      claims: In these rounds malicious clients claim so many times the samples that they have.
     """
 
     from_round: Annotated[int, Field(ge=1)] = 1
     until_round: Annotated[int, Field(ge=0)] = 0
     every_rounds: Annotated[int, Field(ge=1)] = 1
+    claims: Annotated[float, Field(gt=0, le=1e6)] = 1.0
 
     reference: ClassVar[str] = ""
     knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA,)
@@ -67,6 +69,10 @@ class Attack:
         since = round - self.from_round
         ended = 0 < self.until_round < round
         return since >= 0 and since % self.every_rounds == 0 and not ended
+
+    def claimed(self, counts: np.ndarray) -> np.ndarray:
+        """Returns how many samples clients claim that have so many, int64 `[n]`."""
+        return np.ceil(self.claims * counts).astype(np.int64)
 
     def granted(self) -> tuple[str, ...]:
         """Returns what it reads with these options, in the words of `knowledge`."""

@@ -58,6 +58,10 @@ class Composed(Attack):
         """Says whether the attackers attack in this round; the parts share one schedule."""
         return self.parts[0].active(round)
 
+    def claimed(self, counts: np.ndarray) -> np.ndarray:
+        """Returns how many samples clients claim; the parts share one factor."""
+        return self.parts[0].claimed(counts)
+
     def granted(self) -> tuple[str, ...]:
         """Returns what any part reads."""
         return tuple(dict.fromkeys(word for part in self.parts for word in part.granted()))

@@ -27,6 +27,7 @@ from tffl.federated.stopwatch import Stopwatch
 from tffl.federated.training import LocalTraining
 from tffl.federated.updates import Updates
 from tffl.federated.voting import Certificates, majority_vote
+from tffl.federated.weighting import weighed
 from tffl.federated.workshop import Workshop, first_weights
 from tffl.record.rounds import RoundRecord
 from tffl.record.run_directory import MemoryRecorder, RunDirectory, check_store_size
@@ -338,10 +339,12 @@ class Experiment:
         return weights, memory
 
     def attack_updates(self, updates: Updates, state: State) -> tuple[np.ndarray, State]:
-        """Lets the attackers overwrite their rows; returns which ones, bool `[n]`."""
+        """Lets the attackers overwrite their rows and claims; returns which ones, bool `[n]`."""
         malicious = np.isin(updates.client_ids, self._attackers(updates.round))
         if not self.attack.active(updates.round):
             return malicious, state
+        counts = updates.sample_counts
+        counts[malicious] = self.attack.claimed(counts[malicious])
         return malicious, self.attack.tamper(updates, malicious, self.adversary, state)
 
     def _attackers(self, round: int) -> np.ndarray:
@@ -353,7 +356,12 @@ class Experiment:
     ) -> tuple[Verdict, State]:
         """Lets a defense, by default the experiment's own, judge a round."""
         self.model.set_weights(self.layout.unflatten(updates.start))
-        return (defense or self.defense).judge(updates, self.server, state)
+        return (defense or self.defense).judge(self.received(updates), self.server, state)
+
+    def received(self, updates: Updates) -> Updates:
+        """Returns a round with what the clients' claims count for."""
+        counts = weighed(updates.sample_counts, self.config.federation.weighting)
+        return replace(updates, sample_counts=counts)
 
     def _draw_participants(self, round: int) -> list[tuple[int, np.ndarray]]:
         """Returns each global model that is trained this round, and the ids of its clients."""

@@ -24,7 +24,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.lib import format as npy
@@ -34,6 +34,7 @@ from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samp
 from tffl.errors import UsageError, require
 from tffl.federated.layout import Entry, WeightLayout
 from tffl.federated.updates import Updates
+from tffl.federated.weighting import Weighting, weighed
 from tffl.files.expected import Expected
 from tffl.files.refusal import Refused, shown
 from tffl.record.atomic import write_text
@@ -84,7 +85,8 @@ class DefendedStrategy(FedAvg):
       root: Trusted samples, and how to train on them, for defenses that compare with the server's
         own update.
       max_samples: The most samples that a node may claim, `>= 1`; more is malformed.
-      weighting: Average by the samples that nodes `claimed`, or by one for each, `uniform`.
+      weighting: Average by the samples that nodes `claimed`, `capped` at thrice the median, or by
+        one for each, `uniform`.
       out: A folder for `clients.csv` (a verdict per round and node, in the columns of tffl's runs;
         `malicious` is empty, for nobody knows), `nodes.csv` and `state.safetensors`, which are
         written after each round.
@@ -114,7 +116,7 @@ class DefendedStrategy(FedAvg):
         samples: Samples | None = None,
         root: Root | None = None,
         max_samples: int = MOST_SAMPLES,
-        weighting: Literal["claimed", "uniform"] = "claimed",
+        weighting: Weighting = "claimed",
         out: Path | str | None = None,
         resume: bool = False,
         **fedavg: Any,
@@ -133,7 +135,7 @@ class DefendedStrategy(FedAvg):
             math.isfinite(learning_rate) and learning_rate > 0,
             f"learning_rate = {learning_rate} must be above 0",
         )
-        require(weighting in ("claimed", "uniform"), f"weighting {weighting!r} does not exist")
+        require(weighting in get_args(Weighting), f"weighting {weighting!r} does not exist")
         self.layout = WeightLayout.of(model)
         self.max_samples = max_samples
         self.weighting = weighting
@@ -402,12 +404,12 @@ class DefendedStrategy(FedAvg):
 
     def _updates(self, round: int, answers: Sequence[_Answer], matrix: np.ndarray) -> Updates:
         """Returns the replies of a round; malformed ones are rows of NaN, absent ones none."""
-        uniform = self.weighting == "uniform"
-        counts = [int(a.sound) if uniform else a.samples or 0 for a in answers]
+        sound = np.array([answer.sound for answer in answers], dtype=bool)
+        counts = np.array([answer.samples or 0 for answer in answers], dtype=np.int64)
+        counts[sound] = weighed(counts[sound], self.weighting)
+        counts[~sound] = 0
         ids = np.array([answer.client for answer in answers], dtype=np.int64)
-        everyone = Updates(
-            round, ids, np.array(counts, np.int64), self._start.copy(), matrix, self.layout
-        )
+        everyone = Updates(round, ids, counts, self._start.copy(), matrix, self.layout)
         return everyone.select(np.array([answer.present for answer in answers], dtype=bool))
 
     def _judge(self, updates: Updates, malformed: np.ndarray) -> _Judgment:
