@@ -73,6 +73,7 @@ KEYS = {
     "defense": "defense.name",
     "seed": "seed",
     "devices": "runtime.devices",
+    "updates_on_disk": "runtime.updates_on_disk",
     "store_updates": "record.store_updates",
 }
 """Option, as a Python name → the config key that it sets."""
@@ -122,6 +123,11 @@ _OPTIONS = (
     click.option("--defense", type=registered("defenses"), help="See `tffl list defenses`."),
     click.option("--seed", type=int, help="Decides every random choice."),
     click.option("--devices", type=int, help="Local devices to use; 0 takes all."),
+    click.option(
+        "--updates-on-disk/--updates-in-memory",
+        default=None,
+        help="Where a round's updates are kept; on disk if they do not fit.",
+    ),
     click.option(
         "--store-updates",
         metavar="ROUNDS|all",

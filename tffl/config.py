@@ -198,6 +198,8 @@ class RuntimeConfig(Section):
 
     devices: Annotated[int, Field(ge=0)] = 0
     """Local devices to use: GPUs where there are any, else logical CPU devices; 0 takes all."""
+    updates_on_disk: bool = False
+    """Keep a round's updates in a temporary file, where they do not fit into memory."""
 
 
 class RecordConfig(Section):

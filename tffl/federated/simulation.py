@@ -20,6 +20,7 @@ from tffl.data.federation import Dataset, Federation
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples, State
 from tffl.errors import require
+from tffl.federated import on_disk
 from tffl.federated.observer import Observer
 from tffl.federated.placement import LocalDevices
 from tffl.federated.runtime import INTRA_OP_THREADS, Runtime, configure
@@ -388,7 +389,10 @@ class Experiment:
             for client in clients
         ]
         counts = np.array([len(job.data) for job in jobs], dtype=np.int64)
-        matrix = self.tools.trainer.train_all(weights, self.images, jobs, self.placement)
+        out = None
+        if self.config.runtime.updates_on_disk:
+            out = on_disk.empty(len(jobs), self.layout.size)
+        matrix = self.tools.trainer.train_all(weights, self.images, jobs, self.placement, out)
         return Updates(round, clients, counts, weights.copy(), matrix, self.layout)
 
     def evaluate(self, weights: np.ndarray) -> dict[str, float | None]:

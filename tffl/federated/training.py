@@ -128,6 +128,7 @@ class Trainer:
         images: Resident,
         jobs: Sequence[LocalTraining],
         placement: LocalDevices,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Trains every client from the same start, and returns their updates, float32 `[n, d]`.
 
@@ -136,9 +137,10 @@ class Trainer:
           images: uint8 `[P, height, width, channels]`, the pool.
           jobs: One per client.
           placement: The devices to train on.
+          out: Where to put the updates; in memory if None.
         """
         resident = placement.resident(start)
-        deltas = np.empty((len(jobs), len(start)), dtype=np.float32)
+        deltas = np.empty((len(jobs), len(start)), dtype=np.float32) if out is None else out
 
         def train(row: int) -> None:
             # Straight into the matrix: no update waits elsewhere for its turn.
