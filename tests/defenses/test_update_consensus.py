@@ -60,7 +60,8 @@ def naive(rows: np.ndarray, k: float, duplicate: float) -> list[float]:
     turn = [
         1 - sum(a * b for a, b in zip(row, m, strict=True)) / (length(row) * length(m)) for row in x
     ]
-    units = [[a / length(row) for a in row] for row in x]
+    lengths = [length(row) for row in x]
+    units = [[a / size for a in row] for row, size in zip(x, lengths, strict=True)]
     nearest = [
         min(
             length([a - b for a, b in zip(units[i], units[j], strict=True)])
