@@ -182,6 +182,14 @@ def auditor(
     return defense
 
 
+def _auditor_of_now(source: str | None, settings: Sequence[str]) -> GanAudit:
+    """Returns an auditor that does not wait for a later round, in which nobody would be judged."""
+    defense = auditor(source, settings)
+    first = defense.from_round
+    require(first == 1, f"defense.from_round = {first} belongs to an experiment: leave it out")
+    return defense
+
+
 def _audit_folder(
     folder: Path,
     global_model: Path,
@@ -191,7 +199,7 @@ def _audit_folder(
     seed: int | None,
     settings: Sequence[str],
 ) -> Found:
-    defense = auditor(source, settings)
+    defense = _auditor_of_now(source, settings)
 
     from tffl.files.trusted import load_global
     from tffl.gan.folder import audit_folder
@@ -204,7 +212,7 @@ def _audit_folder(
 
 
 def _audit_run(path: Path, number: int, source: str | None, settings: Sequence[str]) -> Found:
-    defense = auditor(source, settings)
+    defense = _auditor_of_now(source, settings)
 
     from tffl.federated.runtime import silence
     from tffl.record.run_directory import RunDirectory

@@ -1,23 +1,11 @@
 #!/usr/bin/env bash
-# Everything that make.py reads; skips what is finished. From the root, with TFFL_DATA_DIR set:
+# Everything that make.py reads. From the root, with TFFL_DATA_DIR set:
 #   bash results/heat_maps/run.sh && python results/heat_maps/make.py
 set -euo pipefail
-tffl=${TFFL:-tffl}
 home=runs/heat_maps
-
-clean() { # NAME, then options of simulate: an honest run that keeps its updates
-  local out=$home/$1
-  shift
-  [ -e "$out/summary.json" ] && return
-  if [ -e "$out/config.toml" ]; then "$tffl" simulate --resume "$out" --quiet; return; fi
-  "$tffl" simulate --config configs/heat_maps/clean.toml --out "$out" --quiet "$@"
-}
-
-replay() { # NAME MALICIOUS GRID
-  local out=$home/$1/$3_$2.csv
-  [ -e "$out" ] && return
-  "$tffl" replay "$home/$1" --grid "configs/heat_maps/$3.toml" --malicious "$2" --out "$out" > /dev/null
-}
+grids=configs/heat_maps
+clean_config=$grids/clean.toml
+source results/replays.sh
 
 fashion=(--dataset fashion_mnist --model lenet5)
 for seed in 1 2; do
@@ -34,8 +22,8 @@ clean fashion_100clients_1 --seed 1 "${fashion[@]}" --clients 100 --set data.tra
 for run in "$home"/*_[12]; do
   name=$(basename "$run")
   case $name in
-    *100clients*) replay "$name" 10 grid ;;
-    *) for malicious in 2 5 8; do replay "$name" $malicious grid; done ;;
+    *100clients*) replay "$name" 10 $grids/grid.toml ;;
+    *) for malicious in 2 5 8; do replay "$name" $malicious $grids/grid.toml; done ;;
   esac
 done
-for name in cifar10_iid_1 cifar10_dirichlet0.5_1; do replay "$name" 5 ablation; done
+for name in cifar10_iid_1 cifar10_dirichlet0.5_1; do replay "$name" 5 $grids/ablation.toml; done

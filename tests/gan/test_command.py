@@ -70,6 +70,11 @@ def test_every_preset_is_a_valid_experiment(dataset: str) -> None:
         (["--models", "x", "--clients", 3], "--clients 3 belongs to an experiment"),
         (["--models", "x"], "give --global, your own model"),
         (["--run", "x"], "give --round"),
+        (
+            ["--run", "x", "--round", 1, "--set", "defense.from_round=2"],
+            "defense.from_round = 2 belongs to an experiment",
+        ),
+        (["--run", "nowhere", "--round", 1], "nowhere"),
         (["--run", "x", "--round", 1, "--seed", 2], "--seed 2 belongs to --models"),
         (["--round", 1], "--round 1 belongs to an audit"),
         (["--defense", "krum"], "defense.name = krum is not allowed here"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tffl.record.figures import BLUE, GRAY, RED, canvas, finish, save
+from tffl.record.figures import GRAY, curves, save, scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,38 +53,21 @@ def write(directory: RunDirectory, from_round: int) -> list[Path]:
 
 def by_round(rounds: pd.DataFrame, from_round: int) -> Figure:
     """Draws overall and poisoning accuracy (the attack's success) by round."""
-    figure, axes = canvas(7, 4)
-    number = rounds["round"]
-    axes.plot(number, rounds["accuracy"], color=BLUE, marker="o", markersize=4, label="overall")
-    if rounds["attack_success"].notna().any():
-        success = rounds["attack_success"]
-        axes.plot(number, success, color=RED, marker="s", markersize=4, label="poisoning")
-    axes.axvline(from_round - 0.5, color=GRAY, linestyle="--", label="audited from here on")
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_ylabel("accuracy")
-    axes.set_xlabel("round")
-    finish(figure, axes)
+    figure = curves(rounds)
+    axes = figure.axes[0]
+    axes.axvline(from_round - 0.5, color=GRAY, linestyle="--")
+    axes.text(from_round - 0.4, 0.5, "audited from here on", color=GRAY, fontsize=8)
     return figure
 
 
 def by_client(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
     """Draws every client's audit accuracy by round, malicious ones in red, and θ."""
-    figure, axes = canvas(7, 4)
-    malicious = clients["malicious"].astype(bool)
-    for chosen, color, marker, label in (
-        (~malicious, BLUE, "o", "benign"),
-        (malicious, RED, "X", "malicious"),
-    ):
-        part = clients[chosen & np.isfinite(clients["score"])]
-        if len(part):
-            accuracy = 1 - part["score"]
-            axes.scatter(part["round"], accuracy, s=26, c=color, marker=marker, label=label)
-    if rounds["threshold"].notna().any():
-        axes.plot(rounds["round"], 1 - rounds["threshold"], "--", color=GRAY, label="θ")
-    axes.set_xlabel("round")
-    axes.set_ylabel("audit accuracy")
-    finish(figure, axes)
-    return figure
+    judged = clients[np.isfinite(clients["score"])]
+    return scores(
+        rounds.assign(threshold=1 - rounds["threshold"]),
+        judged.assign(score=1 - judged["score"]),
+        "audit accuracy",
+    )
 
 
 def by_image(shown: dict[int, dict[str, np.ndarray]]) -> Figure:

@@ -46,21 +46,27 @@ def curves(rounds: pd.DataFrame) -> Figure:
     return figure
 
 
-def scores(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
-    """Draws each client's score by round, malicious ones in red, and the threshold."""
+def scores(rounds: pd.DataFrame, clients: pd.DataFrame, label: str = "score") -> Figure:
+    """Draws each client's score by round, malicious ones in red, and the threshold.
+
+    Args:
+      rounds: With `round` and `threshold`.
+      clients: With `round`, `malicious` and `score`.
+      label: What the scores are.
+    """
     figure, axes = canvas(7, 4)
     malicious = clients["malicious"].astype(bool)
-    for chosen, color, marker, label in (
+    for chosen, color, marker, who in (
         (~malicious, BLUE, "o", "benign"),
         (malicious, RED, "X", "malicious"),
     ):
         part = clients[chosen]
         if len(part):
-            axes.scatter(part["round"], part["score"], s=26, c=color, marker=marker, label=label)
+            axes.scatter(part["round"], part["score"], s=26, c=color, marker=marker, label=who)
     if rounds["threshold"].notna().any():
         axes.plot(rounds["round"], rounds["threshold"], "--", color=GRAY, label="threshold")
     axes.set_xlabel("round")
-    axes.set_ylabel("score")
+    axes.set_ylabel(label)
     finish(figure, axes)
     return figure
 
