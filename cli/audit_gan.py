@@ -150,7 +150,7 @@ def _experiment(
     name = config.defense.name
     require(name == DEFENSE, f"defense.name = {name} is not allowed here: audit-gan runs {DEFENSE}")
     job = Job.of(config, out, resumed, command)
-    carry_out(job, quiet=quiet, as_json=as_json)
+    carry_out(job, quiet=quiet, as_json=as_json, command="audit-gan")
 
     from tffl.gan import pictures
     from tffl.record.run_directory import RunDirectory

@@ -53,11 +53,17 @@ def simulate(
     carry_out(job, compare, quiet, as_json)
 
 
-def carry_out(job: Job, compare: bool = False, quiet: bool = False, as_json: bool = False) -> None:
+def carry_out(
+    job: Job,
+    compare: bool = False,
+    quiet: bool = False,
+    as_json: bool = False,
+    command: str = "simulate",
+) -> None:
     """Runs an experiment, shows what it shows, and says how to continue if it is interrupted."""
     require(not (quiet and as_json), "--quiet and --json exclude each other: choose one")
     check(job.config)
-    again = f"tffl simulate --resume {job.directory}{' --compare' if compare else ''}"
+    again = f"tffl {command} --resume {job.directory}{' --compare' if compare else ''}"
     with _resumable(job.directory, again):
         if compare:
             _compare(job, quiet, as_json)
