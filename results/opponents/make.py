@@ -170,15 +170,6 @@ def readme(results: pd.DataFrame, plan: dict, failed: pd.DataFrame, hours: float
     harmless = [name for name in attacks if name not in everywhere.index]
     seeds = plan["seeds"]
     only = "one seed, so a few points either way mean nothing" if len(seeds) == 1 else "means"
-    none = "All runs went through."
-    broken = (
-        none
-        if failed.empty
-        else "\n".join(
-            f"- {row.attack} against {row.defense}, {row.setting}: {row.error}"
-            for row in failed.itertuples()
-        )
-    )
     return f"""# Attacks against defenses, measured
 
 {len(attacks)} attacks against {len(defenses)} defenses on Fashion-MNIST: {federation["clients"]}
@@ -219,8 +210,19 @@ and at most half of the attack's success is left.
 
 ## What failed to run
 
-{broken}
+{failed_runs(failed)}
 """
+
+
+def failed_runs(failed: pd.DataFrame) -> str:
+    """Lists what was refused or broke, alike messages together."""
+    lines = [
+        f"- {attack}, {setting}, {len(runs)} runs: {error}"
+        for (attack, setting, error), runs in failed.groupby(
+            ["attack", "setting", "error"], sort=False
+        )
+    ]
+    return "\n".join(lines) if lines else "Nothing."
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tffl.record.atomic import remove, tensorflow_writing
+from tffl.record.tensorboard import metadata, write_scalar
 
 PLUGIN = "hparams"
 START, END = "_hparams_/session_start_info", "_hparams_/session_end_info"
@@ -42,7 +43,7 @@ def write(
                 _write(START, {"session_start_info": {"hparams": varied, "group_name": name}})
                 for metric, value in metrics.items():
                     if value is not None and not math.isnan(value):
-                        _scalar(metric, value)
+                        write_scalar(metric, value, 0)
                 _write(END, {"session_end_info": {"status": SUCCESS if well else FAILURE}})
             writer.close()
 
@@ -65,10 +66,7 @@ def _write(tag: str, content: Mapping[str, Mapping[str, Any]]) -> None:
                     _set(target.hparams[name], one)
             else:
                 setattr(target, key, value)
-    plugin = tf.compat.v1.SummaryMetadata.PluginData(
-        plugin_name=PLUGIN, content=data.SerializeToString()
-    )
-    tf.summary.write(tag, tf.constant(0.0), 0, tf.compat.v1.SummaryMetadata(plugin_data=plugin))
+    tf.summary.write(tag, tf.constant(0.0), 0, metadata(PLUGIN, data.SerializeToString()))
 
 
 def _set(target: Any, value: Any) -> None:
@@ -76,18 +74,6 @@ def _set(target: Any, value: Any) -> None:
         target.string_value = value
     else:
         target.number_value = float(value)
-
-
-def _scalar(tag: str, value: float) -> None:
-    import tensorflow as tf
-
-    plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
-    tf.summary.write(
-        tag,
-        tf.constant(value, tf.float32),
-        0,
-        tf.compat.v1.SummaryMetadata(plugin_data=plugin),
-    )
 
 
 @cache

@@ -23,8 +23,9 @@ from tffl.config import Config, load
 from tffl.errors import TfflError, UsageError, require
 from tffl.federated.layout import Entry, WeightLayout
 from tffl.federated.updates import Updates
-from tffl.record.atomic import TEMPORARY, remove, tensorflow_writing, write_text
+from tffl.record.atomic import TEMPORARY, remove, write_text
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table, to_csv
+from tffl.record.tensorboard import EventLog
 from tffl.record.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from tffl.defenses.base import DetectorExport
 
 CHECKPOINTS_KEPT = 2
-
-BUCKETS = 30
-"""Of a histogram in TensorBoard."""
 
 PICTURES = "heat_maps"
 """Folder of what a defense looked at."""
@@ -130,8 +128,7 @@ class RunDirectory(MemoryRecorder):
         super().__init__()
         self.path = path
         self.config = config
-        self._events: Any = None
-        self._logged = 0
+        self._events = EventLog(self.path / "tensorboard")
 
     @classmethod
     def create(
@@ -382,30 +379,14 @@ class RunDirectory(MemoryRecorder):
         return self.config.record.draws(round, self.config.federation.rounds)
 
     def _write_events(self) -> None:
-        """Brings `tensorboard/` up to the table's last round, anew after opening the folder."""
+        """Brings `tensorboard/` up to the table's last round."""
         if not self.config.record.tensorboard:
             return
-        import tensorflow as tf
+        self._events.write(*self.frames(), self._drawn)
 
-        folder = self.path / "tensorboard"
-        with tensorflow_writing(folder):
-            if self._events is None:
-                remove(folder)
-                self._events = tf.summary.create_file_writer(str(folder))
-            clients = self._clients.frame()
-            with self._events.as_default():
-                for row in self._rounds.frame().to_dict("records"):
-                    if row["round"] > self._logged:
-                        _write_scalars(row)
-                        _write_histograms(clients[clients["round"] == row["round"]])
-                        self._write_images(int(row["round"]))
-            self._events.flush()
-        self._logged = max(self._rounds.rounds, default=0)
-
-    def _write_images(self, round: int) -> None:
-        """Writes the pictures of a round's heat maps to TensorBoard."""
-        for name, file in picture_files(self.path / FIGURES, round) if self._draws(round) else []:
-            _write_image(name, file, round)
+    def _drawn(self, round: int) -> list[tuple[str, Path]]:
+        """Returns names and files of the heat maps that were drawn of a round."""
+        return picture_files(self.path / FIGURES, round) if self._draws(round) else []
 
     def _check_rounds(self, last: int) -> None:
         """Raises `TfflError` if one of the rounds up to `last` is not in the tables."""
@@ -533,55 +514,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _write_scalars(row: Mapping[Any, float]) -> None:
-    """Writes what a round's row defines to TensorBoard."""
-    import tensorflow as tf
-
-    round = int(row["round"])
-    # tf.summary.scalar would need the package tensorboard, which TensorFlow no longer brings.
-    scalar = _plugin("scalars")
-    for column, value in row.items():
-        if column != "round" and not math.isnan(value):
-            tf.summary.write(column, tf.constant(value, tf.float32), round, scalar)
-
-
-def _write_histograms(clients: pd.DataFrame) -> None:
-    """Writes how the scores of honest and malicious clients of one round are spread."""
-    for name, malicious in (("honest", 0), ("malicious", 1)):
-        mine = clients[clients["malicious"] == malicious]
-        scores = mine["score"].to_numpy(float)
-        if np.isfinite(scores).any():
-            round = int(mine["round"].iloc[0])
-            _write_histogram(f"scores/{name}", scores[np.isfinite(scores)], round)
-
-
-def _write_histogram(name: str, values: np.ndarray, round: int) -> None:
-    """Writes a histogram to TensorBoard, as its plugin reads it: left and right edge, and count."""
-    import tensorflow as tf
-
-    counts, edges = np.histogram(values.astype(np.float64), bins=BUCKETS)
-    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
-    tf.summary.write(name, tf.constant(buckets, tf.float64), round, _plugin("histograms"))
-
-
-def _write_image(name: str, file: Path, round: int) -> None:
-    """Writes a PNG file to TensorBoard, as its plugin for images reads it."""
-    import tensorflow as tf
-
-    png = file.read_bytes()
-    height, width, _ = tf.io.decode_png(png).shape
-    value = tf.constant([str(width).encode(), str(height).encode(), png])
-    tf.summary.write(name, value, round, _plugin("images"))
-
-
-def _plugin(name: str) -> Any:
-    """Returns what tells TensorBoard what a value is."""
-    import tensorflow as tf
-
-    plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name=name)
-    return tf.compat.v1.SummaryMetadata(plugin_data=plugin)
 
 
 def _round_file(folder: Path, round: int) -> Path:
