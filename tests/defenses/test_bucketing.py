@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tffl.defenses import create_defense
 from tffl.defenses.bucketing import Bucketing
 from tffl.errors import UsageError
+from tffl.federated.updates import LARGEST_CLAIM
 
 from .byzantine import FROZEN, as_updates, cloud, judge
 
@@ -128,3 +129,19 @@ def test_may_stand_behind_nnm(server) -> None:
     assert verdict.weights.sum() == pytest.approx(1)
     assert verdict.weights[18:].sum() == pytest.approx(0, abs=1e-9)
     np.testing.assert_allclose(verdict.weights @ round.matrix, verdict.aggregate, atol=1e-4)
+
+
+def test_the_largest_claims_fit_into_one_bucket(server) -> None:
+    counts = np.full(6, LARGEST_CLAIM)
+    verdict = judge(
+        create_defense("bucketing", {"bucket": 3}), as_updates(cloud(6, 4), counts), server
+    )
+    np.testing.assert_allclose(verdict.weights, 1 / 6)
+
+
+@pytest.mark.parametrize("name", ["bucketing", "nnm", "nnm+krum", "bucketing+median"])
+def test_nobody_is_averaged_where_no_row_is_finite(server, name: str) -> None:
+    verdict = judge(create_defense(name, {}), as_updates(np.full((6, 4), np.nan)), server)
+    assert not verdict.aggregate.any() and not verdict.weights.any()
+    assert verdict.convicted.all() and not verdict.accepted.any()
+    assert all("NaN or infinity" in reason for reason in verdict.reasons)

@@ -11,7 +11,7 @@ from tffl.defenses.base import sample_shares
 from tffl.errors import UsageError
 from tffl.federated import updates as updates_module
 from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
+from tffl.federated.updates import LARGEST_CLAIM, Updates
 
 LAYOUT = WeightLayout(
     (
@@ -159,3 +159,18 @@ def test_norms_of_trained_columns() -> None:
     updates = make_updates(deltas)
     assert updates.norms(trainable=True).tolist() == [5.0]
     assert LAYOUT.trainable_spans == [slice(0, 6), slice(9, 17)]
+
+
+@pytest.mark.parametrize(
+    "claim", [-1, -(2**63), LARGEST_CLAIM + 1, 2**64 - 1, 2**70, 0.5, np.nan, np.inf, "9"]
+)
+def test_claims_that_are_no_number_of_samples_are_refused(claim: object) -> None:
+    layout = WeightLayout((Entry("logits/bias", (2,), True),))
+    rows = np.ones((2, 2), np.float32)
+    counts = np.array([claim, claim if not isinstance(claim, int) else 1])
+    with pytest.raises(UsageError, match=r"a client claims .* samples") as error:
+        Updates(1, np.arange(2), counts, np.zeros(2, np.float32), rows, layout)
+    assert "\n" not in str(error.value)
+    most = np.array([0, LARGEST_CLAIM])
+    largest = Updates(1, np.arange(2), most, np.zeros(2, np.float32), rows, layout)
+    assert sample_shares(largest, np.ones(2, bool)).tolist() == [0, 1]

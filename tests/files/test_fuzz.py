@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzzing.files import Damage, damages
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,25 +16,6 @@ from .models import WRITERS
 
 FILES = [name for name in WRITERS if "." in name]
 PARTS = ("variables.index", "variables.data-00000-of-00001")
-
-damage = st.fixed_dictionaries(
-    {
-        "flips": st.lists(
-            st.tuples(st.integers(0, 1 << 20), st.integers(0, 7)), min_size=0, max_size=8
-        ),
-        "kept": st.one_of(st.none(), st.floats(0, 1)),
-        "added": st.binary(max_size=16),
-    }
-)
-
-
-def damaged(content: bytes, how: dict) -> bytes:
-    result = bytearray(content)
-    for place, bit in how["flips"]:
-        result[place % len(result)] ^= 1 << bit
-    if how["kept"] is not None:
-        result = result[: int(how["kept"] * len(result))]
-    return bytes(result) + how["added"]
 
 
 def check(path: Path, expected: Expected) -> None:
@@ -55,23 +37,23 @@ shared = settings(
 
 
 @pytest.mark.parametrize("name", FILES)
-@given(how=damage)
+@given(how=damages)
 @shared
-def test_damaged_files(name: str, how: dict, files: Path, expected, tmp_path):
+def test_damaged_files(name: str, how: Damage, files: Path, expected, tmp_path):
     path = tmp_path / name
-    path.write_bytes(damaged((files / name).read_bytes(), how))
+    path.write_bytes(how.of((files / name).read_bytes()))
     check(path, expected)
 
 
 @pytest.mark.parametrize("part", PARTS)
-@given(how=damage)
+@given(how=damages)
 @settings(shared, max_examples=40)
-def test_damaged_saved_models(part: str, how: dict, files: Path, expected, tmp_path):
+def test_damaged_saved_models(part: str, how: Damage, files: Path, expected, tmp_path):
     variables = tmp_path / "m" / "variables"
     variables.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         content = (files / "saved_model" / "variables" / name).read_bytes()
-        (variables / name).write_bytes(damaged(content, how) if name == part else content)
+        (variables / name).write_bytes(how.of(content) if name == part else content)
     check(tmp_path / "m", expected)
 
 

@@ -573,6 +573,7 @@ def test_other_arrays_than_the_models_are_an_error(model: keras.Model) -> None:
         ("gradcam-ae", {}, "give samples"),
         ("none", {"clients": 0}, "clients = 0"),
         ("none", {"max_samples": 0}, "max_samples = 0"),
+        ("none", {"max_samples": 2**63}, "max_samples = 9223372036854775808"),
         ("none", {"learning_rate": math.nan}, "learning_rate = nan"),
         ("none", {"weighting": "sworn"}, "weighting 'sworn'"),
         ("none", {"resume": True}, "resume needs the folder"),

@@ -25,7 +25,7 @@ from tffl import seeds
 from tffl.defenses.base import Defense, Server
 from tffl.defenses.wrapper import Mixture, PreAggregation
 from tffl.errors import require
-from tffl.federated.updates import Updates
+from tffl.federated.updates import LARGEST_CLAIM, Updates
 
 
 def bucket_mixing(buckets: np.ndarray) -> np.ndarray:
@@ -81,5 +81,6 @@ class Bucketing(PreAggregation):
         """Fills the buckets; a bucket's verdict is that of all its clients."""
         draw = seeds.generator(server.seed, "bucketing", updates.round)
         buckets = draw.permutation(np.arange(len(updates)) // self.bucket)
-        counts = np.bincount(buckets, weights=updates.sample_counts).astype(np.int64)
+        counts = np.bincount(buckets, weights=updates.sample_counts)
+        counts = np.minimum(counts, LARGEST_CLAIM).astype(np.int64)
         return Mixture(bucket_mixing(buckets), buckets, counts)

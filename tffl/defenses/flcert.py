@@ -20,7 +20,6 @@ an attacker that may choose many ids, or knows the seed, chooses its groups.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -28,8 +27,8 @@ import numpy as np
 from pydantic import Field
 
 from tffl import seeds, states
-from tffl.defenses.base import Defense, Server, State, Verdict, sample_shares
-from tffl.defenses.none import FedAvg
+from tffl.defenses.base import Defense, Server, State, Verdict
+from tffl.defenses.none import FedAvg, FiniteAvg
 from tffl.defenses.wrapper import Wrapper
 from tffl.errors import require
 from tffl.federated.layout import WeightLayout
@@ -67,26 +66,6 @@ class FLCert(Wrapper):
         """Returns the rule, applied to each group by itself."""
         rule = FiniteAvg() if isinstance(inner, FedAvg) else inner
         return Grouped(before=self, inner=rule)
-
-
-class FiniteAvg(FedAvg):
-    """Averages as FedAvg does, but for rows with NaN or infinity, which would cost a vote."""
-
-    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Accepts everybody whose update is finite."""
-        finite = updates.finite()
-        weights = sample_shares(updates, finite)
-        verdict = Verdict(
-            flagged=~finite,
-            convicted=~finite,
-            accepted=finite,
-            weights=weights,
-            scores=np.where(finite, math.nan, math.inf),
-            threshold=math.nan,
-            aggregate=updates.mean(weights),
-            reasons=tuple("" if row else "the update holds NaN or infinity" for row in finite),
-        )
-        return verdict, state
 
 
 @dataclass(frozen=True)

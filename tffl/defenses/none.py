@@ -48,3 +48,23 @@ class FedAvg(Defense):
             reasons=("",) * n,
         )
         return verdict, state
+
+
+class FiniteAvg(FedAvg):
+    """Averages as FedAvg does, but for rows with NaN or infinity; stands behind other rules."""
+
+    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Accepts everybody whose update is finite."""
+        finite = updates.finite()
+        weights = sample_shares(updates, finite)
+        verdict = Verdict(
+            flagged=~finite,
+            convicted=~finite,
+            accepted=finite,
+            weights=weights,
+            scores=np.where(finite, math.nan, math.inf),
+            threshold=math.nan,
+            aggregate=updates.mean(weights),
+            reasons=tuple("" if row else "the update holds NaN or infinity" for row in finite),
+        )
+        return verdict, state

@@ -11,7 +11,7 @@ import numpy as np
 
 from tffl.defenses.base import Defense, Server, State, Verdict
 from tffl.defenses.combination import Combination
-from tffl.defenses.none import FedAvg
+from tffl.defenses.none import FedAvg, FiniteAvg
 from tffl.defenses.parts.tolerance import told
 from tffl.errors import UsageError, require
 from tffl.federated.layout import WeightLayout
@@ -90,7 +90,8 @@ class PreAggregation(Wrapper):
             "only what stands behind flcert sees the clients of one model: name flcert first, as "
             "in flcert+nnm+krum",
         )
-        return Mixed(before=self, inner=inner)
+        # Where no row is finite there is nothing to mix, and FedAvg would average even that.
+        return Mixed(before=self, inner=FiniteAvg() if isinstance(inner, FedAvg) else inner)
 
 
 @dataclass(frozen=True)

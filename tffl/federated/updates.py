@@ -9,7 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from tffl.errors import UsageError
 from tffl.federated.layout import WeightLayout
+
+LARGEST_CLAIM = 1 << 40
+"""What a client may claim: more than any has, few enough that millions of claims fit an int64."""
 
 BLOCK = 1 << 15
 """Columns that a blocked pass over the matrix handles at a time: few enough for a core's cache."""
@@ -33,13 +37,17 @@ class Updates:
     Attributes:
       round: 1-based.
       client_ids: int64 `[n]`, ascending.
-      sample_counts: int64 `[n]`, as the clients claim them.
+      sample_counts: int64 `[n]`, as the clients claim them, from 0 to `LARGEST_CLAIM`.
       start: float32 `[d]`, the global weights that the clients started from.
       matrix: float32 `[m, d]`, trained weights minus `start`; one row per client, unless the next
         two say otherwise.
       layout: What the columns are.
       rows: int64 `[r]`, the rows of `matrix` that count; all if None.
       mixing: float32 `[n, r]`, how each update is combined from those rows; not at all if None.
+
+    Raises:
+      UsageError: A sample count is none: a liar's negative one would turn its own weight, or the
+        others', negative.
     """
 
     round: int
@@ -50,6 +58,17 @@ class Updates:
     layout: WeightLayout
     rows: np.ndarray | None = None
     mixing: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the claims."""
+        counts = self.sample_counts
+        whole = counts.dtype.kind in "iu"
+        odd = counts[(counts < 0) | (counts > LARGEST_CLAIM)] if whole else counts
+        if len(odd):
+            raise UsageError(
+                f"a client claims {odd.item(0)!r} samples: it must be a whole number from 0 to "
+                f"{LARGEST_CLAIM:,}"
+            )
 
     def __len__(self) -> int:
         """Number of clients, n."""

@@ -88,4 +88,7 @@ def _keys(checkpoint: Any, shapes: dict[str, Any]) -> dict[str, list[str]]:
             if attribute.checkpoint_key not in shapes:
                 raise Refused(f"lacks the values of {shown(attribute.full_name)}")
             keys[attribute.full_name].append(attribute.checkpoint_key)
+    nameless = set(shapes) - {GRAPH} - {key for places in keys.values() for key in places}
+    if nameless:
+        raise Refused(f"holds {shown(min(nameless))}, which it has no name for")
     return keys

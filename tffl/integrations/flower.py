@@ -33,7 +33,7 @@ from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples, State
 from tffl.errors import UsageError, require
 from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
+from tffl.federated.updates import LARGEST_CLAIM, Updates
 from tffl.federated.weighting import Weighting, weighed
 from tffl.files.expected import Expected
 from tffl.files.refusal import Refused, shown
@@ -84,7 +84,7 @@ class DefendedStrategy(FedAvg):
       samples: Labeled images that the defense may look at clients' models with; the server's own.
       root: Trusted samples, and how to train on them, for defenses that compare with the server's
         own update.
-      max_samples: The most samples that a node may claim, `>= 1`; more is malformed.
+      max_samples: The most samples that a node may claim, 1 to 2**40; more is malformed.
       weighting: Average by the samples that nodes `claimed`, `capped` at thrice the median, or by
         one for each, `uniform`.
       out: A folder for `clients.csv` (a verdict per round and node, in the columns of tffl's runs;
@@ -130,7 +130,10 @@ class DefendedStrategy(FedAvg):
             self.name, self.defense = type(defense).__name__, defense
         _check_defense(self.name, self.defense, samples, root)
         require(clients is None or clients >= 1, f"clients = {clients} must be at least 1")
-        require(max_samples >= 1, f"max_samples = {max_samples} must be at least 1")
+        require(
+            1 <= max_samples <= LARGEST_CLAIM,
+            f"max_samples = {max_samples} is not between 1 and {LARGEST_CLAIM}",
+        )
         require(
             math.isfinite(learning_rate) and learning_rate > 0,
             f"learning_rate = {learning_rate} must be above 0",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def write_tensors(
         try:
             save_file(arrays, temporary, metadata=header)
         except SafetensorError as error:  # the library's only word for a full disk
-            raise OSError(str(error)) from None
+            raise _os_error(str(error)) from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -56,6 +58,12 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if header.pop("sha256", "") != _digest(arrays, header):
         raise TfflError(f"{path} is corrupted: its checksum does not match")
     return arrays, header
+
+
+def _os_error(text: str) -> OSError:
+    """Returns what the operating system said, whose number tells a full disk from other trouble."""
+    number = re.search(r"\(os error (\d+)\)", text)
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(text)
 
 
 def _digest(arrays: Mapping[str, np.ndarray], header: Mapping[str, str]) -> str:
