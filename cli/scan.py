@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tffl_cli.options import registered
 if TYPE_CHECKING:
     from tffl.defenses import Defense
     from tffl.scan import Scan, Scanner
+    from tffl.scan_report import Place
 
 SUSPECTS = 3
 """Exit code where anything is suspect."""
@@ -71,6 +73,11 @@ SUSPECTS = 3
     show_default=True,
     help="Seconds between two looks of --watch; files at rest for so long are complete.",
 )
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for scan.html, scan.csv, scan.json and heat maps; --watch keeps them up to date.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch, a line per scan.")
 @click.pass_context
 def scan(
@@ -84,6 +91,7 @@ def scan(
     seed: int | None,
     watch: bool,
     interval: float,
+    out: Path | None,
     as_json: bool,
 ) -> None:
     """Find poisoned, damaged and hostile files among clients' models.
@@ -93,6 +101,7 @@ def scan(
     with each other, so give them all models of a round at once.
     """
     chosen = choose(defenses, settings, dataset is not None)
+    place = _place(out, updates, global_model)
 
     from tffl.files.trusted import load_global
     from tffl.scan import Scanner, load_samples
@@ -100,10 +109,11 @@ def scan(
     model = load_global(global_model)
     samples = None if dataset is None else load_samples(model, dataset, data_dir)
     scanner = Scanner(model, chosen, samples, seed)
+    told = Told(scanner.seed, as_json, place)
     if watch:
-        ctx.exit(_watch(scanner, updates, interval, as_json))
+        ctx.exit(_watch(scanner, updates, interval, told))
     found = scanner.scan(updates)
-    _print(found, scanner, as_json, indent=2)
+    told.tell(found, indent=2)
     for name, reason in found.unjudged.items() if not found.suspects else ():
         raise UsageError(f"{name} could not judge: {reason}")
     ctx.exit(SUSPECTS if found.suspects else 0)
@@ -138,30 +148,58 @@ def choose(names: Sequence[str], settings: Sequence[str], samples: bool) -> dict
     return {name: create_defense(name, options[name]) for name in names}
 
 
-def _watch(scanner: Scanner, folder: Path, interval: float, as_json: bool) -> int:
+def _place(out: Path | None, updates: Path, model: Path) -> Place | None:
+    """Returns where the results go, if they go anywhere, checked."""
+    if out is None:
+        return None
+    from tffl.scan_report import Place
+
+    place = Place(out, updates, model)
+    place.check()
+    return place
+
+
+def _watch(scanner: Scanner, folder: Path, interval: float, told: Told) -> int:
     """Scans until Ctrl-C; returns the exit code of the last scan."""
     code = 0
     try:
         for found in scanner.watch(folder, interval):
             code = SUSPECTS if found.suspects else 0
-            _print(found, scanner, as_json, indent=None)
+            told.tell(found, indent=None)
     except KeyboardInterrupt:
         click.echo("Stopped.", err=True)
     return code
 
 
-def _print(found: Scan, scanner: Scanner, as_json: bool, indent: int | None) -> None:
-    from tffl.record.run_directory import plain
+@dataclass(frozen=True)
+class Told:
+    """How a scan is told, and where it is written.
 
-    if as_json:
-        report = {"seed": scanner.seed, **found.report()}
-        click.echo(json.dumps(plain(report), indent=indent))
-        return
-    _print_table(found)
-    for name, reason in found.unjudged.items():
-        click.echo(f"Not judged by {name}: {reason}")
-    count = len(found.files)
-    click.echo(f"{len(found.suspects)} of {count} file{'' if count == 1 else 's'} suspect.")
+    Attributes:
+      seed: The scanner's.
+      as_json: Print JSON, and no table.
+      place: Where the report goes; nowhere if None.
+    """
+
+    seed: int
+    as_json: bool
+    place: Place | None
+
+    def tell(self, found: Scan, indent: int | None) -> None:
+        """Writes the report and prints what was found."""
+        written = self.place.write(found, self.seed) if self.place else []
+        if self.as_json:
+            from tffl.record.run_directory import plain
+
+            click.echo(json.dumps(plain({"seed": self.seed, **found.report()}), indent=indent))
+            return
+        _print_table(found)
+        for name, reason in found.unjudged.items():
+            click.echo(f"Not judged by {name}: {reason}")
+        count = len(found.files)
+        click.echo(f"{len(found.suspects)} of {count} file{'' if count == 1 else 's'} suspect.")
+        for page in written[:1]:
+            click.echo(f"The report is in {page}")
 
 
 def _print_table(found: Scan) -> None:

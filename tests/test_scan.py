@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +260,111 @@ def test_ctrl_c_ends_watching_with_the_last_verdict(round_of_clients, folder, mo
     assert result.exit_code == 3
     assert len(result.stdout.splitlines()) == 1 and json.loads(result.stdout)["suspects"]
     assert result.stderr == "Stopped.\n"
+
+
+STRANGE = ("<script>alert(1)<script>.npz", "=1+1.npz", "<img src=x onerror=alert(1)>.keras")
+
+
+def test_the_report_tells_of_every_file_and_trusts_no_name(round_of_clients, folder, tmp_path):
+    out = tmp_path / "new" / "report"
+    for name in STRANGE[:2]:
+        (folder / name).write_bytes(b"no model")
+    (folder / "client-0.keras").rename(folder / STRANGE[2])
+    (folder / "client-1.keras").rename(folder / r"$\frac{$.keras")
+    options = ("--dataset", "digits", "--seed", 3, "--defense", "shield")
+    options += ("--defense", "update-consensus", "--set", "defense.k=8", "--json")
+    result = scan(round_of_clients, folder, *options, "--out", out)
+    assert result.exit_code == 3, result.output
+    assert {path.name for path in out.iterdir()} == {
+        "scan.html", "scan.csv", "scan.json", "heat_maps"
+    }  # fmt: skip
+    told = json.loads(result.stdout)
+    assert json.loads((out / "scan.json").read_text()) == told
+    assert len(told["files"]) == 12 and {*told["suspects"]} >= BAD | {*STRANGE[:2]}
+
+    with (out / "scan.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 10 + 2
+    refused = {row["file"]: row["reason"] for row in rows if row["verdict"] == "refused"}
+    assert {*refused} == {STRANGE[0], f"'{STRANGE[1]}"} and all(refused.values())
+    suspects = {row["file"] for row in rows if row["verdict"] == "suspect"}
+    assert {*refused} | suspects == {name.replace("=1", "'=1") for name in told["suspects"]}
+
+    page = Page((out / "scan.html").read_text())
+    assert {*page.text} >= {*STRANGE, r"$\frac{$.keras", *BAD}
+    assert all(source.startswith("data:image/") for source in page.images) and page.images
+    assert page.scripts == ["part-1-0", "part-2-0", None, None]  # two charts, plotly and our own
+
+    (picture,) = (out / "heat_maps").iterdir()
+    assert picture.name == "shield.png" and picture.read_bytes().startswith(b"\x89PNG")
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: texts, sources of images, scripts by their figure."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.images: list[str] = []
+        self.scripts: list[str | None] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        assert not any(name.startswith("on") for name in given), attrs
+        if tag == "img":
+            self.images.append(given["src"] or "")
+        if tag == "script":
+            self.scripts.append(given.get("data-figure"))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data.strip())
+
+
+def test_watching_keeps_the_report_up_to_date(round_of_clients, folder, tmp_path, monkeypatch):
+    out = tmp_path / "report"
+    pages = []
+
+    def twice(self: Scanner, folder: Path, interval: float) -> Any:
+        yield self.scan(folder)
+        pages.append((out / "scan.html").read_text())
+        (out / "heat_maps").mkdir()  # as if an earlier scan had looked at maps
+        (folder / "late.npz").touch()
+        yield self.scan(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scanner, "watch", twice)
+    result = scan(round_of_clients, folder, "--watch", "--out", out)
+    assert result.exit_code == 3
+    assert result.stdout.count(f"The report is in {out / 'scan.html'}") == 2
+    pages.append((out / "scan.html").read_text())
+    assert ["late.npz" in page for page in pages] == [False, True]
+    assert {path.name for path in out.iterdir()} == {"scan.html", "scan.csv", "scan.json"}
+    again = scan(round_of_clients, folder, "--out", out)
+    assert again.exit_code == 3
+
+
+def test_a_report_of_files_that_nobody_could_judge(round_of_clients, folder, tmp_path):
+    for path in sorted(folder.iterdir())[2:]:
+        path.unlink()
+    result = scan(round_of_clients, folder, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    text = Page((tmp_path / "out" / "scan.html").read_text()).text
+    assert text.count("not judged") >= 2
+    assert any("Not judged by update-consensus" in " ".join(text[i:]) for i in range(len(text)))
+
+
+def test_a_report_overwrites_nothing_else(round_of_clients, folder, tmp_path):
+    for out in (folder, folder / "report", tmp_path):
+        result = scan(round_of_clients, folder, "--out", out)
+        assert result.exit_code == 2 and "lie in each other" in result.stderr
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").touch()
+    result = scan(round_of_clients, folder, "--out", other)
+    assert result.exit_code == 2 and "is not empty and holds no scan" in result.stderr
+    result = scan(round_of_clients, folder, "--out", other / "thesis.tex")
+    assert result.exit_code == 2 and "is a file" in result.stderr
 
 
 def test_default_defenses_exist_and_can_judge():

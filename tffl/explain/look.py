@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,8 @@ class Look:
       inputs: What was rebuilt, float32 `[n, p, …]`, NaN for clients that were not judged.
       rebuilt: What it was rebuilt as.
       part: Name of the detector, where several looked at the same round.
+      names: Of the clients, where they are files that somebody sent: then there is no round, and
+        nobody knows the truth.
     """
 
     round: int
@@ -67,6 +69,16 @@ class Look:
     inputs: np.ndarray | None = None
     rebuilt: np.ndarray | None = None
     part: str = ""
+    names: tuple[str, ...] = ()
+
+    @property
+    def heading(self) -> str:
+        """What is looked at."""
+        return self.title if self.names else f"round {self.round}: {self.title}"
+
+    def name(self, row: int) -> str:
+        """Returns what a client is called."""
+        return self.names[row] if self.names else f"client {self.client_ids[row]}"
 
     @property
     def scored(self) -> bool:
@@ -148,17 +160,30 @@ def explain(run: RunDirectory | Path | str, rounds: Sequence[int] = ()) -> Itera
 def recorded(run: RunDirectory, round: int) -> list[Look]:
     """Returns what the detectors of a run looked at in a round; nothing if there were none."""
     stored = run.pictures(round)
+
+    def told(maps: np.ndarray) -> Look:
+        return _look(run.config, round, *run.frames(), stored["client_ids"], maps)
+
+    return looks(stored, told)
+
+
+def looks(pictures: Mapping[str, np.ndarray], look: Callable[[np.ndarray], Look]) -> list[Look]:
+    """Returns what each detector looked at; nothing if there are no heat maps.
+
+    Args:
+      pictures: `Verdict.pictures`.
+      look: Raw maps float32 `[n, p, h, w]` → what else is known of those who look so.
+    """
     # Several detectors of a combination keep their maps under their names.
-    parts = [name.removesuffix("maps") for name in _map_names(stored)]
-    return [_recorded(run, round, stored, part) for part in parts]
+    parts = [name.removesuffix("maps") for name in _map_names(pictures)]
+    return [_looked(look(pictures[f"{part}maps"]), pictures, part) for part in parts]
 
 
 def _map_names(stored: Mapping[str, np.ndarray]) -> list[str]:
     return [name for name in stored if name.split("/")[-1] == "maps"]
 
 
-def _recorded(run: RunDirectory, round: int, stored: Mapping[str, np.ndarray], part: str) -> Look:
-    look = _look(run.config, round, *run.frames(), stored["client_ids"], stored[f"{part}maps"])
+def _looked(look: Look, stored: Mapping[str, np.ndarray], part: str) -> Look:
     return replace(
         look,
         title=f"{look.title}, {part.strip('/')}" if part else look.title,

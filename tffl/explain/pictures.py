@@ -35,6 +35,9 @@ SHOWN = 24
 CELLS_ACROSS = 12
 """Small images side by side in it."""
 
+LETTERS = 16
+"""Of a client's name that have room above one small image."""
+
 ENLARGED = 8
 """How many times larger than its maps a picture without probes is."""
 
@@ -162,7 +165,7 @@ def _client(look: Look, row: int, scale: float) -> Panel:
         cells = [_map_cell(look, maps, 0), *_rebuilt_cells(look, row, scale)]
     else:
         cells = [_map_cell(look, maps, probe) for probe in range(_width(look))]
-    name = f"client {look.client_ids[row]}"
+    name = look.name(row)
     score = look.scores[row]
     notes = [] if np.isnan(score) else [f"{score:.3g}"]
     return Panel(
@@ -244,17 +247,19 @@ def _error_scale(look: Look, rows: np.ndarray) -> float:
 
 def _caption(look: Look, rows: np.ndarray, scale: float) -> list[str]:
     left = len(look.maps) - len(rows)
+    truth = "" if look.names else "Red name: malicious, which only the picture knows. "
     lines = [
-        f"Heat maps of round {look.round}: {look.title}",
-        "Red frame: flagged. Red name: malicious, which only the picture knows. "
-        "Bright is where a model looks; each map is scaled by itself.",
+        f"Heat maps of {look.heading}",
+        f"Red frame: flagged. {truth}Bright is where a model looks; each map is scaled by itself.",
     ]
     if _rebuilds(look):
         lines.append(
             f"From left to right: the map of probe 1 of {look.maps.shape[1]}, what the "
             f"autoencoder rebuilds, and the error, from 0 (white) to {scale:.2g} (dark red)."
         )
-    if left:
+    if left and look.names:
+        lines.append(f"{len(rows)} of {len(look.maps)} files; the {left} left out are not flagged.")
+    elif left:
         lines.append(
             f"{len(rows)} of {len(look.maps)} clients; the {left} left out are neither flagged "
             "nor malicious."
@@ -290,11 +295,14 @@ def _draw_panel(axes: Axes, panel: Panel, x: float, y: float, width: int) -> Non
 
     weight = "bold" if panel.color == RED else "normal"
     style: dict[str, Any] = {"fontsize": 8, "va": "bottom", "color": panel.color, "weight": weight}
+    style["parse_math"] = False  # a file's name may look like a formula
+    room = int(LETTERS * (width + 0.35)) - (len(panel.note) if width > 1 else 0)
+    name = panel.name if len(panel.name) <= room else f"{panel.name[: room - 1]}…"
     if width > 1:
-        axes.text(x, y - 0.06, panel.name, **style)
+        axes.text(x, y - 0.06, name, **style)
         axes.text(x + width - 0.04, y - 0.06, panel.note, fontsize=8, va="bottom", ha="right")
     else:
-        axes.text(x, y - 0.2, panel.name, **style)
+        axes.text(x, y - 0.2, name, **style)
         axes.text(x, y - 0.05, panel.note, fontsize=7, va="bottom")
     for index, cell in enumerate(panel.cells):
         left, right = x + index, x + index + 0.96

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,7 @@ class Table:
       words: Columns that hold words, which are set flush left.
       short: Fits a page: papers and Markdown show it too.
       keys: For each row, the client and the verdicts that a filter finds it by.
+      flagged: Rows that stand out.
     """
 
     title: str
@@ -125,6 +126,7 @@ class Table:
     words: Sequence[int] = (0,)
     short: bool = False
     keys: Sequence[tuple[int, str]] = ()
+    flagged: Collection[int] = ()
 
     def transposed(self) -> Table:
         """Returns the same table with a column for each row, all of them numbers."""

@@ -53,7 +53,7 @@ def scores_block(run: RecordedRun) -> Block:
     if run.scored and run.rounds["threshold"].notna().any():
         series.append(_threshold(run.rounds))
     title = "Scores of the clients by round" if run.scored else "Norms of the updates by round"
-    usual = _usual(values)
+    usual = usual_size(values)
     steep = bool(np.any(np.abs(values[np.isfinite(values)]) > STEEP * usual))
     chart = Plot(title, "round", label, series, log=steep, linear=usual)
     note = "" if run.scored else f"{run.config.defense.name} gives clients no scores."
@@ -199,7 +199,7 @@ def _tradeoff(
     return Block(table, chart, note=note)
 
 
-def _usual(values: np.ndarray) -> float:
+def usual_size(values: np.ndarray) -> float:
     """Returns the size of a usual value, in the middle of the sizes; 1 if there is none."""
     sizes = np.abs(values[np.isfinite(values)])
     return float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0
