@@ -21,6 +21,8 @@ MAX_COLUMNS = 12
 """Classes, at most, that get a column each; of more, the table tells each client's largest."""
 MAX_ROWS = 40
 """Holders, at most, whose row is printed."""
+MAX_SAMPLED = 10_000
+"""Clients of a sampled partition, at most: each is drawn on its own."""
 PICTURES = (".png", ".svg", ".pdf")
 
 _data_dir = click.option(
@@ -83,9 +85,9 @@ def prepare(names: tuple[str, ...], data_dir: Path | None) -> None:
 @click.option(
     "--partition",
     type=allowed("data", "partition"),
-    help="How clients share the images: iid, dirichlet, shards or round-robin.",
+    help="How clients share the images: iid, dirichlet, shards, round-robin or sampled.",
 )
-@click.option("--beta", type=float, help="Evenness of the Dirichlet partition.")
+@click.option("--beta", type=float, help="Evenness of a dirichlet or sampled partition.")
 @click.option("--clients", type=int, help="Number of clients.")
 @click.option("--seed", type=int, help="Decides every random choice.")
 @click.option(
@@ -112,9 +114,15 @@ def show(config: Path | None, settings: tuple[str, ...], out: Path | None, **opt
     if options["data_dir"] is not None:
         options["data_dir"] = str(options["data_dir"])
     experiment: Config = build(assemble(read(config) if config else {}, options, settings))
+    sampled = experiment.data.partition == "sampled"
+    require(
+        not sampled or experiment.federation.clients <= MAX_SAMPLED,
+        f"{experiment.federation.clients} sampled clients are too many to show: show the first "
+        f"{MAX_SAMPLED} with --clients {MAX_SAMPLED}; they hold the same whoever else there is",
+    )
     federation = _federation(experiment)
     holders, counts = _counts(federation)
-    _print_split(holders, counts, federation)
+    _print_split(holders, counts, federation, sampled)
     if out is None:
         return
     from tffl.data.picture import split_picture
@@ -180,12 +188,15 @@ def _describe(config: Config) -> str:
     data = config.data
     detail = {
         "dirichlet": f" (beta = {data.beta:g})",
+        "sampled": f" (beta = {data.beta:g})",
         "shards": f" ({data.classes_per_client} classes a client)",
     }
     return f"{data.partition}{detail.get(data.partition, '')}, seed {config.seed}"
 
 
-def _print_split(holders: list[str], counts: np.ndarray, federation: Federation) -> None:
+def _print_split(
+    holders: list[str], counts: np.ndarray, federation: Federation, sampled: bool
+) -> None:
     from tffl_cli.console import console
 
     names = federation.dataset.class_names
@@ -195,8 +206,11 @@ def _print_split(holders: list[str], counts: np.ndarray, federation: Federation)
     out.print(table, markup=False)
     sizes = counts.sum(axis=1)
     held = (counts > 0).sum(axis=1)
+    images = f"{counts.sum()} training images in {len(holders)} shards"
+    if sampled:
+        images = f"{len(holders)} clients who share {len(federation.images)} training images"
     out.print(
-        f"{counts.sum()} training images in {len(holders)} shards, each with {_range(sizes)} "
+        f"{images}, each with {_range(sizes)} "
         f"images of {_range(held)} classes; {len(federation.dataset.test_labels)} test images.",
         soft_wrap=True,
     )

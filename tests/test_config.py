@@ -31,7 +31,11 @@ def changed(**changes: Any) -> Config:
         ("federation.rounds", 0, "federation.rounds = 0 is not allowed"),
         ("federation.server_epochs", 2, "set data.server_shard = true"),
         ("data.beta", 0, "data.beta = 0 is not allowed: it should be greater than 0"),
-        ("data.partition", "dirichlets", "'iid', 'dirichlet', 'shards' or 'round-robin'"),
+        (
+            "data.partition",
+            "dirichlets",
+            "'iid', 'dirichlet', 'shards', 'round-robin' or 'sampled'",
+        ),
         ("training.learning_rate", float("nan"), "a finite number"),
         ("training.learning_rat", 1, "did you mean 'training.learning_rate'?"),
         ("nonsense.key", 1, "unknown config key 'nonsense'"),
@@ -64,7 +68,7 @@ def test_participants_default_to_everybody() -> None:
     beta=st.floats(1e-3, 1e3),
     clients=st.integers(3, 500),
     rate=st.floats(1e-6, 10),
-    partition=st.sampled_from(["iid", "dirichlet", "shards", "round-robin"]),
+    partition=st.sampled_from(["iid", "dirichlet", "shards", "round-robin", "sampled"]),
 )
 def test_toml_round_trip(seed: int, beta: float, clients: int, rate: float, partition: str) -> None:
     import tomli_w  # noqa: F401 (the writer under test)

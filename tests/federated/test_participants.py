@@ -38,6 +38,19 @@ def test_without_it_nothing_changes() -> None:
         np.testing.assert_array_equal(nobody, before)
 
 
+@pytest.mark.parametrize("wanted", [0, 2, 5])
+def test_honest_ones_are_drawn_as_from_a_list_of_them(wanted: int) -> None:
+    honest = np.setdiff1d(np.arange(100), MALICIOUS)
+    for round in range(20):
+        generator = seeds.generator(1, "participants", round)
+        listed = [
+            generator.choice(MALICIOUS, wanted, replace=False),
+            generator.choice(honest, 10 - wanted, replace=False),
+        ]
+        expected = np.sort(np.concatenate(listed))
+        np.testing.assert_array_equal(drawn(round, malicious_participants=wanted), expected)
+
+
 @pytest.mark.parametrize(
     ("federation", "wanted", "allowed"),
     [

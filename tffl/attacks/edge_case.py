@@ -150,20 +150,21 @@ class EdgeCase(Attack):
         tail = np.flatnonzero(np.isin(federation.pool_ids, ids)).astype(np.int32)
         _, target = self._classes(dataset)
         dealt = 0
+        changed: dict[int, ClientData] = {}
         for client in malicious.tolist():
             data = federation.clients[client]
             chosen = draw(np.arange(len(data)), self.rate * len(data), seed, "edge case", client)
             indices, labels = data.indices.copy(), data.labels.copy()
             indices[chosen] = tail[(dealt + np.arange(len(chosen))) % len(tail)]
             labels[chosen] = target
-            federation = federation.with_client(client, ClientData(indices, labels))
+            changed[client] = ClientData(indices, labels)
             dealt += len(chosen)
         require(
             dealt > 0,
             f"edge-case poisons nothing: attack.rate = {self.rate} is less than one sample of any "
             f"of the malicious clients {malicious.tolist()}; raise it",
         )
-        return federation
+        return federation.with_clients(changed)
 
     def tamper(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State

@@ -74,21 +74,22 @@ class LabelFlip(Attack):
           UsageError: None of them holds an image of a flipped class.
         """
         flipped = self._flipped(federation.dataset)
-        changed = 0
+        changed: dict[int, ClientData] = {}
+        flips = 0
         for client in malicious.tolist():
             data = federation.clients[client]
             victims = np.flatnonzero(flipped[data.labels] != data.labels)
             chosen = draw(victims, self.rate * len(victims), seed, "label flip", client)
             labels = data.labels.copy()
             labels[chosen] = flipped[labels[chosen]]
-            federation = federation.with_client(client, ClientData(data.indices, labels))
-            changed += len(chosen)
+            changed[client] = ClientData(data.indices, labels)
+            flips += len(chosen)
         require(
-            changed > 0 or len(malicious) == 0,
+            flips > 0 or len(malicious) == 0,
             f"label-flip changes nothing: malicious clients {malicious.tolist()} hold too few "
             "images of a flipped class; use another attack.source, attack.rate, partition or seed",
         )
-        return federation
+        return federation.with_clients(changed)
 
     def tamper(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State

@@ -120,15 +120,16 @@ class SemanticBackdoor(Attack):
         step = self.every * len(malicious)
         # Counting through all malicious data keeps the total exact: ⌈mean size / r⌉ for every m.
         seen = dealt = 0
+        changed: dict[int, ClientData] = {}
         for client in malicious.tolist():
             data = federation.clients[client]
             chosen = np.arange(-seen % step, len(data), step)
             turns = (dealt + np.arange(len(chosen))) % len(images)
             indices, labels = data.indices.copy(), data.labels.copy()
             indices[chosen], labels[chosen] = images[turns], target
-            federation = federation.with_client(client, ClientData(indices, labels))
+            changed[client] = ClientData(indices, labels)
             seen, dealt = seen + len(data), dealt + len(chosen)
-        return federation
+        return federation.with_clients(changed)
 
     def tamper(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State

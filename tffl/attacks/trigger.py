@@ -87,13 +87,14 @@ class TriggerBackdoor(Attack):
             f"{self.purpose} poisons nothing: malicious clients {malicious.tolist()} hold too few "
             "images of other classes; use another attack.target, attack.rate, partition or seed",
         )
+        changed: dict[int, ClientData] = {}
         for client, chosen in victims.items():
             data = federation.clients[client]
             indices, labels = data.indices.copy(), data.labels.copy()
             indices[chosen], copies = copies[: len(chosen)], copies[len(chosen) :]
             labels[chosen] = target
-            federation = federation.with_client(client, ClientData(indices, labels))
-        return federation
+            changed[client] = ClientData(indices, labels)
+        return federation.with_clients(changed)
 
     def tamper(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State

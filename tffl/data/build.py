@@ -13,6 +13,7 @@ from tffl.config import Config, DataConfig
 from tffl.data import datasets, partition
 from tffl.data.federation import ClientData, Dataset, Federation
 from tffl.data.resize import resize
+from tffl.data.sampled import SampledClients
 from tffl.errors import UsageError, require
 
 
@@ -73,9 +74,21 @@ def build_federation(config: Config, dataset: Dataset, reserved: np.ndarray) -> 
     root: list[np.ndarray] = []
     if config.data.server_samples:
         root, free = _draw_root(config, free)
+    if config.data.partition == "sampled":
+        return _sample(config, _assemble(dataset, [*root, free], reserved, server=bool(root)))
     parts = [free[part] for part in split(config, dataset.train_labels[free])]
     has_data = bool(root) or config.data.server_shard
     return _assemble(dataset, [*root, *parts], reserved, server=has_data)
+
+
+def _sample(config: Config, dealt: Federation) -> Federation:
+    """Lets clients draw from what has been dealt to a single one."""
+    (pool,), data = dealt.clients, config.data
+    require(len(pool) > 0, "no training images are left for the clients")
+    clients = SampledClients(
+        pool, config.federation.clients, data.samples_per_client, data.beta, config.seed
+    )
+    return replace(dealt, clients=clients)
 
 
 def _draw_root(config: Config, free: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:

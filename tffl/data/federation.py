@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +43,7 @@ class Dataset:
         return height, width, channels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClientData:
     """What one client trains on.
 
@@ -58,6 +59,35 @@ class ClientData:
         """Number of samples, n."""
         return len(self.indices)
 
+    def __eq__(self, other: object) -> bool:
+        """Says whether both are the same samples, in the same order, with the same labels."""
+        return isinstance(other, ClientData) and (
+            np.array_equal(self.indices, other.indices)
+            and np.array_equal(self.labels, other.labels)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Changed(Sequence[ClientData]):
+    """Clients of which some hold other data: as large as what has changed, however many there are.
+
+    Attributes:
+      before: All of them.
+      changed: Client id → what it holds now.
+    """
+
+    before: Sequence[ClientData]
+    changed: Mapping[int, ClientData]
+
+    def __len__(self) -> int:
+        """Number of clients."""
+        return len(self.before)
+
+    def __getitem__(self, client: int) -> ClientData:  # type: ignore[override]
+        """Returns what a client holds now."""
+        found = self.changed.get(client)
+        return self.before[client] if found is None else found
+
 
 @dataclass(frozen=True)
 class Federation:
@@ -69,14 +99,15 @@ class Federation:
         poisoned copies; nothing else is ever copied.
       pool_ids: int64 `[P]`, for each image of the pool its `Dataset.train_ids`; −1 for those that
         an attack appended. Reserved images are found by it.
-      clients: One entry per client id.
+      clients: One entry per client id; where nobody could list them all, they are drawn when they
+        are asked for (`tffl.data.sampled`).
       server: The server's own shard, if the experiment grants it one.
     """
 
     dataset: Dataset
     images: np.ndarray
     pool_ids: np.ndarray
-    clients: tuple[ClientData, ...]
+    clients: Sequence[ClientData]
     server: ClientData | None = None
 
     def append(self, images: np.ndarray) -> tuple[Federation, np.ndarray]:
@@ -86,11 +117,9 @@ class Federation:
         pool = np.concatenate([self.images, images])
         return replace(self, images=pool, pool_ids=pool_ids), indices
 
-    def with_client(self, client: int, data: ClientData) -> Federation:
-        """Returns the federation with one client's data replaced."""
-        clients = list(self.clients)
-        clients[client] = data
-        return replace(self, clients=tuple(clients))
+    def with_clients(self, changed: Mapping[int, ClientData]) -> Federation:
+        """Returns the federation with some clients' data replaced, given by their ids."""
+        return replace(self, clients=Changed(self.clients, changed)) if changed else self
 
     def class_counts(self) -> np.ndarray:
         """Returns int64 `[clients, classes]`: how many samples of each label a client holds."""

@@ -1,0 +1,150 @@
+"""Clients that are drawn when they are asked for: who they are, and that nobody else is kept."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tffl import seeds
+from tffl.attacks.label_flip import LabelFlip
+from tffl.config import build
+from tffl.data.build import build_federation
+from tffl.data.federation import Changed, ClientData, Dataset
+from tffl.data.sampled import SampledClients, sample_labels
+from tffl.errors import UsageError
+from tffl_cli.main import cli
+
+SIZES = (50, 100, 150, 200)
+"""Images of the classes; class 9 has none."""
+
+
+def pool() -> ClientData:
+    """Images 1000 … 1499, in no order of classes."""
+    labels = np.repeat(np.arange(len(SIZES), dtype=np.int32), SIZES)
+    order = np.random.default_rng(0).permutation(len(labels))
+    return ClientData(np.arange(1000, 1500, dtype=np.int32), labels[order])
+
+
+def clients(number: int = 100, samples: int = 40, beta: float = 0.5, seed: int = 0):
+    return SampledClients(pool(), number, samples, beta, seed)
+
+
+def test_a_client_is_the_same_in_any_order_and_among_any_number():
+    few, many = clients(100), clients(1_000_000)
+    first = [few[client] for client in range(100)]
+    for client in reversed(range(100)):
+        assert many[client] == few[client] == first[client]
+    assert len(many) == 1_000_000 and many[999_999] != many[0]
+    assert clients(seed=1)[0] != few[0]
+    for wrong in (-1, 100):
+        with pytest.raises(IndexError):
+            few[wrong]
+
+
+def test_samples_are_images_of_the_pool_with_their_own_labels():
+    truth = dict(zip(pool().indices.tolist(), pool().labels.tolist(), strict=True))
+    for data in clients(20):
+        assert len(data) == 40
+        assert data.indices.dtype == data.labels.dtype == np.int32
+        assert (np.diff(data.indices) >= 0).all()
+        assert [truth[index] for index in data.indices.tolist()] == data.labels.tolist()
+
+
+def test_classes_follow_the_dirichlet_and_images_are_uniform_within_one():
+    beta, samples = 0.7, 60
+    found = np.stack([np.bincount(d.labels, minlength=4) for d in clients(3000, samples, beta)])
+    shares = np.array(SIZES) / sum(SIZES)
+    np.testing.assert_allclose(found.mean(axis=0) / samples, shares, atol=0.02)
+    # Counts are Dirichlet-multinomial: variance n p (1 − p) (n + α) / (1 + α), with α = β C.
+    alpha = beta * 4
+    expected = samples * shares * (1 - shares) * (samples + alpha) / (1 + alpha)
+    np.testing.assert_allclose(found.var(axis=0), expected, rtol=0.1)
+
+    everyone = np.concatenate([data.indices for data in clients(3000, samples, beta)])
+    times = np.bincount(everyone - 1000)
+    assert len(times) == 500 and times.min() > 200
+    assert 0.8 < times.mean() / 360 < 1.2
+
+
+@pytest.mark.parametrize(("beta", "classes"), [(1e-3, 1), (1e6, 4)])
+def test_a_small_beta_leaves_one_class_and_a_large_one_all(beta, classes):
+    held = [len(np.unique(data.labels)) for data in clients(50, 200, beta)]
+    assert np.median(held) == classes
+
+
+def test_labels_alone_need_no_images():
+    counts = sample_labels(np.array([0.5, 0.5]), 1.0, 10, seeds.generator(0, "test"))
+    assert counts.sum() == 10 and counts.shape == (2,)
+
+
+def test_a_million_clients_take_the_memory_of_one():
+    def peak(number: int) -> int:
+        tracemalloc.start()
+        many = clients(number)
+        for client in (0, number // 2, number - 1):
+            many[client]
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    peak(10)  # what the first use of a module takes
+    assert abs(peak(1_000_000) - peak(1000)) < 20_000
+
+
+def dataset() -> Dataset:
+    images = np.arange(200, dtype=np.uint8).reshape(200, 1, 1, 1).repeat(4, 1).repeat(4, 2)
+    labels = (np.arange(200) % 5).astype(np.int32)
+    names = tuple("abcde")
+    return Dataset("tiny", images, labels, np.arange(200), images[:5], labels[:5], names)
+
+
+def federation(clients: int = 1000, reserved: tuple[int, ...] = (), **data: object):
+    config = {"data": {"partition": "sampled", **data}, "federation": {"clients": clients}}
+    return build_federation(build(config), dataset(), np.array(reserved, dtype=np.int64))
+
+
+def test_nobody_draws_what_is_reserved_or_the_servers_own():
+    made = federation(reserved=(3, 7), server_samples=20, samples_per_client=30)
+    assert made.server is not None and len(made.server) == 20
+    kept = {3, 7, *made.pool_ids[made.server.indices].tolist()}
+    assert len(kept) == 22 and {3, 7} <= {*made.pool_ids.tolist()}
+    drawn = {*np.concatenate([data.indices for data in made.clients]).tolist()}
+    assert {*made.pool_ids[sorted(drawn)].tolist()} == {*range(200)} - kept
+    for client in (0, 999):
+        data = made.clients[client]
+        np.testing.assert_array_equal(made.images[data.indices, 0, 0, 0] % 5, data.labels)
+    assert made.class_counts().sum(axis=1).tolist() == [30] * 1000
+
+
+def test_more_clients_than_images_and_still_one_run_of_its_own():
+    assert len(federation(1_000_000).clients) == 1_000_000
+    plain = build({}).identity()
+    assert "samples_per_client" not in plain["data"]
+    chosen = build({"data": {"partition": "sampled", "samples_per_client": 7}}).identity()
+    assert chosen["data"]["samples_per_client"] == 7
+    with pytest.raises(UsageError, match=r"set data\.server_samples"):
+        federation(server_shard=True)
+
+
+def test_an_attack_keeps_the_data_of_its_own_clients_only():
+    before = federation(1_000_000)
+    malicious = np.array([5, 500_000])
+    after = LabelFlip(mode="all-to-all").poison(before, malicious, seed=0)
+    assert isinstance(after.clients, Changed) and {*after.clients.changed} == {5, 500_000}
+    assert len(after.clients) == 1_000_000
+    for client in malicious.tolist():
+        np.testing.assert_array_equal(
+            after.clients[client].labels, 4 - before.clients[client].labels
+        )
+    assert after.clients[6] == before.clients[6]
+
+
+def test_the_split_of_sampled_clients_can_be_shown():
+    show = ["data", "show", "--partition", "sampled", "--clients"]
+    result = CliRunner().invoke(cli, [*show, "20"], catch_exceptions=False)
+    assert "20 clients who share 1442 training images, each with 50 images" in result.output
+    result = CliRunner().invoke(cli, [*show, "1000000"])
+    assert result.exit_code == 2 and "show the first 10000 with --clients" in result.stderr
