@@ -6,6 +6,8 @@ import json
 
 import click
 
+from tffl_cli.options import registered
+
 
 @click.group()
 def bench() -> None:
@@ -82,6 +84,65 @@ def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
     from tffl_cli.console import print_figures
 
     figures = measure(model, rounds, clients)
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    print_figures(figures)
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option(
+    "--clients",
+    "numbers",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Registered clients. Repeatable; else 1,000, 100,000 and 1,000,000.",
+)
+@click.option(
+    "--participants",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="How many take part in a round.",
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=3, help="Timed rounds of each.")
+@click.option(
+    "--malicious", type=click.IntRange(min=0), default=0, help="How many flip labels; else nobody."
+)
+@click.option("--defense", type=registered("defenses"), default="none", help="Against them.")
+def clients(
+    as_json: bool,
+    numbers: tuple[int, ...],
+    participants: int,
+    rounds: int,
+    malicious: int,
+    defense: str,
+) -> None:
+    """Measure what registered clients cost that do not take part."""
+    from tffl.bench.clients import REGISTERED, Workload
+    from tffl.bench.clients import clients as measure
+    from tffl_cli.console import Watch, print_figures
+
+    workload = Workload(participants, rounds=rounds, malicious=malicious, defense=defense)
+    with Watch() as watch:
+        figures = measure(numbers or REGISTERED, workload, watch.phase)
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    print_figures(figures)
+
+
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Timed rounds of each.")
+@click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
+def cluster(as_json: bool, rounds: int, quick: bool) -> None:
+    """Compare workers with local devices on two cores, and estimate a cluster."""
+    from tffl.bench.cluster import cluster as measure
+    from tffl_cli.console import print_figures
+
+    figures = measure(rounds, quick)
     if as_json:
         click.echo(json.dumps(figures, indent=2))
         return

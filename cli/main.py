@@ -34,6 +34,7 @@ COMMANDS = {
     "compare": ("tffl_cli.compare:compare", "Put the figures of several runs side by side."),
     "audit-gan": ("tffl_cli.audit_gan:audit_gan", "Audit clients' models with generated images."),
     "scan": ("tffl_cli.scan:scan", "Find poisoned and hostile files among clients' models."),
+    "worker": ("tffl_cli.worker:worker", "Train clients for a run on another machine."),
     "data": ("tffl_cli.data:data", "List, prepare and inspect datasets."),
     "list": ("tffl_cli.list:list_entries", "List attacks, defenses, models or datasets."),
     "bench": ("tffl_cli.bench:bench", "Measure the speed of the engine and the defenses."),
@@ -101,7 +102,17 @@ class Program(click.Group):
                 code = super().main(arguments, **extra)
             except Exception as error:
                 code = report(error, session.verbose)
-        sys.exit(code if isinstance(code, int) else 0)
+        _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> None:
+    """Ends the program, at once where TensorFlow would wait for workers that are gone."""
+    chief = sys.modules.get("tffl.federated.cluster.chief")
+    if chief is not None and chief.stuck():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def report(error: Exception, verbose: bool) -> int:

@@ -73,6 +73,9 @@ KEYS = {
     "defense": "defense.name",
     "seed": "seed",
     "devices": "runtime.devices",
+    "placement": "runtime.placement",
+    "workers": "runtime.workers",
+    "parameter_server": "runtime.parameter_server",
     "updates_on_disk": "runtime.updates_on_disk",
     "store_updates": "record.store_updates",
 }
@@ -94,9 +97,9 @@ _OPTIONS = (
     click.option(
         "--partition",
         type=allowed("data", "partition"),
-        help="How clients share the images: iid, dirichlet, shards or round-robin.",
+        help="How clients share the images: iid, dirichlet, shards, round-robin or sampled.",
     ),
-    click.option("--beta", type=float, help="Evenness of the Dirichlet partition."),
+    click.option("--beta", type=float, help="Evenness of a dirichlet or sampled partition."),
     click.option("--clients", type=int, help="Number of clients."),
     click.option(
         "--participants", metavar="COUNT|FRACTION", help="Clients drawn each round; else all."
@@ -123,6 +126,24 @@ _OPTIONS = (
     click.option("--defense", type=registered("defenses"), help="See `tffl list defenses`."),
     click.option("--seed", type=int, help="Decides every random choice."),
     click.option("--devices", type=int, help="Local devices to use; 0 takes all."),
+    click.option(
+        "--placement",
+        type=allowed("runtime", "placement"),
+        help="local, or cluster: clients are trained by `tffl worker` processes.",
+    ),
+    click.option(
+        "--worker",
+        "workers",
+        multiple=True,
+        metavar="HOST:PORT",
+        callback=lambda ctx, option, value: value or None,
+        help="A worker of the cluster, or several: HOST:5000-5003. Repeatable; else TF_CONFIG.",
+    ),
+    click.option(
+        "--parameter-server",
+        metavar="HOST:PORT",
+        help="An idle process for TensorFlow's cluster; else its own.",
+    ),
     click.option(
         "--updates-on-disk/--updates-in-memory",
         default=None,
@@ -169,6 +190,8 @@ def assemble(
     from tffl.config import override, parse_setting
 
     given = {KEYS[name]: value for name, value in options.items() if value is not None}
+    if "runtime.workers" in given:
+        given.setdefault("runtime.placement", "cluster")
     for section in ("attack", "defense"):
         name = given.get(f"{section}.name")
         old = base.get(section)

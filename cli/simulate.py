@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import tffl
-from tffl.errors import TfflError, require
+from tffl.errors import TfflError, WorkersLost, require
 from tffl_cli.main import Interrupted, Session
 from tffl_cli.options import assemble, experiment_options
 
@@ -195,6 +195,8 @@ def _resumable(directory: Path, again: str) -> Iterator[None]:
     except KeyboardInterrupt:
         begun = (directory / "config.toml").exists()
         raise Interrupted(f"continue with {again}" if begun else "nothing was written") from None
+    except WorkersLost as error:
+        raise TfflError(f"{error}, and continue with {again}") from None
     except (OSError, TfflError) as error:
         cause = error.__cause__ if isinstance(error, TfflError) else error
         if not (isinstance(cause, OSError) and cause.errno == errno.ENOSPC):

@@ -61,11 +61,14 @@ class DataConfig(Section):
     test_limit: Annotated[int, Field(ge=1)] | None = None
     image_size: Annotated[int, Field(ge=4, le=512)] | None = None
     """Resize images to this height and width (bilinear)."""
-    partition: Literal["iid", "dirichlet", "shards", "round-robin"] = "iid"
+    partition: Literal["iid", "dirichlet", "shards", "round-robin", "sampled"] = "iid"
+    """How images are dealt; `sampled` deals none: clients share them, and may be millions."""
     beta: Annotated[float, Field(gt=0)] = 0.5
-    """Concentration of the Dirichlet partition; small is uneven."""
+    """Concentration of the `dirichlet` and `sampled` partitions; small is uneven."""
     classes_per_client: Annotated[int, Field(ge=1)] = 2
     """For `shards`: how many classes each client holds."""
+    samples_per_client: Annotated[int, Field(ge=1)] = 50
+    """For `sampled`: how many samples each client draws."""
     server_shard: bool = False
     """Deal one more shard, which the server keeps as its own training data."""
     server_samples: Annotated[int, Field(ge=0)] = 0
@@ -77,6 +80,11 @@ class DataConfig(Section):
             raise ValueError(
                 f"data.server_samples = {self.server_samples} is not allowed with "
                 "data.server_shard = true: the server's data is the one or the other"
+            )
+        if self.server_shard and self.partition == "sampled":
+            raise ValueError(
+                "data.server_shard = true is not allowed with data.partition = 'sampled', which "
+                "deals no shards: set data.server_samples"
             )
         return self
 
@@ -200,6 +208,16 @@ class RuntimeConfig(Section):
     """Local devices to use: GPUs where there are any, else logical CPU devices; 0 takes all."""
     updates_on_disk: bool = False
     """Keep a round's updates in a temporary file, where they do not fit into memory."""
+    placement: Literal["local", "cluster"] = "local"
+    """Who trains the clients: this process, or `tffl worker` processes, here or on machines."""
+    workers: tuple[str, ...] = ()
+    """For `cluster`: `"host:port"` of each, or `"host:first-last"`; if empty, see `TF_CONFIG`."""
+    parameter_server: str = ""
+    """For `cluster`: `"host:port"` of an idle process that TensorFlow wants; if empty, its own."""
+    wait: Annotated[float, Field(ge=1)] = 60.0
+    """Seconds that a run waits for workers to come: at its start, and when the last one is gone."""
+    time_limit: Annotated[float, Field(ge=1)] = 600.0
+    """Seconds without a finished client after which workers that answer are given up."""
 
 
 class RecordConfig(Section):
@@ -302,6 +320,7 @@ class Config(Section):
 
 
 LATER = (
+    ("data", "samples_per_client", 50),
     ("federation", "malicious_participants", None),
     ("federation", "weighting", "claimed"),
     ("attack", "claims", 1.0),

@@ -12,6 +12,10 @@ class TfflError(Exception):
     exit_code = 1
 
 
+class WorkersLost(TfflError):
+    """Nobody is left to train clients; the run can be resumed."""
+
+
 class UsageError(TfflError):
     """What the user asked for is impossible or misspelled (exit code 2)."""
 

@@ -1,7 +1,8 @@
 """Where work runs: each job on one of several local devices, results in the order of the jobs.
 
 A job is a function of a device and nothing that depends on it, so a placement decides about
-speed, never about results. A cluster of remote workers is another class with the same `map`.
+speed, never about results. `Cluster` is a placement that trains clients on remote workers, and does
+everything else as here.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
+
+from tffl.config import Config, RuntimeConfig
+from tffl.federated.observer import Observer
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -85,6 +89,36 @@ class LocalDevices:
         """Puts an array on the devices: once in host memory, once on each accelerator."""
         return Resident(array, [_device(strategy) for strategy in self.strategies])
 
+    def pool(self, images: np.ndarray, config: Config) -> Resident:
+        """Puts an experiment's training images where its clients are trained."""
+        return self.resident(images)
+
+    def fill(
+        self,
+        rows: np.ndarray,
+        function: Any,
+        start: np.ndarray,
+        images: Resident,
+        arguments: Callable[[int], Sequence[tf.Tensor]],
+    ) -> None:
+        """Sets `rows[i] = function(start, images, *arguments(i))`, for every row.
+
+        Args:
+          rows: float32 `[n, d]`.
+          function: A `tf.function` with an input signature.
+          start: float32 `[d]`.
+          images: What `pool` returned, or `resident`.
+          arguments: Makes a row's own arguments, where it is computed.
+        """
+        resident = self.resident(start)
+
+        def compute(row: int) -> None:
+            # Straight into the matrix: no update waits elsewhere for its turn.
+            rows[row] = function(resident.here(), images.here(), *arguments(row))
+
+        for _ in self.map(compute, range(len(rows))):
+            pass
+
     @staticmethod
     def _run(
         strategy: tf.distribute.Strategy, function: Callable[[Job], Result], job: Job
@@ -95,3 +129,21 @@ class LocalDevices:
 
 def _device(strategy: tf.distribute.Strategy) -> str:
     return strategy.extended.worker_devices[0]
+
+
+def place(runtime: RuntimeConfig, devices: Sequence[str], observer: Observer) -> LocalDevices:
+    """Returns the placement that a config asks for.
+
+    Args:
+      runtime: Local or cluster, and where its workers are.
+      devices: Local TensorFlow device names.
+      observer: Hears about workers.
+
+    Raises:
+      TfflError: The workers do not answer.
+    """
+    if runtime.placement == "local":
+        return LocalDevices(devices)
+    from tffl.federated.cluster.chief import Cluster
+
+    return Cluster(devices, runtime, observer)

@@ -11,6 +11,7 @@ import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 INTRA_OP_THREADS = 1
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -82,9 +83,17 @@ def configure(devices: int = 0) -> Runtime:
             tf.config.set_logical_device_configuration(cpu, logical)
     except (RuntimeError, ValueError):  # TensorFlow has started: use what is there
         pass
-    local = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    local = _local_devices("GPU") or _local_devices("CPU")
     names = tuple(local[worker % len(local)].name for worker in range(workers))
     return Runtime(names, tf.config.threading.get_intra_op_parallelism_threads())
+
+
+def _local_devices(kind: str) -> list[Any]:
+    """Returns this process' devices; once it is in a cluster, TensorFlow lists its workers' too."""
+    import tensorflow as tf
+
+    devices = tf.config.list_logical_devices(kind)
+    return [one for one in devices if not one.name.startswith(("/job:worker", "/job:ps"))]
 
 
 def _keep_freed_memory() -> None:

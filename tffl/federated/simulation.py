@@ -22,7 +22,7 @@ from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samp
 from tffl.errors import require
 from tffl.federated import on_disk
 from tffl.federated.observer import Observer
-from tffl.federated.placement import LocalDevices
+from tffl.federated.placement import LocalDevices, place
 from tffl.federated.runtime import INTRA_OP_THREADS, Runtime, configure
 from tffl.federated.stopwatch import Stopwatch
 from tffl.federated.training import LocalTraining
@@ -32,6 +32,9 @@ from tffl.federated.weighting import weighed
 from tffl.federated.workshop import Workshop, first_weights
 from tffl.record.rounds import RoundRecord
 from tffl.record.run_directory import MemoryRecorder, RunDirectory, check_store_size
+
+LISTED = 1000
+"""The most sampled clients whose samples are counted in `split.csv`."""
 
 SAMPLES = 2000
 """The most images that the server looks at clients' models with; it need not keep more."""
@@ -86,12 +89,12 @@ def simulate(
     observer = observer or Observer()
     if out is None:
         require(not resume, "resume needs the run directory")
-        experiment = Experiment(config, observer, workshop)
+        experiment = Experiment(config, observer, workshop, trains=True)
         return _play(experiment, MemoryRecorder(), observer)
     if resume:
         directory = RunDirectory.resume(Path(out), config)
-        return _play(Experiment(config, observer, workshop), directory, observer)
-    experiment = Experiment(config, observer, workshop)
+        return _play(Experiment(config, observer, workshop, trains=True), directory, observer)
+    experiment = Experiment(config, observer, workshop, trains=True)
     directory = RunDirectory.create(Path(out), config, command, experiment.granted())
     return _play(experiment, directory, observer)
 
@@ -101,7 +104,8 @@ def _play(
 ) -> Run:
     """Plays the rounds that are missing, as in Algorithm 1 of the papers."""
     config = experiment.config
-    recorder.write_table("split.csv", experiment.split())
+    if split := experiment.split():
+        recorder.write_table("split.csv", split)
     last, weights, memory = experiment.begin(recorder, observer)
     observer.start(config.federation.rounds, last + 1)
     for round in range(last + 1, config.federation.rounds + 1):
@@ -118,6 +122,7 @@ class Experiment:
         observer: Observer,
         workshop: Workshop | None = None,
         draw: int = 0,
+        trains: bool = False,
     ) -> None:
         """Prepares an experiment.
 
@@ -126,6 +131,7 @@ class Experiment:
           observer: Hears about progress and warnings.
           workshop: Shares images and compiled functions with other experiments.
           draw: Draws other malicious clients than the experiment's own, unless 0.
+          trains: Whether clients are going to be trained, by a cluster if the config wants one.
         """
         workshop = workshop or Workshop()
         self.config = config
@@ -137,12 +143,15 @@ class Experiment:
                 "TensorFlow was started before tffl, with several threads inside an operation: "
                 "results of this process are not reproducible to the last bit"
             )
-        self.placement = LocalDevices(self.runtime.devices)
+        devices = self.runtime.devices
+        self.placement = (
+            place(config.runtime, devices, observer) if trains else LocalDevices(devices)
+        )
 
         observer.phase(f"preparing {config.data.dataset}")
         dataset = workshop.dataset(config.data)
         self.attack.check(dataset)
-        self.malicious = self._draw_malicious(draw)
+        self.malicious = draw_malicious(config, draw)
         self.attack.check_clients(len(self.malicious), config.federation.participant_count)
         honest = build_federation(config, dataset, self.attack.reserve(dataset))
         federation = self.attack.poison(honest, self.malicious, config.seed)
@@ -183,11 +192,17 @@ class Experiment:
 
     def poisoned_clients(self) -> list[int]:
         """Returns the clients whose data the attack has changed."""
-        pairs = zip(self.federation.clients, self.honest_clients, strict=True)
-        return [client for client, (now, honest) in enumerate(pairs) if now is not honest]
+        now, honest = self.federation.clients, self.honest_clients
+        return [client for client in self.malicious.tolist() if now[client] != honest[client]]
 
     def split(self) -> list[dict[str, Any]]:
-        """Returns, for each client and class, the samples as dealt and as trained: `split.csv`."""
+        """Returns, for each client and class, the samples as dealt and as trained: `split.csv`.
+
+        Nothing if there are more sampled clients than `LISTED`: the tables of a run do not grow
+        with those that never take part.
+        """
+        if self.config.data.partition == "sampled" and len(self.honest_clients) > LISTED:
+            return []
         names = self.federation.dataset.class_names
         dealt = replace(self.federation, clients=self.honest_clients).class_counts()
         trained = self.federation.class_counts()
@@ -202,15 +217,9 @@ class Experiment:
             for label, name in enumerate(names)
         ]
 
-    def _draw_malicious(self, draw: int) -> np.ndarray:
-        federation = self.config.federation
-        count = 0 if self.config.attack.name == "none" else federation.malicious_count
-        generator = seeds.generator(self.config.seed, "malicious", draw)
-        return np.sort(generator.choice(federation.clients, count, replace=False))
-
     def _settle(self, federation: Federation) -> None:
         """Puts the images on the devices and forgets the copies they came from."""
-        self.images = self.placement.resident(federation.images)
+        self.images = self.placement.pool(federation.images, self.config)
         self.test_images = self.placement.resident(federation.dataset.test_images)
         if self.success is not None:
             self._success_images = self.placement.resident(self.success.images)
@@ -485,6 +494,19 @@ class Memory:
         return cls(side("attack"), side("defense"))
 
 
+def draw_malicious(config: Config, draw: int = 0) -> np.ndarray:
+    """Returns the ids of an experiment's malicious clients, ascending, int64 `[f]`.
+
+    Args:
+      config: The experiment.
+      draw: Draws others than the experiment's own, unless 0.
+    """
+    federation = config.federation
+    count = 0 if config.attack.name == "none" else federation.malicious_count
+    generator = seeds.generator(config.seed, "malicious", draw)
+    return np.sort(generator.choice(federation.clients, count, replace=False))
+
+
 def draw_participants(
     federation: FederationConfig, malicious: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
@@ -492,18 +514,19 @@ def draw_participants(
 
     Args:
       federation: How many there are, and whether a given number of them is malicious.
-      malicious: int64 `[f]`, ids of the malicious clients; if there are none, that does not matter.
+      malicious: int64 `[f]`, ids of the malicious clients, ascending; if there are none, that does
+        not matter.
       generator: Of the round.
     """
     count, wanted = federation.participant_count, federation.malicious_participants
     if wanted is None or len(malicious) == 0:
         return np.sort(generator.choice(federation.clients, count, replace=False))
-    honest = np.setdiff1d(np.arange(federation.clients), malicious)
-    drawn = [
-        generator.choice(malicious, wanted, replace=False),
-        generator.choice(honest, count - wanted, replace=False),
-    ]
-    return np.sort(np.concatenate(drawn))
+    chosen = generator.choice(malicious, wanted, replace=False)
+    honest = federation.clients - len(malicious)
+    turns = generator.choice(honest, count - wanted, replace=False)
+    # The i-th honest id, without a list of them all: i, and one more for each attacker before it.
+    before = np.searchsorted(malicious - np.arange(len(malicious)), turns, side="right")
+    return np.sort(np.concatenate([chosen, turns + before]))
 
 
 def _without_images(dataset: Dataset) -> Dataset:

@@ -60,6 +60,16 @@ class LocalTraining:
         layer_seed = generator.integers(2**32, size=2, dtype=np.uint32)
         return cls(data, order, layer_seed, learning_rate)
 
+    def tensors(self) -> tuple[tf.Tensor, ...]:
+        """Returns it as the compiled function takes it."""
+        return (
+            tf.constant(self.data.indices),
+            tf.constant(self.data.labels),
+            tf.constant(self.order),
+            tf.constant(self.learning_rate, tf.float32),
+            tf.constant(self.seed),
+        )
+
 
 class Trainer:
     """Trains clients of one model and one training config.
@@ -82,15 +92,7 @@ class Trainer:
           images: uint8 `[P, height, width, channels]`, the pool, on the device.
           job: The client's samples, their order, seed and learning rate.
         """
-        return self._function(
-            start,
-            images,
-            tf.constant(job.data.indices),
-            tf.constant(job.data.labels),
-            tf.constant(job.order),
-            tf.constant(job.learning_rate, tf.float32),
-            tf.constant(job.seed),
-        )
+        return self._function(start, images, *job.tensors())
 
     def train_constrained(
         self,
@@ -110,17 +112,7 @@ class Trainer:
             here work weight by weight, so this equals masking their gradients.
           radius: float32 scalar, the largest Euclidean norm of the update's trainable columns.
         """
-        return self._constrained(
-            start,
-            images,
-            tf.constant(job.data.indices),
-            tf.constant(job.data.labels),
-            tf.constant(job.order),
-            tf.constant(job.learning_rate, tf.float32),
-            tf.constant(job.seed),
-            mask,
-            radius,
-        )
+        return self._constrained(start, images, *job.tensors(), mask, radius)
 
     def train_all(
         self,
@@ -136,18 +128,11 @@ class Trainer:
           start: float32 `[d]`.
           images: uint8 `[P, height, width, channels]`, the pool.
           jobs: One per client.
-          placement: The devices to train on.
+          placement: Where to train.
           out: Where to put the updates; in memory if None.
         """
-        resident = placement.resident(start)
         deltas = np.empty((len(jobs), len(start)), dtype=np.float32) if out is None else out
-
-        def train(row: int) -> None:
-            # Straight into the matrix: no update waits elsewhere for its turn.
-            deltas[row] = self.train(resident.here(), images.here(), jobs[row])
-
-        for _ in placement.map(train, range(len(jobs))):
-            pass
+        placement.fill(deltas, self._function, start, images, lambda row: jobs[row].tensors())
         return deltas
 
     @property
