@@ -1,11 +1,12 @@
 """Breaks real runs of `tffl simulate`, and looks at what is left of them.
 
-    python results/reliability/faults.py --kills 50
+    python results/reliability/faults.py --kills 50 --worker-kills 20
 
 writes faults.csv beside itself; exit code 1 if anything was lost. An undisturbed run comes first;
 every other one has to end with its `rounds.csv` and `clients.csv`, timing columns aside.
 
 kill        `kill -9` at a random moment, and on with --resume, until the run ends, and then anew
+worker      `kill -9` of one of two workers of a cluster, at a random moment of the run
 full disk   a tmpfs that is too small; with more room, --resume
 file size   no file may be larger than that (RLIMIT_FSIZE); without the limit, --resume
 read-only   a file system that is, to begin a run in and to resume one in
@@ -35,6 +36,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from tffl.federated.cluster.addresses import answers, free_port
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = ("fault", "case", "seconds", "rounds", "exit_code", "held", "line")
@@ -175,6 +178,68 @@ def kills(whole: Whole, count: int, draw: int) -> Iterator[dict[str, Any]]:
         run = whole.folder / f"killed_{number}"
 
 
+def worker_kills(whole: Whole, count: int, draw: int) -> Iterator[dict[str, Any]]:
+    """Kills workers of a cluster at random moments; the run goes on with the other one."""
+    dice = random.Random(draw)
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    workers = {address: _worker(address) for address in addresses}
+    named = [word for address in addresses for word in ("--worker", address)]
+    patience = ("--set", "runtime.wait=10")
+
+    def begin(run: Path) -> subprocess.Popen[str]:
+        _wait_for(addresses)
+        command = program("simulate", "--out", run, *EXPERIMENT, *named, *patience)
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    try:
+        run, since = whole.folder / "cluster", time.monotonic()
+        code, said = _ended(begin(run))
+        seconds = time.monotonic() - since
+        held = code == 0 and whole.equals(run)
+        yield row("cluster", "undisturbed", held, said, rounds=rounds(run), exit_code=code)
+        for number in range(1, count + 1):
+            run, victim = whole.folder / f"cluster_{number}", dice.choice(addresses)
+            process = begin(run)
+            time.sleep(dice.uniform(0, seconds))
+            workers[victim].kill()
+            workers[victim].wait()
+            finished = rounds(run)
+            code, said = _ended(process)
+            held = code == 0 and whole.equals(run)
+            yield row("worker", number, held, said, rounds=finished, exit_code=code)
+            workers[victim] = _worker(victim)
+    finally:
+        for worker in workers.values():
+            worker.kill()
+            worker.wait()
+
+
+def _worker(address: str) -> subprocess.Popen[bytes]:
+    command = program("worker", "--port", address.rpartition(":")[2])
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _wait_for(addresses: Sequence[str], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not all(map(answers, addresses)):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the workers do not answer within {seconds:g} s")
+        time.sleep(0.1)
+
+
+def _ended(process: subprocess.Popen[str], seconds: float = 300) -> tuple[int, str]:
+    """Returns exit code and stderr; -1 for a process that hangs."""
+    try:
+        _, said = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return -1, f"hangs for {seconds:g} s"
+    return process.returncode, said.strip()
+
+
 MOUNTED = """
 set -u
 mount -t tmpfs -o size={room} tmpfs {disk}
@@ -302,6 +367,7 @@ def main() -> int:
     """Runs it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--worker-kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", help="kill, full-disk, file-size, …")
     parser.add_argument("--out", type=Path, default=HERE)
@@ -314,6 +380,7 @@ def main() -> int:
             print("nothing can be mounted here: full disks and read-only ones are left out")
         faults: dict[str, Callable[[Whole], Iterator[dict[str, Any]]]] = {
             "kill": lambda whole: kills(whole, given.kills, given.seed),
+            "worker": lambda whole: worker_kills(whole, given.worker_kills, given.seed),
             **({"full-disk": full_disks, "read-only": read_only} if mounts else {}),
             "file-size": file_sizes,
             "stdout": full_stdout,

@@ -51,6 +51,8 @@ KINDS = {
 FAULTS = {
     "kill": "`kill -9` at a random moment",
     "killed run's end": "a killed run has the undisturbed run's tables in the end",
+    "cluster": "two workers train the clients: the same tables",
+    "worker": "`kill -9` of one of the two at a random moment: the same tables",
     "full disk": "a disk too small for a run; with room, it goes on to the same tables",
     "file size": "files limited in size; without the limit, the same",
     "read-only": "a read-only file system",
