@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,22 +168,23 @@ def _play(
     for honest in stored:
         updates = _with_poisoned_training(stage, honest)
         malicious, memory = stage.attack_updates(updates, memory)
+        after = _Steps(stage, honest.start)
         common = {
             "round": honest.round,
             "malicious": int(malicious.sum()),
-            **_undefended(stage, honest, updates),
+            **_undefended(stage, after, honest, updates),
         }
         for label, judge in judges.items():
             clock = Stopwatch()
             with clock.measure("defense"):
                 verdict, states[label] = stage.judge(updates, states[label], judge)
-            after = _after(stage, updates, verdict.aggregate)
+            scores = after(verdict.aggregate)
             yield {
                 **common,
                 "defense": label,
-                "accuracy": after["accuracy"],
-                "attack_success": after["attack_success"],
-                "lost": common["honest_accuracy"] - after["accuracy"],
+                "accuracy": scores["accuracy"],
+                "attack_success": scores["attack_success"],
+                "lost": common["honest_accuracy"] - scores["accuracy"],
                 **_judged(verdict, malicious),
                 **clock.seconds,
             }
@@ -208,11 +210,28 @@ def _with_poisoned_training(stage: Experiment, honest: Updates) -> Updates:
     return replace(honest, matrix=matrix, sample_counts=honest.sample_counts.copy())
 
 
-def _undefended(stage: Experiment, honest: Updates, updates: Updates) -> dict[str, Any]:
+class _Steps:
+    """Evaluates steps from one model; equal ones, of defenses that agree, only once."""
+
+    def __init__(self, stage: Experiment, start: np.ndarray) -> None:
+        self.stage, self.start = stage, start
+        self._known: dict[bytes, dict[str, Any]] = {}
+
+    def __call__(self, aggregate: np.ndarray) -> dict[str, Any]:
+        """Returns what `Experiment.evaluate` says after the step along an aggregate `[d]`."""
+        step = self.stage.config.federation.server_learning_rate * aggregate
+        weights = self.start + step.astype(np.float32)
+        key = sha256(weights.tobytes()).digest()
+        if key not in self._known:
+            self._known[key] = self.stage.evaluate(weights[None])
+        return self._known[key]
+
+
+def _undefended(
+    stage: Experiment, after: _Steps, honest: Updates, updates: Updates
+) -> dict[str, Any]:
     trained, averaged = (
-        _after(
-            stage, received, received.mean(sample_shares(received, np.ones(len(received), bool)))
-        )
+        after(received.mean(sample_shares(received, np.ones(len(received), bool))))
         for received in (stage.received(honest), stage.received(updates))
     )
     return {
@@ -222,11 +241,6 @@ def _undefended(stage: Experiment, honest: Updates, updates: Updates) -> dict[st
         "undefended_success": averaged["attack_success"],
         "undefended_lost": trained["accuracy"] - averaged["accuracy"],
     }
-
-
-def _after(stage: Experiment, updates: Updates, aggregate: np.ndarray) -> dict[str, Any]:
-    step = stage.config.federation.server_learning_rate * aggregate
-    return stage.evaluate((updates.start + step.astype(np.float32))[None])
 
 
 def _judged(verdict: Verdict, malicious: np.ndarray) -> dict[str, Any]:

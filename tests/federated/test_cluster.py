@@ -30,7 +30,8 @@ from tffl.federated.cluster.pool import answer, pool, refusal, request
 from tffl.federated.observer import Observer
 from tffl_cli.main import cli
 
-ROUNDS = 8
+ROUNDS = 40
+"""Enough that a run does not end while its workers come back, however busy the machine."""
 EXPERIMENT: dict[str, Any] = {
     "seed": 4,
     "data": {"train_limit": 300, "test_limit": 100, "partition": "dirichlet", "beta": 1.0},

@@ -80,7 +80,7 @@ class Autoencoder:
         import tensorflow as tf
 
         count, _, size = rows.shape
-        starts = [self.build(size, seed).get_weights() for seed in seeds]
+        starts = [_first_weights(self, size, int(seed)) for seed in seeds]
         start = [tf.constant(np.stack(weights)) for weights in zip(*starts, strict=True)]
         function = _compiled(self, size, count).fit
         fitted = function(start, tf.constant(rows), tf.constant(chosen, tf.float32))
@@ -111,6 +111,13 @@ class Autoencoder:
 
 
 NAMES = ("encoder/kernel", "encoder/bias", "decoder/kernel", "decoder/bias")
+
+
+@lru_cache(maxsize=256)
+def _first_weights(recipe: Autoencoder, size: int, seed: int) -> Sequence[np.ndarray]:
+    """Returns an autoencoder's weights before it is fitted; many start alike in a round."""
+    weights: Sequence[np.ndarray] = recipe.build(size, seed).get_weights()
+    return weights
 
 
 @dataclass(frozen=True)
