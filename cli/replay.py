@@ -119,7 +119,7 @@ def _chosen(
         entries.append({"name": name, **known})
     require(not unused, f"no --{section} has an option {', '.join(sorted(unused))}")
     result = labeled(entries)
-    if "none" not in names:
+    if "none" not in [entry if isinstance(entry, str) else entry.get("name") for entry in entries]:
         del result["none"]
     for named in result.values():
         registry.create_parts(named.name, named.options)

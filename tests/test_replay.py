@@ -112,3 +112,13 @@ def test_an_infeasible_defense_is_refused(honest: Path) -> None:
     impossible = named("bias-anomaly", rule="mean-std", alpha=3.0)
     with pytest.raises(UsageError, match="alpha"):
         replay(honest, Grid({"none": Named()}, {"b": impossible}))
+
+
+def test_a_grid_may_ask_for_no_attack(tmp_path: Path) -> None:
+    from tffl_cli.replay import _chosen
+
+    grid = tmp_path / "grid.toml"
+    grid.write_text('attacks = ["none", "sign-flip"]\ndefenses = ["median"]\n')
+    assert list(_chosen("attack", [], grid, [])) == ["none", "sign-flip"]
+    assert list(_chosen("defense", [], grid, [])) == ["median"]
+    assert list(_chosen("attack", ["none"], None, [])) == ["none"]

@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 RUNS = HERE.parents[1] / "runs" / "heat_maps"
 BITES = 0.05
 """An attack bites if plain averaging loses this much accuracy in the one round."""
+SHOWN = 5
+"""Attackers in the tables of single settings."""
 KEYS = ["setting", "seed", "malicious", "attack", "defense"]
 CLIENTS = 20
 FIGURES = ["undefended_lost", "lost", "attack_success", "recall", "precision", "fpr", "f1", "auc"]
@@ -39,7 +41,7 @@ def collect(grid: str) -> pd.DataFrame:
     target = HERE / {"grid": "replay.csv", "ablation": "ablation.csv"}[grid]
     files = sorted(RUNS.glob(f"*/{grid}_*.csv"))
     if not files:
-        return pd.read_csv(target, keep_default_na=False, na_values=[""])
+        return _table(target)
     parts = []
     for file in files:
         name, seed = re.fullmatch(r"(.+)_(\d+)", file.parent.name).groups()
@@ -54,6 +56,13 @@ def collect(grid: str) -> pd.DataFrame:
     return means
 
 
+def _table(file: Path) -> pd.DataFrame:
+    """Returns a table, empty if it has not been recorded."""
+    if not file.exists():
+        return pd.DataFrame()
+    return pd.read_csv(file, keep_default_na=False, na_values=[""])
+
+
 def trajectories() -> pd.DataFrame:
     """Returns the whole runs, with the points `lost` against the attack-free undefended one."""
     target, source = HERE / "trajectories.csv", RUNS / "trajectories" / "results.csv"
@@ -61,7 +70,9 @@ def trajectories() -> pd.DataFrame:
         rows = pd.read_csv(source, keep_default_na=False, na_values=[""])
         columns = ["attack", "defense", "seed", "accuracy", "attack_success", *FIGURES[3:]]
         rows[columns].round(4).to_csv(target, index=False)
-    rows = pd.read_csv(target, keep_default_na=False, na_values=[""])
+    rows = _table(target)
+    if rows.empty:
+        return rows
     honest = rows[(rows["attack"] == "none") & (rows["defense"] == "none")]
     base = rows["seed"].map(honest.set_index("seed")["accuracy"])
     return rows.assign(lost=base - rows["accuracy"])
@@ -77,7 +88,7 @@ def full_size() -> pd.DataFrame:
         parts.append(rows.assign(defense=defense, attack=attack))
     if parts:
         pd.concat(parts).to_csv(target, index=False)
-    return pd.read_csv(target, keep_default_na=False, na_values=[""])
+    return _table(target)
 
 
 def full_table(rows: pd.DataFrame) -> str:
@@ -125,20 +136,20 @@ def false_alarms(rows: pd.DataFrame) -> str:
 
 def overview(rows: pd.DataFrame) -> str:
     """Recall and false positives on attacks that bite, by share of attackers, in Markdown."""
-    shares = {"10 %": 0.1, "25 %": 0.25, "40 %": 0.4}
     bites = biting(rows)
+    counts = sorted(set(bites["malicious"]))
     lines = []
     for defense in dict.fromkeys(bites["defense"]):
         mine = bites[bites["defense"] == defense]
         line = [defense]
-        for share in shares.values():
-            part = mine[np.isclose(mine["malicious"] / CLIENTS, share)]
+        for count in counts:
+            part = mine[mine["malicious"] == count]
             line.append(" · ".join(percent(part[key].mean(), 0) for key in ("recall", "fpr")))
             line.append(f"{100 * part['lost'].mean():.1f}")
         lines.append(line)
     header = [""]
-    for share in shares:
-        header += [f"{share}: recall · FPR", "points lost"]
+    for count in counts:
+        header += [f"{count} of {CLIENTS}: recall · FPR", "points lost"]
     return table(header, lines)
 
 
@@ -229,6 +240,8 @@ def claims(rows: pd.DataFrame, runs: pd.DataFrame) -> str:
         (many, "shield", "with 40 % attackers"),
         (many, "shield, root data", "with 40 % attackers and trusted root data"),
     ):
+        if frame.empty:
+            continue
         recall, fpr = of(frame, defense, "recall"), of(frame, defense, "fpr")
         claim(
             f"`shield`: recall ≥ 95 %, FPR ≤ 2 %, {text}",
@@ -241,6 +254,8 @@ def claims(rows: pd.DataFrame, runs: pd.DataFrame) -> str:
         lost <= 0.015,
         f"{100 * lost:.1f} points lost on average",
     )
+    if runs.empty:
+        return table(["claim", "", "measured"], lines)
     worst = runs[runs["defense"] == "shield"].groupby("attack")["lost"].mean()
     claim(
         "with 25 % attackers accuracy under `shield` ends within 1.5 points of the attack-free "
@@ -269,20 +284,23 @@ def ablation(rows: pd.DataFrame) -> str:
 def picture(rows: pd.DataFrame) -> Figure:
     """Draws recall on attacks that bite, one panel per share of attackers."""
     bites = biting(rows)
-    figure = Figure(figsize=(15, 6), layout="constrained")
-    axes = figure.subplots(1, 3, sharey=True)
+    counts = sorted(set(bites["malicious"]))
+    figure = Figure(figsize=(5 * len(counts) + 1, 6), layout="constrained")
+    axes = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
     names = list(dict.fromkeys(bites["defense"]))
     attacks = list(dict.fromkeys(bites["attack"]))
-    for axis, share in zip(axes, (0.1, 0.25, 0.4), strict=True):
-        mine = bites[np.isclose(bites["malicious"] / CLIENTS, share)]
+    for axis, count in zip(axes, counts, strict=True):
+        mine = bites[bites["malicious"] == count]
         grid = mine.pivot_table(index="attack", columns="defense", values="recall")
         grid = 100 * grid.reindex(index=attacks, columns=names)
         image = axis.imshow(grid, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-        axis.set_title(f"recall, %, {share:.0%} of the clients malicious")
+        axis.set_title(f"recall, %, {count} of {CLIENTS} malicious")
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
         axis.set_yticks(range(len(attacks)), attacks, fontsize=8)
         for (row, column), value in np.ndenumerate(grid.to_numpy()):
-            text, color = ("", "k") if np.isnan(value) else (f"{value:.0f}", "wk"[value > 60])
+            text, color = (
+                ("", "k") if np.isnan(value) else (f"{value:.0f}", "k" if value > 60 else "w")
+            )
             axis.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
     figure.colorbar(image, ax=axes.tolist(), shrink=0.6)
     return figure
@@ -326,42 +344,60 @@ round; recall and FPR above are means over biting attacks.
 
 {overview(rows)}
 
-## Attack by attack: CIFAR-10, IID, 5 of 20
+{details(rows)}
 
-Recall · false-positive rate, in %. Bold attacks bite.
-
-{by_attack(rows, "cifar10_iid", 5)}
-
-## Attack by attack: Fashion-MNIST, Dirichlet 0.5, 5 of 20
-
-{by_attack(rows, "fashion_dirichlet0.5", 5)}
-
-## In the papers' columns: distance-constrained, 2 of 20, CIFAR-10, IID
-
-{as_in_the_papers(rows, "cifar10_iid", 2, "distance-constrained")}
-
-## Whole runs
-
-Fashion-MNIST, Dirichlet 0.5, 5 of 20 malicious, ten rounds, {runs["seed"].nunique()} seeds: points
-of accuracy lost against the attack-free undefended run, and (recall · FPR, in %).
-
-{whole_runs(runs)}
-
-All of CIFAR-10, `resnet8`, 20 clients, 2 malicious, 8 rounds, seed 3; recall and FPR are means over
-rounds 2 to 8:
-
-{full_table(full)}
+{wholes(runs, full)}
 
 ## What `shield` misses with at most a quarter of attackers
 
 {missed(rows)}
+{parts_of(parts)}"""
 
-## What the parts contribute
 
-CIFAR-10, IID, 5 of 20.
+def details(rows: pd.DataFrame) -> str:
+    """The tables of single settings, as far as they are recorded."""
+    recorded = sorted(set(zip(rows["setting"], rows["malicious"], strict=True)))
+    shown = [pair for pair in recorded if pair[1] == SHOWN]
+    sections = [
+        f"## Attack by attack: {SETTINGS[setting]}, {told} of {CLIENTS}\n\n"
+        "Recall · false-positive rate, in %. Bold attacks bite.\n\n"
+        + by_attack(rows, setting, told)
+        for setting, told in shown
+    ]
+    sections += [
+        f"## In the papers' columns: distance-constrained, {told} of {CLIENTS}, CIFAR-10, IID\n\n"
+        + as_in_the_papers(rows, setting, told, "distance-constrained")
+        for setting, told in recorded
+        if setting == "cifar10_iid" and told
+    ]
+    return "\n\n".join(sections)
 
-{ablation(parts)}
-"""
+
+def wholes(runs: pd.DataFrame, full: pd.DataFrame) -> str:
+    """The tables of whole runs, as far as they are recorded."""
+    sections = []
+    if not runs.empty:
+        sections.append(
+            f"## Whole runs\n\nFashion-MNIST, Dirichlet 0.5, 5 of {CLIENTS} malicious, ten rounds, "
+            f"seeds {', '.join(map(str, sorted(set(runs['seed']))))}: points of accuracy lost "
+            "against the attack-free undefended run, and (recall · FPR, in %).\n\n"
+            + whole_runs(runs)
+        )
+    if not full.empty:
+        sections.append(
+            f"## All of CIFAR-10\n\n`resnet8`, {CLIENTS} clients, 2 malicious, 8 rounds, seed 3; "
+            "recall and FPR are means over rounds 2 to 8.\n\n" + full_table(full)
+        )
+    return "\n\n".join(sections)
+
+
+def parts_of(parts: pd.DataFrame) -> str:
+    """The ablation, if it is recorded."""
+    if parts.empty:
+        return ""
+    return (
+        f"\n## What the parts contribute\n\nCIFAR-10, IID, 5 of {CLIENTS}.\n\n{ablation(parts)}\n"
+    )
 
 
 def main() -> None:
