@@ -313,7 +313,7 @@ def readme(rows: pd.DataFrame, parts: pd.DataFrame, runs: pd.DataFrame, full: pd
     return f"""# Heat-map detectors, measured
 
 {len(set(rows["attack"])) - 1} attacks against {len(set(rows["defense"]))} defenses, replayed on
-stored rounds (3 and 6) of {honest} honest runs on which nothing was tuned:
+stored rounds (3 and 6) of {honest} honest runs, on whose seeds nothing was tuned:
 {"; ".join(settings)}. CIFAR-10 with `resnet8`, Fashion-MNIST with `lenet5`, 20 clients,
 6,000 images (300 each), Adam, unless said otherwise. A replay measures single rounds: what an
 attack costs and a defense lets through in one step from an honest model, not what adds up.
