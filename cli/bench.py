@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -24,12 +26,7 @@ def engine(as_json: bool, rounds: int | None, quick: bool) -> None:
 
     chosen = {} if rounds is None else {"rounds": rounds}
     figures = measure(quick=quick, **chosen)
-    if as_json:
-        click.echo(json.dumps(figures, indent=2))
-        return
-    from tffl_cli.console import print_figures
-
-    print_figures(figures)
+    _show(figures, as_json)
 
 
 @bench.command()
@@ -59,7 +56,7 @@ def defenses(
     """
     from tffl.bench.defenses import SIZES, measure
     from tffl.defenses import defenses as registry
-    from tffl_cli.console import Watch, print_figures
+    from tffl_cli.console import Watch
 
     for name in names:
         registry[name]
@@ -67,10 +64,7 @@ def defenses(
         figures = measure(
             clients or (20, 100), models or tuple(SIZES), names, not no_peers, watch.phase
         )
-    if as_json:
-        click.echo(json.dumps(figures, indent=2))
-        return
-    print_figures(figures)
+    _show(figures, as_json)
 
 
 @bench.command()
@@ -81,13 +75,9 @@ def defenses(
 def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
     """Compare heat-map detectors with the clients' training, and the maps with tf-keras-vis."""
     from tffl.bench.maps import maps as measure
-    from tffl_cli.console import print_figures
 
     figures = measure(model, rounds, clients)
-    if as_json:
-        click.echo(json.dumps(figures, indent=2))
-        return
-    print_figures(figures)
+    _show(figures, as_json)
 
 
 @bench.command()
@@ -122,15 +112,12 @@ def clients(
     """Measure what registered clients cost that do not take part."""
     from tffl.bench.clients import REGISTERED, Workload
     from tffl.bench.clients import clients as measure
-    from tffl_cli.console import Watch, print_figures
+    from tffl_cli.console import Watch
 
     workload = Workload(participants, rounds=rounds, malicious=malicious, defense=defense)
     with Watch() as watch:
         figures = measure(numbers or REGISTERED, workload, watch.phase)
-    if as_json:
-        click.echo(json.dumps(figures, indent=2))
-        return
-    print_figures(figures)
+    _show(figures, as_json)
 
 
 @bench.command()
@@ -140,10 +127,15 @@ def clients(
 def cluster(as_json: bool, rounds: int, quick: bool) -> None:
     """Compare workers with local devices on two cores, and estimate a cluster."""
     from tffl.bench.cluster import cluster as measure
-    from tffl_cli.console import print_figures
 
     figures = measure(rounds, quick)
+    _show(figures, as_json)
+
+
+def _show(figures: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(figures, indent=2))
         return
+    from tffl_cli.console import print_figures
+
     print_figures(figures)

@@ -97,12 +97,13 @@ def _chosen(
 ) -> dict[str, Named]:
     """Returns label → attacks or defenses from the command line and the grid file."""
     from tffl.attacks import attacks
-    from tffl.benchmark import labeled
-    from tffl.config import override, parse_setting, read
+    from tffl.benchmark import Listed, labeled
+    from tffl.config import build, override, parse_setting, read
     from tffl.defenses import defenses
 
     registry = {"attack": attacks, "defense": defenses}[section]
-    listed = (read(grid) if grid else {}).get(f"{section}s", [])
+    file = build(read(grid) if grid else {}, Listed)
+    listed = {"attack": file.attacks, "defense": file.defenses}[section]
     pairs = [parse_setting(text) for text in settings]
     sections = [key.partition(".")[0] for key, _ in pairs]
     require(
@@ -119,7 +120,8 @@ def _chosen(
         entries.append({"name": name, **known})
     require(not unused, f"no --{section} has an option {', '.join(sorted(unused))}")
     result = labeled(entries)
-    if "none" not in [entry if isinstance(entry, str) else entry.get("name") for entry in entries]:
+    asked = [entry if isinstance(entry, str) else entry["name"] for entry in entries]
+    if "none" not in asked:
         del result["none"]
     for named in result.values():
         registry.create_parts(named.name, named.options)

@@ -122,3 +122,6 @@ def test_a_grid_may_ask_for_no_attack(tmp_path: Path) -> None:
     assert list(_chosen("attack", [], grid, [])) == ["none", "sign-flip"]
     assert list(_chosen("defense", [], grid, [])) == ["median"]
     assert list(_chosen("attack", ["none"], None, [])) == ["none"]
+    grid.write_text("attacks = [3]\n")
+    with pytest.raises(UsageError, match="attacks"):
+        _chosen("attack", [], grid, [])

@@ -60,6 +60,13 @@ def _one_setting() -> dict[str, dict[str, Any]]:
     return {"": {}}
 
 
+class Listed(Section):
+    """What a file for `tffl replay --grid` says."""
+
+    attacks: list[str | dict[str, Any]] = Field(default_factory=list)
+    defenses: list[str | dict[str, Any]] = Field(default_factory=list)
+
+
 class Plan(Section):
     """What a benchmark file says."""
 

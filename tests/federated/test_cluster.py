@@ -228,6 +228,11 @@ def test_a_malformed_environment_is_refused(text: str) -> None:
         Addresses.of((), "", {"TF_CONFIG": text})
 
 
+def test_a_malformed_task_is_refused() -> None:
+    with pytest.raises(UsageError, match="its `task` is no JSON object"):
+        own({"TF_CONFIG": json.dumps({"cluster": {"worker": ["a:1"]}, "task": []})})
+
+
 def test_a_chief_is_no_worker() -> None:
     told = {"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}
     with pytest.raises(UsageError, match="'chief'"):

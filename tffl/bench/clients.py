@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tffl.bench.process import DIED, linux_bytes
 from tffl.errors import TfflError, require
 from tffl.federated.observer import Observer
 
@@ -130,7 +131,7 @@ def measure(registered: int, workload: Workload) -> dict[str, float | None]:
     return {
         "seconds_per_round": statistics.median(rounds),
         "seconds_before_round_1": first - began,
-        "peak_mib": _peak_mib(),
+        "peak_mib": linux_bytes("self/status", "VmHWM") / 2**20 or None,
     }
 
 
@@ -140,12 +141,4 @@ def _apart(registered: int, workload: Workload) -> dict[str, Any]:
         try:
             return pool.submit(measure, registered, workload).result()
         except BrokenProcessPool:
-            raise TfflError("a benchmark process has died; see its message above") from None
-
-
-def _peak_mib() -> float | None:
-    """Returns the peak of this process' memory; None where the system does not tell (not Linux)."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    peaks = (int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-    return next(peaks, None)
+            raise TfflError(DIED) from None

@@ -15,7 +15,6 @@ are here: a round takes as long as the slowest of training, the chief's network 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import socket
@@ -29,6 +28,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tffl.bench.process import Contender
 from tffl.config import Config, build
 from tffl.errors import TfflError
 from tffl.federated.cluster.addresses import answers, free_port
@@ -113,14 +113,16 @@ def race(
     Returns:
       For each one's rounds: seconds, CPU seconds of the process, bytes sent and received.
     """
-    contenders = {name: _Contender(config) for name, config in chosen.items()}
+    contenders = {
+        name: Contender(_serve, config.model_dump_json()) for name, config in chosen.items()
+    }
     turns: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in chosen}
     try:
         for contender in contenders.values():
-            contender.measure()
+            contender.ask()
         for _ in range(rounds):
             for name, contender in contenders.items():
-                turns[name].append(contender.measure())
+                turns[name].append(contender.ask())
     finally:
         for contender in contenders.values():
             contender.close()
@@ -153,29 +155,6 @@ def estimate(
     limit = max(seconds, key=lambda name: seconds[name])
     useful = CLIENTS * client / workers / seconds[limit]
     return {"seconds": seconds[limit], "efficiency": useful, "limit": limit}
-
-
-class _Contender:
-    """A process that trains rounds when it is told to."""
-
-    def __init__(self, config: Config) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        arguments = (config.model_dump_json(), theirs)
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def measure(self) -> tuple[float, float, float, float]:
-        try:
-            self._pipe.send("round")
-            return self._pipe.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise TfflError("a benchmark process has died; see its message above") from None
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.join()
 
 
 def _serve(text: str, pipe: Connection) -> None:

@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tffl.bench.naive import NAIVE, Case
+from tffl.bench.process import linux_bytes
 from tffl.defenses import Defense, Server, create_defense, defenses
 from tffl.defenses.base import Root
 from tffl.federated.layout import Entry, WeightLayout
@@ -146,7 +146,7 @@ def _compare(name: str, round: Round, peers: bool) -> dict[str, Any]:
 
 def _time(kind: str, name: str, round: Round) -> dict[str, Any]:
     """Times a rule in this process, and reads its memory."""
-    before = resident_bytes()
+    before = linux_bytes("self/status", "VmRSS")
     _limit_memory()
     _limit_time()
     try:
@@ -155,7 +155,7 @@ def _time(kind: str, name: str, round: Round) -> dict[str, Any]:
         seconds = _seconds(judge)
     except Exception as error:  # whatever a rule of another library raises
         return {"error": f"{type(error).__name__}: {error}"}
-    peak = _peak()
+    peak = linux_bytes("self/status", "VmHWM")
     return {
         "seconds": round_figure(seconds),
         "memory_gib": round_figure((peak - before - case.rows.nbytes) / 2**30),
@@ -272,11 +272,11 @@ def _serve(pipe: Connection, function: Callable[..., Any], arguments: tuple[Any,
 
 def _limit_memory() -> None:
     """Lets a rule that wants more memory than there is fail alone, where Linux' account is read."""
-    available = _linux("meminfo", "MemAvailable")
+    available = linux_bytes("meminfo", "MemAvailable")
     if available:
         import resource
 
-        most = available + _linux("self/status", "VmSize")
+        most = available + linux_bytes("self/status", "VmSize")
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
@@ -290,24 +290,6 @@ def _limit_time() -> None:
 
     signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, LIMIT)
-
-
-def resident_bytes() -> int:
-    """Returns the memory of this process that is in use now; 0 where Linux' account is not read."""
-    return _linux("self/status", "VmRSS")
-
-
-def _peak() -> int:
-    return _linux("self/status", "VmHWM")
-
-
-def _linux(name: str, key: str) -> int:
-    """Returns bytes from a file of Linux' `/proc`; 0 elsewhere."""
-    file = Path("/proc", name)
-    if not file.exists():
-        return 0
-    line = next(line for line in file.read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024
 
 
 def round_figure(value: float) -> float:

@@ -17,7 +17,6 @@ are ratios of medians.
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -29,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from tffl.bench.process import Contender, linux_bytes
 from tffl.config import TrainingConfig
-from tffl.errors import TfflError
 
 Round = Callable[[], Any]
 
@@ -109,14 +108,14 @@ def race(workloads: Mapping[str, tuple[str, Workload]], rounds: int) -> dict[str
     Returns:
       Images per second of each, and how many times faster the first one is than each other.
     """
-    contenders = {title: Contender(*entry) for title, entry in workloads.items()}
+    contenders = {title: Contender(_serve, *entry) for title, entry in workloads.items()}
     seconds: dict[str, list[float]] = {title: [] for title in contenders}
     try:
         for contender in contenders.values():
-            contender.measure()
+            contender.ask()
         for _ in range(rounds):
             for title, contender in contenders.items():
-                seconds[title].append(contender.measure())
+                seconds[title].append(contender.ask())
     finally:
         for contender in contenders.values():
             contender.close()
@@ -130,10 +129,10 @@ def race(workloads: Mapping[str, tuple[str, Workload]], rounds: int) -> dict[str
 
 def first_round(workload: Workload) -> dict[str, float]:
     """Returns seconds of the first round, which traces and compiles, and of a steady one."""
-    contender = Contender("engine", workload)
+    contender = Contender(_serve, "engine", workload)
     try:
-        first = contender.measure()
-        steady = statistics.median(contender.measure() for _ in range(3))
+        first = contender.ask()
+        steady = statistics.median(contender.ask() for _ in range(3))
     finally:
         contender.close()
     return {"first_seconds": first, "steady_seconds": steady, "compile_seconds": first - steady}
@@ -150,7 +149,7 @@ def peak_memory(clients: int = 8, side: int = 128) -> dict[str, float] | None:
       None where the system does not tell a process' peak (other than Linux with glibc).
     """
     workload = Workload(clients=clients, samples=8, batch_size=4, side=side)
-    contender = Contender("engine", workload)
+    contender = Contender(_serve, "engine", workload)
     try:
         first, steady = contender.ask("memory"), contender.ask("memory")
     finally:
@@ -165,38 +164,6 @@ def peak_memory(clients: int = 8, side: int = 128) -> dict[str, float] | None:
         "steady_round_weight_vectors": steady / size,
         "allowed_weight_vectors": clients + 6,
     }
-
-
-class Contender:
-    """A process that trains rounds when it is told to."""
-
-    def __init__(self, name: str, workload: Workload) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(name, workload, theirs), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def measure(self) -> float:
-        """Returns the seconds of one more round."""
-        return float(self.ask("round"))
-
-    def ask(self, what: str) -> Any:
-        """Sends a request and waits for its answer.
-
-        Raises:
-          TfflError: The process has died.
-        """
-        try:
-            self._pipe.send(what)
-            return self._pipe.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise TfflError("a benchmark process has died; see its message above") from None
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.terminate()
-        self._process.join()
 
 
 def _serve(name: str, workload: Workload, pipe: Connection) -> None:
@@ -365,18 +332,13 @@ def _peak_of(play: Round) -> int | None:
         return None
     trim(0)  # what the allocator kept of the round before would not count
     reset.write_text("5")  # forget the peak so far
-    before = _kibibytes(status, "VmRSS")
+    before = linux_bytes("self/status", "VmRSS")
     play()
-    return (_kibibytes(status, "VmHWM") - before) * 1024
+    return linux_bytes("self/status", "VmHWM") - before
 
 
 def _weight_bytes(workload: Workload) -> int:
     return sum(int(np.prod(weights.shape)) for weights in _model(workload).weights) * 4
-
-
-def _kibibytes(status: Path, key: str) -> int:
-    line = next(line for line in status.read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1])
 
 
 def _cores() -> int:

@@ -77,7 +77,7 @@ SETTLED = 20
 
 def _growth() -> dict[str, float]:
     """Returns by how much the process grows while `shield` judges many rounds of `lenet5`."""
-    from tffl.bench.defenses import resident_bytes
+    from tffl.bench.process import linux_bytes
     from tffl.defenses import create_defense
 
     setting = _Setting.make("lenet5", clients=10)
@@ -87,7 +87,7 @@ def _growth() -> dict[str, float]:
     for round in range(1, SETTLED + ROUNDS + 1):
         updates = replace(setting.updates, round=round, matrix=setting.updates.matrix * round)
         _, state = defense.judge(updates, setting.server, state)
-        resident.append(resident_bytes())
+        resident.append(linux_bytes("self/status", "VmRSS"))
     return {"rounds": ROUNDS, "mib": (resident[-1] - resident[SETTLED - 1]) / 2**20}
 
 

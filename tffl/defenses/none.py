@@ -33,38 +33,27 @@ class FedAvg(Defense):
         return False
 
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Accepts everybody."""
-        n = len(updates)
-        everybody = np.ones(n, dtype=bool)
-        weights = sample_shares(updates, everybody)
+        """Accepts everybody who counts."""
+        counted = self._counted(updates)
+        weights = sample_shares(updates, counted)
         verdict = Verdict(
-            flagged=~everybody,
-            convicted=~everybody,
-            accepted=everybody,
+            flagged=~counted,
+            convicted=~counted,
+            accepted=counted,
             weights=weights,
-            scores=np.full(n, math.nan),
+            scores=np.where(counted, math.nan, math.inf),
             threshold=math.nan,
             aggregate=updates.mean(weights),
-            reasons=("",) * n,
+            reasons=tuple("" if one else "the update holds NaN or infinity" for one in counted),
         )
         return verdict, state
+
+    def _counted(self, updates: Updates) -> np.ndarray:
+        return np.ones(len(updates), dtype=bool)
 
 
 class FiniteAvg(FedAvg):
     """Averages as FedAvg does, but for rows with NaN or infinity; stands behind other rules."""
 
-    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Accepts everybody whose update is finite."""
-        finite = updates.finite()
-        weights = sample_shares(updates, finite)
-        verdict = Verdict(
-            flagged=~finite,
-            convicted=~finite,
-            accepted=finite,
-            weights=weights,
-            scores=np.where(finite, math.nan, math.inf),
-            threshold=math.nan,
-            aggregate=updates.mean(weights),
-            reasons=tuple("" if row else "the update holds NaN or infinity" for row in finite),
-        )
-        return verdict, state
+    def _counted(self, updates: Updates) -> np.ndarray:
+        return updates.finite()

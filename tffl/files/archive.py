@@ -43,7 +43,7 @@ class Archive:
             raise Refused(f"holds more than {MOST:,} members")
         try:
             file = zipfile.ZipFile(io.BytesIO(content))
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, RuntimeError) as error:  # the latter of unknown versions
             raise Refused(f"is no readable zip archive: {error}") from None
         members = file.infolist()
         for name, count in Counter(member.filename for member in members).items():

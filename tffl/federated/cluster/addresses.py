@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ def own(environment: Mapping[str, str] = os.environ) -> tuple[str, int] | None:
     if not jobs:
         return None
     task = json.loads(environment[VARIABLE]).get("task", {})
+    require(isinstance(task, Mapping), f"{VARIABLE} is not allowed: its `task` is no JSON object")
     job, index = task.get("type"), task.get("index", 0)
     require(
         job in ("worker", "ps"),
@@ -93,9 +95,12 @@ def expand(text: str) -> list[str]:
     >>> expand("10.0.0.2:5000-5002")
     ['10.0.0.2:5000', '10.0.0.2:5001', '10.0.0.2:5002']
     """
-    host, _, ports = text.rpartition(":")
-    first, _, last = ports.partition("-")
-    begin, end = split(f"{host}:{first}")[1], split(f"{host}:{last or first}")[1]
+    several = re.fullmatch(r"(.*):(\d+)-(\d+)", text)
+    if several is None:
+        split(text)
+        return [text]
+    host = several[1]
+    begin, end = (split(f"{host}:{port}")[1] for port in several.groups()[1:])
     require(begin <= end, f"worker {text} is not allowed: the first port comes first")
     return [f"{host}:{port}" for port in range(begin, end + 1)]
 
