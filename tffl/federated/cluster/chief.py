@@ -40,6 +40,9 @@ TICK = 0.5
 PATIENCE, FACTOR = 5.0, 4.0
 """Silence after which missing clients are sent again: seconds, and times the slowest one so far."""
 
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+"""What a client's training ends with if its worker does, and TensorFlow does not mend it itself."""
+
 AHEAD = 2
 """Clients per worker that are scheduled at a time, so that none waits for the chief."""
 
@@ -138,12 +141,10 @@ class Cluster(LocalDevices):
             while to_do and len(sent) < AHEAD * len(self._link.workers):
                 row = to_do.popleft()
                 sent[row] = time.monotonic()
-                _deliver(row, schedule(row), back)
+                _deliver(row, schedule, back)
             self._look()
-            with suppress(Empty):
-                row, value = back.get(timeout=TICK)
-                if isinstance(value, Exception):
-                    raise value
+            row, value = _next(back)
+            if isinstance(value, np.ndarray):
                 if row in sent:
                     rows[row] = value
                     heard = spoken = time.monotonic()
@@ -152,11 +153,18 @@ class Cluster(LocalDevices):
                         self._slowest = max(self._slowest or 0.0, taken)
                     silence = self._silence()
                 continue
+            if value is not None and not isinstance(value, LOST):
+                raise value
+            if row in sent:  # it went with a worker, and TensorFlow has not sent it again
+                again.add(row)
+                to_do.append(row)
+                del sent[row]
+                time.sleep(TICK)
             now = time.monotonic()
             self._give_up(now - heard)
             if now - spoken > silence:
                 for row in sent:
-                    _deliver(row, schedule(row), back)
+                    _deliver(row, schedule, back)
                 again.update(sent)
                 spoken, silence = now, 2 * silence
 
@@ -405,8 +413,13 @@ class Lookout(threading.Thread):
         return 0.0 if since is None else time.monotonic() - since
 
 
-def _deliver(row: int, value: Any, back: SimpleQueue[tuple[int, Any]]) -> None:
-    """Puts a remote value into a queue when it is there; it may never be."""
+def _deliver(row: int, schedule: Callable[[int], Any], back: SimpleQueue[tuple[int, Any]]) -> None:
+    """Schedules a row, and puts its value or error into a queue when it is there: maybe never."""
+    try:
+        value = schedule(row)
+    except LOST as error:  # of an earlier row
+        back.put((row, error))
+        return
 
     def wait() -> None:
         try:
@@ -415,6 +428,14 @@ def _deliver(row: int, value: Any, back: SimpleQueue[tuple[int, Any]]) -> None:
             back.put((row, error))
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def _next(back: SimpleQueue[tuple[int, Any]]) -> tuple[int, Any]:
+    """Returns the next row that came back, and its value or error; (-1, None) if none has yet."""
+    try:
+        return back.get(timeout=TICK)
+    except Empty:
+        return -1, None
 
 
 def _call_loader(text: tf.Tensor) -> tf.Tensor:
