@@ -7,30 +7,25 @@ grids=configs/gan_audit
 clean_config=$grids/clean.toml
 source results/replays.sh
 
-for seed in 1 2 3; do clean "mnist_iid_$seed" --seed $seed; done
+# Single rounds. Of 30 clients, 10 take part in each.
+clean mnist_iid_1 --seed 1
 clean mnist_dirichlet0.5_1 --seed 1 --partition dirichlet --beta 0.5
 clean mnist_dirichlet0.1_1 --seed 1 --partition dirichlet --beta 0.1
-clean fashion_iid_1 --seed 1 --dataset fashion_mnist
+replay mnist_iid_1 3 $grids/grid.toml
+replay mnist_iid_1 18 $grids/beyond.toml
+replay mnist_dirichlet0.5_1 3 $grids/beyond.toml
+replay mnist_dirichlet0.1_1 3 $grids/beyond.toml
 
-# Of 30 clients, of whom 10 take part in a round.
-for run in "$home"/*_[123]; do
-  for malicious in 3 9 18; do replay "$(basename "$run")" $malicious $grids/grid.toml; done
-done
-
-# The paper's experiment, by dataset.source.seed.
-for seed in 1 2 3; do
-  for dataset in mnist fashion_mnist; do
-    for source in undefended gan model-inversion held-out auxiliary; do
-      out=$home/experiments/$dataset.$source.$seed
-      options=(--audit-source "$source")
-      # Audited from a round on that never comes.
-      [ $source = undefended ] && options=(--set defense.from_round=1000)
-      [ -e "$out/summary.json" ] && continue
-      if [ -e "$out/config.toml" ]; then
-        "$tffl" audit-gan --resume "$out" --quiet
-      else
-        "$tffl" audit-gan --dataset $dataset --seed $seed --out "$out" --quiet "${options[@]}"
-      fi
-    done
-  done
+# The paper's experiment as the command's preset has it.
+whole() { # DATASET NAME, then options
+  local out=$home/whole/$1.$2
+  [ -e "$out/summary.json" ] && return
+  if [ -e "$out/config.toml" ]; then "$tffl" audit-gan --resume "$out" --quiet; return; fi
+  "$tffl" audit-gan --dataset "$1" --seed 1 --out "$out" --quiet "${@:3}"
+}
+for dataset in mnist fashion_mnist; do
+  whole $dataset gan
+  whole $dataset model-inversion --audit-source model-inversion
+  # Audited from a round on that never comes.
+  whole $dataset undefended --audit-source noise --set defense.from_round=1000
 done

@@ -95,7 +95,7 @@ def test_two_steps_equal_plain_keras(images, loss) -> None:
     state = gan.train(start, weights, images, 1, 2)
 
     made = gan.networks(start)["generator"]
-    descend = [keras.optimizers.Adam(2e-4, beta_1=0.5) for _ in range(2)]
+    descend = [keras.optimizers.Adam(1e-3, beta_1=0.5) for _ in range(2)]
     draw = seeds.generator(1, "gan", 2)
     order = draw.integers(len(images), size=(2, 6), dtype=np.int32)
     seed = draw.integers(2**31, size=(2, 2), dtype=np.uint32)[1].astype(np.int32)

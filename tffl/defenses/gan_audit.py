@@ -124,8 +124,8 @@ class GanAudit(Detector):
     gan_steps: Annotated[int, Field(ge=1)] = 50
     gan_batch: Annotated[int, Field(ge=1)] = 64
     gan_loss: Literal["saturating", "non-saturating"] = "saturating"
-    generator_rate: Positive = 2e-4
-    discriminator_rate: Positive = 2e-4
+    generator_rate: Positive = 1e-3
+    discriminator_rate: Positive = 1e-3
     keep_discriminator: bool = False
     generator_width: Annotated[int, Field(ge=1)] = 32
     inversion_steps: Annotated[int, Field(ge=1)] = 60

@@ -13,12 +13,14 @@ Detecting and mitigating poisoning attacks in federated learning using generativ
 networks
     Ying Zhao, Junjun Chen, Jiale Zhang, Di Wu, Michael Blumenstein, Shui Yu. Section 4.1.
 Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks
-    Alec Radford, Luke Metz, Soumith Chintala. ICLR 2016. Adam's β1 = 0.5 and rates of 2e-4.
+    Alec Radford, Luke Metz, Soumith Chintala. ICLR 2016. Adam's β1 = 0.5.
 
 The paper leaves open: how D(x) follows from 11 outputs, the optimizer, its rates, batches and
-steps. Equation 2 has little gradient as long as D wins ("saturates"), hence the second form. D sees
-real and generated images in batches of their own, as BatchNorm in DCGAN wants. Images are generated
-with BatchNorm's moving statistics, so that one does not depend on the others of its batch.
+steps. DCGAN's rates are 2e-4, with which the few steps of a round leave images gray for long; tffl
+takes 1e-3. Equation 2 has little gradient as long as D wins ("saturates"), hence the second form. D
+sees real and generated images in batches of their own, as BatchNorm in DCGAN wants. Images are
+generated with BatchNorm's moving statistics, so that one does not depend on the others of its
+batch.
 """
 
 from __future__ import annotations
@@ -67,8 +69,8 @@ class Recipe:
     steps: int = 50
     batch: int = 64
     loss: Literal["saturating", "non-saturating"] = "saturating"
-    generator_rate: float = 2e-4
-    discriminator_rate: float = 2e-4
+    generator_rate: float = 1e-3
+    discriminator_rate: float = 1e-3
     keep: bool = False
     latent: int = LATENT
     width: int = 32

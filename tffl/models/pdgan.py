@@ -16,7 +16,8 @@ or which activations. Chosen here, after DCGAN (Radford, Metz, Chintala, ICLR 20
 convolution halves the image and the 3 × 3 after it keeps it; BatchNorm and a leaky ReLU, 0.2 steep
 below 0, after each; Dropout of a quarter after each pair; no pooling and no hidden dense layer.
 Filters are few, so that a GAN can be trained every round on two cores. The generator has BatchNorm
-and ReLU after all but its last layer, whose tanh is stretched to 0 … 255.
+and ReLU after all but its last layer, whose tanh is stretched to 0 … 255, and DCGAN's initial
+weights, N(0, 0.02²): with He's, the tanh saturates from the start, and noise is all it ever makes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tffl import seeds
-from tffl.models.parts import check_size, cited, convolve, he_uniform, logits, normalize
+from tffl.models.parts import check_size, cited, convolve, logits, normalize
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +39,9 @@ SLOPE = 0.2
 
 LATENT = 100
 """Numbers that the generator makes an image of."""
+
+INITIAL = 0.02
+"""Standard deviation of the generator's weights before training."""
 
 LARGEST = 32
 """Height and width of the generator's largest images."""
@@ -106,7 +110,7 @@ def generator(
     Raises:
       UsageError: The images are too small or too large.
     """
-    from keras import Input, Model, layers
+    from keras import Input, Model, initializers, layers
 
     check_size("the generator", image_shape, smallest=8, largest=LARGEST)
     height, columns, channels = image_shape
@@ -114,13 +118,14 @@ def generator(
 
     def deconvolve(x: keras.KerasTensor, filters: int, number: int) -> keras.KerasTensor:
         stride = 2 if 2 <= number <= doublings + 1 else 1
+        draw = seeds.integer(seed, f"weights of deconv{number}")
         return layers.Conv2DTranspose(
             filters,
             4,
             strides=stride,
             padding="valid" if number == 1 else "same",
             use_bias=number == 4,
-            kernel_initializer=he_uniform(seed, f"deconv{number}"),
+            kernel_initializer=initializers.RandomNormal(stddev=INITIAL, seed=draw),
             dtype="float32",
             name=f"deconv{number}",
         )(x)
