@@ -8,6 +8,8 @@ clean_config=$grids/clean.toml
 source results/replays.sh
 
 fashion=(--dataset fashion_mnist --model lenet5)
+gtsrb=(--dataset gtsrb)
+
 for seed in 1 2; do
   clean "fashion_dirichlet0.5_$seed" --seed $seed "${fashion[@]}" --partition dirichlet --beta 0.5
 done
@@ -16,12 +18,26 @@ clean fashion_sgd_dirichlet0.9_1 --seed 1 "${fashion[@]}" --partition dirichlet 
   --optimizer sgd --learning-rate 0.05
 clean cifar10_iid_1 --seed 1
 clean cifar10_dirichlet0.5_1 --seed 1 --partition dirichlet --beta 0.5
+clean gtsrb_dirichlet0.5_1 --seed 1 "${gtsrb[@]}" --partition dirichlet --beta 0.5
 
 for run in "$home"/*_[12]; do replay "$(basename "$run")" 5 $grids/grid.toml; done
 for name in fashion_dirichlet0.5_1 cifar10_iid_1; do
   for malicious in 2 8; do replay "$name" $malicious $grids/grid.toml; done
 done
 replay cifar10_iid_1 5 $grids/ablation.toml
+
+# Nobody attacks: more seeds, and every round.
+all=(--rounds 8 --set 'record.store_updates="all"')
+for seed in 3 4 5; do
+  for beta in 0.1 0.5; do
+    clean "fashion_dirichlet${beta}_$seed" --seed $seed "${fashion[@]}" "${all[@]}" \
+      --partition dirichlet --beta $beta
+    clean "cifar10_dirichlet${beta}_$seed" --seed $seed "${all[@]}" \
+      --partition dirichlet --beta $beta
+  done
+  clean "cifar10_iid_$seed" --seed $seed "${all[@]}"
+done
+for run in "$home"/*_[345]; do replay "$(basename "$run")" 5 $grids/alarms.toml; done
 
 "$tffl" benchmark $grids/trajectories.toml --out $home/trajectories --quiet
 
