@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import stat
 import statistics
 import struct
 import subprocess
@@ -193,8 +194,8 @@ def _traffic(ports: set[int]) -> tuple[int, int]:
     sent = received = 0
     if not (ports and os.path.isdir("/proc/self/fd")):
         return 0, 0
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
+    for connection in _sockets():
+        with suppress(OSError), connection:
             internet = connection.family in (socket.AF_INET, socket.AF_INET6)
             if not internet or connection.getpeername()[1] not in ports:
                 continue
@@ -202,6 +203,15 @@ def _traffic(ports: set[int]) -> tuple[int, int]:
             sent += struct.unpack_from("Q", info, _BYTES_SENT)[0]
             received += struct.unpack_from("Q", info, _BYTES_RECEIVED)[0]
     return sent, received
+
+
+def _sockets() -> Iterator[socket.socket]:
+    """Yields this process' sockets, each a duplicate that is to be closed."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            file = int(name)
+            if stat.S_ISSOCK(os.fstat(file).st_mode):
+                yield socket.socket(fileno=os.dup(file))
 
 
 @contextmanager
