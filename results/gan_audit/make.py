@@ -36,7 +36,6 @@ PAPER = {
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 SETTINGS = {
     "mnist_iid": "MNIST, IID",
-    "mnist_dirichlet0.5": "MNIST, Dirichlet 0.5",
     "mnist_dirichlet0.1": "MNIST, Dirichlet 0.1",
 }
 AUDITED = 9

@@ -35,7 +35,6 @@ SETTINGS = {
     "fashion_dirichlet0.1": "Fashion-MNIST, Dirichlet 0.1",
     "fashion_sgd_dirichlet0.9": "Fashion-MNIST, SGD, Dirichlet 0.9",
     "gtsrb_dirichlet0.5": "GTSRB, Dirichlet 0.5",
-    "cifar10_dirichlet0.1": "CIFAR-10, Dirichlet 0.1",
 }
 
 

@@ -9,7 +9,7 @@ here=results/reliability
 
 "$python" $here/fuzz.py --cases "${CASES:-10000}"
 fuzzed=$?
-"$python" $here/faults.py --kills "${KILLS:-50}" --worker-kills "${WORKER_KILLS:-20}"
+"$python" $here/faults.py --kills "${KILLS:-30}" --worker-kills "${WORKER_KILLS:-10}"
 broken=$?
 "$python" $here/make.py || exit
 exit $((fuzzed + broken > 0))

@@ -1,4 +1,4 @@
-"""Writes README.md from engine.json, maps.json and defenses_*.json; see run.sh."""
+"""Writes README.md from the JSON files beside it; see run.sh."""
 
 from __future__ import annotations
 
@@ -136,16 +136,87 @@ def maps(figures: Any) -> Iterator[str]:
     )
 
 
+def clients(figures: Any, disk: Any) -> Iterator[str]:
+    """Yields the lines about many clients."""
+    if figures:
+        yield "## Many clients (`tffl bench clients`)\n"
+        sizes = {name: one for name, one in figures.items() if name.endswith("_clients")}
+        rows = [
+            [
+                f"{int(name.removesuffix('_clients')):,}",
+                f"{one['seconds_per_round']:.2f}",
+                f"{one['peak_mib']:.0f}",
+            ]
+            for name, one in sizes.items()
+        ]
+        yield (
+            f"{figures['participants']} clients take part in a round, of so many that are "
+            "registered.\n"
+        )
+        yield table(["registered", "seconds per round", "peak memory, MiB"], rows)
+        ratio = figures["last_against_first"]
+        yield (
+            f"\nThe most against the fewest: {ratio['seconds_per_round']:.2f} × the time, "
+            f"{ratio['peak_mib']:.2f} × the memory.\n"
+        )
+    if disk:
+        runs = disk["defenses"]
+        held = [name for name, run in runs.items() if run["exit_code"] == 0]
+        yield (
+            f"\nWith `--updates-on-disk`, {disk['clients']} clients of `resnet18`, whose updates "
+            f"take {disk['updates'] / 2**30:.1f} GiB, within {disk['limit'] / 2**30:.0f} GiB that "
+            f"the kernel allows, page cache included (`on_disk.py`): {len(held)} of {len(runs)} "
+            f"runs came through ({', '.join(runs)}).\n"
+        )
+
+
+def cluster(figures: Any) -> Iterator[str]:
+    """Yields the lines about many machines."""
+    if not figures:
+        return
+    yield "## Many machines (`tffl bench cluster`)\n"
+    efficiency = figures["efficiency"]
+    rows = [
+        [name.replace("_", " "), f"{value:.2f}", "0.9", verdict(value, 0.9)]
+        for name, value in efficiency.items()
+    ]
+    yield (
+        f"{figures['clients']} clients of `cnn`: workers of one thread each, on this machine, "
+        "against as many local devices of one thread.\n"
+    )
+    yield table(["", "efficiency", "to reach", "reached"], rows)
+    down, up = (value / 2**20 for value in figures["bytes"].values())
+    yield (
+        f"\nThe chief sends each worker {down:.1f} MiB in a round, gets {up:.1f} MiB from each "
+        f"client, and is busy for {1000 * figures['chief_seconds_per_client']:.0f} ms per client. "
+        "From these, estimated and not measured, a round of 1,000 such clients over links of "
+        "1 Gbit/s:\n"
+    )
+    guess = figures["estimate_for_1000_clients"]
+    rows = [
+        [
+            name.split("_")[0],
+            f"{one['seconds']:.0f}",
+            f"{100 * one['efficiency']:.0f} %",
+            one["limit"],
+        ]
+        for name, one in guess.items()
+    ]
+    yield table(["workers", "seconds", "of which workers train", "limit"], rows) + "\n"
+
+
 def main() -> None:
     """Writes the page."""
     lines = [
         "# How fast tffl is\n",
-        "Made by `bash results/speed/run.sh` on an otherwise idle machine with "
-        f"{os.cpu_count()} cores ({platform.machine()}) and no GPU. Absolute times belong to that "
-        "machine; ratios travel better.\n",
+        f"Made by `bash results/speed/run.sh` on {os.cpu_count()} cores ({platform.machine()}) and "
+        "no GPU: training on an otherwise idle machine, all else with real-time priority beside "
+        "other work. Absolute times belong to that machine; ratios travel better.\n",
         *engine(read("engine")),
         *defenses({k: v for name in SIZES for k, v in read(f"defenses_{name}").items()}),
         *maps(read("maps")),
+        *clients(read("clients"), read("on_disk")),
+        *cluster(read("cluster")),
     ]
     (HERE / "README.md").write_text("\n".join(lines), encoding="utf-8")
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures how fast tffl is, on an otherwise idle machine, and writes README.md from it:
-#   bash results/speed/run.sh [engine|maps|defenses ...]
+#   bash results/speed/run.sh [engine|maps|defenses|clients|cluster ...]
 # Where something else runs, give it precedence: sudo chrt --rr 10 bash results/speed/run.sh
 set -euo pipefail
 tffl=${TFFL:-tffl}
@@ -13,7 +13,7 @@ measure() { # FILE, then what to measure
   mv "$out.part" "$out"
 }
 
-for what in ${@:-engine maps defenses}; do
+for what in ${@:-engine maps defenses clients cluster}; do
   if [ "$what" = defenses ]; then
     for model in cnn resnet18; do
       for clients in 20 100; do
