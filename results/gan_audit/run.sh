@@ -9,10 +9,10 @@ source results/replays.sh
 
 # Single rounds. Of 30 clients, 10 take part in each.
 clean mnist_iid_1 --seed 1
-clean mnist_dirichlet0.1_1 --seed 1 --partition dirichlet --beta 0.1
+clean mnist_dirichlet0.1_2 --seed 2 --partition dirichlet --beta 0.1
 replay mnist_iid_1 3 $grids/grid.toml
 replay mnist_iid_1 18 $grids/beyond.toml
-replay mnist_dirichlet0.1_1 3 $grids/beyond.toml
+replay mnist_dirichlet0.1_2 3 $grids/beyond.toml
 
 # The paper's experiment as the command's preset has it.
 whole() { # DATASET NAME, then options

@@ -82,7 +82,9 @@ class GanAudit(Detector):
     Attributes:
       source: Where audit images come from: `gan` (the paper's), `model-inversion`, `held-out`,
         `auxiliary`, `noise`, or several joined by `+`, whose images are pooled. The default needs
-        no data, and finds unscaled label flips on MNIST, which `gan` hardly does.
+        no data. In single rounds on MNIST (results/gan_audit) it found all label flips, scaled or
+        not, but few backdoors that were not scaled; `gan` found few of the flips that were not, and
+        most backdoors; `gan+model-inversion` most of both.
       auxiliary: Classes of the auxiliary images, their numbers or names separated by commas. If
         empty, the paper's: 0 and 4 of digits, dress, coat and sandal of Fashion-MNIST; all classes
         of other datasets. They are the server's samples if it has any (`data.server_samples`),
