@@ -54,8 +54,8 @@ DATASET = "mnist"
 @click.option(
     "--audit-source",
     metavar="SOURCE[+SOURCE…]",
-    help="gan (the paper's; an experiment's default), model-inversion (an audit's default: needs no "
-    "images, and finds label flips that are not scaled), held-out, auxiliary or noise; "
+    help="gan (the paper's; an experiment's default), model-inversion (an audit's default: needs "
+    "no images, and finds label flips that are not scaled), held-out, auxiliary or noise; "
     "gan+model-inversion finds most, and takes longest.",
 )
 @experiment_options

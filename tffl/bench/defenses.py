@@ -7,7 +7,9 @@ input, fewer if they are slow, and memory above the update matrix. After five mi
 is given up.
 
 `nnm` and `bucketing` stand before plain averaging. Left out are `flcert`, which has no work of its
-own beyond that of the rule behind it, and rules that look into the network: there is none here.
+own beyond that of the rule behind it, and detectors of heat maps, which have `tffl bench maps`. Of
+rules that look into the network there is `gan-audit`, with images from model inversion and without
+anything to compare it with.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,7 +27,7 @@ import numpy as np
 from tffl.bench.naive import NAIVE, Case
 from tffl.bench.process import linux_bytes
 from tffl.defenses import Defense, Server, create_defense, defenses
-from tffl.defenses.base import Root
+from tffl.defenses.base import Root, Samples
 from tffl.federated.layout import Entry, WeightLayout
 from tffl.federated.updates import Updates
 
@@ -45,6 +47,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {"fldetector": {"start": 12}}
 SIZES = {"cnn": ((28, 28, 1), 10), "resnet18": ((32, 32, 3), 10)}
 """Model → image shape and classes: 0.8 and 11.2 million weights."""
 
+NETWORKS = ("gan-audit",)
+"""Rules that look into the network."""
+
 Judge = Callable[[], Any]
 
 
@@ -54,6 +59,7 @@ class Round:
 
     clients: int
     layout: WeightLayout
+    model: str = "cnn"
 
     def common(self, number: int = 1) -> np.ndarray:
         """Returns what the updates of a round have in common, float32 `[d]`."""
@@ -93,7 +99,7 @@ def measure(
     Args:
       clients: Numbers of clients.
       models: Of `SIZES`.
-      names: Defenses; if empty, all that have a naive version.
+      names: Defenses; if empty, all that have a naive version, and gan-audit.
       peers: Also measure Flower and naive NumPy versions.
       progress: Hears what is being measured.
 
@@ -101,7 +107,7 @@ def measure(
       `"100 clients of resnet18"` → rule → `seconds`, `memory_gib` above the matrix, `total_gib` of
       the process, and `against_flower`, `against_numpy`: how many times faster it is; or `error`.
     """
-    chosen = list(names) or list(NAIVE)
+    chosen = list(names) or [*NAIVE, *NETWORKS]
     result: dict[str, Any] = {}
     for model in models:
         layout = _layout(model)
@@ -110,7 +116,7 @@ def measure(
             result[title] = {"matrix_gib": round(n * layout.size * 4 / 2**30, 3)}
             for name in chosen:
                 progress(f"{title}: {name}")
-                result[title][name] = _compare(name, Round(n, layout), peers)
+                result[title][name] = _compare(name, Round(n, layout, model), peers)
     return result
 
 
@@ -188,13 +194,31 @@ def prepare(name: str, round: Round) -> tuple[Defense, Case]:
     number = 1 + EARLIER.get(name, 0)
     trusted = round.common(number)
     root = Root(np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int32), lambda start, _: trusted)
-    model: Any = None  # no rule measured here looks into the network
+    model: Any = None
     server = Server(model, round.layout, round.clients, 0, root)
+    if name in NETWORKS:
+        server = replace(server, **_network(round.model))
     state, start = defense.init(server), np.zeros(round.layout.size, np.float32)
     for earlier in range(1, number):
         verdict, state = defense.judge(round.draw(earlier, start), server, state)
         start = start + verdict.aggregate
     return defense, Case(round.draw(number, start), server, state, round.malicious)
+
+
+def _network(name: str) -> dict[str, Any]:
+    """Returns what a server has to look into a network, and test images."""
+    from tffl.federated.runtime import silence
+
+    silence()
+    from tffl.explain.maps import Explainer
+    from tffl.models import models
+
+    shape, classes = SIZES[name]
+    images = np.random.default_rng(0).integers(0, 256, (100, *shape), dtype=np.uint8)
+    labels = np.arange(len(images), dtype=np.int32) % classes
+    model = models[name](shape, classes, seed=0)
+    samples = Samples(images, labels, classes)
+    return {"model": model, "samples": samples, "explainer": Explainer(model)}
 
 
 def _tffl(name: str, defense: Defense, case: Case) -> Judge:
