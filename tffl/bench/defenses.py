@@ -198,6 +198,7 @@ def prepare(name: str, round: Round) -> tuple[Defense, Case]:
     server = Server(model, round.layout, round.clients, 0, root)
     if name in NETWORKS:
         server = replace(server, **_network(round.model))
+        return defense, Case(_sound(round, server), server, defense.init(server), round.malicious)
     state, start = defense.init(server), np.zeros(round.layout.size, np.float32)
     for earlier in range(1, number):
         verdict, state = defense.judge(round.draw(earlier, start), server, state)
@@ -219,6 +220,13 @@ def _network(name: str) -> dict[str, Any]:
     model = models[name](shape, classes, seed=0)
     samples = Samples(images, labels, classes)
     return {"model": model, "samples": samples, "explainer": Explainer(model)}
+
+
+def _sound(round: Round, server: Server) -> Updates:
+    """Returns updates of a network's own weights, whose BatchNorm statistics stay as they are."""
+    updates = round.draw(start=round.layout.flatten(server.model.get_weights()))
+    updates.matrix[:, ~round.layout.trainable] = 0
+    return updates
 
 
 def _tffl(name: str, defense: Defense, case: Case) -> Judge:
