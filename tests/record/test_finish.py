@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -105,8 +106,10 @@ def test_tensorflows_own_file_errors_are_one_line(
     export(model, tmp_path / "export")
     before = (tmp_path / "export" / "global" / "fingerprint.pb").read_bytes()
     monkeypatch.setattr(tf.saved_model, "save", full)
-    with pytest.raises(TfflError, match=r"cannot write .*export: No space left$"):
+    with pytest.raises(TfflError, match=r"cannot write .*export: No space left$") as error:
         export(model, tmp_path / "export")
+    cause = error.value.__cause__  # by which `tffl simulate` knows that the disk is full
+    assert isinstance(cause, OSError) and cause.errno == errno.ENOSPC
     assert (tmp_path / "export" / "global" / "fingerprint.pb").read_bytes() == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -45,6 +46,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def tensorflow_writing(path: Path) -> Iterator[None]:
     """Turns the errors of TensorFlow's own file system, which are no OSError, into one line.
 
+    A full disk is the cause of that error as it is elsewhere: an `OSError`.
+
     Raises:
       TfflError: Something in `path` could not be written.
     """
@@ -54,7 +57,9 @@ def tensorflow_writing(path: Path) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         reason = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*?\]", "", " ".join(error.message.split()))
-        raise TfflError(f"cannot write {path}: {reason}") from error
+        full = isinstance(error, tf.errors.ResourceExhaustedError) and "No space left" in reason
+        cause = OSError(errno.ENOSPC, reason) if full else error
+        raise TfflError(f"cannot write {path}: {reason}") from cause
 
 
 def write_bytes(path: Path, content: bytes) -> None:
