@@ -210,7 +210,7 @@ def main() -> None:
     lines = [
         "# How fast tffl is\n",
         f"Made by `bash results/speed/run.sh` on {os.cpu_count()} cores ({platform.machine()}) and "
-        "no GPU: training on an otherwise idle machine, all else with real-time priority beside "
+        "no GPU: training and cluster on an otherwise idle machine, all else with priority beside "
         "other work. Absolute times belong to that machine; ratios travel better.\n",
         *engine(read("engine")),
         *defenses({k: v for name in SIZES for k, v in read(f"defenses_{name}").items()}),
