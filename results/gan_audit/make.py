@@ -273,7 +273,8 @@ def readme(rows: pd.DataFrame, runs: pd.DataFrame, images: pd.DataFrame) -> str:
 Zhao et al.'s auditor and its rivals: what does an audit see, and with whose images? Smaller than
 the paper (100 clients of 600 images, audits from round 400 on): 30 clients of 300 images, 10 of
 whom take part in a round, `pdgan-cnn`, 24 rounds, audits from round {AUDITED} on, 100 steps of the
-GAN a round, seed 1. What `tffl reproduce pdgan` has recorded is in `results/pdgan`.
+GAN a round, seed 1. `results/pdgan` has the paper's Table 1 and Figure 8 with 100 clients of 60
+images and three attackers in a round, where the auditor does much worse.
 
 ```sh
 bash results/gan_audit/run.sh
