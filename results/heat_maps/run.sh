@@ -8,7 +8,6 @@ clean_config=$grids/clean.toml
 source results/replays.sh
 
 fashion=(--dataset fashion_mnist --model lenet5)
-gtsrb=(--dataset gtsrb)
 
 for seed in 1 2; do
   clean "fashion_dirichlet0.5_$seed" --seed $seed "${fashion[@]}" --partition dirichlet --beta 0.5
@@ -18,7 +17,7 @@ clean fashion_sgd_dirichlet0.9_1 --seed 1 "${fashion[@]}" --partition dirichlet 
   --optimizer sgd --learning-rate 0.05
 clean cifar10_iid_1 --seed 1
 clean cifar10_dirichlet0.5_1 --seed 1 --partition dirichlet --beta 0.5
-clean gtsrb_dirichlet0.5_1 --seed 1 "${gtsrb[@]}" --partition dirichlet --beta 0.5
+clean gtsrb_dirichlet0.5_1 --seed 1 --dataset gtsrb --partition dirichlet --beta 0.5
 
 for run in "$home"/*_[12]; do replay "$(basename "$run")" 5 $grids/grid.toml; done
 for name in fashion_dirichlet0.5_1 cifar10_iid_1; do

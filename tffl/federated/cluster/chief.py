@@ -159,7 +159,7 @@ class Cluster(LocalDevices):
                 again.add(row)
                 to_do.append(row)
                 del sent[row]
-                time.sleep(TICK)
+                time.sleep(TICK / (AHEAD * len(self._link.workers)))  # all that fail: one tick
             now = time.monotonic()
             self._give_up(now - heard)
             if now - spoken > silence:
