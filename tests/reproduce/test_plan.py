@@ -23,7 +23,7 @@ EXPECTED = {
 
 PLAN = """
 title = "tiny"
-attacks = ["label-flip"]
+attacks = ["label-flip", { name = "distance-constrained", batch = 256, label = "near" }]
 defenses = ["median", { name = "gan-audit", images = 20, label = "audit" }]
 [experiment.federation]
 clients = 10
@@ -36,6 +36,7 @@ rounds = 50
 seeds = [3, 4]
 "federation.rounds" = 2
 "defense.images" = 5
+"attack.batch" = 8
 [scales.small.settings.b]
 "federation.rounds" = 1
 [scales.paper]
@@ -48,6 +49,7 @@ settings = ["a"]
 name = "figure-2"
 title = "two"
 shows = "accuracy"
+attacks = ["label-flip"]
 defenses = ["median"]
 references = true
 stand_ins = { a = "b" }
@@ -117,6 +119,7 @@ def test_a_page_tells_what_its_scale_changes(tmp_path: Path) -> None:
     assert told["federation.rounds"] == ["50", "2"]
     assert told["federation.rounds, b"][1] == "1"
     assert told["images, audit"] == ["20", "5"]
+    assert told["batch, near"] == ["256", "8"]
     assert told["seeds"] == ["0", "3, 4"]
 
 
@@ -124,11 +127,13 @@ def test_a_scale_changes_sizes(tmp_path: Path) -> None:
     experiment = read_experiment(written(tmp_path))
     first, second = experiment.said.items
     cells = experiment.cells([first], "small")
-    assert [cell.key["seed"] for cell in cells] == [3, 3, 4, 4]
+    assert sorted(cell.key["seed"] for cell in cells) == [3] * 4 + [4] * 4
     assert {cell.config.federation.rounds for cell in cells} == {2}
     images = {cell.defense: cell.config.defense.options.get("images") for cell in cells}
     assert images == {"median": None, "audit": 5}
     assert {cell.config.federation.rounds for cell in experiment.cells([first], PAPER)} == {50}
+    batches = {cell.attack: cell.config.attack.options.get("batch") for cell in cells}
+    assert batches == {"label-flip": None, "near": 8}
     # Stand-ins, with sizes of their own, and references: attack-free and undefended.
     shown = experiment.cells([second], "small")
     assert {cell.setting for cell in shown} == {"b"}
@@ -169,7 +174,7 @@ def test_a_wrong_plan_is_refused_in_one_line(
 
 
 def test_no_size_is_a_method() -> None:
-    assert not {key for key in SIZES if key.startswith("attack.")}
+    assert {key for key in SIZES if key.startswith("attack.")} == {"attack.batch"}
     assert not {"data.dataset", "data.partition", "data.beta", "training.optimizer"} & SIZES
 
 

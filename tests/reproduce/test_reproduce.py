@@ -168,6 +168,7 @@ def test_the_page_is_made_of_the_tables(made: Path) -> None:
     assert "### table-1: Detection rates" in text
     assert "| Everybody is found. | **holds** |" in text
     assert "| federation.rounds | 9 | 2 |" in text
+    assert "`tffl reproduce made-up table-1 --scale smoke`; seed 0." in text
     assert "\\* not in the paper" in text
     assert "(smoke/tiny_figure-3.png)" in text
     assert "heat_maps" in text

@@ -183,6 +183,7 @@ def section(report: Report, folder: Path | None = None) -> Iterator[str]:
     names = [row[0] for _, rows in report.tables.values() for row in rows]
     if any(name.endswith("*") for name in names):
         yield "\\* not in the paper."
+    yield f"`{command(report)}`; {_seeds(report.seeds)}."
     for setting, (header, rows) in report.tables.items():
         yield (f"**{setting}**\n\n" if setting else "") + table(header, rows)
     if report.judged:
@@ -193,6 +194,11 @@ def section(report: Report, folder: Path | None = None) -> Iterator[str]:
     if folder is not None:
         for picture in _pictures(report, folder):
             yield f"![{report.entry.name}]({report.scale}/{picture})"
+
+
+def command(report: Report) -> str:
+    """Returns what makes an item."""
+    return f"tffl reproduce {report.entry.paper} {report.entry.name} --scale {report.scale}"
 
 
 def legend() -> str:
@@ -234,10 +240,11 @@ def sizes(experiment: Experiment, scale: str) -> list[list[str]]:
     for setting in plans[1].settings:
         one, two = (override({}, plan.settings[setting]) for plan in plans)
         rows += _differences(one, two, setting)
-    theirs, ours = (labeled(plan.defenses) for plan in plans)
-    for label, defense in ours.items():
-        if label in theirs:
-            rows += _differences(theirs[label].options, defense.options, label)
+    for kind in ("attacks", "defenses"):
+        theirs, ours = (labeled(getattr(plan, kind)) for plan in plans)
+        for label, named in ours.items():
+            if label in theirs:
+                rows += _differences(theirs[label].options, named.options, label)
     return rows
 
 
@@ -269,12 +276,12 @@ def _provenance(found: Sequence[Report], folder: Path) -> Iterator[str]:
     experiment, scale = found[0].experiment, found[0].scale
     about = read_record(folder, experiment.name).environment
     versions = ", ".join(f"{k} {v}" for k, v in about.get("versions", {}).items())
-    seeds = sorted({seed for report in found for seed in report.seeds})
     yield f"### How {experiment.name} was made"
     yield (
-        f"`{about.get('command') or 'unknown'}`, with `configs/{experiment.path.parent.name}/"
-        f"{experiment.path.name}`; seeds {', '.join(map(str, seeds))}; {about.get('machine', '')}, "
-        f"{', '.join(about.get('devices', []))}; {versions}; recorded {about.get('recorded', '')}."
+        f"By the commands above, with `configs/{experiment.path.parent.name}/"
+        f"{experiment.path.name}`; {about.get('machine', '')}, "
+        f"{', '.join(about.get('devices', []))}; {versions}; the last of it on "
+        f"{about.get('recorded', '')}."
     )
     if experiment.said.about:
         yield experiment.said.about
@@ -364,6 +371,10 @@ def _pictures(report: Report, folder: Path) -> list[str]:
         return sorted(names)
     name = pictures.name(report.experiment, report.item)
     return [name] if (folder / name).exists() else []
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
 
 
 def _words_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

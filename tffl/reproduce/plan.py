@@ -55,6 +55,8 @@ SIZES = frozenset(
         "training.batch_size",
         # The one thing that is no size: with a hundredth of the steps it must be larger.
         "training.learning_rate",
+        # Images in a step of an attack's own solver; everything else of an attack is its method.
+        "attack.batch",
         "defense.from_round",
         "defense.images",
         "defense.gan_steps",
@@ -226,15 +228,15 @@ class Experiment:
         changes = dict(self.said.scales[scale])
         seeds = changes.pop("seeds", self.said.seeds)
         of_settings = changes.pop("settings", {})
-        options = {key.partition(".")[2]: changes.pop(key) for key in _of_defenses(changes)}
+        attacks, defenses = (_taken(changes, section) for section in ("attack", "defense"))
         settings = {
             label: {**own, **of_settings.get(label, {})}
             for label, own in self.said.settings.items()
         }
         values = {
             "seeds": seeds,
-            "attacks": self.said.attacks,
-            "defenses": [_with_options(entry, options) for entry in self.said.defenses],
+            "attacks": [_with_options(entry, attacks) for entry in self.said.attacks],
+            "defenses": [_with_options(entry, defenses) for entry in self.said.defenses],
             "experiment": override(self.said.experiment, changes),
             "settings": settings,
         }
@@ -467,12 +469,14 @@ def _check_sizes(scale: str, changes: Mapping[str, Any]) -> None:
         )
 
 
-def _of_defenses(changes: Mapping[str, Any]) -> list[str]:
-    return [key for key in changes if key.startswith("defense.")]
+def _taken(changes: dict[str, Any], section: str) -> dict[str, Any]:
+    """Takes a section's keys out of a scale's changes, and returns them without its name."""
+    keys = [key for key in changes if key.startswith(f"{section}.")]
+    return {key.partition(".")[2]: changes.pop(key) for key in keys}
 
 
 def _with_options(entry: str | dict[str, Any], options: Mapping[str, Any]) -> Any:
-    """Gives a defense those options that it names itself; a scale adds none."""
+    """Gives an attack or a defense those options that it names itself; a scale adds none."""
     if isinstance(entry, str):
         return entry
     inner = {
