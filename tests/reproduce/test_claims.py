@@ -83,7 +83,7 @@ def test_against_other_runs_in_pairs_of_seeds() -> None:
     against = {"against": {"defense": "krum"}}
     judged = verdict(record(*rows), operator=">=", by=0.09, **against)
     assert judged.verdict == "holds"
-    assert "against krum 0.450" in judged.numbers  # without the third seed
+    assert "wanted ≥ krum 0.450" in judged.numbers and "+ 0.09" in judged.numbers  # no third seed
     assert "interval" not in judged.numbers  # the difference is 0.1 in both
     assert verdict(record(*rows), operator=">=", by=0.11, **against).verdict == "fails"
     assert verdict(record(*rows), operator="<=", factor=1.5, **against).verdict == "holds"
@@ -100,6 +100,25 @@ def test_each_of_several_must_hold() -> None:
     assert verdict(record(*rows), defense="krum", **{k: rivals[k] for k in rivals}).verdict == (
         "fails"
     )
+
+
+def test_numbers_of_one_left_side_stand_together_and_what_fails_is_marked() -> None:
+    recalls = {"median": 0.5, "krum": 0.1, "auror": 0.9}
+    known = record(*(row("a", name, recall=value) for name, value in recalls.items()))
+    against = {"defense": ["krum", "auror"]}
+    assert verdict(known, operator=">", factor=0.5, against=against).numbers == (
+        "recall of median, label-flip, a 0.500, wanted > 0.5 × krum 0.100, > 0.5 × auror 0.900"
+    )
+    assert verdict(known, operator=">", against=against).numbers == (
+        "recall of median, label-flip, a 0.500, wanted > krum 0.100, > auror 0.900 (fails)"
+    )
+    several = {"defense": ["median", "krum"], "operator": ">=", "value": 0.3}
+    assert verdict(known, **several).numbers == (
+        "recall of median, label-flip, a 0.500, wanted ≥ 0.3; "
+        "recall of krum, label-flip, a 0.100, wanted ≥ 0.3 (fails)"
+    )
+    low = {"metric": "recall", "defense": "krum", "operator": ">"}
+    assert "(fails)" not in verdict(known, **low, against={"defense": ["median"]}).numbers
 
 
 def test_not_testable() -> None:
@@ -145,6 +164,20 @@ def test_figures_of_curves() -> None:
     check = {"metric": "accuracy_gap", "gap_to": {"setting": "b"}, "operator": "<=", "value": 0.3}
     judged = verdict(known, tolerance=0.001, **check)
     assert judged.verdict == "holds"
+
+
+def test_against_no_attack() -> None:
+    honest = {**row("a", "none", recall=0.2), "attack": "none"}
+    known = record(row("a", "median", recall=0.5), honest)
+    against = {"attack": "none", "defense": "none"}
+    assert verdict(known, operator=">=", factor=2.0, against=against).numbers == (
+        "recall of median, label-flip, a 0.500, wanted ≥ 2 × no attack 0.200"
+    )
+
+
+def test_share_of_a_round_that_the_defense_takes() -> None:
+    known = record(row("a", "median", round_seconds=5.0, defense_seconds=1.0))
+    assert summary(known, Side("defense_share", "a", "label-flip", "median"))[0] == 0.25
 
 
 def test_score_ratio() -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 from typing import Any, Literal
 
-from tffl.benchmark_table import defined, interval, mean, where
+from tffl.benchmark_table import NONE, defined, interval, mean, where
 from tffl.reproduce.measure import Record, key_of
 from tffl.reproduce.plan import Against, Check, Claim, Experiment, Item, stand_in
 
@@ -32,6 +32,7 @@ DERIVED = {
     "late_attack_success": "attack success, mean over the last third of the rounds",
     "score_ratio": "mean score of malicious clients over that of honest ones",
     "round_seconds": "seconds of a round",
+    "defense_share": "seconds of the defense over the other seconds of a round",
     "detection_accuracy": "accuracy of the verdicts",
     "balanced_accuracy": "balanced accuracy of the verdicts (the papers' AUC)",
     "fpr": "false positive rate",
@@ -84,17 +85,36 @@ def judge(claim: Claim, item: Item, experiment: Experiment, record: Record, scal
         allowed = " or ".join(claim.scales)
         return Judged(claim.text, "not testable", f"only at scale {allowed}")
     found = [
-        told
+        compared
         for check in claim.checks
         for side in _sides(check, item, experiment, scale)
-        for told in _compare(check, side, item, record, scale)
+        for compared in _compare(check, side, item, record, scale)
     ]
-    numbers = "; ".join(text for _, text in found)
-    if any(holds is None for holds, _ in found):
-        lacking = list(dict.fromkeys(text for holds, text in found if holds is None))
+    lacking = list(dict.fromkeys(one.left for one in found if one.holds is None))
+    if lacking:
         more = f"; and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         return Judged(claim.text, "not testable", lacking[0] + more)
-    return Judged(claim.text, "holds" if all(holds for holds, _ in found) else "fails", numbers)
+    verdict: Verdict = "holds" if all(one.holds for one in found) else "fails"
+    return Judged(claim.text, verdict, _numbers(found))
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """One comparison: whether it holds, None if nobody can tell, and its two sides in words."""
+
+    holds: bool | None
+    left: str
+    right: str = ""
+
+
+def _numbers(found: Sequence[_Compared]) -> str:
+    """Lists comparisons, the ones of one left side together; marks those that fail among others."""
+    mixed = len({one.holds for one in found}) > 1
+    told = []
+    for left, same in groupby(found, key=lambda one: one.left):
+        rights = [f"{one.right} (fails)" if mixed and not one.holds else one.right for one in same]
+        told.append(f"{left}, wanted {', '.join(rights)}")
+    return "; ".join(told)
 
 
 def figures(record: Record, side: Side, gap_to: Side | None = None) -> dict[int, float]:
@@ -127,6 +147,9 @@ def _figure(record: Record, row: Any, metric: str, gap_to: Side | None) -> float
     if metric.startswith("late_"):
         values = record.curve(row, metric.removeprefix("late_"))
         return mean(_defined(values[len(values) - math.ceil(len(values) / LATE) :]))
+    if metric == "defense_share":
+        rest = row["round_seconds"] - row["defense_seconds"]
+        return row["defense_seconds"] / rest if rest > 0 else None
     if metric == "score_ratio":
         return _score_ratio(record.clients.get(key_of(row), []))
     return row.get(metric)
@@ -166,8 +189,8 @@ def _sides(check: Check, item: Item, experiment: Experiment, scale: str) -> Iter
 
 def _compare(
     check: Check, side: Side, item: Item, record: Record, scale: str
-) -> Iterator[tuple[bool | None, str]]:
-    """Yields whether comparisons hold, None if it cannot be told, and their numbers."""
+) -> Iterator[_Compared]:
+    """Yields the comparisons of one left side."""
 
     def measured(one: Side) -> dict[int, float]:
         if check.gap_to is None:
@@ -176,30 +199,30 @@ def _compare(
 
     left = measured(side)
     if not left:
-        yield None, f"no {_named(side)} is recorded"
+        yield _Compared(None, f"no {_named(side)} is recorded")
         return
     told = f"{_named(side)} {_spread(left.values())}"
     if check.value is not None:
-        yield _against_number(check, left, told)
+        yield _Compared(*_against_number(check, left, told))
     for rival in side.others(check.against, item, scale) if check.against else ():
         right = measured(rival)
         if right:
-            yield _against_runs(check, left, right, f"{told} against {_named(rival, side)}")
+            yield _Compared(*_against_runs(check, left, right, told, _named(rival, side)))
         else:
-            yield None, f"no {_named(rival)} is recorded"
+            yield _Compared(None, f"no {_named(rival)} is recorded")
 
 
-def _against_number(check: Check, left: dict[int, float], told: str) -> tuple[bool, str]:
+def _against_number(check: Check, left: dict[int, float], told: str) -> tuple[bool, str, str]:
     assert check.value is not None
     center, half = interval(list(left.values()))
     border = f"{_sign(check.operator)} {check.value:g}{_allowance(check)}"
     distance = abs(center - check.value)
-    return _holds(check, center, check.value), f"{told}, wanted {border}{_unclear(distance, half)}"
+    return _holds(check, center, check.value), told, border + _unclear(distance, half)
 
 
 def _against_runs(
-    check: Check, left: dict[int, float], right: dict[int, float], told: str
-) -> tuple[bool, str]:
+    check: Check, left: dict[int, float], right: dict[int, float], told: str, rival: str
+) -> tuple[bool, str, str]:
     """Compares with other runs; of the seeds that both have, if there are any, in pairs."""
     shared = sorted(set(left) & set(right))
     if shared:
@@ -208,11 +231,11 @@ def _against_runs(
     half = math.nan
     if len(shared) > 1:
         _, half = interval([left[seed] - check.factor * right[seed] for seed in shared])
-    text = f"{told} {_spread(right.values())}"
-    factor = f"{check.factor:g} × as much" if check.factor != 1 else "it"
-    margin = f" by {check.by:g}" if check.by else ""
-    border = f"{_sign(check.operator)} {factor}{margin}{_allowance(check)}"
-    return _holds(check, one, two), f"{text}, wanted {border}{_unclear(abs(one - two), half)}"
+    factor = f"{check.factor:g} × " if check.factor != 1 else ""
+    by = f" {'+' if '>' in check.operator else '-'} {check.by:g}" if check.by else ""
+    border = f"{_sign(check.operator)} {factor}{rival} {_spread(right.values())}{by}"
+    unclear = _unclear(abs(one - two), half)
+    return _holds(check, one, two), told, f"{border}{_allowance(check)}{unclear}"
 
 
 def _holds(check: Check, left: float, right: float) -> bool:
@@ -241,13 +264,18 @@ def _named(side: Side, known: Side | None = None) -> str:
     """Names a side, but for what is as on a known one."""
     metric = side.metric.replace("_", " ")
     if known is None:
-        parts = (side.defense, side.attack, side.setting)
-        return f"{metric} of {', '.join(filter(None, parts))}"
-    pairs = ((getattr(side, n), getattr(known, n)) for n in ("defense", "attack", "setting"))
-    differing = [mine for mine, theirs in pairs if mine != theirs]
+        return f"{metric} of {', '.join(filter(None, _parts(side)))}"
+    pairs = zip(_parts(side), _parts(known), strict=True)
+    differing = [mine for mine, theirs in pairs if mine and mine != theirs]
     if side.metric != known.metric:
         differing.insert(0, metric)
     return ", ".join(differing)
+
+
+def _parts(side: Side) -> tuple[str, str, str]:
+    if side.attack == side.defense == NONE:
+        return "no attack", "", side.setting
+    return side.defense, side.attack, side.setting
 
 
 def _spread(values: Iterable[float]) -> str:

@@ -177,7 +177,8 @@ def section(report: Report, folder: Path | None = None) -> Iterator[str]:
         told = "; ".join(f"{other} for {setting}" for setting, other in swapped.items())
         yield f"**Stand-ins, the paper's data not being at hand:** {told}."
     if report.missing:
-        yield f"**Incomplete: {report.missing} of its runs are not recorded.**"
+        are = "is" if report.missing == 1 else "are"
+        yield f"**Incomplete: {report.missing} of its runs {are} not recorded.**"
     if item.about:
         yield item.about
     names = [row[0] for _, rows in report.tables.values() for row in rows]

@@ -66,13 +66,13 @@ def _curves(experiment: Experiment, item: Item, record: Record, scale: str) -> F
     columns = ["accuracy", "attack_success"] if item.shows == "poisoning" else ["accuracy"]
     figure, first = canvas(max(6.0, 4.4 * len(settings)), 3.6 * len(columns) + 1)
     first.remove()
-    panels = figure.subplots(len(columns), len(settings), sharex="col", squeeze=False)
+    panels = figure.subplots(len(columns), len(settings), sharex="col", sharey="row", squeeze=False)
     for line, column in zip(panels, columns, strict=True):
         for axes, setting in zip(line, settings, strict=True):
             _lines(axes, where(shown, setting=setting), record, column)
             axes.set_title(setting, fontsize=9)
-            axes.set_ylim(-0.02, 1.02)
             axes.set_xlabel("round")
+        line[0].set_ylim(bottom=-0.02)
         line[0].set_ylabel(column.replace("_", " "))
     handles = {
         label: handle
