@@ -63,13 +63,14 @@ def _curves(experiment: Experiment, item: Item, record: Record, scale: str) -> F
     settings = [s for s in experiment.settings_of(item, scale) if where(shown, setting=s)]
     if not settings:
         return None
+    pairs = list(dict.fromkeys((row["attack"], row["defense"]) for row in shown))
     columns = ["accuracy", "attack_success"] if item.shows == "poisoning" else ["accuracy"]
     figure, first = canvas(max(6.0, 4.4 * len(settings)), 3.6 * len(columns) + 1)
     first.remove()
     panels = figure.subplots(len(columns), len(settings), sharex="col", sharey="row", squeeze=False)
     for line, column in zip(panels, columns, strict=True):
         for axes, setting in zip(line, settings, strict=True):
-            _lines(axes, where(shown, setting=setting), record, column)
+            _lines(axes, where(shown, setting=setting), record, column, pairs)
             axes.set_title(setting, fontsize=9)
             axes.set_xlabel("round")
         line[0].set_ylim(bottom=-0.02)
@@ -86,12 +87,14 @@ def _curves(experiment: Experiment, item: Item, record: Record, scale: str) -> F
     return figure
 
 
-def _lines(axes: Axes, rows: Rows, record: Record, column: str) -> None:
-    pairs = list(dict.fromkeys((row["attack"], row["defense"]) for row in rows))
+def _lines(
+    axes: Axes, rows: Rows, record: Record, column: str, pairs: Sequence[tuple[str, str]]
+) -> None:
+    """Draws a panel's curves; attack and defense have the same stroke in all panels of `pairs`."""
     attacks = {attack for attack, _ in pairs if attack != NONE}
     for number, (attack, defense) in enumerate(pairs):
         curves = [record.curve(row, column) for row in where(rows, attack=attack, defense=defense)]
-        rounds = list(zip(*curves, strict=False))
+        rounds = list(zip(*curves, strict=False))  # none, if this panel lacks the runs
         means = [mean(defined([{"": v} for v in values], "")) for values in rounds]
         if all(map(math.isnan, means)):
             continue
