@@ -114,8 +114,10 @@ def reproduce(
     papers = {item.paper for item in items}
     same = [item for item in experiment.said.items if item.paper in papers]
     every = experiment.cells(same, scale)
+    known: dict[str, Any] = {}
     for folder in _folders(out, experiment, scale):
         restore(every, folder, experiment, work)
+        known = known or read_record(folder, experiment.name).environment
     missing = [cell for cell in cells if not _is_finished(cell, work)]
 
     def keeps(cell: Cell) -> bool:
@@ -127,7 +129,7 @@ def reproduce(
         for cell in filter(keeps, cells):
             _copy_pictures(cell, work, out / scale, experiment)
     finally:
-        record(every, out / scale, experiment, work, command if missing else ())
+        record(every, out / scale, experiment, work, _environment(command) if missing else known)
     return sum(bool((recorded(cell, work) or {"error": "x"})["error"]) for cell in cells)
 
 
@@ -171,7 +173,11 @@ def restore(cells: Sequence[Cell], folder: Path, experiment: Experiment, work: P
 
 
 def record(
-    cells: Sequence[Cell], folder: Path, experiment: Experiment, work: Path, command: Sequence[str]
+    cells: Sequence[Cell],
+    folder: Path,
+    experiment: Experiment,
+    work: Path,
+    environment: Mapping[str, Any],
 ) -> None:
     """Writes the tables of all runs in the work folder.
 
@@ -180,7 +186,7 @@ def record(
       folder: Where to.
       experiment: The experiment.
       work: Its work folder.
-      command: What has run some of them; empty if nothing was run.
+      environment: Where the latest of them were run; empty if nobody knows.
 
     Raises:
       TfflError: A file cannot be written.
@@ -210,8 +216,8 @@ def record(
     write_text(folder / f"{stem}.csv", to_csv(RUN_COLUMNS, runs))
     write_text(folder / f"{stem}_rounds.csv", to_csv(ROUND_COLUMNS, rounds))
     write_text(folder / f"{stem}_clients.csv", to_csv(CLIENT_COLUMNS, clients))
-    if command or not (folder / f"{stem}.json").exists():
-        write_json(folder / f"{stem}.json", _environment(command))
+    if environment:
+        write_json(folder / f"{stem}.json", environment)
 
 
 def read_record(folder: Path, name: str) -> Record:
@@ -265,8 +271,9 @@ def _copy_pictures(cell: Cell, work: Path, folder: Path, experiment: Experiment)
 def _environment(command: Sequence[str]) -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
-    from tffl.federated.runtime import cores
+    from tffl.federated.runtime import cores, silence
 
+    silence()
     versions = {"python": platform.python_version()}
     for name in ("tffl", "tensorflow", "keras", "numpy"):
         try:

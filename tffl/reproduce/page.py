@@ -276,13 +276,15 @@ def _scale(found: Sequence[Report], folder: Path) -> Iterator[str]:
 def _provenance(found: Sequence[Report], folder: Path) -> Iterator[str]:
     experiment, scale = found[0].experiment, found[0].scale
     about = read_record(folder, experiment.name).environment
-    versions = ", ".join(f"{k} {v}" for k, v in about.get("versions", {}).items())
+    machine = "on an unknown machine"
+    if about:
+        versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+        on = ", ".join([about["machine"], *about["devices"]])
+        machine = f"{on}; {versions}; the last of it on {about['recorded']}"
     yield f"### How {experiment.name} was made"
     yield (
         f"By the commands above, with `configs/{experiment.path.parent.name}/"
-        f"{experiment.path.name}`; {about.get('machine', '')}, "
-        f"{', '.join(about.get('devices', []))}; {versions}; the last of it on "
-        f"{about.get('recorded', '')}."
+        f"{experiment.path.name}`; {machine}."
     )
     if experiment.said.about:
         yield experiment.said.about
