@@ -284,7 +284,7 @@ def _environment(command: Sequence[str]) -> dict[str, Any]:
         "command": " ".join(command),
         "recorded": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": versions,
-        "machine": f"{platform.machine()}, {cores()} cores",
+        "machine": f"{platform.machine()}, {cores()} core{'s' if cores() > 1 else ''}",
         "devices": _devices(),
     }
 
