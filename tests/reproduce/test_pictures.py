@@ -55,3 +55,19 @@ def test_panels_that_lack_runs_do_not_shift_the_strokes(
     legend = {text.get_text() for text in drawn["figure"].legends[0].get_texts()}
     assert legend == {"median", "krum"}
     assert first.get_ylim() == second.get_ylim()
+
+
+def test_bars_part_the_defense_from_the_rest_of_a_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(pictures, "save", lambda figure, path: drawn.append(figure))
+    known = recorded(("a", "median", [0.1]), ("a", "krum", [0.1]))
+    for row, seconds in zip(known.runs, (1.0, 3.0), strict=True):
+        row |= {"round_seconds": 10.0, "defense_seconds": seconds}
+    item = SAID.items[0].model_copy(update={"shows": "runtime"})
+    experiment = Experiment(Path("configs/x/y.toml"), SAID.model_copy(update={"items": (item,)}))
+    pictures.draw(experiment, [item], known, "small", tmp_path)
+    rest, defense = drawn[0].axes[0].containers
+    assert [bar.get_width() for bar in rest] == [9.0, 7.0]
+    assert [(bar.get_x(), bar.get_width()) for bar in defense] == [(9.0, 1.0), (7.0, 3.0)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tffl.benchmark_table import NONE, Rows, defined, interval, mean, where
+from tffl.benchmark_table import NONE, Rows, defined, mean, where
 from tffl.record.figures import BLUE, RED, canvas, finish, save
 from tffl.reproduce.claims import Side, figures
 from tffl.reproduce.measure import Record, key_of
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+GRAY = "#BBBBBB"
 COLORS = (BLUE, RED, "#228833", "#CCBB44", "#AA3377", "#66CCEE", "#000000", "#EE8866", "#777777")
 STROKES = ("-", "--", "-.", ":")
 
@@ -116,21 +117,25 @@ def _label(attack: str, defense: str, several: bool) -> str:
 
 
 def _bars(experiment: Experiment, item: Item, record: Record, scale: str) -> Figure | None:
-    """Draws the seconds of a round."""
+    """Draws the seconds of a round, and how many of them are the defense's; means over seeds."""
     found = {}
     for row in shown_rows(experiment, item, record, scale):
-        side = Side("round_seconds", row["setting"], row["attack"], row["defense"])
-        values = list(figures(record, side).values())
-        if values:
-            found[row["defense"]] = interval(values)
+        key = row["setting"], row["attack"], row["defense"]
+        whole, own = (
+            mean(figures(record, Side(metric, *key)).values())
+            for metric in ("round_seconds", "defense_seconds")
+        )
+        if not math.isnan(whole + own):
+            found[row["defense"]] = whole - own, own
     if not found:
         return None
-    figure, axes = canvas(7, 0.4 * len(found) + 1.2)
-    means, halves = zip(*found.values(), strict=True)
-    widths = [0 if math.isnan(half) else half for half in halves]
-    axes.barh(list(found), means, xerr=widths, color=BLUE)
+    figure, axes = canvas(7, 0.4 * len(found) + 1.6)
+    rest, defense = zip(*found.values(), strict=True)
+    axes.barh(list(found), rest, color=GRAY, label="training, attack, evaluation")
+    axes.barh(list(found), defense, left=rest, color=BLUE, label="defense")
     axes.invert_yaxis()
     axes.set_xlabel("seconds of a round, mean")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 
