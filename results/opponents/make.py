@@ -25,6 +25,8 @@ BITES = 0.05
 SUCCESS = 0.25
 HARMED = 0.1
 """A defense is hurt by an attack that costs it so much more than its attack-free run."""
+DARK = 30
+"""Points lost from which on a cell of the picture is so dark that its number is white."""
 HOLDS = 0.5
 """A defense holds against an attack if at most this share of the damage is left."""
 
@@ -147,7 +149,7 @@ def picture(results: pd.DataFrame) -> Figure:
         order = list(dict.fromkeys(mine["attack"])), list(dict.fromkeys(mine["defense"]))
         grid = mine.pivot(index="attack", columns="defense", values="lost")
         grid = 100 * grid.reindex(index=order[0], columns=order[1])
-        image = axis.imshow(grid, cmap="RdYlGn_r", vmin=-5, vmax=50, aspect="auto")
+        image = axis.imshow(grid, cmap="YlOrBr", vmin=-5, vmax=50, aspect="auto")
         axis.set_title(f"{setting}: points of accuracy lost")
         columns = ["undefended" if name == "none" else name for name in grid.columns]
         rows = ["no attack" if name == "none" else name for name in grid.index]
@@ -155,7 +157,8 @@ def picture(results: pd.DataFrame) -> Figure:
         axis.set_yticks(range(len(rows)), rows, fontsize=8)
         for (row, column), value in np.ndenumerate(grid.to_numpy()):
             text = "–" if np.isnan(value) else f"{value:.0f}".replace("-0", "0")
-            axis.text(column, row, text, ha="center", va="center", fontsize=6)
+            color = "white" if value > DARK else "black"
+            axis.text(column, row, text, ha="center", va="center", fontsize=6, color=color)
     figure.colorbar(image, ax=axes.tolist(), shrink=0.4)
     return figure
 
