@@ -92,17 +92,22 @@ def largest_cluster(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from scipy.spatial.distance import cdist
     from sklearn.cluster import MeanShift
 
-    width = bandwidth(features)
+    # Shares of signs tie, and the last bit of a sum decides who is within the bandwidth: summed in
+    # an order of their own, points have the same clusters whatever the order of the clients.
+    order = np.lexsort(features.T)
+    back, points = np.argsort(order), features[order]
+    width = bandwidth(points)
     if width > 0:
-        found = MeanShift(bandwidth=width).fit(features)
+        found = MeanShift(bandwidth=width).fit(points)
         centers, labels = found.cluster_centers_, found.labels_
     else:
-        centers, labels = np.unique(features, axis=0, return_inverse=True)
+        centers, labels = np.unique(points, axis=0, return_inverse=True)
     sizes = np.bincount(labels.ravel())
     largest = sizes == sizes.max()
-    apart = cdist(features, centers[largest]).min(axis=1)
+    apart = cdist(points, centers[largest]).min(axis=1)
     limits = np.where(apart > 0, np.inf, 0)
-    return largest[labels.ravel()], np.divide(apart, width, out=limits, where=width > 0)
+    apart = np.divide(apart, width, out=limits, where=width > 0)
+    return largest[labels.ravel()][back], apart[back]
 
 
 @dataclass(frozen=True)
