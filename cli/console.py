@@ -324,8 +324,7 @@ def print_reproduction(reports: Sequence[Report]) -> None:
         out.print(f"\n[bold]{report.entry.paper}[/], scale {report.scale}, ", end="")
         out.print(report.heading, markup=False, soft_wrap=True)
         if report.missing:
-            are = "is" if report.missing == 1 else "are"
-            out.print(f"Incomplete: {report.missing} of its runs {are} not recorded.")
+            out.print(report.incomplete)
         for setting, (header, rows) in report.tables.items():
             table = _table(escape(header[0]), *map(escape, header[1:]))
             table.title, table.title_justify = escape(setting) or None, "left"

@@ -178,6 +178,8 @@ def test_against_no_attack() -> None:
 def test_share_of_a_round_that_the_defense_takes() -> None:
     known = record(row("a", "median", round_seconds=5.0, defense_seconds=1.0))
     assert summary(known, Side("defense_share", "a", "label-flip", "median"))[0] == 0.25
+    unknown = record(row("a", "median", round_seconds=None, defense_seconds=1.0))
+    assert math.isnan(summary(unknown, Side("defense_share", "a", "label-flip", "median"))[0])
 
 
 def test_score_ratio() -> None:

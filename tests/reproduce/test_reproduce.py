@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from tffl.benchmark import Cell
-from tffl.errors import UsageError
+from tffl.errors import TfflError, UsageError
 from tffl.federated import simulation
 from tffl.record.tables import read_rows
 from tffl.reproduce import cost, measure, page, plan
@@ -267,8 +267,16 @@ def test_what_is_committed_agrees_with_itself_and_the_configs(paper: str) -> Non
 
 def test_a_damaged_table_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("setting,attack\n1,2\n")
-    with pytest.raises(Exception, match=r"x\.csv is not a table with columns"):
+    with pytest.raises(TfflError, match=r"x\.csv is not a table with columns"):
         measure.read_record(tmp_path, "x")
     assert measure.read_record(tmp_path, "y").runs == []
     with pytest.raises(UsageError, match="no folder"):
         plan.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"machine": "x86_64"}'])
+def test_a_damaged_environment_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(TfflError, match=r"x\.json is (not valid JSON|damaged: it lacks)") as error:
+        measure.read_record(tmp_path, "x")
+    assert "\n" not in str(error.value)

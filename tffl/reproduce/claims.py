@@ -148,11 +148,17 @@ def _figure(record: Record, row: Any, metric: str, gap_to: Side | None) -> float
         values = record.curve(row, metric.removeprefix("late_"))
         return mean(_defined(values[len(values) - math.ceil(len(values) / LATE) :]))
     if metric == "defense_share":
-        rest = row["round_seconds"] - row["defense_seconds"]
-        return row["defense_seconds"] / rest if rest > 0 else None
+        return _share(row["defense_seconds"], row["round_seconds"])
     if metric == "score_ratio":
         return _score_ratio(record.clients.get(key_of(row), []))
     return row.get(metric)
+
+
+def _share(part: float | None, whole: float | None) -> float | None:
+    """Returns a part of a round's seconds over the others; None if they are not recorded."""
+    if part is None or whole is None or not whole > part:
+        return None
+    return part / (whole - part)
 
 
 def _gap(record: Record, row: Any, gap_to: Side | None) -> float | None:

@@ -35,6 +35,7 @@ OWN = ("detection_accuracy", "round_seconds", "fingerprint")
 RUN_COLUMNS = (*COLUMNS[:-1], *OWN, "error")
 ROUND_COLUMNS = (*KEY, "round", *BY_ROUND)
 CLIENT_COLUMNS = (*KEY, "client", "malicious", "score")
+ENVIRONMENT = ("command", "recorded", "versions", "machine", "devices")
 TEXT = ("setting", "attack", "defense", "error", "fingerprint")
 
 Row = Mapping[str, Any]
@@ -229,12 +230,21 @@ def read_record(folder: Path, name: str) -> Record:
     runs = _read(folder / f"{name}.csv", RUN_COLUMNS)
     rounds = _read(folder / f"{name}_rounds.csv", ROUND_COLUMNS)
     clients = _read(folder / f"{name}_clients.csv", CLIENT_COLUMNS)
-    about = folder / f"{name}.json"
-    try:
-        environment = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
-    except ValueError:
-        raise TfflError(f"{about} is not valid JSON") from None
+    environment = _read_environment(folder / f"{name}.json")
     return Record(runs, _by_key(rounds), _by_key(clients), environment)
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise TfflError(f"{path} is not valid JSON") from None
+    lacking = [key for key in ENVIRONMENT if not isinstance(found, dict) or key not in found]
+    if lacking:
+        raise TfflError(f"{path} is damaged: it lacks {', '.join(lacking)}")
+    return found
 
 
 def _folders(out: Path, experiment: Experiment, scale: str) -> list[Path]:

@@ -93,6 +93,12 @@ class Report:
         """Its name and caption."""
         return f"{self.entry.name}: {', '.join(filter(None, (self.item.title, self.item.part)))}"
 
+    @property
+    def incomplete(self) -> str:
+        """Says how many of its runs are missing."""
+        are = "is" if self.missing == 1 else "are"
+        return f"Incomplete: {self.missing} of its runs {are} not recorded."
+
 
 @cache
 def printed(paper: str) -> dict[tuple[str, ...], Printed]:
@@ -177,8 +183,7 @@ def section(report: Report, folder: Path | None = None) -> Iterator[str]:
         told = "; ".join(f"{other} for {setting}" for setting, other in swapped.items())
         yield f"**Stand-ins, the paper's data not being at hand:** {told}."
     if report.missing:
-        are = "is" if report.missing == 1 else "are"
-        yield f"**Incomplete: {report.missing} of its runs {are} not recorded.**"
+        yield f"**{report.incomplete}**"
     if item.about:
         yield item.about
     names = [row[0] for _, rows in report.tables.values() for row in rows]
