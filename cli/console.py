@@ -124,9 +124,12 @@ class Watch(Warnings):
 
 
 def figures(row: Mapping[str, Any]) -> str:
-    """Writes accuracy and, where there is one, attack success of a round."""
+    """Writes accuracy and, where it is measured, attack success of a round.
+
+    A ruined model's are dashes.
+    """
     shown = [("accuracy", row.get("accuracy")), ("attack success", row.get("attack_success"))]
-    return " · ".join(f"{name} {rate(value)}" for name, value in shown if defined(value))
+    return " · ".join(f"{name} {rate(value)}" for name, value in shown if value is not None)
 
 
 def defined(value: Any) -> bool:
@@ -144,6 +147,9 @@ def print_run(rounds: pd.DataFrame, outcome: Outcome) -> None:
     table = _table("", "accuracy", "attack success", "recall", "precision", "FPR", "rejected")
     last = rounds.iloc[-1]
     means = rounds.mean(numeric_only=True)
+    # Rounds in which the model is ruined have no accuracy: the others' mean would flatter it.
+    of_model = ["accuracy", "attack_success"]
+    means[of_model] = rounds[of_model].astype(float).mean(skipna=False)
     for label, row in ((f"round {int(last['round'])}", last), ("mean", means)):
         shown = ("accuracy", "attack_success", "recall", "precision", "fpr")
         table.add_row(label, *(rate(row.get(key)) for key in shown), f"{row['rejected']:.3g}")
@@ -180,7 +186,15 @@ def print_comparison(outcomes: Mapping[str, Outcome], sentence: str) -> None:
 
 def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints, for each setting and defense, how it fares without attack and in its worst case."""
-    from tffl.benchmark_table import NONE, defined, distinct, mean, where, worst
+    from tffl.benchmark_table import (
+        NONE,
+        defined,
+        distinct,
+        mean,
+        percent_of_worst,
+        where,
+        worst,
+    )
 
     out = console()
     for setting in distinct(rows, "setting"):
@@ -192,7 +206,7 @@ def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
             table.add_row(
                 "undefended" if defense == NONE else defense,
                 percent(mean(defined(free, "accuracy"))),
-                "–" if lowest is None else percent(lowest[1]),
+                "–" if lowest is None else percent_of_worst(lowest[1]),
                 "" if lowest is None else lowest[0],
                 percent(mean([] if defense == NONE else defined(judged, "recall"))),
                 percent(mean([] if defense == NONE else defined(free, "fpr"))),

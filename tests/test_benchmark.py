@@ -193,7 +193,7 @@ def test_worst_is_over_attacks_not_seeds() -> None:
         row(attack="a", accuracy=0.9, seed=1),
         row(attack="b", accuracy=0.4),
         row(attack="b", accuracy=0.4, seed=1),
-        row(attack="c", accuracy=None),
+        row(attack="c", accuracy=None, error="out of memory"),
     ]
     assert worst(rows) == ("b", pytest.approx(0.4))
     assert worst(rows[:1]) is None

@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 NONE = "none"
+RUIN_NOTE = (
+    " Ruined: the outputs of the final model are not finite, so that it has no accuracy; such runs "
+    "are in no mean."
+)
 Rows = Sequence[Mapping[str, Any]]
 """Rows of `results.csv`; undefined values are None."""
 
@@ -16,6 +20,7 @@ def markdown(rows: Rows) -> str:
     parts = [
         "Means over seeds; ± is half the width of the 95 % interval (Student's t). "
         "Accuracy and attack success after the last round; detection figures are means over rounds."
+        + (RUIN_NOTE if ruined(rows) else "")
     ]
     for setting in distinct(rows, "setting"):
         title = f"## {setting}\n\n" if setting else ""
@@ -65,14 +70,25 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return center, float(t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
 
 
+def ruined(rows: Rows) -> int:
+    """Returns how many runs ended with a ruined model: they did not fail, but have no accuracy."""
+    return sum(not row["error"] and not defined([row], "accuracy") for row in rows)
+
+
 def worst(rows: Rows) -> tuple[str, float] | None:
     """Returns the attack with the lowest mean final accuracy, and that accuracy.
+
+    An attack that ruins a model is worse than any other; its accuracy is NaN.
 
     Args:
       rows: Of one setting and defense.
     """
     attacks = [attack for attack in distinct(rows, "attack") if attack != NONE]
-    means = {attack: mean(defined(where(rows, attack=attack), "accuracy")) for attack in attacks}
+    by_attack = {attack: where(rows, attack=attack) for attack in attacks}
+    most = max(attacks, key=lambda attack: ruined(by_attack[attack]), default=NONE)
+    if most != NONE and ruined(by_attack[most]):
+        return most, math.nan
+    means = {attack: mean(defined(by_attack[attack], "accuracy")) for attack in attacks}
     means = {attack: value for attack, value in means.items() if not math.isnan(value)}
     if not means:
         return None
@@ -120,7 +136,7 @@ def _summary(rows: Rows, defenses: Sequence[str]) -> str:
             [
                 _defense(defense),
                 percent(mean(defined(free, "accuracy"))),
-                "–" if lowest is None else f"{percent(lowest[1])} ({lowest[0]})",
+                "–" if lowest is None else f"{percent_of_worst(lowest[1])} ({lowest[0]})",
                 "–" if defense == NONE else percent(mean(defined(mine, "recall"))),
                 "–" if defense == NONE else percent(mean(defined(free, "fpr"))),
                 _seconds(mean(defined(mine, "defense_seconds"))),
@@ -149,10 +165,23 @@ def _defense(name: str) -> str:
 
 def _figure(column: str) -> Callable[[Rows], str]:
     def cell(rows: Rows) -> str:
-        center, half = interval(defined(rows, column))
-        return percent(center) + ("" if math.isnan(half) else f" ± {half * 100:.1f}")
+        return with_interval(*interval(defined(rows, column)), ruined(rows), len(rows))
 
     return cell
+
+
+def with_interval(center: float, half: float, ruins: int, runs: int) -> str:
+    """Writes a mean rate in percent, its interval, and how many of the runs ruined their model.
+
+    >>> with_interval(0.5, 0.012, 0, 3), with_interval(0.5, 0.2, 1, 3)
+    ('50.0 ± 1.2', '50.0 ± 20.0, 1 of 3 ruined')
+    >>> with_interval(math.nan, math.nan, 2, 2)
+    'ruined'
+    """
+    if ruins and math.isnan(center):
+        return "ruined"
+    told = percent(center) + ("" if math.isnan(half) else f" ± {half * 100:.1f}")
+    return f"{told}, {ruins} of {runs} ruined" if ruins else told
 
 
 def _detection(rows: Rows) -> str:
@@ -166,6 +195,11 @@ def _ranking(rows: Rows) -> str:
 
 def _seconds(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def percent_of_worst(value: float) -> str:
+    """Writes the accuracy that `worst` returns."""
+    return "ruined" if math.isnan(value) else percent(value)
 
 
 def percent(value: float, digits: int = 1) -> str:

@@ -64,6 +64,11 @@ class Outcome:
     honest: int
     source: str = ""
 
+    @property
+    def ruined(self) -> bool:
+        """Whether the model's outputs are not finite, so that it has no accuracy to compare."""
+        return math.isnan(self.accuracy) or bool(self.source and math.isnan(self.attack_success))
+
     @classmethod
     def of(cls, rounds: pd.DataFrame, summary: Mapping[str, Any]) -> Outcome:
         """Reads the outcome of a run from its `rounds` and `summary`."""
@@ -155,6 +160,12 @@ def directory(out: Path | str | None, variant: str) -> Path | None:
 def verdict(outcomes: Mapping[str, Outcome], defense: str) -> str:
     """Says in one sentence what the attack did, what the defense caught, and what it saved."""
     free, undefended, defended = (outcomes[variant] for variant in VARIANTS)
+    if free.ruined:
+        return (
+            "Without any attacker the model is ruined already (its outputs are not finite), so "
+            "that it tells nothing about the attack or the defense; "
+            f"{defense} {_catch(defended)}."
+        )
     return (
         f"Undefended, {_damage(free, undefended)}; {defense} {_catch(defended)}, "
         f"which {_savings(undefended, defended)}."
@@ -162,6 +173,8 @@ def verdict(outcomes: Mapping[str, Outcome], defense: str) -> str:
 
 
 def _damage(free: Outcome, undefended: Outcome) -> str:
+    if undefended.ruined:
+        return "the attack ruined the model (its outputs are not finite)"
     effects = []
     if undefended.accuracy < free.accuracy - MARGIN:
         change = _change(free.accuracy, undefended.accuracy)
@@ -183,6 +196,10 @@ def _catch(defended: Outcome) -> str:
 
 
 def _savings(undefended: Outcome, defended: Outcome) -> str:
+    if defended.ruined:
+        return "saved nothing: the defended model is ruined" + (" too" * undefended.ruined)
+    if undefended.ruined:
+        return f"saved the model: it ends {_ending(defended)}"
     gain = defended.accuracy - undefended.accuracy
     relief = undefended.attack_success - defended.attack_success
     success = _change(undefended.attack_success, defended.attack_success)
@@ -198,6 +215,13 @@ def _savings(undefended: Outcome, defended: Outcome) -> str:
         cost.append(f"let attack success rise from {success}")
     told = " and ".join(saved) or "saved nothing measurable"
     return f"{told} but {' and '.join(cost)}" if cost else told
+
+
+def _ending(run: Outcome) -> str:
+    accuracy = f"with accuracy {percent(run.accuracy)}"
+    if math.isnan(run.attack_success):
+        return accuracy
+    return f"{accuracy} and attack success {percent(run.attack_success)}"
 
 
 def _change(before: float, after: float) -> str:

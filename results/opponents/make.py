@@ -38,7 +38,9 @@ def damage(results: pd.DataFrame) -> pd.DataFrame:
     """
     honest = results[(results["attack"] == "none") & (results["defense"] == "none")]
     base = honest.set_index("setting")["accuracy"]
-    lost = results["setting"].map(base) - results["accuracy"]
+    # A ruined model, without an accuracy though the run did not fail, has lost all of it.
+    accuracy = results["accuracy"].mask(results["accuracy"].isna() & results["error"].isna(), 0.0)
+    lost = results["setting"].map(base) - accuracy
     return results.assign(lost=lost, gained=results["attack_success"].fillna(0.0))
 
 

@@ -29,7 +29,7 @@ ITEM: Item = SAID.items[0]
 
 def row(setting: str, defense: str, seed: int = 0, **values: Any) -> dict[str, Any]:
     key = {"setting": setting, "attack": "label-flip", "defense": defense, "seed": seed}
-    return {**dict.fromkeys(COLUMNS), **key, "error": "", **values}
+    return {**dict.fromkeys(COLUMNS), **key, "accuracy": 0.5, "error": "", **values}
 
 
 def record(*rows: dict[str, Any], curves: dict[tuple, list[Any]] | None = None) -> Record:
@@ -206,3 +206,12 @@ def test_score_ratio() -> None:
 def test_checks_that_make_no_sense(check: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         verdict(TWO, **check)
+
+
+def test_a_ruined_run_leaves_no_claim_on_accuracy_testable() -> None:
+    known = record(
+        row("a", "median", 0, accuracy=0.9, recall=1.0),
+        row("a", "median", 1, accuracy=None, recall=1.0),
+    )
+    assert verdict(known, metric="accuracy", operator=">=", value=0.8).verdict == "not testable"
+    assert verdict(known, metric="recall", operator=">=", value=0.8).verdict == "holds"

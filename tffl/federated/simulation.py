@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,6 +179,7 @@ class Experiment:
         # Measured without an attacker too: what the success inputs yield by themselves.
         self.success: SuccessSet | None = self.attack.success_set(federation, config.seed)
         self.groups = self.defense.groups(self.server)
+        self._ruined = False
         self._settle(federation)
 
     def check_defense(self, defense: Defense, name: str) -> None:
@@ -338,6 +340,7 @@ class Experiment:
                 recorder.store_pictures(round, updates.client_ids, verdict.pictures)
         with clock.measure("evaluate"):
             scores = self.evaluate(weights)
+        self._warn_of_ruin(round, scores, observer)
 
         row = {"round": round, **scores, **record.judged(), **clock.seconds}
         names = [entry.name for entry in self.layout.entries]
@@ -405,7 +408,10 @@ class Experiment:
         return Updates(round, clients, counts, weights.copy(), matrix, self.layout)
 
     def evaluate(self, weights: np.ndarray) -> dict[str, float | None]:
-        """Returns accuracy, loss, attack success and its loss of global weights `[models, d]`."""
+        """Returns accuracy, loss, attack success and its loss of global weights `[models, d]`.
+
+        None where there is no attack success to measure, NaN where outputs are not finite.
+        """
         labels = self.federation.dataset.test_labels
         accuracy, loss = self.tools.evaluator.evaluate(
             weights, self.test_images, labels, self.placement
@@ -417,6 +423,22 @@ class Experiment:
             weights, self._success_images, self.success.targets, self.placement
         )
         return {**result, "attack_success": success, "attack_loss": attack_loss}
+
+    def _warn_of_ruin(
+        self, round: int, scores: Mapping[str, float | None], observer: Observer
+    ) -> None:
+        """Warns in the first round in which outputs of the global model are not finite."""
+        undefined = [
+            name.replace("_", " ")
+            for name, value in scores.items()
+            if value is not None and math.isnan(value)
+        ]
+        if undefined and not self._ruined:
+            observer.warning(
+                f"round {round}: outputs of the global model are not finite (NaN or infinite), so "
+                f"that its {', '.join(undefined)} are undefined and left empty"
+            )
+        self._ruined = bool(undefined)
 
     def finish(
         self, weights: np.ndarray, memory: Memory, recorder: MemoryRecorder | RunDirectory

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from tffl.federated.evaluation import NO_CLASS, winners
+
 
 def majority_vote(model: keras.Model, weights: Sequence[Sequence[np.ndarray]]) -> keras.Model:
     """Returns one model of several weights, whose outputs are shares of votes, not logits.
@@ -20,7 +22,7 @@ def majority_vote(model: keras.Model, weights: Sequence[Sequence[np.ndarray]]) -
 
     Returns:
       A model from the same images to float32 `[batch, classes]`. `argmax` of it is the majority,
-      the lowest class of those that tie.
+      the lowest class of those that tie. Outputs that are not finite are no vote.
     """
     inputs = keras.Input(model.input_shape[1:])
     ballots = []
@@ -28,7 +30,9 @@ def majority_vote(model: keras.Model, weights: Sequence[Sequence[np.ndarray]]) -
         member = keras.models.clone_model(model)
         member.set_weights(list(arrays))
         member.name = f"model_{number}"
-        choice = keras.ops.argmax(member(inputs), axis=-1)
+        logits = member(inputs)
+        finite = keras.ops.all(keras.ops.isfinite(logits), axis=-1)
+        choice = keras.ops.where(finite, keras.ops.argmax(logits, axis=-1), NO_CLASS)
         ballots.append(keras.ops.one_hot(choice, model.output_shape[-1], dtype="float32"))
     shares = keras.layers.Average(name="votes", dtype="float32")(ballots)
     return keras.Model(inputs, shares, name=f"{model.name}_majority")
@@ -61,13 +65,13 @@ class Certificates:
 
     @property
     def predicted(self) -> np.ndarray:
-        """int64 `[m]`: the class with most votes, the lowest of those that tie."""
-        return self.votes.argmax(axis=1)
+        """int64 `[m]`: the class with most votes, the lowest of those that tie; -1 if none has."""
+        return winners(self.votes)
 
     @property
     def tolerated(self) -> np.ndarray:
         """int64 `[m]`: with how many malicious clients the prediction stays the same for sure."""
-        rows, winner = np.arange(len(self.votes)), self.predicted
+        rows, winner = np.arange(len(self.votes)), self.votes.argmax(axis=1)
         most = self.votes[rows, winner]
         before = np.arange(self.votes.shape[1]) < winner[:, None]
         rivals = self.votes + before  # a rival that wins ties counts one vote more
@@ -80,10 +84,16 @@ class Certificates:
         counts = range(int(self.tolerated.max(initial=0)) + 1)
         return [float((right & (self.tolerated >= count)).mean()) for count in counts]
 
-    def rows(self) -> list[dict[str, int]]:
-        """Returns one row per input, for a table."""
+    def rows(self) -> list[dict[str, int | None]]:
+        """Returns one row per input, for a table; without a vote there is no prediction."""
         columns = (self.labels, self.predicted, self.votes.max(axis=1), self.tolerated)
         return [
-            {"input": i, "label": a, "predicted": b, "votes": c, "tolerated": d}
+            {
+                "input": i,
+                "label": a,
+                "predicted": None if b == NO_CLASS else b,
+                "votes": c,
+                "tolerated": d,
+            }
             for i, (a, b, c, d) in enumerate(zip(*(x.tolist() for x in columns), strict=True))
         ]

@@ -8,18 +8,24 @@ from typing import Any
 
 from tffl.benchmark_table import (
     NONE,
+    RUIN_NOTE,
     Rows,
     defined,
     distinct,
     interval,
     mean,
     percent,
+    ruined,
     where,
+    with_interval,
 )
 from tffl.report.document import Block, Grid, Section, Table
 from tffl.report.sources import RecordedBenchmark
 
 WORST = "worst case"
+
+OF_MODEL = ("accuracy", "attack_success")
+"""Columns that a ruined model leaves undefined."""
 
 
 def benchmark_sections(benchmark: RecordedBenchmark) -> list[Section]:
@@ -41,7 +47,7 @@ def _setting(rows: Rows) -> list[Block]:
     note = (
         "Means over seeds; ± is half the width of the 95 % interval (Student's t). The worst case "
         "is over attacks, not over seeds."
-    )
+    ) + (RUIN_NOTE if ruined(rows) else "")
     matrices = (
         ("Accuracy, %", "accuracy", attacks, defenses, min),
         ("Attack success, %", "attack_success", targeted, defenses, max),
@@ -66,22 +72,27 @@ def _matrix(
     note: str = "",
 ) -> Block:
     """Draws a figure of every attack against every defense; the last row is the worst case."""
-    found = [
-        [interval(defined(where(rows, attack=a, defense=d), column)) for d in defenses]
-        for a in attacks
-    ]
+    cells = [[where(rows, attack=a, defense=d) for d in defenses] for a in attacks]
+    found = [[interval(defined(runs, column)) for runs in line] for line in cells]
     values = [[center for center, _ in line] for line in found]
-    text = [[_with_interval(*cell) for cell in line] for line in found]
+    lost = [[ruined(runs) if column in OF_MODEL else 0 for runs in line] for line in cells]
+    text = [
+        [
+            with_interval(*figure, count, len(runs))
+            for figure, count, runs in zip(*line, strict=True)
+        ]
+        for line in zip(found, lost, cells, strict=True)
+    ]
     names = [_attack(attack) for attack in attacks]
     # Attack-free runs are no attack: what is worst there is no worst case.
     hostile = [i for i, attack in enumerate(attacks) if attack != NONE]
     if hostile:
         extremes = [
-            _extreme([(values[i][j], names[i]) for i in hostile], worst)
+            _extreme([(values[i][j], names[i], lost[i][j]) for i in hostile], worst)
             for j in range(len(defenses))
         ]
         values.append([value for value, _ in extremes])
-        text.append([percent(value) for value, _ in extremes])
+        text.append(["ruined" if math.isnan(v) and by != "–" else percent(v) for v, by in extremes])
         names.append(WORST)
     told = [[name, *cells] for name, cells in zip(names, text, strict=True)]
     if hostile:
@@ -94,15 +105,21 @@ def _matrix(
         [_defense(defense) for defense in defenses],
         names,
         values,
-        [[cell.replace(" ± ", "\n± ") for cell in line] for line in text],
+        [[cell.replace(" ± ", "\n± ").replace(", ", "\n") for cell in line] for line in text],
         "rate",
         high=1.0,
     )
     return Block(Table(title, header, told, short=True), chart, note=note)
 
 
-def _extreme(candidates: list[tuple[float, str]], worst: Callable[..., Any]) -> tuple[float, str]:
-    known = [candidate for candidate in candidates if not math.isnan(candidate[0])]
+def _extreme(
+    candidates: list[tuple[float, str, int]], worst: Callable[..., Any]
+) -> tuple[float, str]:
+    """Returns value and name of the worst candidate; first of all the one that ruins most runs."""
+    most = max(candidates, key=lambda one: one[2])
+    if most[2]:
+        return math.nan, most[1]
+    known = [candidate[:2] for candidate in candidates if not math.isnan(candidate[0])]
     return worst(known, key=lambda one: one[0]) if known else (math.nan, "–")
 
 
@@ -132,10 +149,6 @@ def _failed(rows: Rows) -> Table:
 
 def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _with_interval(center: float, half: float) -> str:
-    return percent(center) + ("" if math.isnan(half) else f" ± {half * 100:.1f}")
 
 
 def _attack(name: str) -> str:

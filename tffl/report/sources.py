@@ -59,7 +59,19 @@ class RecordedRun:
 
     @property
     def warning(self) -> str:
-        """What is missing, in a sentence; empty if nothing is."""
+        """What is missing or ruined, in a sentence or two; empty if nothing is."""
+        return ". ".join(filter(None, (self._unfinished(), self._ruined())))
+
+    def _ruined(self) -> str:
+        ruined = self.rounds.loc[self.rounds["accuracy"].isna(), "round"].tolist()
+        if not ruined:
+            return ""
+        return (
+            f"{self.name}: in {len(ruined)} of {len(self.rounds)} rounds, first in round "
+            f"{ruined[0]}, outputs of the global model are not finite, and it has no accuracy"
+        )
+
+    def _unfinished(self) -> str:
         if self.finished:
             return ""
         wanted = self.config.federation.rounds

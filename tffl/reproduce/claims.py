@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby, product
 from typing import Any, Literal
 
-from tffl.benchmark_table import NONE, defined, interval, mean, where
+from tffl.benchmark_table import NONE, defined, interval, mean, ruined, where
 from tffl.reproduce.measure import Record, key_of
 from tffl.reproduce.plan import Against, Check, Claim, Experiment, Item, stand_in
 
@@ -24,6 +24,12 @@ SETTLED = 0.95
 """A curve has settled when it stays above this share of its best accuracy."""
 LATE = 3
 """The late rounds are the last third."""
+
+OF_MODEL = {
+    *("accuracy", "best_accuracy", "accuracy_gap", "settled_round", "late_accuracy"),
+    *("attack_success", "late_attack_success"),
+}
+"""Figures that a ruined model does not have."""
 
 DERIVED = {
     "accuracy_gap": "largest difference of accuracy in any round",
@@ -118,9 +124,15 @@ def _numbers(found: Sequence[_Compared]) -> str:
 
 
 def figures(record: Record, side: Side, gap_to: Side | None = None) -> dict[int, float]:
-    """Returns seed → a figure of the runs that went well and define it."""
-    found = {}
-    for row in _rows(record, side):
+    """Returns seed → a figure of the runs that went well and define it.
+
+    None of them if a run ruined its model: the others' accuracy or success would flatter it.
+    """
+    found: dict[int, float] = {}
+    rows = _rows(record, side)
+    if side.metric in OF_MODEL and ruined(rows):
+        return found
+    for row in rows:
         value = _figure(record, row, side.metric, gap_to)
         if value is not None and not math.isnan(value):
             found[int(row["seed"])] = value
@@ -146,7 +158,8 @@ def _figure(record: Record, row: Any, metric: str, gap_to: Side | None) -> float
         return _settled(record.curve(row, "accuracy"))
     if metric.startswith("late_"):
         values = record.curve(row, metric.removeprefix("late_"))
-        return mean(_defined(values[len(values) - math.ceil(len(values) / LATE) :]))
+        late = values[len(values) - math.ceil(len(values) / LATE) :]
+        return mean(_defined(late)) if len(_defined(late)) == len(late) else None
     if metric == "defense_share":
         return _share(row["defense_seconds"], row["round_seconds"])
     if metric == "score_ratio":
