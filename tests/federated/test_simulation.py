@@ -211,6 +211,12 @@ def test_the_servers_own_training_needs_its_own_data() -> None:
         tffl.simulate(config(federation__server_epochs=1))
 
 
+def test_a_precision_that_the_processor_lacks_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tffl.federated.workshop.computes", lambda dtype: False)
+    with pytest.raises(UsageError, match=r"^training\.precision = mixed_bfloat16 .* take float32$"):
+        tffl.simulate(config(training__precision="mixed_bfloat16"))
+
+
 def test_learning_rate_schedule() -> None:
     training = config(training__schedule="exponential", training__decay=0.5).training
     assert [training.learning_rate_of(round, 3) for round in (1, 2, 3)] == [0.05, 0.025, 0.0125]
