@@ -31,8 +31,15 @@ from tffl.federated.updates import Updates
 from tffl.federated.voting import Certificates, majority_vote
 from tffl.federated.weighting import weighed
 from tffl.federated.workshop import Workshop, first_weights
+from tffl.record.lock import locked
 from tffl.record.rounds import RoundRecord
-from tffl.record.run_directory import MemoryRecorder, RunDirectory, check_store_size
+from tffl.record.run_directory import (
+    MemoryRecorder,
+    RunDirectory,
+    check_store_size,
+    make_folder,
+    refuse_occupied,
+)
 
 LISTED = 1000
 """The most sampled clients whose samples are counted in `split.csv`."""
@@ -92,12 +99,18 @@ def simulate(
         require(not resume, "resume needs the run directory")
         experiment = Experiment(config, observer, workshop, trains=True)
         return _play(experiment, MemoryRecorder(), observer)
+    out = Path(out)
     if resume:
-        directory = RunDirectory.resume(Path(out), config)
-        return _play(Experiment(config, observer, workshop, trains=True), directory, observer)
+        RunDirectory.resume(out, config)
+        with locked(out, observer.warning):
+            experiment = Experiment(config, observer, workshop, trains=True)
+            return _play(experiment, RunDirectory.resume(out, config), observer)
+    refuse_occupied(out, config)
     experiment = Experiment(config, observer, workshop, trains=True)
-    directory = RunDirectory.create(Path(out), config, command, experiment.granted())
-    return _play(experiment, directory, observer)
+    make_folder(out)
+    with locked(out, observer.warning):
+        directory = RunDirectory.create(out, config, command, experiment.granted())
+        return _play(experiment, directory, observer)
 
 
 def _play(
