@@ -194,6 +194,7 @@ class Experiment:
         self.groups = self.defense.groups(self.server)
         self._ruined = False
         self._settle(federation)
+        self._warn_of_idle_attackers(observer)
 
     def check_defense(self, defense: Defense, name: str) -> None:
         """Raises `UsageError` if a defense cannot work in this experiment."""
@@ -209,6 +210,26 @@ class Experiment:
         """Returns the clients whose data the attack has changed."""
         now, honest = self.federation.clients, self.honest_clients
         return [client for client in self.malicious.tolist() if now[client] != honest[client]]
+
+    def acting_clients(self) -> list[int]:
+        """Returns the malicious clients that do anything when they take part in an attack.
+
+        An attack on data may find nothing to change with some of them, such as no image of the
+        class whose labels it flips. They train honestly, but count as malicious.
+        """
+        poisoned = self.poisoned_clients()
+        if self.attack.changes_updates() or not poisoned:
+            return [int(client) for client in self.malicious]
+        return poisoned
+
+    def _warn_of_idle_attackers(self, observer: Observer) -> None:
+        acting, malicious = len(self.acting_clients()), len(self.malicious)
+        if acting < malicious:
+            observer.warning(
+                f"{self.config.attack.name} changes the data of {acting} of {malicious} malicious "
+                "clients: the others hold nothing that it could change and train honestly, but "
+                "recall counts them as malicious all the same"
+            )
 
     def split(self) -> list[dict[str, Any]]:
         """Returns, for each client and class, the samples as dealt and as trained: `split.csv`.
@@ -493,6 +514,7 @@ class Experiment:
             "rounds": len(rounds),
             "clients": self.config.federation.clients,
             "malicious_clients": self.malicious.tolist(),
+            "acting_clients": self.acting_clients(),
             **{name: _number(final[name]) for name in last},
             "attack_success_source": self.success.source if self.success else None,
             "attack_success_images": len(self.success.targets) if self.success else None,
