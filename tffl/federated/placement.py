@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +16,7 @@ import tensorflow as tf
 
 from tffl.config import Config, RuntimeConfig
 from tffl.federated.observer import Observer
+from tffl.federated.threads import run_jobs
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -56,7 +56,7 @@ class LocalDevices:
     def map(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
         """Yields `function(job)` for each job, in order, as results become ready.
 
-        The first error cancels the jobs that have not started and is raised.
+        The first error, whichever job it is of, ends all of them and is raised.
         """
         if len(self.strategies) == 1 or len(jobs) == 1:
             for job in jobs:
@@ -73,13 +73,7 @@ class LocalDevices:
             finally:
                 idle.put(strategy)
 
-        pool = ThreadPoolExecutor(len(self.strategies), thread_name_prefix="tffl-worker")
-        try:
-            futures: list[Future[Result]] = [pool.submit(work, job) for job in jobs]
-            for future in futures:
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        yield from run_jobs(work, jobs, len(self.strategies))
 
     def each(self, function: Callable[[], Result]) -> list[Result]:
         """Runs `function` once on every device, one after the other; to trace it there."""
