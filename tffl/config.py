@@ -173,6 +173,11 @@ class TrainingConfig(Section):
     jit: bool = False
     """Compile each training step with XLA."""
 
+    @property
+    def depends_on_rounds(self) -> bool:
+        """Whether a round's learning rate depends on how many rounds there are in all."""
+        return self.schedule == "cosine"
+
     def learning_rate_of(self, round: int, rounds: int) -> float:
         """Returns the learning rate of a round, 1-based."""
         if self.schedule == "exponential":
@@ -305,6 +310,11 @@ class Config(Section):
             for section, part in parts.items()
         }
         return self.model_copy(update=chosen)
+
+    def with_rounds(self, rounds: int) -> Config:
+        """Returns the config with another number of rounds."""
+        federation = self.federation.model_copy(update={"rounds": rounds})
+        return self.model_copy(update={"federation": federation})
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides the numbers of a run: two runs with equal identity are one."""
