@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tffl import keras_settings
+
 if TYPE_CHECKING:
     from tffl.config import Config as Config
     from tffl.config import load as load
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from tffl.errors import UsageError as UsageError
     from tffl.federated.simulation import Run as Run
     from tffl.federated.simulation import simulate as simulate
+
+keras_settings.choose_backend()
 
 __version__ = "0.1.0"
 
