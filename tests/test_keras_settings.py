@@ -103,7 +103,7 @@ def test_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_keras_that_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keras", None)
-    with pytest.raises(UsageError, match="Keras cannot be imported .*KERAS_BACKEND=tensorflow"):
+    with pytest.raises(UsageError, match=r"Keras cannot be imported .*KERAS_BACKEND=tensorflow"):
         keras_settings.settle()
 
 
@@ -115,7 +115,7 @@ def test_what_tensorflow_does_not_take_of_keras_json_is_one_line(
 
     monkeypatch.delitem(sys.modules, "tensorflow")
     monkeypatch.setattr(runtime, "import_module", refuse)
-    with pytest.raises(UsageError, match="keras.json"):
+    with pytest.raises(UsageError, match=r"keras\.json"):
         runtime.silence()
 
 

@@ -35,7 +35,7 @@ def settle() -> None:
     except (
         ImportError,
         ValueError,
-    ) as error:  # no such backend; a value that keras.json allows not
+    ) as error:  # of its backend, or of keras.json
         line = str(error).strip().splitlines()[0]
         raise UsageError(
             f"Keras cannot be imported ({line}): look at ~/.keras/keras.json, and import tffl "
