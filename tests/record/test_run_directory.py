@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -329,3 +330,21 @@ def test_an_end_on_which_learning_rates_depend_is_another_experiment(tmp_path: P
     for resume in (RunDirectory.resume, start):
         with pytest.raises(UsageError, match=told):
             resume(tmp_path, with_rounds(5, schedule="cosine"))
+
+
+def test_a_round_parses_no_round_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    read_csv = pd.read_csv
+
+    def read(text: Any, **options: Any) -> pd.DataFrame:
+        frame = read_csv(text, **options)
+        parsed.append(len(frame))
+        return frame
+
+    run = start(tmp_path, Config())
+    play(run, 1, 2)
+    monkeypatch.setattr(pd, "read_csv", read)
+    play(run, 3, 9)
+    assert parsed == [1, 3] * 7  # a row of the round, and one of each client
+    assert [frame["round"].tolist() for frame in run.frames(9)] == [[9], [9, 9, 9]]
+    assert len({step for step, _ in events(tmp_path)}) == 9

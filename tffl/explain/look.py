@@ -162,7 +162,7 @@ def recorded(run: RunDirectory, round: int) -> list[Look]:
     stored = run.pictures(round)
 
     def told(maps: np.ndarray) -> Look:
-        return _look(run.config, round, *run.frames(), stored["client_ids"], maps)
+        return _look(run.config, round, *run.frames(round), stored["client_ids"], maps)
 
     return looks(stored, told)
 
@@ -224,7 +224,7 @@ def _made(run: RunDirectory, round: int) -> Look:
 
     updates = load_updates(round_files(run.path / "updates")[round])
     maps, probes = _make(run.config, updates)
-    look = _look(run.config, round, *run.frames(), updates.client_ids, maps)
+    look = _look(run.config, round, *run.frames(round), updates.client_ids, maps)
     return replace(look, title=f"{look.title} (LayerCAM)", probes=probes)
 
 

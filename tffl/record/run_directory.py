@@ -113,9 +113,12 @@ class MemoryRecorder:
     ) -> None:
         """Does nothing."""
 
-    def frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Returns `rounds.csv` and `clients.csv` as pandas reads them."""
-        return self._rounds.frame(), self._clients.frame()
+    def frames(self, first: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Returns `rounds.csv` and `clients.csv` as pandas reads them, from round `first` on.
+
+        A round must not become slower with every round before it: parse what is new only.
+        """
+        return self._rounds.frame(first), self._clients.frame(first)
 
     def deviations(self) -> list[Deviations]:
         """Returns the deviations of all rounds that have them, in order."""
@@ -404,7 +407,7 @@ class RunDirectory(MemoryRecorder):
         """Brings `tensorboard/` up to the table's last round."""
         if not self.config.record.tensorboard:
             return
-        self._events.write(*self.frames(), self._drawn)
+        self._events.write(*self.frames(self._events.logged + 1), self._drawn)
 
     def _drawn(self, round: int) -> list[tuple[str, Path]]:
         """Returns names and files of the heat maps that were drawn of a round."""
