@@ -95,8 +95,8 @@ class Expected:
           Refused: A value is not finite in float32, or a variance is negative.
         """
         result = np.empty(self.layout.size, dtype=np.float32)
-        for entry in self.layout.entries:
-            part = result[self.layout.slices[entry.name]]
+        for entry, span in zip(self.layout.entries, self.layout.spans, strict=True):
+            part = result[span]
             with np.errstate(over="ignore", invalid="ignore"):
                 part[:] = arrays[entry.name].reshape(-1)
             if not np.isfinite(part).all():
