@@ -74,12 +74,13 @@ def prepare(names: tuple[str, ...], data_dir: Path | None) -> None:
 
 
 @data.command()
+@click.argument("name", required=False, type=registered("datasets"))
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Experiment in TOML; the options below win over it.",
 )
-@click.option("--dataset", type=registered("datasets"), help="See `tffl data list`.")
+@click.option("--dataset", type=registered("datasets"), help="The same as NAME.")
 @_data_dir
 @click.option("--train-limit", type=int, help="Use only this many training images.")
 @click.option(
@@ -102,11 +103,25 @@ def prepare(names: tuple[str, ...], data_dir: Path | None) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also draw it: a PNG, SVG or PDF.",
 )
-def show(config: Path | None, settings: tuple[str, ...], out: Path | None, **options: Any) -> None:
-    """Print how many images of each class every client holds, before any poisoning."""
+def show(
+    name: str | None,
+    config: Path | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    **options: Any,
+) -> None:
+    """Print how many images of each class every client holds, before any poisoning.
+
+    NAME is a dataset of `tffl data list`; else it is the config's, or digits.
+    """
     from tffl.config import build, read
     from tffl.errors import require
 
+    require(
+        options["dataset"] in (None, name or options["dataset"]),
+        f"{name} and --dataset {options['dataset']} name two datasets: give one",
+    )
+    options["dataset"] = name or options["dataset"]
     require(
         out is None or out.suffix.lower() in PICTURES,
         f"--out {out} is not allowed: the name should end in {', '.join(PICTURES)}",

@@ -1,4 +1,4 @@
-"""Text for terminals and pipes that know few characters, such as those of cron and of CI runners."""
+"""Text for terminals and pipes that know few characters, such as those of cron and CI runners."""
 
 from __future__ import annotations
 

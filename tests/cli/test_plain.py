@@ -1,4 +1,4 @@
-"""Terminals and pipes whose encoding is ASCII or Latin-1: every command prints, and as it should."""
+"""Terminals and pipes whose encoding is ASCII or Latin-1: every command prints as it should."""
 
 import io
 import json
