@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tffl_cli.options import allowed, assemble, registered
+from tffl_cli.options import allowed, registered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,8 +114,8 @@ def show(
 
     NAME is a dataset of `tffl data list`; else it is the config's, or digits.
     """
-    from tffl.config import build, read
     from tffl.errors import require
+    from tffl_cli.simulate import read_experiment
 
     require(
         options["dataset"] in (None, name or options["dataset"]),
@@ -128,7 +128,7 @@ def show(
     )
     if options["data_dir"] is not None:
         options["data_dir"] = str(options["data_dir"])
-    experiment: Config = build(assemble(read(config) if config else {}, options, settings))
+    experiment = read_experiment({}, config, options, settings)
     sampled = experiment.data.partition == "sampled"
     require(
         not sampled or experiment.federation.clients <= MAX_SAMPLED,

@@ -79,15 +79,14 @@ def replay(
         then it is the first reason.
       TfflError: A file is damaged.
     """
-    from tffl.federated.runtime import silence
-
-    silence()
-    import pandas as pd
-
     from tffl.federated.observer import Observer
+    from tffl.federated.runtime import silence
 
     directory = run if isinstance(run, RunDirectory) else RunDirectory.resume(Path(run))
     _check_run(directory)
+    silence()
+    import pandas as pd
+
     rows = list(_replay(directory, grid, observer or Observer()))
     errors = [row["error"] for row in rows]
     require(not all(errors), next(iter(errors), "the grid is empty"))

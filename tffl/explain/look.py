@@ -148,12 +148,12 @@ def explain(run: RunDirectory | Path | str, rounds: Sequence[int] = ()) -> Itera
       TfflError: A file is damaged.
     """
     from tffl.federated.runtime import silence
-
-    silence()
     from tffl.record.run_directory import RunDirectory
 
     directory = run if isinstance(run, RunDirectory) else RunDirectory.resume(Path(run))
-    for round in _chosen(directory, rounds):
+    wanted = _chosen(directory, rounds)
+    silence()
+    for round in wanted:
         yield from recorded(directory, round) or [_made(directory, round)]
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from tffl import seeds, states
 from tffl.attacks import Attack, SuccessSet, create_attack
 from tffl.attacks.adversary import Adversary
-from tffl.config import Config, FederationConfig, build
+from tffl.config import Config, FederationConfig, as_config
 from tffl.data.build import build_federation
 from tffl.data.federation import Dataset, Federation
 from tffl.defenses import Defense, Server, Verdict, create_defense
@@ -70,7 +70,7 @@ class Run:
 
 
 def simulate(
-    config: Config | Mapping[str, Any],
+    config: Config | Mapping[str, Any] | Path | str,
     out: Path | str | None = None,
     *,
     resume: bool = False,
@@ -81,7 +81,7 @@ def simulate(
     """Runs one experiment.
 
     Args:
-      config: A `Config`, or nested values for one.
+      config: A `Config`, nested values for one, or the path of a TOML file.
       out: Run directory to write; nothing is written without it.
       resume: Continue the run in `out` after its last checkpoint; with another number of rounds
         than it began with, it ends there.
@@ -94,7 +94,7 @@ def simulate(
       UsageError: The experiment is impossible; before round 1.
       TfflError: It failed, for instance because a file cannot be written.
     """
-    config = (config if isinstance(config, Config) else build(config)).resolved()
+    config = as_config(config).resolved()
     observer = observer or Observer()
     if out is None:
         require(not resume, "resume needs the run directory")
