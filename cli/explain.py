@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from tffl.explain.look import Look
+    from tffl.drawing.explanation import Look
 
 
 @click.command()
@@ -29,7 +29,8 @@ def explain(run: Path, rounds: tuple[int, ...], as_json: bool) -> None:
     from what the clients have in common. Where the defense of RUN does not look at heat maps, they
     are made of the updates that `--store-updates` kept. Pictures are written into RUN/figures.
     """
-    from tffl.explain import look, pictures
+    from tffl.drawing import explanation as look
+    from tffl.drawing import heat_maps as pictures
     from tffl.record.run_directory import FIGURES, plain
 
     drawn = [(seen, pictures.write(seen, run / FIGURES)) for seen in look.explain(run, rounds)]

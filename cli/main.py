@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from tffl import __version__
-from tffl.errors import TfflError, unknown
+from tffl.core.errors import TfflError, unknown
 
 COMMANDS = {
     "simulate": ("tffl_cli.simulate:simulate", "Attack a federation and see what a defense stops."),
@@ -107,7 +107,7 @@ class Program(click.Group):
 
 def _leave(code: int) -> None:
     """Ends the program, at once where TensorFlow would wait for workers that are gone."""
-    chief = sys.modules.get("tffl.federated.cluster.chief")
+    chief = sys.modules.get("tffl.simulation.cluster.chief")
     if chief is not None and chief.stuck():
         sys.stdout.flush()
         sys.stderr.flush()

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import tffl
-from tffl.errors import TfflError, WorkersLost, require
+from tffl.core.errors import TfflError, WorkersLost, require
 from tffl_cli.main import Interrupted, Session
 from tffl_cli.options import assemble, experiment_options
 
 if TYPE_CHECKING:
     from tffl.config import Config
-    from tffl.federated.observer import Observer
+    from tffl.engine.observer import Observer
 
 
 @click.command(epilog="Later ones win: --config, then single options, then --set.")
@@ -99,14 +99,14 @@ def _simulate(job: Job, quiet: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(run.summary, indent=2))
     elif not quiet:
-        from tffl.comparison import Outcome
+        from tffl.studies.comparison import Outcome
         from tffl_cli.console import print_run
 
         print_run(run.rounds, Outcome.of(run.rounds, run.summary))
 
 
 def _compare(job: Job, quiet: bool, as_json: bool) -> None:
-    from tffl.comparison import Outcome, compare, verdict
+    from tffl.studies.comparison import Outcome, compare, verdict
 
     with _observer(quiet, as_json) as observe:
         runs = compare(
@@ -124,7 +124,7 @@ def _compare(job: Job, quiet: bool, as_json: bool) -> None:
 @contextmanager
 def _observer(quiet: bool, as_json: bool) -> Iterator[Callable[[str], Observer]]:
     """Makes the observer of each run, given its title."""
-    from tffl.federated.observer import Observer
+    from tffl.engine.observer import Observer
     from tffl_cli.console import Warnings, Watch
 
     if quiet:

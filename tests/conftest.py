@@ -7,7 +7,7 @@ import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-from tffl.federated.runtime import configure
+from tffl.engine.runtime import configure
 
 configure(devices=4)
 
@@ -15,10 +15,10 @@ configure(devices=4)
 @pytest.fixture(scope="session")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run with heat maps, and its undefended and attack-free siblings; do not change it."""
-    from tffl.comparison import variants
     from tffl.config import build
-    from tffl.federated.simulation import simulate
-    from tffl.federated.workshop import Workshop
+    from tffl.simulation.simulation import simulate
+    from tffl.simulation.workshop import Workshop
+    from tffl.studies.comparison import variants
 
     path = tmp_path_factory.mktemp("compared") / "run_1"
     config = build(

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tffl import benchmark
 from tffl.attacks import attacks
 from tffl.config import Config, build, load, override, parse_setting, read
+from tffl.core.errors import UsageError
 from tffl.defenses import defenses
-from tffl.errors import UsageError
+from tffl.studies import benchmark
 
 
 def changed(**changes: Any) -> Config:

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tffl.config import Config as Config
     from tffl.config import load as load
-    from tffl.errors import TfflError as TfflError
-    from tffl.errors import UsageError as UsageError
-    from tffl.federated.simulation import Run as Run
-    from tffl.federated.simulation import simulate as simulate
+    from tffl.core.errors import TfflError as TfflError
+    from tffl.core.errors import UsageError as UsageError
+    from tffl.simulation.simulation import Run as Run
+    from tffl.simulation.simulation import simulate as simulate
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Config": "tffl.config",
-    "Run": "tffl.federated.simulation",
-    "TfflError": "tffl.errors",
-    "UsageError": "tffl.errors",
+    "Run": "tffl.simulation.simulation",
+    "TfflError": "tffl.core.errors",
+    "UsageError": "tffl.core.errors",
     "load": "tffl.config",
-    "simulate": "tffl.federated.simulation",
+    "simulate": "tffl.simulation.simulation",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]
@@ -34,6 +34,6 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module 'tffl' has no attribute '{name}'")
-    if _HOMES[name].startswith("tffl.federated"):
-        import_module("tffl.federated.runtime").silence()
+    if _HOMES[name].startswith("tffl.engine"):
+        import_module("tffl.engine.runtime").silence()
     return getattr(import_module(_HOMES[name]), name)

@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tffl.errors import UsageError, require, unknown
-from tffl.federated.weighting import Weighting
-from tffl.registry import explain
+from tffl.core.errors import UsageError, require, unknown
+from tffl.core.registry import explain
+from tffl.core.weighting import Weighting
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tffl import seeds
 from tffl.attacks.label_flip import LabelFlip
 from tffl.config import build
+from tffl.core import seeds
+from tffl.core.errors import UsageError
 from tffl.data.build import build_federation
 from tffl.data.federation import Changed, ClientData, Dataset
 from tffl.data.sampled import SampledClients, sample_labels
-from tffl.errors import UsageError
 from tffl_cli.main import cli
 
 SIZES = (50, 100, 150, 200)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tffl.core.errors import UsageError
 from tffl.defenses import Defense, Server, Verdict
 from tffl.defenses.base import Samples, State
-from tffl.errors import UsageError
 
 from .byzantine import as_updates
 

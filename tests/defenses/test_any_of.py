@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tffl import states
 from tffl.config import build, override, parse_setting, read
+from tffl.core import states
+from tffl.core.errors import UsageError
+from tffl.core.updates import Updates
 from tffl.defenses import Server, Verdict, create_defense, defenses
 from tffl.defenses.base import PROBE_DATA, ROOT_DATA, Defense, Root, State, sample_shares
 from tffl.defenses.combination import AllOf, AnyOf, Combination, relative_scores
 from tffl.defenses.detector import Detector
-from tffl.errors import UsageError
-from tffl.federated.updates import Updates
 
 from .byzantine import FROZEN, as_updates, cloud
 

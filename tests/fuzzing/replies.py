@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tffl.files import Refused
+from tffl.untrusted import Refused
 
 from .files import Corpus, Damage, Edit, damages, edits, right, well_formed
 from .outcome import Outcome, attempt, demand

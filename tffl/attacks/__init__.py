@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tffl.attacks.base import Attack, SuccessSet
-from tffl.registry import Registry
+from tffl.core.registry import Registry
 
 attacks = Registry(
     "attack",

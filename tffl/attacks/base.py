@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from tffl.core.errors import require
+from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
-from tffl.errors import require
-from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary
@@ -108,7 +108,7 @@ class Attack:
         Args:
           federation: As partitioned; reserved images are in its pool but belong to nobody.
           malicious: Malicious client ids, int64, ascending.
-          seed: The experiment's seed; draw through `tffl.seeds`.
+          seed: The experiment's seed; draw through `tffl.core.seeds`.
         """
         return federation
 

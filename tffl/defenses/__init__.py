@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tffl.core.registry import Registry
 from tffl.defenses.base import Defense, Server, Verdict
-from tffl.registry import Registry
 
 defenses = Registry(
     "defense",

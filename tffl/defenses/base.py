@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     import keras
@@ -75,7 +75,7 @@ class Server:
       model: The global network, for its structure; its weights are those of the round's start.
       layout: Columns of the update matrix.
       clients: Number of registered clients; ids are below it.
-      seed: The experiment's seed; draw through `tffl.seeds`.
+      seed: The experiment's seed; draw through `tffl.core.seeds`.
       root: Its own samples, if the experiment grants it any.
       learning_rate: What it multiplies an aggregated update by.
       samples: Labeled images to look at clients' models with: its root samples if it has any, else

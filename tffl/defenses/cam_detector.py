@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from tffl.core.errors import require
+from tffl.core.updates import Updates
 from tffl.defenses.base import PROBE_DATA, DetectorExport, Endpoint, Server, State
 from tffl.defenses.detector import Detector, Evidence
-from tffl.errors import require
 from tffl.explain.maps import Findings, Method, Probes, check_map_size
 from tffl.explain.probes import PICTURED, draw
-from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
     import keras

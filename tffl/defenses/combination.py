@@ -30,13 +30,13 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from tffl import states
+from tffl.core import states
+from tffl.core.errors import UsageError, require
+from tffl.core.layout import WeightLayout
+from tffl.core.registry import TABLES
+from tffl.core.updates import Updates
 from tffl.defenses import create_defense
 from tffl.defenses.base import Defense, DetectorExport, Server, State, Verdict, sample_shares
-from tffl.errors import UsageError, require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
-from tffl.registry import TABLES
 
 ABOVE = float(np.nextafter(1, 2))
 """The least relative score of a flagged client."""

@@ -32,7 +32,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from tffl import seeds, states
+from tffl.core import seeds, states
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
 from tffl.defenses.base import (
     DetectorExport,
     Endpoint,
@@ -42,10 +45,7 @@ from tffl.defenses.base import (
     sample_shares,
 )
 from tffl.defenses.detector import Detector, Evidence
-from tffl.errors import require
 from tffl.explain.maps import Probes
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
 from tffl.gan import audit, sources
 from tffl.gan.dcgan import Dcgan, Recipe
 from tffl.gan.inversion import Inversion

@@ -32,15 +32,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
+from tffl.core import seeds
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import check_alpha, mean_std
 from tffl.data.resize import bilinear_weights
 from tffl.defenses.base import Server, State
 from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, Opinion
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder
-from tffl.defenses.parts.thresholds import check_alpha, mean_std
 from tffl.defenses.parts.votes import Ballot
 from tffl.explain.maps import Method, scaled
-from tffl.federated.layout import WeightLayout
 
 if TYPE_CHECKING:
     import keras

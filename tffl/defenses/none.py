@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from tffl.core.updates import Updates
 from tffl.defenses.base import Defense, Server, State, Verdict, sample_shares
-from tffl.federated.updates import Updates
 
 
 @dataclass(frozen=True)

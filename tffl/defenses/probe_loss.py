@@ -26,13 +26,13 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import median_mad
+from tffl.core.updates import Updates
 from tffl.defenses.base import PROBE_DATA, Server
 from tffl.defenses.detector import Detector
-from tffl.defenses.parts.thresholds import median_mad
-from tffl.errors import require
 from tffl.explain.probes import draw
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
 
 FLOOR = 0.3
 """The least spread, relative to the median."""

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tffl.core.errors import UsageError, require
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
 from tffl.defenses.base import Defense, Server, State, Verdict
 from tffl.defenses.combination import Combination
 from tffl.defenses.none import FedAvg, FiniteAvg
 from tffl.defenses.parts.tolerance import told
-from tffl.errors import UsageError, require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl import seeds
-from tffl.federated.layout import FlatVariables, WeightLayout
+from tffl.core import seeds
+from tffl.core.layout import FlatVariables, WeightLayout
 
 if TYPE_CHECKING:
     import keras
@@ -91,7 +91,7 @@ class Inversion:
         """
         import tensorflow as tf
 
-        from tffl.federated.runtime import cores
+        from tffl.engine.runtime import cores
 
         function, flat = _compile(model, self), tf.constant(weights, tf.float32)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.errors import UsageError, require
-from tffl.federated.layout import WeightLayout
+from tffl.core.errors import UsageError, require
+from tffl.core.layout import WeightLayout
 from tffl.models import models
 
 if TYPE_CHECKING:

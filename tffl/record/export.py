@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tffl.record.atomic import replacing, tensorflow_writing
+from tffl.core.atomic import replacing, tensorflow_writing
 
 if TYPE_CHECKING:
     import keras

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tffl.record.atomic import remove, tensorflow_writing
+from tffl.core.atomic import remove, tensorflow_writing
 from tffl.record.tensorboard import metadata, write_scalar
 
 PLUGIN = "hparams"

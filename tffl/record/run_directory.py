@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.config import Config, load
-from tffl.errors import TfflError, UsageError, require
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
-from tffl.record.atomic import TEMPORARY, remove, write_text
+from tffl.core.atomic import TEMPORARY, remove, write_text
+from tffl.core.errors import TfflError, UsageError, require
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.tensors import read_tensors, write_tensors
+from tffl.core.updates import Updates
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table, to_csv
 from tffl.record.tensorboard import EventLog
-from tffl.record.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     import keras
@@ -51,7 +51,7 @@ class Deviations:
       round: 1-based.
       client_ids: int64 `[n]`.
       names: One per variable.
-      values: float32 `[n, variables, 2, 2]`, see `tffl.localize.deviations`.
+      values: float32 `[n, variables, 2, 2]`, see `tffl.studies.localize.deviations`.
     """
 
     round: int
@@ -93,7 +93,7 @@ class MemoryRecorder:
     def store_deviations(
         self, round: int, client_ids: np.ndarray, deviations: np.ndarray, names: Sequence[str]
     ) -> None:
-        """Keeps what `tffl.localize.deviations` returned; `names` are the variables'."""
+        """Keeps what `tffl.studies.localize.deviations` returned; `names` are the variables'."""
         self._deviations.append(Deviations(round, client_ids, tuple(names), deviations))
 
     def store_pictures(
@@ -351,7 +351,8 @@ class RunDirectory(MemoryRecorder):
         Raises:
           TfflError: A file cannot be written.
         """
-        from tffl.record import export, figures
+        from tffl.drawing import figures
+        from tffl.record import export
 
         write_json(self.path / "summary.json", summary)
         self._write_events()
@@ -370,7 +371,8 @@ class RunDirectory(MemoryRecorder):
         """Draws the heat maps that a defense has looked at in a round."""
         if not (self._draws(round) and _round_file(self.path / PICTURES, round).exists()):
             return
-        from tffl.explain import look, pictures
+        from tffl.drawing import explanation as look
+        from tffl.drawing import heat_maps as pictures
 
         for seen in look.recorded(self, round):
             pictures.write(seen, self.path / FIGURES)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.record.atomic import remove, tensorflow_writing
+from tffl.core.atomic import remove, tensorflow_writing
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tffl.errors import require
-from tffl.record.figures import save
+from tffl.core.errors import require
+from tffl.drawing.figures import save
 from tffl.report.document import Plot, Table
 from tffl.report.figures import differing, figures_of
 from tffl.report.overview import curve_chart, differences_table, overview_table

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tffl.comparison import percent
 from tffl.report.sources import RecordedRun
+from tffl.studies.comparison import percent
 
 
 def seconds(value: float) -> str:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tffl.comparison import percent
 from tffl.report import document
 from tffl.report.document import Block, Plot, Section, Series, Table
 from tffl.report.figures import OVERVIEW, differing, figures_of
 from tffl.report.sources import RecordedRun
+from tffl.studies.comparison import percent
 
 CURVES = {
     "accuracy": ("Accuracy", True),

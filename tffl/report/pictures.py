@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.record import figures
+from tffl.drawing import figures
 from tffl.report.charts import LETTERED, POINTS
 from tffl.report.document import COLORS, Bars, Block, Chart, Grid, Plot
 
@@ -29,7 +29,7 @@ def draw(block: Block, path: Path) -> None:
       TfflError: It cannot be written.
     """
     if block.gallery is not None:
-        from tffl.explain.pictures import heat_maps
+        from tffl.drawing.heat_maps import heat_maps
 
         figures.save(heat_maps(block.gallery.look), path)
     elif block.chart is not None:

@@ -13,8 +13,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 
-from tffl import seeds
 from tffl.config import DataConfig
+from tffl.core import seeds
 from tffl.data.build import load_dataset
 from tffl.data.federation import Dataset
 from tffl.data.partition import balanced, iid
