@@ -153,11 +153,11 @@ def _experiment(
     job = Job.of(config, out, resumed, command)
     carry_out(job, quiet=quiet, as_json=as_json, command="audit-gan")
 
-    from tffl.drawing import audits as pictures
     from tffl.record.run_directory import RunDirectory
+    from tffl.studies.audited import draw
 
     begins = auditor(None, (), config.defense.options).from_round
-    paths = pictures.write(RunDirectory.resume(job.directory), begins)
+    paths = draw(RunDirectory.resume(job.directory), begins)
     if not (quiet or as_json):
         click.echo(f"Pictures: {', '.join(map(str, paths))}")
 
@@ -215,7 +215,7 @@ def _audit_folder(
 def _audit_run(path: Path, number: int, source: str | None, settings: Sequence[str]) -> Found:
     defense = _auditor_of_now(source, settings)
 
-    from tffl.engine.runtime import silence
+    from tffl.core.process import silence
     from tffl.record.run_directory import RunDirectory
 
     silence()

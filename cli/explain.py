@@ -29,11 +29,11 @@ def explain(run: Path, rounds: tuple[int, ...], as_json: bool) -> None:
     from what the clients have in common. Where the defense of RUN does not look at heat maps, they
     are made of the updates that `--store-updates` kept. Pictures are written into RUN/figures.
     """
-    from tffl.drawing import explanation as look
     from tffl.drawing import heat_maps as pictures
     from tffl.record.run_directory import FIGURES, plain
+    from tffl.studies import explain as study
 
-    drawn = [(seen, pictures.write(seen, run / FIGURES)) for seen in look.explain(run, rounds)]
+    drawn = [(seen, pictures.write(seen, run / FIGURES)) for seen in study.explain(run, rounds)]
     if as_json:
         reports = [_report(seen, paths) for seen, paths in drawn]
         click.echo(json.dumps(plain({"run": str(run), "looks": reports}), indent=2))

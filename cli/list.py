@@ -90,7 +90,7 @@ def with_figures(
     from tffl.core.errors import require
 
     require(kind == "models", f"--image-size goes with `tffl list models`, not with {kind}")
-    from tffl.engine.runtime import silence
+    from tffl.core.process import silence
 
     silence()
     from tffl.models.shape import figures

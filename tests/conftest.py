@@ -8,6 +8,7 @@ import pytest
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 from tffl.engine.runtime import configure
+from tffl.record.identity import resolved
 
 configure(devices=4)
 
@@ -21,16 +22,18 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tffl.studies.comparison import variants
 
     path = tmp_path_factory.mktemp("compared") / "run_1"
-    config = build(
-        {
-            "data": {"train_limit": 300, "test_limit": 100},
-            "federation": {"clients": 6, "malicious": 2, "rounds": 2},
-            "model": {"name": "lenet5"},
-            "attack": {"name": "label-flip"},
-            "defense": {"name": "gradcam-ae", "epochs": 3},
-            "record": {"export": False, "figures": False},
-        }
-    ).resolved()
+    config = resolved(
+        build(
+            {
+                "data": {"train_limit": 300, "test_limit": 100},
+                "federation": {"clients": 6, "malicious": 2, "rounds": 2},
+                "model": {"name": "lenet5"},
+                "attack": {"name": "label-flip"},
+                "defense": {"name": "gradcam-ae", "epochs": 3},
+                "record": {"export": False, "figures": False},
+            }
+        )
+    )
     chosen, workshop = variants(config), Workshop()
     for variant in ("defended", "undefended", "attack-free"):
         folder = path if variant == "defended" else path / variant

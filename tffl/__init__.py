@@ -35,5 +35,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tffl' has no attribute '{name}'")
     if _HOMES[name].startswith("tffl.engine"):
-        import_module("tffl.engine.runtime").silence()
+        import_module("tffl.core.process").silence()
     return getattr(import_module(_HOMES[name]), name)

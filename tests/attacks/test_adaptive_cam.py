@@ -12,7 +12,7 @@ from tffl.attacks.adversary import Adversary
 from tffl.attacks.bounded import distances_to
 from tffl.config import build
 from tffl.core.updates import Updates
-from tffl.defenses.base import Samples
+from tffl.data.samples import Samples
 from tffl.explain.maps import Explainer, Probes
 from tffl.models import models
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import tffl
 from tffl.config import build, override
 from tffl.core.weighting import weighed
+from tffl.record.identity import identity
 
 SETTING = {
     "data": {"train_limit": 200, "test_limit": 100},
@@ -54,10 +55,10 @@ def test_a_liar_buys_the_average_where_claims_are_believed(weighting: str, share
     assert share_of_the_liar(weighting) == pytest.approx(share, rel=1e-6)
 
 
-def test_runs_from_before_there_were_claims_are_the_same_runs() -> None:
-    said = build({"federation": {"weighting": "claimed"}, "attack": {"name": "lie", "claims": 1.0}})
-    assert "weighting" not in said.identity()["federation"]
-    assert "claims" not in said.identity()["attack"]
-    other = build({"federation": {"weighting": "capped"}, "attack": {"name": "lie", "claims": 2.0}})
-    assert other.identity()["federation"]["weighting"] == "capped"
-    assert other.identity()["attack"]["claims"] == 2.0
+def test_weighting_and_claims_are_part_of_the_experiment() -> None:
+    plain = identity(build({"attack": {"name": "lie"}}))
+    said = {"federation": {"weighting": "claimed"}, "attack": {"name": "lie", "claims": 1.0}}
+    assert identity(build(said)) == plain
+    capped, twice = {"weighting": "capped"}, {"name": "lie", "claims": 2.0}
+    assert identity(build({**said, "federation": capped})) != plain
+    assert identity(build({**said, "attack": twice})) != plain

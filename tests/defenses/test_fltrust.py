@@ -17,8 +17,8 @@ from tffl.config import build
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
+from tffl.data.samples import ROOT_DATA, Root
 from tffl.defenses import Server, Verdict, defenses
-from tffl.defenses.base import ROOT_DATA, Root
 
 LAYOUT = WeightLayout((Entry("bn/mean", (1,), False), Entry("logits/kernel", (2,), True)))
 rows = arrays(

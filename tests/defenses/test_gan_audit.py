@@ -13,8 +13,8 @@ import pytest
 from tffl.core.errors import UsageError
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
+from tffl.data.samples import Root, Samples
 from tffl.defenses import Server, Verdict, create_defense
-from tffl.defenses.base import Root, Samples
 from tffl.defenses.gan_audit import negative_variances
 from tffl.explain.maps import Explainer
 from tffl.models import models

@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 
 from tffl.core.errors import UsageError
 from tffl.core.updates import Updates
+from tffl.data.samples import ROOT_DATA, Root
 from tffl.defenses import Server, Verdict, defenses
-from tffl.defenses.base import ROOT_DATA, Root
 from tffl.defenses.parts.duplicates import nearness
 from tffl.defenses.update_consensus import UpdateConsensus, robust_z
 

@@ -27,11 +27,13 @@ from tffl.engine.placement import LocalDevices
 from tffl.engine.voting import Certificates, majority_vote
 from tffl.models import models
 from tffl.record.export import export
+from tffl.record.identity import resolved
 
 PREDICT = """
 import sys
 sys.modules["tffl"] = None  # importing it fails
 import keras, numpy as np
+from tffl.record.identity import resolved
 model = keras.models.load_model(sys.argv[1])
 np.save(sys.argv[3], model.predict(np.load(sys.argv[2]).astype("float32"), verbose=0))
 """
@@ -242,7 +244,7 @@ def test_a_run_writes_what_it_proves(whole: Path, variant: dict[str, Any]) -> No
     expected = [(right & (table["tolerated"] >= m)).mean() for m in (0, 1)]
     assert summary["certified_accuracy"][:2] == pytest.approx(expected)
 
-    dataset = load_dataset(config(**variant).resolved().data)
+    dataset = load_dataset(resolved(config(**variant)).data)
     exported = keras.models.load_model(whole / "export" / "global.keras")
     answers = exported.predict(dataset.test_images, verbose=0).argmax(axis=1)
     np.testing.assert_array_equal(answers, table["predicted"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tffl.core.errors import UsageError
-from tffl.defenses.base import Samples
+from tffl.data.samples import Samples
 from tffl.gan import sources
 from tffl.gan.inversion import Inversion
 

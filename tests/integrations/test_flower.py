@@ -23,8 +23,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
+from tffl.data.samples import Root, Samples
 from tffl.defenses import Server, Verdict, create_defense
-from tffl.defenses.base import Root, Samples
 from tffl.defenses.none import FedAvg
 from tffl.integrations.flower import DefendedStrategy, _weights, average
 from tffl.record.rounds import RoundRecord

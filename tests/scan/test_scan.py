@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 import tffl
 from tffl.core.errors import UsageError
+from tffl.data.samples import Samples
 from tffl.defenses import create_defense, defenses
-from tffl.defenses.base import Samples
 from tffl.record.export import export
 from tffl.scan.scan import Scanner, check_defense, load_samples
 from tffl.untrusted import Expected

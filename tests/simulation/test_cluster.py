@@ -24,6 +24,7 @@ from tffl.config import Config, RuntimeConfig, build
 from tffl.core.errors import TfflError, UsageError
 from tffl.data.build import load_dataset
 from tffl.engine.observer import Observer
+from tffl.record.identity import identity, resolved
 from tffl.simulation.cluster.addresses import Addresses, answers, expand, free_port, own
 from tffl.simulation.cluster.chief import connect
 from tffl.simulation.cluster.confinement import Exposed, confined
@@ -52,6 +53,7 @@ def changed(self, data_dir):
     return dataset
 Digits.load = changed
 from tffl_cli.main import main
+from tffl.record.identity import identity, resolved
 main()
 """
 
@@ -192,7 +194,7 @@ def test_workers_come_late_die_hang_come_back_and_are_refused(
 
 def test_placement_is_not_part_of_an_experiment() -> None:
     cluster = experiment(runtime__placement="cluster", runtime__workers=["a:1"])
-    assert cluster.identity() == experiment().identity()
+    assert identity(cluster) == identity(experiment())
 
 
 def test_addresses_come_from_options_or_the_environment() -> None:
@@ -304,7 +306,7 @@ def test_a_confined_server_is_reached_by_loopback_only() -> None:
 
 def test_a_worker_makes_the_chiefs_images_and_refuses_others() -> None:
     """The attack appends poisoned images to the pool, which a worker must do as well."""
-    config = experiment().resolved()
+    config = resolved(experiment())
     dataset = load_dataset(config.data)
     images = pool(config, dataset)
     assert len(images) > 300

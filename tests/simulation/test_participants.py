@@ -8,7 +8,8 @@ import pytest
 from tffl.config import FederationConfig, build
 from tffl.core import seeds
 from tffl.core.errors import UsageError
-from tffl.simulation.simulation import draw_participants
+from tffl.record.identity import identity
+from tffl.simulation.participants import draw_participants
 
 MALICIOUS = np.array([3, 17, 40, 41, 99])
 
@@ -64,9 +65,8 @@ def test_numbers_that_cannot_be_are_refused(federation: dict, wanted: int, allow
         build({"federation": {**federation, "malicious_participants": wanted}})
 
 
-def test_an_experiment_without_it_is_the_one_from_before_it_was_there() -> None:
-    plain = build({"federation": {"clients": 10}})
-    assert "malicious_participants" not in plain.identity()["federation"]
+def test_it_is_part_of_the_experiment() -> None:
+    plain = build({"federation": {"participants": 5}})
     chosen = build({"federation": {"participants": 5, "malicious_participants": 1}})
-    assert chosen.identity()["federation"]["malicious_participants"] == 1
+    assert identity(chosen) != identity(plain)
     build({"federation": {"malicious": 0, "malicious_participants": 1}})  # attack-free, in compare

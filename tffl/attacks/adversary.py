@@ -15,9 +15,9 @@ from tffl.data.federation import ClientData, Federation
 if TYPE_CHECKING:
     import keras
 
-    from tffl.defenses.base import Samples
+    from tffl.data.samples import Samples
+    from tffl.engine.tools import Tools
     from tffl.explain.maps import Explainer
-    from tffl.simulation.workshop import Tools
 
 
 class Adversary:
@@ -149,6 +149,6 @@ class Adversary:
 
     @cached_property
     def _tools(self) -> Tools:
-        from tffl.simulation.workshop import Tools
+        from tffl.engine.tools import Tools
 
         return self._given_tools or Tools(self.model, self.config.training)

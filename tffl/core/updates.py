@@ -154,7 +154,7 @@ class Updates:
         It pays where NumPy releases Python's lock and is not parallel itself, as in sorting.
         Results come in order, so that what is summed of them does not depend on the cores.
         """
-        from tffl.engine.runtime import cores
+        from tffl.core.process import cores
 
         with ThreadPoolExecutor(cores(), thread_name_prefix="tffl-columns") as pool:
             yield from pool.map(function, self.columns(trainable, size))

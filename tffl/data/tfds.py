@@ -204,7 +204,7 @@ class Gtsrb(TfdsSource):
 
 def _tfds() -> Any:
     """Imports TFDS, and TensorFlow with it, without their chatter."""
-    from tffl.engine.runtime import silence
+    from tffl.core.process import silence
 
     silence()
     import tensorflow_datasets

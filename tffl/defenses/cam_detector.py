@@ -19,7 +19,8 @@ from pydantic import Field
 
 from tffl.core.errors import require
 from tffl.core.updates import Updates
-from tffl.defenses.base import PROBE_DATA, DetectorExport, Endpoint, Server, State
+from tffl.data.samples import PROBE_DATA
+from tffl.defenses.base import DetectorExport, Endpoint, Server, State
 from tffl.defenses.detector import Detector, Evidence
 from tffl.explain.maps import Findings, Method, Probes, check_map_size
 from tffl.explain.probes import PICTURED, draw

@@ -27,7 +27,8 @@ import numpy as np
 from tffl.core.errors import UsageError
 from tffl.core.geometry import cosines_with, norm
 from tffl.core.updates import Updates
-from tffl.defenses.base import ROOT_DATA, Defense, Server, State, Verdict
+from tffl.data.samples import ROOT_DATA
+from tffl.defenses.base import Defense, Server, State, Verdict
 from tffl.defenses.parts.scaling import scaled_mean
 
 ZERO = 1e-12

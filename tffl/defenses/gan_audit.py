@@ -36,14 +36,8 @@ from tffl.core import seeds, states
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.defenses.base import (
-    DetectorExport,
-    Endpoint,
-    Samples,
-    Server,
-    State,
-    sample_shares,
-)
+from tffl.data.samples import Samples
+from tffl.defenses.base import DetectorExport, Endpoint, Server, State, sample_shares
 from tffl.defenses.detector import Detector, Evidence
 from tffl.explain.maps import Probes
 from tffl.gan import audit, sources

@@ -30,7 +30,8 @@ from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import median_mad
 from tffl.core.updates import Updates
-from tffl.defenses.base import PROBE_DATA, Server
+from tffl.data.samples import PROBE_DATA
+from tffl.defenses.base import Server
 from tffl.defenses.detector import Detector
 from tffl.explain.probes import draw
 

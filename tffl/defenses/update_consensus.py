@@ -45,7 +45,8 @@ from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import NORMAL, TOLERANCE
 from tffl.core.updates import Updates
-from tffl.defenses.base import ROOT_DATA, Server, State
+from tffl.data.samples import ROOT_DATA
+from tffl.defenses.base import Server, State
 from tffl.defenses.detector import Detector, Evidence
 from tffl.defenses.parts.duplicates import nearness
 from tffl.defenses.parts.order import WIDTH, ranked

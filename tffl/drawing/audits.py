@@ -7,6 +7,7 @@ audit_images    audit images by round, labeled by the vote, next to auxiliary on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,35 +19,35 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from tffl.record.run_directory import RunDirectory
-
 ROWS, COLUMNS = 6, 12
 """Rounds and images of each in `audit_images`."""
 
 
-def write(directory: RunDirectory, from_round: int) -> list[Path]:
-    """Writes the pictures of a run into its `figures/`, and returns their paths.
+def write(
+    folder: Path,
+    rounds: pd.DataFrame,
+    clients: pd.DataFrame,
+    shown: Mapping[int, Mapping[str, np.ndarray]],
+    from_round: int,
+) -> list[Path]:
+    """Writes the pictures of a run with `gan-audit`, and returns their paths.
 
     Args:
-      directory: Of a finished run with `gan-audit`.
+      folder: Where to.
+      rounds: The columns of `rounds.csv`.
+      clients: The columns of `clients.csv`.
+      shown: Round → what the run has kept of its audit, for rounds that were audited.
       from_round: d_iter.
 
     Raises:
-      TfflError: A file is damaged, or a picture cannot be written.
+      TfflError: A picture cannot be written.
     """
-    rounds, clients = directory.frames()
     drawn = {"rounds": by_round(rounds, from_round), "clients": by_client(rounds, clients)}
-    shown = {
-        int(number): directory.pictures(int(number))
-        for number in rounds["round"]
-        if number >= from_round
-    }
-    shown = {number: seen for number, seen in shown.items() if "audit_images" in seen}
     if shown:
         drawn["images"] = by_image(shown)
     paths = []
     for name, figure in drawn.items():
-        paths.append(directory.path / "figures" / f"audit_{name}.png")
+        paths.append(folder / f"audit_{name}.png")
         save(figure, paths[-1])
     return paths
 
@@ -70,7 +71,7 @@ def by_client(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
     )
 
 
-def by_image(shown: dict[int, dict[str, np.ndarray]]) -> Figure:
+def by_image(shown: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
     """Draws audit images of some rounds with their voted labels; first, auxiliary ones, if any.
 
     Args:

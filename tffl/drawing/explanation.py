@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.core.errors import require
 from tffl.explain.maps import Findings
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tffl.config import Config
-    from tffl.core.updates import Updates
-    from tffl.record.run_directory import RunDirectory
 
 SCORES = {
     "gradcam-ae": "reconstruction error",
@@ -26,12 +22,6 @@ SCORES = {
     "gradcam-krum": "Krum score",
 }
 """What a defense's scores are, where there is a better word than score."""
-
-PROBES = 16
-"""Probes for maps of stored updates, which no defense has looked at."""
-
-LARGEST_PROBE = 256
-"""Where enlarging the probes ends, if a network has no larger maps than one pixel."""
 
 
 @dataclass(frozen=True)
@@ -134,37 +124,27 @@ def finite(maps: np.ndarray) -> np.ndarray:
     return np.asarray(np.isfinite(maps).all(axis=tuple(range(1, maps.ndim))))
 
 
-def explain(run: RunDirectory | Path | str, rounds: Sequence[int] = ()) -> Iterator[Look]:
-    """Looks at rounds of a recorded run, and yields one look per round and detector.
-
-    Where no defense looked at heat maps, LayerCAM maps of the stored updates are made.
+def recorded(
+    config: Config,
+    round: int,
+    rounds: pd.DataFrame,
+    clients: pd.DataFrame,
+    stored: Mapping[str, np.ndarray],
+) -> list[Look]:
+    """Returns what the detectors of a run looked at in a round; nothing if there were none.
 
     Args:
-      run: A run directory.
-      rounds: Which rounds; if none are named, the last one that has maps or updates.
-
-    Raises:
-      UsageError: There is no such run, or a round has neither maps nor updates.
-      TfflError: A file is damaged.
+      config: Of the run.
+      round: 1-based.
+      rounds: The columns of `rounds.csv`.
+      clients: The columns of `clients.csv`.
+      stored: What the run has kept of the round: `Verdict.pictures`, and the `client_ids`.
     """
-    from tffl.engine.runtime import silence
 
-    silence()
-    from tffl.record.run_directory import RunDirectory
+    def judged(maps: np.ndarray) -> Look:
+        return described(config, round, rounds, clients, stored["client_ids"], maps)
 
-    directory = run if isinstance(run, RunDirectory) else RunDirectory.resume(Path(run))
-    for round in _chosen(directory, rounds):
-        yield from recorded(directory, round) or [_made(directory, round)]
-
-
-def recorded(run: RunDirectory, round: int) -> list[Look]:
-    """Returns what the detectors of a run looked at in a round; nothing if there were none."""
-    stored = run.pictures(round)
-
-    def told(maps: np.ndarray) -> Look:
-        return _look(run.config, round, *run.frames(), stored["client_ids"], maps)
-
-    return looks(stored, told)
+    return looks(stored, judged)
 
 
 def looks(pictures: Mapping[str, np.ndarray], look: Callable[[np.ndarray], Look]) -> list[Look]:
@@ -175,11 +155,12 @@ def looks(pictures: Mapping[str, np.ndarray], look: Callable[[np.ndarray], Look]
       look: Raw maps float32 `[n, p, h, w]` → what else is known of those who look so.
     """
     # Several detectors of a combination keep their maps under their names.
-    parts = [name.removesuffix("maps") for name in _map_names(pictures)]
+    parts = [name.removesuffix("maps") for name in map_names(pictures)]
     return [_looked(look(pictures[f"{part}maps"]), pictures, part) for part in parts]
 
 
-def _map_names(stored: Mapping[str, np.ndarray]) -> list[str]:
+def map_names(stored: Mapping[str, np.ndarray]) -> list[str]:
+    """Returns the names under which detectors keep their heat maps."""
     return [name for name in stored if name.split("/")[-1] == "maps"]
 
 
@@ -194,7 +175,7 @@ def _looked(look: Look, stored: Mapping[str, np.ndarray], part: str) -> Look:
     )
 
 
-def _look(
+def described(
     config: Config,
     round: int,
     rounds: pd.DataFrame,
@@ -202,6 +183,7 @@ def _look(
     client_ids: np.ndarray,
     maps: np.ndarray,
 ) -> Look:
+    """Returns raw maps float32 `[n, p, h, w]`, next to what the tables of a run say of a round."""
     mine = clients[clients["round"] == round].set_index("client").loc[client_ids]
     defense, attack = config.defense.name, config.attack.name
     return Look(
@@ -216,56 +198,3 @@ def _look(
         threshold=float(rounds.set_index("round")["threshold"][round]),
         maps=maps,
     )
-
-
-def _made(run: RunDirectory, round: int) -> Look:
-    """Makes LayerCAM maps of the updates that a run has stored."""
-    from tffl.record.run_directory import load_updates, round_files
-
-    updates = load_updates(round_files(run.path / "updates")[round])
-    maps, probes = _make(run.config, updates)
-    look = _look(run.config, round, *run.frames(), updates.client_ids, maps)
-    return replace(look, title=f"{look.title} (LayerCAM)", probes=probes)
-
-
-def _make(config: Config, updates: Updates) -> tuple[np.ndarray, np.ndarray]:
-    """Returns LayerCAM maps `[n, p, h, w]`, and the probes that are shown."""
-    from tffl.engine.observer import Observer
-    from tffl.explain.probes import PICTURED, draw
-    from tffl.simulation.simulation import Experiment
-
-    server = Experiment(config.resolved(), Observer()).server
-    assert server.samples is not None and server.explainer is not None
-    size = server.samples.images.shape[1]
-    while server.explainer.map_size(size=size) == (1, 1) and size < LARGEST_PROBE:
-        size *= 2
-    count = min(PROBES, len(server.samples.labels))
-    probes = draw(server.samples, count, server.seed, size=size)
-    return server.explainer.maps(updates, probes, "layer-cam"), probes.images[:PICTURED]
-
-
-def _chosen(run: RunDirectory, rounds: Sequence[int]) -> list[int]:
-    """Returns the rounds to look at, all of which have maps or updates."""
-    from tffl.record.run_directory import PICTURES, round_files
-
-    finished = run.frames()[0]["round"].tolist()
-    require(bool(finished), f"{run.path} has no finished round: continue it with --resume")
-    for round in rounds:
-        require(
-            round in finished,
-            f"{run.path} has no round {round}: choose one of {finished[0]} to {finished[-1]}",
-        )
-    pictured = list(round_files(run.path / PICTURES))
-    if pictured and not _map_names(run.pictures(pictured[-1])):  # of a defense without heat maps
-        pictured = []
-    there = {*pictured, *round_files(run.path / "updates")} & {*finished}
-    wanted = list(dict.fromkeys(rounds)) or sorted(there)[-1:]
-    known = f"choose another round ({', '.join(map(str, sorted(there)))}), or " if there else ""
-    for round in wanted or finished[-1:]:
-        require(
-            round in there,
-            f"{run.path} has neither heat maps nor updates of round {round}: {known}run it again "
-            "with a defense that looks at heat maps, such as --defense shield, or with "
-            f"--store-updates {round}",
-        )
-    return wanted

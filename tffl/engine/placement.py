@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from tffl.config import Config, RuntimeConfig
-from tffl.engine.observer import Observer
+from tffl.config import Config
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -129,21 +128,3 @@ class LocalDevices:
 
 def _device(strategy: tf.distribute.Strategy) -> str:
     return strategy.extended.worker_devices[0]
-
-
-def place(runtime: RuntimeConfig, devices: Sequence[str], observer: Observer) -> LocalDevices:
-    """Returns the placement that a config asks for.
-
-    Args:
-      runtime: Local or cluster, and where its workers are.
-      devices: Local TensorFlow device names.
-      observer: Hears about workers.
-
-    Raises:
-      TfflError: The workers do not answer.
-    """
-    if runtime.placement == "local":
-        return LocalDevices(devices)
-    from tffl.simulation.cluster.chief import Cluster
-
-    return Cluster(devices, runtime, observer)

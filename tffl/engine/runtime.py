@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
+
+from tffl.core.process import cores, silence
 
 INTRA_OP_THREADS = 1
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -29,32 +29,6 @@ class Runtime:
 
     devices: tuple[str, ...]
     intra_op_threads: int
-
-
-def silence() -> None:
-    """Imports TensorFlow without its start-up messages, unless `TF_CPP_MIN_LOG_LEVEL` is 0.
-
-    Some are written before TensorFlow reads any setting, hence the detour of standard error.
-    """
-    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        import_module("tensorflow").get_logger().setLevel("ERROR")
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def cores() -> int:
-    """Returns how many CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def configure(devices: int = 0) -> Runtime:

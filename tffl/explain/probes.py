@@ -6,7 +6,7 @@ import numpy as np
 
 from tffl.core import seeds
 from tffl.data.resize import resize
-from tffl.defenses.base import Samples
+from tffl.data.samples import Samples
 from tffl.explain.maps import PREDICTED, Probes
 
 PICTURED = 4

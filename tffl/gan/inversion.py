@@ -91,7 +91,7 @@ class Inversion:
         """
         import tensorflow as tf
 
-        from tffl.engine.runtime import cores
+        from tffl.core.process import cores
 
         function, flat = _compile(model, self), tf.constant(weights, tf.float32)
 

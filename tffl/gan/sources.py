@@ -21,7 +21,7 @@ import numpy as np
 
 from tffl.core import seeds
 from tffl.core.errors import UsageError, require, unknown
-from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, Samples
+from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, Samples
 from tffl.explain.probes import draw
 from tffl.gan import dcgan
 from tffl.gan.inversion import Inversion

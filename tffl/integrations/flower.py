@@ -35,8 +35,9 @@ from tffl.core.layout import Entry, WeightLayout
 from tffl.core.tensors import read_tensors, write_tensors
 from tffl.core.updates import LARGEST_CLAIM, Updates
 from tffl.core.weighting import Weighting, weighed
+from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
-from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples, State
+from tffl.defenses.base import State
 from tffl.record.tables import CLIENT_COLUMNS, Table, to_csv
 from tffl.untrusted.expected import Expected
 from tffl.untrusted.refusal import Refused, shown

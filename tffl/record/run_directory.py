@@ -11,7 +11,6 @@ import math
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,10 +20,12 @@ import numpy as np
 
 from tffl.config import Config, load
 from tffl.core.atomic import TEMPORARY, remove, write_text
+from tffl.core.deviations import Deviations
 from tffl.core.errors import TfflError, UsageError, require
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.tensors import read_tensors, write_tensors
 from tffl.core.updates import Updates
+from tffl.record.identity import identity
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table, to_csv
 from tffl.record.tensorboard import EventLog
 
@@ -41,23 +42,6 @@ PICTURES = "heat_maps"
 
 FIGURES = "figures"
 """Folder of what a person looks at."""
-
-
-@dataclass(frozen=True)
-class Deviations:
-    """How far each client's variables are from the others', in one round.
-
-    Attributes:
-      round: 1-based.
-      client_ids: int64 `[n]`.
-      names: One per variable.
-      values: float32 `[n, variables, 2, 2]`, see `tffl.studies.localize.deviations`.
-    """
-
-    round: int
-    client_ids: np.ndarray
-    names: tuple[str, ...]
-    values: np.ndarray
 
 
 class MemoryRecorder:
@@ -93,7 +77,7 @@ class MemoryRecorder:
     def store_deviations(
         self, round: int, client_ids: np.ndarray, deviations: np.ndarray, names: Sequence[str]
     ) -> None:
-        """Keeps what `tffl.studies.localize.deviations` returned; `names` are the variables'."""
+        """Keeps what `tffl.core.deviations.deviations` returned; `names` are the variables'."""
         self._deviations.append(Deviations(round, client_ids, tuple(names), deviations))
 
     def store_pictures(
@@ -371,11 +355,11 @@ class RunDirectory(MemoryRecorder):
         """Draws the heat maps that a defense has looked at in a round."""
         if not (self._draws(round) and _round_file(self.path / PICTURES, round).exists()):
             return
-        from tffl.drawing import explanation as look
-        from tffl.drawing import heat_maps as pictures
+        from tffl.drawing import heat_maps
+        from tffl.drawing.explanation import recorded
 
-        for seen in look.recorded(self, round):
-            pictures.write(seen, self.path / FIGURES)
+        for seen in recorded(self.config, round, *self.frames(), self.pictures(round)):
+            heat_maps.write(seen, self.path / FIGURES)
 
     def _draws(self, round: int) -> bool:
         return self.config.record.draws(round, self.config.federation.rounds)
@@ -473,7 +457,7 @@ def differences(first: Config, second: Config, limit: int = 3) -> str:
     >>> differences(Config(seed=1), Config(seed=2))
     'seed is 1 there, 2 here'
     """
-    there, here = flat(first.identity()), flat(second.identity())
+    there, here = flat(identity(first)), flat(identity(second))
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     told = [f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:limit]]
     return "; ".join(told) + (f"; and {len(keys) - limit} more" if len(keys) > limit else "")

@@ -85,9 +85,9 @@ class RecordedRun:
           UsageError: A round has none.
           TfflError: A file is damaged.
         """
-        from tffl.drawing.explanation import recorded
-        from tffl.engine.runtime import silence
+        from tffl.core.process import silence
         from tffl.record.run_directory import PICTURES, RunDirectory, round_files
+        from tffl.studies.explain import recorded_in
 
         known = set(self.rounds["round"].tolist())
         there = [round for round in round_files(self.path / PICTURES) if round in known]
@@ -99,7 +99,7 @@ class RecordedRun:
             return []
         silence()  # pictures of heat maps need TensorFlow
         directory = RunDirectory.resume(self.path)
-        return [look for round in chosen for look in recorded(directory, round)]
+        return [look for round in chosen for look in recorded_in(directory, round)]
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.config import override
+from tffl.record.identity import resolved
 from tffl.scan.scan import Opinion, Scanner
 
 if TYPE_CHECKING:
     import keras
 
     from tffl.config import Config
+    from tffl.data.samples import Samples
     from tffl.defenses import Verdict
-    from tffl.defenses.base import Samples
     from tffl.defenses.gan_audit import GanAudit
     from tffl.record.run_directory import RunDirectory
 
@@ -110,7 +111,7 @@ def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> Found:
     updates = directory.stored(round)
     changes: dict[str, Any] = {"defense": {"name": "none"}, "record.store_updates": ""}
     config: Config = build(override(directory.config.model_dump(), changes))
-    stage = Experiment(config.resolved(), Observer())
+    stage = Experiment(resolved(config), Observer())
     defense.check(len(updates), updates.layout)
     stage.check_defense(defense, DEFENSE)
     verdict, _ = stage.judge(updates, defense.init(stage.server), defense)

@@ -21,16 +21,8 @@ import numpy as np
 
 from tffl.core import seeds
 from tffl.core.errors import UsageError, require
-from tffl.defenses.base import (
-    AUXILIARY_DATA,
-    PROBE_DATA,
-    ROOT_DATA,
-    Defense,
-    Samples,
-    Server,
-    State,
-    Verdict,
-)
+from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
+from tffl.defenses.base import Defense, Server, State, Verdict
 from tffl.untrusted.expected import Expected
 from tffl.untrusted.inbox import Inbox, listing, read_folder
 from tffl.untrusted.refusal import shown

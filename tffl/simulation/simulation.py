@@ -14,24 +14,28 @@ import pandas as pd
 
 from tffl.attacks import Attack, SuccessSet, create_attack
 from tffl.attacks.adversary import Adversary
-from tffl.config import Config, FederationConfig, build
+from tffl.config import Config, build
 from tffl.core import seeds, states
 from tffl.core.errors import require
 from tffl.core.updates import Updates
 from tffl.core.weighting import weighed
 from tffl.data.build import build_federation
 from tffl.data.federation import Dataset, Federation
+from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
-from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples, State
+from tffl.defenses.base import State
 from tffl.engine import on_disk
 from tffl.engine.observer import Observer
-from tffl.engine.placement import LocalDevices, place
+from tffl.engine.placement import LocalDevices
 from tffl.engine.runtime import INTRA_OP_THREADS, Runtime, configure
 from tffl.engine.stopwatch import Stopwatch
 from tffl.engine.training import LocalTraining
 from tffl.engine.voting import Certificates, majority_vote
+from tffl.record.identity import resolved
 from tffl.record.rounds import RoundRecord
 from tffl.record.run_directory import MemoryRecorder, RunDirectory, check_store_size
+from tffl.simulation.participants import draw_malicious, draw_participants
+from tffl.simulation.placement import place
 from tffl.simulation.workshop import Workshop, first_weights
 
 LISTED = 1000
@@ -86,7 +90,7 @@ def simulate(
       UsageError: The experiment is impossible; before round 1.
       TfflError: It failed, for instance because a file cannot be written.
     """
-    config = (config if isinstance(config, Config) else build(config)).resolved()
+    config = resolved(config if isinstance(config, Config) else build(config))
     observer = observer or Observer()
     if out is None:
         require(not resume, "resume needs the run directory")
@@ -514,41 +518,6 @@ class Memory:
             return {key.removeprefix(f"{name}/"): tensors[key] for key in keys}
 
         return cls(side("attack"), side("defense"))
-
-
-def draw_malicious(config: Config, draw: int = 0) -> np.ndarray:
-    """Returns the ids of an experiment's malicious clients, ascending, int64 `[f]`.
-
-    Args:
-      config: The experiment.
-      draw: Draws others than the experiment's own, unless 0.
-    """
-    federation = config.federation
-    count = 0 if config.attack.name == "none" else federation.malicious_count
-    generator = seeds.generator(config.seed, "malicious", draw)
-    return np.sort(generator.choice(federation.clients, count, replace=False))
-
-
-def draw_participants(
-    federation: FederationConfig, malicious: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
-    """Returns the ids of a round's participants, ascending, int64 `[n]`.
-
-    Args:
-      federation: How many there are, and whether a given number of them is malicious.
-      malicious: int64 `[f]`, ids of the malicious clients, ascending; if there are none, that does
-        not matter.
-      generator: Of the round.
-    """
-    count, wanted = federation.participant_count, federation.malicious_participants
-    if wanted is None or len(malicious) == 0:
-        return np.sort(generator.choice(federation.clients, count, replace=False))
-    chosen = generator.choice(malicious, wanted, replace=False)
-    honest = federation.clients - len(malicious)
-    turns = generator.choice(honest, count - wanted, replace=False)
-    # The i-th honest id, without a list of them all: i, and one more for each attacker before it.
-    before = np.searchsorted(malicious - np.arange(len(malicious)), turns, side="right")
-    return np.sort(np.concatenate([chosen, turns + before]))
 
 
 def _without_images(dataset: Dataset) -> Dataset:

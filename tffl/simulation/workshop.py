@@ -8,56 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
 
-from tffl.config import Config, DataConfig, TrainingConfig
+from tffl.config import Config, DataConfig
 from tffl.core import seeds
 from tffl.core.layout import WeightLayout
 from tffl.data.build import load_dataset
 from tffl.data.federation import Dataset
-from tffl.engine.evaluation import Evaluator
-from tffl.engine.gradient import Gradient
-from tffl.engine.training import Trainer
-from tffl.explain.maps import Explainer
+from tffl.engine.tools import Tools
 from tffl.models import models
-
-
-@dataclass(frozen=True)
-class Tools:
-    """A model's structure, and what is compiled for it when it is first needed."""
-
-    model: keras.Model
-    training: TrainingConfig
-
-    @cached_property
-    def layout(self) -> WeightLayout:
-        """Columns of a flat weight vector."""
-        return WeightLayout.of(self.model)
-
-    @cached_property
-    def trainer(self) -> Trainer:
-        """Trains clients."""
-        return Trainer(self.model, self.training)
-
-    @cached_property
-    def evaluator(self) -> Evaluator:
-        """Evaluates weights."""
-        return Evaluator(self.model)
-
-    @cached_property
-    def explainer(self) -> Explainer:
-        """Makes class activation maps."""
-        return Explainer(self.model)
-
-    @cached_property
-    def gradient(self) -> Gradient:
-        """Computes gradients at any weights."""
-        return Gradient(self.model)
 
 
 class Workshop:

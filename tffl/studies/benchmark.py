@@ -34,6 +34,7 @@ from pydantic import Field
 from tffl.config import Config, Named, Section, build, override, read
 from tffl.core.atomic import write_text
 from tffl.core.errors import TfflError, require
+from tffl.record.identity import identity
 from tffl.record.run_directory import differences, plain
 from tffl.record.tables import to_csv
 
@@ -167,7 +168,7 @@ def labeled(entries: list[str | dict[str, Any]]) -> dict[str, Named]:
 
 def _cells(plan: Plan, wanted: Callable[[str, str, str], bool]) -> Iterator[Cell]:
     attacks, defenses = labeled(plan.attacks), labeled(plan.defenses)
-    resolved: dict[tuple[str, str], dict[str, Named]] = {}
+    known: dict[tuple[str, str], dict[str, Named]] = {}
     for setting, changes in plan.settings.items():
         base = override(plan.experiment, changes)
         for seed in plan.seeds:
@@ -176,12 +177,11 @@ def _cells(plan: Plan, wanted: Callable[[str, str, str], bool]) -> Iterator[Cell
                 for defense, judge in defenses.items():
                     if not wanted(setting, attack, defense):
                         continue
-                    if (attack, defense) not in resolved:
-                        chosen = config.model_copy(update={"attack": told, "defense": judge})
-                        chosen = chosen.resolved()
-                        parts = {"attack": chosen.attack, "defense": chosen.defense}
-                        resolved[attack, defense] = parts
-                    cell = config.model_copy(update=resolved[attack, defense])
+                    if (attack, defense) not in known:
+                        named = config.model_copy(update={"attack": told, "defense": judge})
+                        whole = resolved(named)
+                        known[attack, defense] = {"attack": whole.attack, "defense": whole.defense}
+                    cell = config.model_copy(update=known[attack, defense])
                     yield Cell(setting, attack, defense, seed, cell)
 
 
@@ -220,7 +220,7 @@ def run(
     Raises:
       TfflError: The folder cannot be written. A run that fails is recorded, and raises nothing.
     """
-    from tffl.engine.runtime import silence
+    from tffl.core.process import silence
 
     silence()
     from tffl.simulation.workshop import Workshop
@@ -307,7 +307,7 @@ def _stored(cell: Cell, out: Path) -> dict[str, Any] | None:
 
 
 def _identity(cell: Cell) -> Any:
-    return json.loads(json.dumps(cell.config.identity()))
+    return json.loads(json.dumps(identity(cell.config)))
 
 
 def _run_cell(cell: Cell, out: Path, keep_runs: bool, workshop: Workshop) -> str:

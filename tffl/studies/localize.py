@@ -20,27 +20,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.core.atomic import write_text
+from tffl.core.deviations import REFERENCES, STATISTICS, Deviations, of_updates
 from tffl.core.errors import require
-from tffl.core.updates import Updates
 from tffl.drawing import figures
-from tffl.record.run_directory import Deviations, RunDirectory
+from tffl.record.run_directory import RunDirectory
 from tffl.record.tables import to_csv
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-STATISTICS = ("max", "rms")
-REFERENCES = ("clients", "joint")
-
 EARLY = 5
 """Rounds that count as early: the paper sees the anomaly there, and sees it fade."""
 
 PICTURE = Path("figures") / "localize.png"
 """Where in the run directory the heat map is."""
-
-VALUES_AT_ONCE = 1 << 18
-"""Numbers of the update matrix that are handled at a time, as float64."""
 
 
 def localize(
@@ -145,44 +139,6 @@ def describe(reference: str, statistic: str) -> str:
     what = {"max": "maximum deviation", "rms": "RMS deviation"}[statistic]
     where = {"clients": "the clients' mean", "joint": "the joint model"}[reference]
     return f"{what} from {where}"
-
-
-def deviations(updates: Updates) -> np.ndarray:
-    """Measures how far each client's variables are from the others'.
-
-    A client whose values are not finite is left out of the mean, and deviates by infinity.
-
-    Returns:
-      float32 `[n, variables, 2, 2]`: variables × `STATISTICS` × `REFERENCES`.
-    """
-    finite = updates.finite()
-    slices = updates.layout.slices.values()
-    with np.errstate(over="ignore", invalid="ignore"):
-        found = [_variable(updates.deltas, finite, columns) for columns in slices]
-        result = np.stack(found, axis=1).astype(np.float32)
-    result[np.isnan(result)] = np.inf
-    return result
-
-
-def _variable(deltas: np.ndarray, finite: np.ndarray, columns: slice) -> np.ndarray:
-    """Returns the deviations float64 `[n, 2, 2]` of one variable, without copying all of it."""
-    largest = np.zeros((len(deltas), 2))
-    squares = np.zeros((len(deltas), 2))
-    step = max(1, VALUES_AT_ONCE // len(deltas))
-    for begin in range(columns.start, columns.stop, step):
-        part = deltas[:, begin : min(begin + step, columns.stop)].astype(np.float64)
-        mean = part[finite].mean(axis=0) if finite.any() else 0.0
-        for index, difference in enumerate((part - mean, part)):
-            np.maximum(largest[:, index], np.abs(difference).max(axis=1), out=largest[:, index])
-            squares[:, index] += np.einsum("ij,ij->i", difference, difference)
-    rms = np.sqrt(squares / max(1, columns.stop - columns.start))
-    return np.stack([largest, rms], axis=1)
-
-
-def of_updates(updates: Updates) -> Deviations:
-    """Measures the deviations of one round, with the names that belong to them."""
-    names = tuple(entry.name for entry in updates.layout.entries)
-    return Deviations(updates.round, updates.client_ids, names, deviations(updates))
 
 
 def _deviations(run: RunDirectory) -> list[Deviations]:

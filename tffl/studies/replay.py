@@ -25,6 +25,7 @@ from tffl.core.updates import Updates
 from tffl.defenses import Defense, Verdict, create_defense
 from tffl.defenses.base import State, sample_shares
 from tffl.engine.stopwatch import Stopwatch
+from tffl.record.identity import resolved
 from tffl.record.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def replay(
       UsageError: The run stores no updates, has attackers, or an attack or defense cannot work.
       TfflError: A file is damaged.
     """
-    from tffl.engine.runtime import silence
+    from tffl.core.process import silence
 
     silence()
     import pandas as pd
@@ -137,7 +138,7 @@ def _with_attack(config: Config, attack: Named, malicious: int | float | str) ->
         "federation.malicious": malicious,
         "record.store_updates": "",
     }
-    return build(override(config.model_dump(), changes)).resolved()
+    return resolved(build(override(config.model_dump(), changes)))
 
 
 def _reserved(config: Config, workshop: Any) -> np.ndarray:

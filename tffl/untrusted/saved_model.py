@@ -32,7 +32,7 @@ def read(folder: Path, name: str, expected: Expected) -> dict[str, np.ndarray]:
     """
     index = read_bytes(folder, (name, VARIABLES, INDEX), MARGIN)
     data = read_bytes(folder, (name, VARIABLES, DATA), expected.limit)
-    from tffl.engine.runtime import silence
+    from tffl.core.process import silence
 
     silence()
     import tensorflow as tf

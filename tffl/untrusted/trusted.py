@@ -23,7 +23,7 @@ def load_global(path: Path) -> keras.Model:
     Raises:
       UsageError: It is missing, damaged, holds code, or is no classifier of images.
     """
-    from tffl.engine.runtime import silence
+    from tffl.core.process import silence
 
     silence()
     import keras

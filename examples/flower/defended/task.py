@@ -18,7 +18,7 @@ from tffl.core import seeds
 from tffl.data.build import load_dataset
 from tffl.data.federation import Dataset
 from tffl.data.partition import balanced, iid
-from tffl.defenses.base import Samples
+from tffl.data.samples import Samples
 from tffl.models import models
 
 SERVER_SAMPLES = 200

@@ -20,6 +20,7 @@ from tffl.config import Config
 from tffl.core.errors import TfflError
 from tffl.data.build import build_federation
 from tffl.data.federation import Dataset
+from tffl.simulation.participants import draw_malicious
 
 MARK = "[[refused]]"
 """Around the one line of a refusal, among what TensorFlow writes around it."""
@@ -55,8 +56,6 @@ def arithmetic() -> str:
 
 def pool(config: Config, dataset: Dataset) -> np.ndarray:
     """Returns the training images of an experiment, uint8 `[P, height, width, channels]`."""
-    from tffl.simulation.simulation import draw_malicious
-
     attack = create_attack(config.attack.name, config.attack.options)
     attack.check(dataset)
     honest = build_federation(config, dataset, attack.reserve(dataset))

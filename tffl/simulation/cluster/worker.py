@@ -16,8 +16,9 @@ import numpy as np
 
 from tffl.config import Config
 from tffl.core.errors import TfflError, UsageError
+from tffl.core.process import silence
 from tffl.data.federation import Dataset
-from tffl.engine.runtime import INTRA_OP_THREADS, configure, silence
+from tffl.engine.runtime import INTRA_OP_THREADS, configure
 from tffl.simulation.cluster.confinement import ANYWHERE, Exposed, confined
 from tffl.simulation.cluster.pool import answer, refusal
 

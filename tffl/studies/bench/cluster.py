@@ -31,6 +31,7 @@ from typing import Any
 
 from tffl.config import Config, build
 from tffl.core.errors import TfflError
+from tffl.record.identity import resolved
 from tffl.simulation.cluster.addresses import answers, free_port
 from tffl.studies.bench.process import Contender
 
@@ -161,8 +162,8 @@ def estimate(
 def _serve(text: str, pipe: Connection) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared is cores
 
+    from tffl.core.process import silence
     from tffl.engine.observer import Observer
-    from tffl.engine.runtime import silence
 
     silence()
     import numpy as np
@@ -172,7 +173,7 @@ def _serve(text: str, pipe: Connection) -> None:
 
     config = Config.model_validate_json(text)
     ports = {split(worker)[1] for worker in config.runtime.workers}
-    played = Experiment(config.resolved(), Observer(), trains=True)
+    played = Experiment(resolved(config), Observer(), trains=True)
     everyone, round = np.arange(config.federation.clients), 0
     while True:
         pipe.recv()

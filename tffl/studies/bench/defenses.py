@@ -26,8 +26,8 @@ import numpy as np
 
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
+from tffl.data.samples import Root, Samples
 from tffl.defenses import Defense, Server, create_defense, defenses
-from tffl.defenses.base import Root, Samples
 from tffl.studies.bench.naive import NAIVE, Case
 from tffl.studies.bench.process import linux_bytes
 
@@ -128,7 +128,7 @@ def _layout(model: str) -> WeightLayout:
 
 
 def _entries(model: str, shape: tuple[int, int, int], classes: int) -> list[tuple[Any, ...]]:
-    from tffl.engine.runtime import silence
+    from tffl.core.process import silence
 
     silence()
     from tffl.models import models
@@ -208,7 +208,7 @@ def prepare(name: str, round: Round) -> tuple[Defense, Case]:
 
 def _network(name: str) -> dict[str, Any]:
     """Returns what a server has to look into a network, and test images."""
-    from tffl.engine.runtime import silence
+    from tffl.core.process import silence
 
     silence()
     from tffl.explain.maps import Explainer

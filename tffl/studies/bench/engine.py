@@ -342,7 +342,7 @@ def _weight_bytes(workload: Workload) -> int:
 
 
 def _cores() -> int:
-    from tffl.engine.runtime import cores
+    from tffl.core.process import cores
 
     return cores()
 

@@ -42,7 +42,8 @@ def maps(model: str = "resnet18", rounds: int = 3, clients: int = CLIENTS) -> di
       at most 0.02) and `maps_against_tf_keras_vis` (at least 2), for Grad-CAM; and `growth`, by
       how many MiB the process grows over 200 rounds of `shield`.
     """
-    from tffl.engine.runtime import configure, silence
+    from tffl.core.process import silence
+    from tffl.engine.runtime import configure
 
     silence()
     configure(1)
@@ -109,7 +110,8 @@ class _Setting:
     def make(cls, name: str, clients: int) -> _Setting:
         from tffl.core.layout import WeightLayout
         from tffl.core.updates import Updates
-        from tffl.defenses.base import Samples, Server
+        from tffl.data.samples import Samples
+        from tffl.defenses.base import Server
         from tffl.explain.maps import Explainer
         from tffl.models import models
 

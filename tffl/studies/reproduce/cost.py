@@ -259,7 +259,7 @@ def _machine() -> str:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from tffl.engine.runtime import cores
+    from tffl.core.process import cores
 
     try:
         tensorflow = version("tensorflow")

@@ -24,6 +24,7 @@ from typing import Any
 
 from tffl.core.atomic import write_text
 from tffl.core.errors import TfflError
+from tffl.record.identity import identity
 from tffl.record.run_directory import write_json
 from tffl.record.tables import read_rows, to_csv
 from tffl.studies.benchmark import BY_ROUND, COLUMNS, Cell, recorded, run, store
@@ -70,8 +71,8 @@ def key_of(row: Row) -> Key:
 
 def fingerprint(cell: Cell) -> str:
     """Returns a short hash of everything that decides a run's numbers."""
-    identity = json.dumps(cell.config.identity(), sort_keys=True)
-    return hashlib.sha256(identity.encode()).hexdigest()[:12]
+    text = json.dumps(identity(cell.config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def default_out(paper: str, scale: str) -> Path:
@@ -281,7 +282,7 @@ def _copy_pictures(cell: Cell, work: Path, folder: Path, experiment: Experiment)
 def _environment(command: Sequence[str]) -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
-    from tffl.engine.runtime import cores, silence
+    from tffl.core.process import cores, silence
 
     silence()
     versions = {"python": platform.python_version()}
