@@ -34,7 +34,7 @@ from pydantic import Field
 from tffl.config import Config, Named, Section, build, override, read
 from tffl.core.atomic import write_text
 from tffl.core.errors import TfflError, require
-from tffl.record.identity import identity
+from tffl.record.identity import identity, resolved
 from tffl.record.run_directory import differences, plain
 from tffl.record.tables import to_csv
 
