@@ -129,7 +129,7 @@ def figures(row: Mapping[str, Any]) -> str:
     A ruined model's are dashes.
     """
     shown = [("accuracy", row.get("accuracy")), ("attack success", row.get("attack_success"))]
-    return " · ".join(f"{name} {rate(value)}" for name, value in shown if value is not None)
+    return " · ".join(f"{name} {rate(value)}" for name, value in shown if value not in (None, ""))
 
 
 def defined(value: Any) -> bool:

@@ -32,7 +32,8 @@ def test_titles_and_warnings(capsys):
     ]
 
 
-def test_undefined_figures_are_left_out():
-    assert figures({"accuracy": 0.5, "attack_success": math.nan}) == "accuracy 50.0%"
+def test_figures_that_are_not_measured_are_left_out():
+    assert figures({"accuracy": 0.5, "attack_success": None}) == "accuracy 50.0%"
+    assert figures({"accuracy": math.nan, "attack_success": None}) == "accuracy –"
     assert figures({"accuracy": "0.5", "attack_success": ""}) == "accuracy 50.0%"
     assert rate(None) == rate("") == rate(math.nan) == "–"
