@@ -198,19 +198,21 @@ def test_refuses_options_out_of_range(option: str, value: object) -> None:
         create(**{option: value})
 
 
-def test_real_updates_stay_inside_and_do_harm(tmp_path) -> None:
-    def simulate(name: str, path: Any = None) -> Any:
-        values = {
-            "data": {"dataset": "digits", "train_limit": 600, "test_limit": 200},
-            "federation": {"clients": 6, "malicious": 2, "rounds": 4},
-            "model": {"name": "lenet5"},
-            "training": {"optimizer": "adam", "learning_rate": 2e-3, "local_epochs": 3},
-            "attack": {"name": name},
-            "record": {"store_updates": "all", "export": False, "figures": False},
-        }
-        return tffl.simulate(build(values), path)
+def simulate(name: str, path: Any = None, **changes: Any) -> Any:
+    values = {
+        "data": {"dataset": "digits", "train_limit": 600, "test_limit": 200},
+        "federation": {"clients": 6, "malicious": 2, "rounds": 4},
+        "model": {"name": "lenet5"},
+        "training": {"optimizer": "adam", "learning_rate": 2e-3, "local_epochs": 3},
+        "attack": {"name": name},
+        "record": {"store_updates": "all", "export": False, "figures": False},
+    }
+    return tffl.simulate(build({**values, **changes}), path)
 
-    run = simulate("distance-constrained", tmp_path / "run")
+
+def test_real_updates_stay_inside(tmp_path) -> None:
+    federation = {"clients": 6, "malicious": 2, "rounds": 2}
+    run = simulate("distance-constrained", tmp_path / "run", federation=federation)
     for updates in RunDirectory.resume(tmp_path / "run").updates():
         malicious = np.isin(updates.client_ids, run.summary["malicious_clients"])
         honest = updates.select(~malicious)
@@ -218,6 +220,12 @@ def test_real_updates_stay_inside_and_do_harm(tmp_path) -> None:
         bound = distances_to(honest, center).max()
         far = distances_to(updates.select(malicious), center)
         np.testing.assert_allclose(far, bound, rtol=1e-5)
-    honest_run = simulate("none")
-    assert honest_run.summary["accuracy"] > 0.6
-    assert run.summary["accuracy"] < honest_run.summary["accuracy"] - 0.2
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_real_updates_do_harm(seed: int) -> None:
+    """Of ten seeds, the least accuracy without it was .86, and the least that it cost .32."""
+    honest, poisoned = (simulate(name, seed=seed) for name in ("none", "distance-constrained"))
+    assert honest.summary["accuracy"] > 0.6
+    assert poisoned.summary["accuracy"] < honest.summary["accuracy"] - 0.15

@@ -151,7 +151,9 @@ def test_dropout_draws_from_the_clients_seed() -> None:
     assert np.abs(train(1) - train(2)).max() > 1e-6
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.bfloat16), "mixed_float16"]
+)
 def test_mixed_precision_stays_near_float32(precision: str) -> None:
     images, client = data()
     job = LocalTraining.draw(client, EPOCHS, 0.05, seed=0, round=1, client=0)

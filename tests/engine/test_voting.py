@@ -153,7 +153,9 @@ def test_the_majority_model_is_served_and_loaded_without_tffl(
     np.testing.assert_allclose(np.load(tmp_path / "shares.npy"), shares, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float32"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param("mixed_bfloat16", marks=pytest.mark.bfloat16), "float32"]
+)
 def test_any_precision_and_architecture(dtype: str) -> None:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)

@@ -117,6 +117,17 @@ def test_thresholds_equal_the_formulas() -> None:
         assert found < value  # an accuracy equal to θ is accepted
 
 
+@pytest.mark.parametrize("rule", ["mean-std", "median-mad"])
+def test_a_threshold_is_an_accuracy(rule: audit.Rule) -> None:
+    """Where accuracies spread wide, the formula's bound is negative, and nobody can be below."""
+    logits = np.random.default_rng(0).normal(size=(6, 40, OUTPUTS)).astype(np.float32)
+    accuracies = audit.audit(logits, CLASSES).accuracies
+    assert threshold(accuracies, rule, k=50) == 0
+    served = Auditor(CLASSES, OUTPUTS, 0.0, False, rule, 0.8, 50.0, 0.02)(logits)
+    assert served["threshold"] == 0 and not served["suspected"].numpy().any()
+    assert threshold(np.array([0.0, 0.0]), "fixed", theta=0.0) == 0
+
+
 def test_without_accuracies_or_clusters_there_is_no_threshold() -> None:
     assert np.isnan(threshold(np.full(3, np.nan), "median-mad"))
     assert np.isnan(threshold(np.array([0.9, 0.91, 0.92]), "two-means", floor=0.1))

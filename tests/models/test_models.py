@@ -101,6 +101,7 @@ def test_layers_of_equal_shape_differ() -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.bfloat16
 def test_mixed_precision_keeps_float32_weights_and_logits(name: str, policy: Callable) -> None:
     policy("mixed_bfloat16")
     model = models[name](SHAPES[name], 10)

@@ -98,6 +98,7 @@ def test_statistics_follow_short_runs_and_layers_have_stable_names(
 
 
 @pytest.mark.parametrize("name", LAST)
+@pytest.mark.bfloat16
 def test_weights_depend_on_the_seed_alone(name: str, built: Callable, bfloat16: None) -> None:
     """Neither on global generators, which stay as they are, nor on the precision."""
     first = built(name)

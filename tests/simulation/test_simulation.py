@@ -32,6 +32,9 @@ SMALL: dict[str, Any] = {
 }
 
 
+SEEDS = (1, 2, 3)
+
+
 def config(**changes: Any) -> Config:
     return build(tffl.config.override(SMALL, {k.replace("__", "."): v for k, v in changes.items()}))
 
@@ -177,23 +180,41 @@ def test_nobody_is_malicious_without_an_attack() -> None:
     assert run.rounds["recall"].isna().all() and run.rounds["attack_success"].isna().all()
 
 
-def test_learning_happens() -> None:
-    training = {"learning_rate": 0.1, "momentum": 0.9, "batch_size": 16}
-    peace = {"attack": {"name": "none"}, "defense": {"name": "none"}, "data": {}}
-    run = tffl.simulate(config(**peace, training=training))
+QUIET: dict[str, Any] = {"attack": {"name": "none"}, "defense": {"name": "none"}}
+STEADY = {"optimizer": "adam", "learning_rate": 2e-3, "batch_size": 16}
+"""Small steps: a training that is not chaotic ends alike whatever the processor's last bits."""
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("seed", SEEDS)
+def test_learning_happens(seed: int) -> None:
+    """Of twelve seeds, the least accuracy was .92."""
+    run = tffl.simulate(config(**QUIET, data={}, training=STEADY, seed=seed))
     assert run.summary["accuracy"] > 0.7
 
 
-def test_the_servers_own_training_comes_first() -> None:
-    peace: dict[str, Any] = {"attack": {"name": "none"}, "federation__rounds": 1}
-    peace["data"] = {"server_shard": True, "train_limit": 600}
-    quick = {"training__learning_rate": 0.1, "training__local_epochs": 2}
-    shard = config(**peace, **quick, federation__server_epochs=20)
-    without = config(**peace, **quick)
-    first, second = tffl.simulate(shard), tffl.simulate(without)
-    assert first.summary["loss"] < second.summary["loss"]
+@pytest.mark.learning
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_servers_own_training_comes_first(seed: int) -> None:
+    """Of twelve seeds, its loss was at most .27 of the loss without it."""
+    data = {"server_shard": True, "train_limit": 600}
+    same: dict[str, Any] = {**QUIET, "data": data, "training": STEADY, "seed": seed}
+    first, second = (
+        tffl.simulate(config(**same, federation__rounds=1, federation__server_epochs=epochs))
+        for epochs in (20, 0)
+    )
+    assert first.summary["loss"] < 0.6 * second.summary["loss"]
+
+
+def test_the_servers_own_training_needs_its_own_data() -> None:
     with pytest.raises(UsageError, match=r"data\.server_shard"):
         tffl.simulate(config(federation__server_epochs=1))
+
+
+def test_a_precision_that_the_processor_lacks_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tffl.simulation.workshop.computes", lambda dtype: False)
+    with pytest.raises(UsageError, match=r"^training\.precision = mixed_bfloat16 .* take float32$"):
+        tffl.simulate(config(training__precision="mixed_bfloat16"))
 
 
 def test_learning_rate_schedule() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tffl.core.process import cores, silence
@@ -60,6 +61,21 @@ def configure(devices: int = 0) -> Runtime:
     local = _local_devices("GPU") or _local_devices("CPU")
     names = tuple(local[worker % len(local)].name for worker in range(workers))
     return Runtime(names, tf.config.threading.get_intra_op_parallelism_threads())
+
+
+@cache
+def computes(dtype: str) -> bool:
+    """Says whether convolutions in `bfloat16` or `float16` work here.
+
+    oneDNN has none in bfloat16 for processors, or under settings, without AVX-512 or AVX2.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.nn.conv2d(tf.zeros((1, 4, 4, 1), dtype), tf.zeros((3, 3, 1, 1), dtype), 1, "VALID")
+    except tf.errors.OpError:
+        return False
+    return True
 
 
 def _local_devices(kind: str) -> list[Any]:

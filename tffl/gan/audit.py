@@ -180,6 +180,9 @@ def threshold(
 ) -> float:
     """Returns θ: models whose accuracy is below are suspected; NaN if there is no threshold.
 
+    θ is an accuracy, so it is never below 0: where accuracies spread wide, a rule's bound falls
+    below what any model can reach, and nobody is suspected.
+
     Args:
       values: Accuracies float64 `[n]`; those that are not finite do not count.
       rule: `fixed` θ; `mean-std`, mean − k·std; `median-mad`; or `two-means`.
@@ -191,11 +194,12 @@ def threshold(
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return math.nan
+    if rule == "two-means":
+        return two_means(known, floor)
     if rule == "fixed":
-        return theta - ROUNDING
-    if rule == "mean-std":
-        return mean_std(known, k)
-    return median_mad(known, k, floor) if rule == "median-mad" else two_means(known, floor)
+        return max(theta - ROUNDING, 0.0)
+    bound = mean_std(known, k) if rule == "mean-std" else median_mad(known, k, floor)
+    return max(bound, 0.0)
 
 
 def mean_std(values: np.ndarray, k: float) -> float:

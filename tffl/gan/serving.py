@@ -80,16 +80,17 @@ class Auditor:
         """Returns θ of finite accuracies float64 `[n]`; NaN of none."""
         import tensorflow as tf
 
-        if self.rule == "fixed":
-            return tf.constant(self.theta - ROUNDING, tf.float64)
-        if self.rule == "mean-std":
-            mean = tf.reduce_mean(values)
-            return mean - self.k * tf.math.reduce_std(values) - ROUNDING
+        zero = tf.constant(0.0, tf.float64)
         if self.rule == "two-means":
             return _two_means(values, self.floor)
+        if self.rule == "fixed":
+            return tf.maximum(self.theta - ROUNDING, zero)
+        if self.rule == "mean-std":
+            mean = tf.reduce_mean(values)
+            return tf.maximum(mean - self.k * tf.math.reduce_std(values) - ROUNDING, zero)
         center = _median(values)
         spread = tf.maximum(NORMAL * _median(tf.abs(values - center)), self.floor)
-        return center - self.k * spread - ROUNDING
+        return tf.maximum(center - self.k * spread - ROUNDING, zero)
 
 
 def _median(values: tf.Tensor) -> tf.Tensor:

@@ -15,9 +15,11 @@ import numpy as np
 
 from tffl.config import Config, DataConfig
 from tffl.core import seeds
+from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.data.build import load_dataset
 from tffl.data.federation import Dataset
+from tffl.engine.runtime import computes
 from tffl.engine.tools import Tools
 from tffl.models import models
 
@@ -50,10 +52,16 @@ def build_model(config: Config, image_shape: tuple[int, int, int], classes: int)
     """Returns an experiment's model with its first weights.
 
     Raises:
-      UsageError: The model is unknown, or too deep for the images.
+      UsageError: The model is unknown, or too deep for the images, or the processor lacks the
+        precision.
     """
-    build = models[config.model.name]
-    with _dtype_policy(config.training.precision):
+    build, precision = models[config.model.name], config.training.precision
+    require(
+        precision == "float32" or computes(precision.removeprefix("mixed_")),
+        f"training.precision = {precision} is not allowed here: this processor has no convolution "
+        "in that precision; take float32",
+    )
+    with _dtype_policy(precision):
         return build(image_shape, classes, seed=seeds.integer(config.seed, "model"))
 
 
