@@ -19,7 +19,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tffl.core.errors import UsageError, require, unknown
-from tffl.core.registry import explain
+from tffl.core.options import explain
 from tffl.core.weighting import Weighting
 
 if sys.version_info >= (3, 11):

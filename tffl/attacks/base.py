@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from tffl.core.errors import require
+from tffl.core.options import Options
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
 
@@ -43,7 +44,7 @@ class SuccessSet:
 
 
 @dataclass(frozen=True)
-class Attack:
+class Attack(Options):
     """No attack: every client is honest.
 
     Attributes:

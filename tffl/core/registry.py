@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from tffl.core.errors import UsageError, require, unknown
+from tffl.core.options import explain
 
 TABLES = "tables"
 """A dataclass with a field of this name also takes options of other entries of its registry, each
@@ -55,6 +56,11 @@ class Registry:
             raise unknown(self.kind, name, self._targets)
         module, _, attribute = self._targets[name].partition(":")
         return getattr(import_module(module), attribute)
+
+    def homes(self) -> dict[str, str]:
+        """Returns the Python names of what tffl itself has → the modules that define them."""
+        targets = (target.partition(":") for target in self.builtin.values())
+        return {attribute: module for module, _, attribute in targets}
 
     def create(self, name: str, options: Mapping[str, Any]) -> Any:
         """Builds the dataclass `name` from user-given options, validated against its fields.
@@ -123,16 +129,6 @@ class Registry:
             "needs": list(getattr(target, "needs", getattr(target, "knowledge", ()))),
             "options": _options(target),
         }
-
-
-def explain(error: ValidationError, prefix: str = "") -> str:
-    """Turns pydantic's first complaint into one line: what was passed, what is allowed."""
-    first = error.errors()[0]
-    key = prefix + ".".join(str(part) for part in first["loc"])
-    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if first["type"] == "missing":
-        return f"{key} is required"
-    return f"{key} = {first['input']!r} is not allowed: it should be {reason}"
 
 
 @cache

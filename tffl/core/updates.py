@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from tffl.core.errors import UsageError
-from tffl.core.layout import WeightLayout
+from tffl.core.errors import UsageError, require
+from tffl.core.layout import Entry, WeightLayout
 
 LARGEST_CLAIM = 1 << 40
 """What a client may claim: more than any has, few enough that millions of claims fit an int64."""
@@ -69,6 +69,56 @@ class Updates:
                 f"a client claims {odd.item(0)!r} samples: it must be a whole number from 0 to "
                 f"{LARGEST_CLAIM:,}"
             )
+
+    @classmethod
+    def of_rows(
+        cls,
+        rows: np.ndarray,
+        *,
+        counts: np.ndarray | None = None,
+        layout: WeightLayout | None = None,
+        ids: np.ndarray | None = None,
+        start: np.ndarray | None = None,
+        round: int = 1,
+    ) -> Updates:
+        """Makes a round of a plain matrix.
+
+        Args:
+          rows: Client updates, numbers `[n, d]`, `n >= 1`; copied unless they are float32.
+          counts: Sample counts int64 `[n]`; one each if None.
+          layout: What the columns are; one trainable variable if None.
+          ids: Client ids int64 `[n]`, ascending; 0 … n − 1 if None.
+          start: float32 `[d]`; zeros if None.
+          round: 1-based.
+
+        Raises:
+          UsageError: The rows are no matrix of numbers, or the others do not fit them.
+
+        >>> len(Updates.of_rows(np.zeros((3, 5), np.float32)))
+        3
+        """
+        given = np.asarray(rows)
+        require(
+            given.ndim == 2 and given.size > 0 and given.dtype.kind in "fiu",
+            f"rows of shape {given.shape} and dtype {given.dtype} are not allowed: give a matrix "
+            "of numbers, a row per client",
+        )
+        n, d = given.shape
+        layout = layout or WeightLayout((Entry("weights", (d,), trainable=True),))
+        require(layout.size == d, f"layout has {layout.size} columns, and rows have {d}")
+        clients = np.arange(n) if ids is None else np.asarray(ids)
+        require(
+            clients.shape == (n,)
+            and clients.dtype.kind in "iu"
+            and bool((np.diff(clients.astype(np.int64)) > 0).all() and clients[0] >= 0),
+            f"ids are not allowed: give {n} whole numbers from 0 on, ascending, one per row",
+        )
+        claimed = np.ones(n, np.int64) if counts is None else np.asarray(counts)
+        require(claimed.shape == (n,), f"counts are not allowed: give {n} of them, one per row")
+        begin = np.zeros(d, np.float32) if start is None else np.asarray(start, np.float32)
+        require(begin.shape == (d,), f"start of shape {begin.shape} is not allowed: give ({d},)")
+        matrix = given.astype(np.float32, copy=False)
+        return cls(round, clients.astype(np.int64), claimed, begin, matrix, layout)
 
     def __len__(self) -> int:
         """Number of clients, n."""

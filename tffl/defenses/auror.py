@@ -36,9 +36,9 @@ from pydantic import Field
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.defenses.base import Server
 from tffl.defenses.detector import Detector
 from tffl.defenses.parts.scope import Layers, within
+from tffl.defenses.server import Server
 
 WIDTH = 1 << 12
 """Columns at a time: few, since each needs several float64 copies."""

@@ -24,8 +24,8 @@ from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import check_alpha, mean_std, median_mad
 from tffl.core.updates import Updates
-from tffl.defenses.base import Server
 from tffl.defenses.detector import Detector
+from tffl.defenses.server import Server
 
 
 def max_deviation(rows: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -24,7 +24,8 @@ from pydantic import Field
 from tffl.core import seeds
 from tffl.core.errors import require
 from tffl.core.updates import LARGEST_CLAIM, Updates
-from tffl.defenses.base import Defense, Server
+from tffl.defenses.base import Defense
+from tffl.defenses.server import Server
 from tffl.defenses.wrapper import Mixture, PreAggregation
 
 

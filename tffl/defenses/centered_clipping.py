@@ -26,11 +26,12 @@ from pydantic import Field
 from tffl.core.geometry import squared_distances_to
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.defenses.base import Server, State
+from tffl.defenses.base import State
 from tffl.defenses.parts.clipping import clip_factors, excess
 from tffl.defenses.parts.scaling import scaled_mean
 from tffl.defenses.parts.tolerance import check_tolerance
 from tffl.defenses.robust_mean import Combined, RobustMean
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

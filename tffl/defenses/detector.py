@@ -19,9 +19,11 @@ from pydantic import Field
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.defenses.base import Defense, Server, State, Verdict, sample_shares
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.parts import votes
 from tffl.defenses.parts.votes import Ballot
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

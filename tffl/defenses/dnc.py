@@ -32,9 +32,9 @@ from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import median_mad, top
 from tffl.core.updates import Updates
-from tffl.defenses.base import Server
 from tffl.defenses.detector import Detector
 from tffl.defenses.parts.tolerance import Malicious, check_tolerance, left, told
+from tffl.defenses.server import Server
 
 RESOLUTION = 1e-7
 """Relative spacing of float32: shorter projections, against the longest, are mere rounding."""

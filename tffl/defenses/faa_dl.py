@@ -37,9 +37,9 @@ from tffl.core.errors import require
 from tffl.core.geometry import squared_distances
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.defenses.base import Server
 from tffl.defenses.detector import Detector
 from tffl.defenses.parts.scope import Layers, within
+from tffl.defenses.server import Server
 
 SOLVED = 1e-9
 """libsvm's stopping tolerance."""

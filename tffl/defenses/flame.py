@@ -37,8 +37,10 @@ from tffl.core.errors import require
 from tffl.core.geometry import cosines, norm, products, products_with
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.defenses.base import Defense, Server, State, Verdict
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.clipping import clip_factors
+from tffl.defenses.server import Server
 
 DIGITS = 12
 """Distances are rounded to so many, so that equal angles tie whatever their last bit says."""

@@ -30,8 +30,10 @@ from tffl.core import seeds, states
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.defenses.base import Defense, Server, State, Verdict
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State
 from tffl.defenses.none import FedAvg, FiniteAvg
+from tffl.defenses.server import Server
 from tffl.defenses.wrapper import Wrapper
 
 

@@ -27,9 +27,10 @@ from pydantic import Field
 from tffl.core.geometry import RESOLUTION, centered_products
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.defenses.base import Server, State, sample_shares
+from tffl.defenses.base import State, sample_shares
 from tffl.defenses.parts.tolerance import check_tolerance
 from tffl.defenses.robust_mean import Combined, RobustMean
+from tffl.defenses.server import Server
 
 CONVERGED = 1e-9
 """Relative change of every weight below which a further pass would change no float32."""

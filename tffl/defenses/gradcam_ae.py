@@ -36,10 +36,11 @@ from tffl.core import seeds
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import check_alpha, mean_std
 from tffl.data.resize import bilinear_weights
-from tffl.defenses.base import Server, State
+from tffl.defenses.base import State
 from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, Opinion
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder
 from tffl.defenses.parts.votes import Ballot
+from tffl.defenses.server import Server
 from tffl.explain.maps import Method, scaled
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class GradCamAe(CamAutoencoder):
 
     def __post_init__(self) -> None:
         """Gives options that are not given the variant's value."""
+        super().__post_init__()
         preset = RELEASED if self.variant == "released" else PAPER
         for name, value in preset.items():
             object.__setattr__(self, name, getattr(self, name) or value)

@@ -25,10 +25,12 @@ from pydantic import Field
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import median_mad, top
 from tffl.core.updates import Updates
-from tffl.defenses.base import Server, State, Verdict
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import State
 from tffl.defenses.cam_detector import CamDetector, Opinion
 from tffl.defenses.krum import krum_scores, most, only_selected, tolerated, winner
 from tffl.defenses.parts.tolerance import Malicious, check_tolerance, told
+from tffl.defenses.server import Server
 from tffl.explain.maps import Method, scaled
 
 

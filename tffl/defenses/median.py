@@ -19,10 +19,11 @@ import numpy as np
 
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.defenses.base import Server, State
+from tffl.defenses.base import State
 from tffl.defenses.parts.order import trimmed
 from tffl.defenses.parts.tolerance import check_tolerance
 from tffl.defenses.robust_mean import Combined, RobustMean
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from tffl.core.geometry import squared_distances
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import median_mad, top
 from tffl.core.updates import Updates
-from tffl.defenses.base import Server
 from tffl.defenses.detector import Detector
 from tffl.defenses.krum import krum_scores, most, tolerated
 from tffl.defenses.parts.tolerance import Malicious, check_tolerance, told
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import numpy as np
 
 from tffl.core.geometry import squared_distances
 from tffl.core.updates import Updates
-from tffl.defenses.base import Server
 from tffl.defenses.parts.tolerance import Malicious, assumed, check_tolerance, left
+from tffl.defenses.server import Server
 from tffl.defenses.wrapper import Mixture, PreAggregation
 
 

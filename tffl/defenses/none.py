@@ -15,7 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from tffl.core.updates import Updates
-from tffl.defenses.base import Defense, Server, State, Verdict, sample_shares
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State, sample_shares
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

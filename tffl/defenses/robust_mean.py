@@ -17,8 +17,10 @@ from pydantic import Field
 
 from tffl.core.thresholds import median_mad, top
 from tffl.core.updates import Updates
-from tffl.defenses.base import Defense, Server, State, Verdict
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.tolerance import Malicious, told
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

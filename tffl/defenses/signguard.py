@@ -36,8 +36,10 @@ from tffl.core.errors import require
 from tffl.core.geometry import cosines_with, squared_distances_to
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.defenses.base import Defense, Server, State, Verdict
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.scaling import scaled_mean
+from tffl.defenses.server import Server
 
 DIGITS = 12
 """Of features: equal updates have equal ones, whatever the last bit of a product says."""

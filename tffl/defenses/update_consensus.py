@@ -46,10 +46,11 @@ from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import NORMAL, TOLERANCE
 from tffl.core.updates import Updates
 from tffl.data.samples import ROOT_DATA
-from tffl.defenses.base import Server, State
+from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
 from tffl.defenses.parts.duplicates import nearness
 from tffl.defenses.parts.order import WIDTH, ranked
+from tffl.defenses.server import Server
 
 FAR, ASTRAY = 0.3, 0.2
 """The least spreads of distance and of 1 − cosine, relative to their medians."""

@@ -12,7 +12,7 @@ from tffl.core.atomic import replacing, tensorflow_writing
 if TYPE_CHECKING:
     import keras
 
-    from tffl.defenses.base import DetectorExport
+    from tffl.defenses.exports import DetectorExport
 
 
 def export(model: keras.Model, folder: Path) -> None:

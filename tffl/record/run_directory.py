@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-    from tffl.defenses.base import DetectorExport
+    from tffl.defenses.exports import DetectorExport
 
 CHECKPOINTS_KEPT = 2
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from tffl.core.atomic import TEMPORARY, remove, replacing, write_text
 from tffl.core.errors import UsageError, require
-from tffl.defenses.base import Verdict
+from tffl.core.verdict import Verdict
 from tffl.drawing import explanation as look
 from tffl.drawing import figures
 from tffl.drawing import heat_maps as pictures

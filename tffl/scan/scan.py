@@ -21,8 +21,10 @@ import numpy as np
 
 from tffl.core import seeds
 from tffl.core.errors import UsageError, require
+from tffl.core.verdict import Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
-from tffl.defenses.base import Defense, Server, State, Verdict
+from tffl.defenses.base import Defense, State
+from tffl.defenses.server import Server
 from tffl.untrusted.expected import Expected
 from tffl.untrusted.inbox import Inbox, listing, read_folder
 from tffl.untrusted.refusal import shown

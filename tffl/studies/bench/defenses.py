@@ -224,6 +224,7 @@ def _network(name: str) -> dict[str, Any]:
 
 def _sound(round: Round, server: Server) -> Updates:
     """Returns updates of a network's own weights, whose BatchNorm statistics stay as they are."""
+    assert server.model is not None
     updates = round.draw(start=round.layout.flatten(server.model.get_weights()))
     updates.matrix[:, ~round.layout.trainable] = 0
     return updates

@@ -111,7 +111,7 @@ class _Setting:
         from tffl.core.layout import WeightLayout
         from tffl.core.updates import Updates
         from tffl.data.samples import Samples
-        from tffl.defenses.base import Server
+        from tffl.defenses.server import Server
         from tffl.explain.maps import Explainer
         from tffl.models import models
 

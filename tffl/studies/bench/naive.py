@@ -24,7 +24,8 @@ import numpy as np
 
 from tffl.core import seeds
 from tffl.core.updates import Updates
-from tffl.defenses.base import Server, State
+from tffl.defenses.base import State
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)
