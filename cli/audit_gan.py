@@ -13,7 +13,7 @@ from tffl.core.errors import UsageError, require
 from tffl_cli.main import Session
 from tffl_cli.options import experiment_options, registered
 from tffl_cli.scan import SUSPECTS
-from tffl_cli.simulate import Job, carry_out, read_experiment
+from tffl_cli.simulate import Job, carry_out, read_experiment, refuse_both
 
 if TYPE_CHECKING:
     from tffl.defenses.gan_audit import GanAudit
@@ -145,6 +145,7 @@ def _experiment(
     from tffl.gan.preset import preset
     from tffl.scan.audit import DEFENSE
 
+    refuse_both(quiet, as_json)
     file, options, settings, resumed = arguments
     base = preset(options["dataset"] or DATASET)
     config = read_experiment(base, file, options, settings, resumed)

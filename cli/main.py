@@ -43,6 +43,9 @@ COMMANDS = {
 
 INTERRUPTED = 130
 
+WAITING = ("tffl.federated.cluster.chief", "tffl.federated.threads")
+"""Modules that know whether something still runs that the end of the process would wait for."""
+
 _HELP_INSTEAD = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """What click 8.2 and later raises where a group is called without a subcommand."""
 
@@ -106,9 +109,8 @@ class Program(click.Group):
 
 
 def _leave(code: int) -> None:
-    """Ends the program, at once where TensorFlow would wait for workers that are gone."""
-    chief = sys.modules.get("tffl.simulation.cluster.chief")
-    if chief is not None and chief.stuck():
+    """Ends the program, at once where TensorFlow would wait for workers that are gone or hang."""
+    if any(module in sys.modules and sys.modules[module].stuck() for module in WAITING):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

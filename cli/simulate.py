@@ -6,7 +6,7 @@ import errno
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,9 +48,15 @@ def simulate(
     **options: Any,
 ) -> None:
     """Attack a federation and see what a defense stops."""
+    refuse_both(quiet, as_json)
     experiment = read_experiment({}, config, options, settings, resumed)
     job = Job.of(experiment, out, resumed, session.command)
     carry_out(job, compare, quiet, as_json)
+
+
+def refuse_both(quiet: bool, as_json: bool) -> None:
+    """Refuses two options that contradict each other, before a folder is made."""
+    require(not (quiet and as_json), "--quiet and --json exclude each other: choose one")
 
 
 def carry_out(
@@ -61,10 +67,8 @@ def carry_out(
     command: str = "simulate",
 ) -> None:
     """Runs an experiment, shows what it shows, and says how to continue if it is interrupted."""
-    require(not (quiet and as_json), "--quiet and --json exclude each other: choose one")
-    check(job.config)
     again = f"tffl {command} --resume {job.directory}{' --compare' if compare else ''}"
-    with _resumable(job.directory, again):
+    with _resumable(job, again):
         if compare:
             _compare(job, quiet, as_json)
         else:
@@ -80,11 +84,19 @@ class Job(NamedTuple):
     directory: Path
     resume: bool
     command: list[str]
+    unnamed: bool = False
+    """Whether the folder was made for this job, and goes if nothing is written into it."""
 
     @classmethod
     def of(cls, config: Config, out: Path | None, resumed: Path | None, command: list[str]) -> Job:
-        """Returns the job of running a config, or of continuing it."""
-        return cls(config, _directory(config, out, resumed), resumed is not None, command)
+        """Returns the job of running a config, or of continuing it.
+
+        Raises:
+          UsageError: A name or an option of the config does not exist.
+        """
+        check(config)
+        folder, unnamed = _directory(config, out, resumed), not (out or resumed)
+        return cls(config, folder, resumed is not None, command, unnamed)
 
 
 def _simulate(job: Job, quiet: bool, as_json: bool) -> None:
@@ -183,13 +195,16 @@ def _directory(config: Config, out: Path | None, resumed: Path | None) -> Path:
     chosen = resumed or out
     if chosen:
         return chosen
+    from tffl.record.atomic import make_free_folder
+
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{stamp}-{config.defense.name}-{config.attack.name}"
+    return make_free_folder(Path("runs") / f"{stamp}-{config.defense.name}-{config.attack.name}")
 
 
 @contextmanager
-def _resumable(directory: Path, again: str) -> Iterator[None]:
+def _resumable(job: Job, again: str) -> Iterator[None]:
     """Tells how to continue after Ctrl-C or a full disk."""
+    directory = job.directory
     try:
         yield
     except KeyboardInterrupt:
@@ -204,3 +219,7 @@ def _resumable(directory: Path, again: str) -> Iterator[None]:
         raise TfflError(
             f"the disk is full while writing {directory}: free some space, then {again}"
         ) from None
+    finally:
+        if job.unnamed:
+            with suppress(OSError):  # there is a run in it
+                directory.rmdir()

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 import tffl
-from tffl.config import load
+from tffl.config import Config, load
 from tffl_cli.main import cli
+from tffl_cli.simulate import Job
 
 SMALL = [
     *["simulate", "--dataset", "digits", "--train-limit", "200", "--clients", "4"],
@@ -240,3 +241,25 @@ def test_quiet_program_is_silent_about_tensorflow_too(tmp_path):
         timeout=300,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_runs_begun_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tffl_cli.simulate.time.strftime", lambda form: "20260101-120000")
+    jobs = [Job.of(Config(), None, None, []) for _ in range(3)]
+    names = ["20260101-120000-none-none" + end for end in ("", "-2", "-3")]
+    assert [job.directory.name for job in jobs] == names
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    impossible = [*SMALL, "--defense", "krum", "--set", "defense.malicious=9"]
+    for arguments in (["--defense", "krumm"], ["--quiet", "--json"]):
+        assert run(*SMALL, *arguments).exit_code == 2
+    assert os.listdir(tmp_path) == ["mine"]
+    assert run(*impossible).exit_code == 2
+    assert run(*impossible, "--out", "mine").exit_code == 2
+    assert os.listdir(tmp_path / "runs") == []
+    assert sorted(os.listdir(tmp_path)) == ["mine", "runs"]

@@ -1,11 +1,20 @@
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tffl.core.atomic import replacing, write_bytes, write_text
 from tffl.core.errors import TfflError
+from tffl.core.errors import TfflError
+from tffl.core.atomic import (
+    make_free_folder,
+    remove_left_overs,
+    replacing,
+    write_bytes,
+    write_text,
+)
 
 
 def full(*_: object) -> None:
@@ -59,8 +68,28 @@ def test_replaces_a_whole_folder(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["folder"]
 
 
-def test_the_left_over_of_a_killed_write_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-a.txt").write_text("half of something much longer")
-    write_text(tmp_path / "a.txt", "new")
-    assert (tmp_path / "a.txt").read_text() == "new"
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.txt") as first, replacing(tmp_path / "a.txt") as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a.txt").read_text() == "first"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_left_overs_of_killed_writes_can_be_removed(tmp_path: Path) -> None:
+    for name in (".tmp-12ab34cd-a.txt", ".tmp-12ab34cd-b.txt"):
+        (tmp_path / name).write_text("half")
+    remove_left_overs(tmp_path / "a.txt")
+    assert os.listdir(tmp_path) == [".tmp-12ab34cd-b.txt"]
+    remove_left_overs(tmp_path / "*")
+    assert not os.listdir(tmp_path)
+
+
+def test_free_folders_are_made_once_each(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(make_free_folder, [tmp_path / "runs" / "one"] * 20))
+    assert sorted(made) == sorted((tmp_path / "runs").iterdir()) and len(made) == 20
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TfflError, match=r"cannot make .*file/one: "):
+        make_free_folder(tmp_path / "file" / "one")

@@ -117,7 +117,7 @@ def test_resumed_tables_are_byte_identical(tmp_path: Path) -> None:
     killed = RunDirectory.resume(tmp_path / "cut")
     killed.load_checkpoint(pytest.fail)
     killed.write_round(*rows(4))  # killed before its checkpoint
-    (tmp_path / "cut" / ".tmp-rounds.csv").write_text("rou")
+    (tmp_path / "cut" / ".tmp-12ab34cd-rounds.csv").write_text("rou")
 
     resumed = RunDirectory.resume(tmp_path / "cut", CONFIG)
     found = resumed.load_checkpoint(pytest.fail)
@@ -129,6 +129,7 @@ def test_resumed_tables_are_byte_identical(tmp_path: Path) -> None:
     assert len(tables(tmp_path / "cut")[0].splitlines()) == 1 + 3
     play(resumed, 4, 5)
     assert tables(tmp_path / "cut") == tables(tmp_path / "whole")
+    assert not list((tmp_path / "cut").glob(".tmp-*"))
 
 
 def test_kept_rows_stay_even_if_another_version_wrote_them_otherwise(tmp_path: Path) -> None:

@@ -75,6 +75,13 @@ class Attack(Options):
         """Returns how many samples clients claim that have so many, int64 `[n]`."""
         return np.ceil(self.claims * counts).astype(np.int64)
 
+    def changes_updates(self) -> bool:
+        """Says whether every attacker sends something else than its training has given.
+
+        If not, an attacker whose data stays as it was does nothing.
+        """
+        return self.claims != 1 or getattr(self, "scale", 1.0) != 1
+
     def granted(self) -> tuple[str, ...]:
         """Returns what it reads with these options, in the words of `knowledge`."""
         return self.knowledge

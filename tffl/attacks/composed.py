@@ -62,6 +62,10 @@ class Composed(Attack):
         """Returns how many samples clients claim; the parts share one factor."""
         return self.parts[0].claimed(counts)
 
+    def changes_updates(self) -> bool:
+        """Says whether any part does."""
+        return any(part.changes_updates() for part in self.parts)
+
     def granted(self) -> tuple[str, ...]:
         """Returns what any part reads."""
         return tuple(dict.fromkeys(word for part in self.parts for word in part.granted()))

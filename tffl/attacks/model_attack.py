@@ -42,6 +42,10 @@ class ModelAttack(Attack):
 
     poisoning_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
 
+    def changes_updates(self) -> bool:
+        """Returns True: that is what it is for."""
+        return True
+
     @abstractmethod
     def craft(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State

@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tffl.core.errors import TfflError
 
 TEMPORARY = ".tmp-"
-"""Prefix of names that an interrupted write may leave behind; whoever finds one may delete it."""
+"""Prefix of names that a killed write may leave behind."""
 
 
 @contextmanager
@@ -27,10 +28,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
       TfflError: The disk is full, the folder is not writable, …; `path` is as it was.
     """
-    temporary = path.with_name(TEMPORARY + path.name)
+    # A name of its own: another process may be writing the same file.
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove(temporary)
         yield temporary
         _flush(temporary)
         if path.is_dir():  # os.replace cannot overwrite a folder that has something in it
@@ -75,6 +76,33 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Writes a UTF-8 file atomically; like `write_bytes`, line ends stay as they are."""
     write_bytes(path, content.encode())
+
+
+def make_free_folder(path: Path) -> Path:
+    """Makes and returns the first of `path`, `path-2`, `path-3`, … that is not there yet.
+
+    Two processes never get the same one.
+
+    Raises:
+      TfflError: It cannot be made.
+    """
+    folder, number = path, 1
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+            number += 1
+            folder = path.with_name(f"{path.name}-{number}")
+    except OSError as error:
+        raise TfflError(f"cannot make {folder}: {error.strerror or error}") from error
+
+
+def remove_left_overs(path: Path) -> None:
+    """Deletes what killed writes of `path` have left; nobody else may be writing it."""
+    for file in path.parent.glob(f"{TEMPORARY}*-{path.name}"):
+        remove(file)
 
 
 def remove(path: Path) -> None:

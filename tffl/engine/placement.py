@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from tffl.config import Config
+from tffl.config import Config, RuntimeConfig
+from tffl.engine.observer import Observer
+from tffl.engine.threads import run_jobs
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -55,7 +57,7 @@ class LocalDevices:
     def map(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
         """Yields `function(job)` for each job, in order, as results become ready.
 
-        The first error cancels the jobs that have not started and is raised.
+        The first error, whichever job it is of, ends all of them and is raised.
         """
         if len(self.strategies) == 1 or len(jobs) == 1:
             for job in jobs:
@@ -72,13 +74,7 @@ class LocalDevices:
             finally:
                 idle.put(strategy)
 
-        pool = ThreadPoolExecutor(len(self.strategies), thread_name_prefix="tffl-worker")
-        try:
-            futures: list[Future[Result]] = [pool.submit(work, job) for job in jobs]
-            for future in futures:
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        yield from run_jobs(work, jobs, len(self.strategies))
 
     def each(self, function: Callable[[], Result]) -> list[Result]:
         """Runs `function` once on every device, one after the other; to trace it there."""

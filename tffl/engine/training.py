@@ -61,13 +61,13 @@ class LocalTraining:
         return cls(data, order, layer_seed, learning_rate)
 
     def tensors(self) -> tuple[tf.Tensor, ...]:
-        """Returns it as the compiled function takes it."""
+        """Returns it as the compiled function takes it, whatever integers an attack has made."""
         return (
-            tf.constant(self.data.indices),
-            tf.constant(self.data.labels),
-            tf.constant(self.order),
+            tf.constant(self.data.indices, tf.int32),
+            tf.constant(self.data.labels, tf.int32),
+            tf.constant(self.order, tf.int32),
             tf.constant(self.learning_rate, tf.float32),
-            tf.constant(self.seed),
+            tf.constant(self.seed, tf.uint32),
         )
 
 

@@ -21,7 +21,6 @@ differences in the total variation.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -92,6 +91,8 @@ class Inversion:
         import tensorflow as tf
 
         from tffl.core.process import cores
+        from tffl.core.process import cores
+        from tffl.engine.threads import run_jobs
 
         function, flat = _compile(model, self), tf.constant(weights, tf.float32)
 
@@ -99,8 +100,7 @@ class Inversion:
             result: np.ndarray = function(flat, start[part], targets[part]).numpy()
             return result
 
-        with ThreadPoolExecutor(cores(), thread_name_prefix="tffl-inversion") as pool:
-            return np.concatenate(list(pool.map(chunk, _chunks(len(start)))))
+        return np.concatenate(list(run_jobs(chunk, list(_chunks(len(start))), cores())))
 
 
 def _chunks(count: int) -> Iterator[slice]:

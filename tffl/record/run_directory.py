@@ -26,6 +26,11 @@ from tffl.core.layout import Entry, WeightLayout
 from tffl.core.tensors import read_tensors, write_tensors
 from tffl.core.updates import Updates
 from tffl.record.identity import identity
+from tffl.core.errors import TfflError, UsageError, require
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
+from tffl.core.atomic import TEMPORARY, remove, remove_left_overs, write_text
+from tffl.record.lock import LOCK
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table, to_csv
 from tffl.record.tensorboard import EventLog
 
@@ -131,11 +136,8 @@ class RunDirectory(MemoryRecorder):
           TfflError: The files cannot be written.
         """
         path = Path(path)
-        _refuse_occupied(path, config)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make the run folder {path}: {error.strerror}") from None
+        refuse_occupied(path, config)
+        make_folder(path)
         write_json(path / "environment.json", {**environment(command), "granted": dict(granted)})
         write_text(path / "config.toml", config.to_toml())  # last: it marks the folder as a run
         return cls(path, config)
@@ -385,7 +387,11 @@ class RunDirectory(MemoryRecorder):
                 )
 
     def _drop_after(self, last: int) -> None:
-        """Deletes what belongs to rounds after `last`."""
+        """Deletes what belongs to rounds after `last`, and what killed writes have left."""
+        for name in ("rounds.csv", "clients.csv"):
+            remove_left_overs(self.path / name)
+        for folder in ("checkpoints", "updates", "deviations", PICTURES, FIGURES, "export"):
+            remove_left_overs(self.path / folder / "*")
         for folder in ("checkpoints", "updates", "deviations", PICTURES):
             for round, file in round_files(self.path / folder).items():
                 if round > last:
@@ -512,7 +518,24 @@ def _read_deviations(path: Path) -> Deviations:
     return Deviations(int(header["round"]), tensors["client_ids"], names, tensors["deviations"])
 
 
-def _refuse_occupied(path: Path, config: Config) -> None:
+def make_folder(path: Path) -> None:
+    """Makes the folder of a run; it may be there.
+
+    Raises:
+      UsageError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the run folder {path}: {error.strerror}") from None
+
+
+def refuse_occupied(path: Path, config: Config) -> None:
+    """Refuses a folder in which a new run would be in the way of something.
+
+    Raises:
+      UsageError: It holds a run already, or something else, or is a file.
+    """
     require(
         not path.exists() or path.is_dir(), f"{path} is a file: choose another folder for --out"
     )
@@ -528,7 +551,8 @@ def _refuse_occupied(path: Path, config: Config) -> None:
     except OSError as error:
         raise UsageError(f"cannot read the folder {path}: {error.strerror}") from None
     # A run that was killed while it was being created leaves these.
-    foreign = [n for n in names if n != "environment.json" and not n.startswith(TEMPORARY)]
+    own = ("environment.json", LOCK)
+    foreign = [n for n in names if n not in own and not n.startswith(TEMPORARY)]
     require(
         not foreign,
         f"{path} is not empty and holds no run: choose another folder for --out, or empty it",

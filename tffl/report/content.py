@@ -65,10 +65,12 @@ def _about(run: RecordedRun) -> str:
     federation = config.federation
     attack, defense = config.attack.name, config.defense.name
     malicious = 0 if attack == "none" else federation.malicious_count
+    acting = len(run.summary.get("acting_clients", range(malicious)))
+    idle = f" (only {acting} of whom had data to attack with)" if acting < malicious else ""
     return (
         f"{run.name}: {'no attack' if attack == 'none' else attack} against "
         f"{'no defense' if defense == 'none' else defense}. {config.data.dataset}, "
-        f"{config.model.name}, {federation.clients} clients, {malicious} of them malicious, "
+        f"{config.model.name}, {federation.clients} clients, {malicious} of them malicious{idle}, "
         f"{federation.rounds} rounds, seed {config.seed}."
     )
 

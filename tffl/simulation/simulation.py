@@ -37,6 +37,29 @@ from tffl.record.run_directory import MemoryRecorder, RunDirectory, check_store_
 from tffl.simulation.participants import draw_malicious, draw_participants
 from tffl.simulation.placement import place
 from tffl.simulation.workshop import Workshop, first_weights
+from tffl.defenses.base import State
+from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples
+from tffl.core.errors import require
+from tffl.engine import on_disk
+from tffl.engine.observer import Observer
+from tffl.engine.placement import LocalDevices
+from tffl.simulation.placement import place
+from tffl.engine.runtime import INTRA_OP_THREADS, Runtime, configure
+from tffl.engine.stopwatch import Stopwatch
+from tffl.engine.training import LocalTraining
+from tffl.core.updates import Updates
+from tffl.engine.voting import Certificates, majority_vote
+from tffl.core.weighting import weighed
+from tffl.simulation.workshop import Workshop, first_weights
+from tffl.record.lock import locked
+from tffl.record.rounds import RoundRecord
+from tffl.record.run_directory import (
+    MemoryRecorder,
+    RunDirectory,
+    check_store_size,
+    make_folder,
+    refuse_occupied,
+)
 
 LISTED = 1000
 """The most sampled clients whose samples are counted in `split.csv`."""
@@ -96,12 +119,18 @@ def simulate(
         require(not resume, "resume needs the run directory")
         experiment = Experiment(config, observer, workshop, trains=True)
         return _play(experiment, MemoryRecorder(), observer)
+    out = Path(out)
     if resume:
-        directory = RunDirectory.resume(Path(out), config)
-        return _play(Experiment(config, observer, workshop, trains=True), directory, observer)
+        RunDirectory.resume(out, config)
+        with locked(out, observer.warning):
+            experiment = Experiment(config, observer, workshop, trains=True)
+            return _play(experiment, RunDirectory.resume(out, config), observer)
+    refuse_occupied(out, config)
     experiment = Experiment(config, observer, workshop, trains=True)
-    directory = RunDirectory.create(Path(out), config, command, experiment.granted())
-    return _play(experiment, directory, observer)
+    make_folder(out)
+    with locked(out, observer.warning):
+        directory = RunDirectory.create(out, config, command, experiment.granted())
+        return _play(experiment, directory, observer)
 
 
 def _play(
@@ -185,6 +214,7 @@ class Experiment:
         self.groups = self.defense.groups(self.server)
         self._ruined = False
         self._settle(federation)
+        self._warn_of_idle_attackers(observer)
 
     def check_defense(self, defense: Defense, name: str) -> None:
         """Raises `UsageError` if a defense cannot work in this experiment."""
@@ -200,6 +230,26 @@ class Experiment:
         """Returns the clients whose data the attack has changed."""
         now, honest = self.federation.clients, self.honest_clients
         return [client for client in self.malicious.tolist() if now[client] != honest[client]]
+
+    def acting_clients(self) -> list[int]:
+        """Returns the malicious clients that do anything when they take part in an attack.
+
+        An attack on data may find nothing to change with some of them, such as no image of the
+        class whose labels it flips. They train honestly, but count as malicious.
+        """
+        poisoned = self.poisoned_clients()
+        if self.attack.changes_updates() or not poisoned:
+            return [int(client) for client in self.malicious]
+        return poisoned
+
+    def _warn_of_idle_attackers(self, observer: Observer) -> None:
+        acting, malicious = len(self.acting_clients()), len(self.malicious)
+        if acting < malicious:
+            observer.warning(
+                f"{self.config.attack.name} changes the data of {acting} of {malicious} malicious "
+                "clients: the others hold nothing that it could change and train honestly, but "
+                "recall counts them as malicious all the same"
+            )
 
     def split(self) -> list[dict[str, Any]]:
         """Returns, for each client and class, the samples as dealt and as trained: `split.csv`.
@@ -484,6 +534,7 @@ class Experiment:
             "rounds": len(rounds),
             "clients": self.config.federation.clients,
             "malicious_clients": self.malicious.tolist(),
+            "acting_clients": self.acting_clients(),
             **{name: _number(final[name]) for name in last},
             "attack_success_source": self.success.source if self.success else None,
             "attack_success_images": len(self.success.targets) if self.success else None,

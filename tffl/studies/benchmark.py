@@ -36,6 +36,10 @@ from tffl.core.atomic import write_text
 from tffl.core.errors import TfflError, require
 from tffl.record.identity import identity, resolved
 from tffl.record.run_directory import differences, plain
+from tffl.core.errors import TfflError, require
+from tffl.core.atomic import write_text
+from tffl.record.lock import locked
+from tffl.record.run_directory import differences, make_folder, plain
 from tffl.record.tables import to_csv
 
 if TYPE_CHECKING:
@@ -218,6 +222,7 @@ def run(
       What `results.csv` says: one row per run.
 
     Raises:
+      UsageError: Another process is writing the folder.
       TfflError: The folder cannot be written. A run that fails is recorded, and raises nothing.
     """
     from tffl.core.process import silence
@@ -226,14 +231,16 @@ def run(
     from tffl.simulation.workshop import Workshop
 
     workshop, error = Workshop(), ""
-    for done, cell in enumerate(cells):
-        progress(done, cell, error)
-        error = ""
-        if finished(cell, out) is None:
-            keep = keep_runs(cell) if callable(keep_runs) else keep_runs
-            error = _run_cell(cell, out, keep, workshop)
-    progress(len(cells), None, error)
-    return collect(cells, out)
+    make_folder(out)
+    with locked(out):
+        for done, cell in enumerate(cells):
+            progress(done, cell, error)
+            error = ""
+            if finished(cell, out) is None:
+                keep = keep_runs(cell) if callable(keep_runs) else keep_runs
+                error = _run_cell(cell, out, keep, workshop)
+        progress(len(cells), None, error)
+        return collect(cells, out)
 
 
 def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
