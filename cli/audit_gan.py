@@ -226,7 +226,7 @@ def _audit_run(path: Path, number: int, source: str | None, settings: Sequence[s
 
 
 def _print(found: Found, as_json: bool) -> None:
-    from tffl.record.run_directory import plain
+    from tffl.core.jsonable import plain
     from tffl.untrusted import shown
 
     if as_json:

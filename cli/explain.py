@@ -29,8 +29,9 @@ def explain(run: Path, rounds: tuple[int, ...], as_json: bool) -> None:
     from what the clients have in common. Where the defense of RUN does not look at heat maps, they
     are made of the updates that `--store-updates` kept. Pictures are written into RUN/figures.
     """
+    from tffl.core.jsonable import plain
     from tffl.drawing import heat_maps as pictures
-    from tffl.record.run_directory import FIGURES, plain
+    from tffl.record.run_directory import FIGURES
     from tffl.studies import explain as study
 
     drawn = [(seen, pictures.write(seen, run / FIGURES)) for seen in study.explain(run, rounds)]

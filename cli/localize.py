@@ -110,7 +110,7 @@ def _simulate(
 
 
 def _print_json(ranking: pd.DataFrame, run: Path, reference: str, statistic: str) -> None:
-    from tffl.record.run_directory import plain
+    from tffl.core.jsonable import plain
     from tffl.studies.localize import PICTURE
 
     report = {

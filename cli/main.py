@@ -43,7 +43,7 @@ COMMANDS = {
 
 INTERRUPTED = 130
 
-WAITING = ("tffl.federated.cluster.chief", "tffl.federated.threads")
+WAITING = ("tffl.simulation.cluster.chief", "tffl.engine.threads")
 """Modules that know whether something still runs that the end of the process would wait for."""
 
 _HELP_INSTEAD = getattr(click.exceptions, "NoArgsIsHelpError", ())

@@ -189,7 +189,7 @@ class Told:
         """Writes the report and prints what was found."""
         written = self.place.write(found, self.seed) if self.place else []
         if self.as_json:
-            from tffl.record.run_directory import plain
+            from tffl.core.jsonable import plain
 
             click.echo(json.dumps(plain({"seed": self.seed, **found.report()}), indent=indent))
             return

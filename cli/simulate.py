@@ -195,7 +195,7 @@ def _directory(config: Config, out: Path | None, resumed: Path | None) -> Path:
     chosen = resumed or out
     if chosen:
         return chosen
-    from tffl.record.atomic import make_free_folder
+    from tffl.core.atomic import make_free_folder
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return make_free_folder(Path("runs") / f"{stamp}-{config.defense.name}-{config.attack.name}")

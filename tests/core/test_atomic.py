@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tffl.core.atomic import replacing, write_bytes, write_text
-from tffl.core.errors import TfflError
-from tffl.core.errors import TfflError
 from tffl.core.atomic import (
     make_free_folder,
     remove_left_overs,
@@ -15,6 +12,7 @@ from tffl.core.atomic import (
     write_bytes,
     write_text,
 )
+from tffl.core.errors import TfflError
 
 
 def full(*_: object) -> None:

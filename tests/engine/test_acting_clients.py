@@ -8,9 +8,9 @@ import pytest
 
 import tffl
 from tffl.config import build, override
-from tffl.federated.observer import Observer
-from tffl.federated.simulation import Experiment
-from tffl.federated.workshop import Workshop
+from tffl.engine.observer import Observer
+from tffl.simulation.simulation import Experiment
+from tffl.simulation.workshop import Workshop
 
 SHARED = Workshop()
 BASE: dict[str, Any] = {

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tffl.errors import TfflError
-from tffl.federated import threads
-from tffl.federated.threads import run_jobs, stuck
+from tffl.core.errors import TfflError
+from tffl.engine import threads
+from tffl.engine.threads import run_jobs, stuck
 
 
 @pytest.fixture(autouse=True)
@@ -75,9 +75,9 @@ def test_whatever_ends_a_thread_ends_the_run_as_a_failure(error: BaseException) 
 
 BINDING = """
 import tensorflow as tf
-from tffl.federated import threads
-from tffl.federated.placement import LocalDevices
-from tffl.federated.runtime import configure
+from tffl.engine import threads
+from tffl.engine.placement import LocalDevices
+from tffl.engine.runtime import configure
 
 threads.PATIENCE = 0.2
 placement = LocalDevices(configure(devices=4).devices)

@@ -15,8 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from tffl.config import Config
-from tffl.config import Config, RuntimeConfig
-from tffl.engine.observer import Observer
 from tffl.engine.threads import run_jobs
 
 Job = TypeVar("Job")

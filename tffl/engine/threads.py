@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from tffl.errors import TfflError
+from tffl.core.errors import TfflError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

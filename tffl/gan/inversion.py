@@ -91,7 +91,6 @@ class Inversion:
         import tensorflow as tf
 
         from tffl.core.process import cores
-        from tffl.core.process import cores
         from tffl.engine.threads import run_jobs
 
         function, flat = _compile(model, self), tf.constant(weights, tf.float32)

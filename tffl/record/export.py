@@ -44,7 +44,7 @@ def export_detector(detector: DetectorExport, folder: Path) -> None:
     Raises:
       TfflError: The disk is full, or the folder is not writable.
     """
-    from tffl.record.run_directory import write_json
+    from tffl.core.jsonable import write_json
 
     with tensorflow_writing(folder):
         with replacing(folder / "saved_model") as temporary:

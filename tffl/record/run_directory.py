@@ -7,7 +7,6 @@ newer than the newest valid checkpoint is dropped, and those rounds are run agai
 from __future__ import annotations
 
 import json
-import math
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,17 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.config import Config, load
-from tffl.core.atomic import TEMPORARY, remove, write_text
+from tffl.core.atomic import TEMPORARY, remove, remove_left_overs, write_text
 from tffl.core.deviations import Deviations
 from tffl.core.errors import TfflError, UsageError, require
+from tffl.core.jsonable import write_json
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.tensors import read_tensors, write_tensors
 from tffl.core.updates import Updates
 from tffl.record.identity import identity
-from tffl.core.errors import TfflError, UsageError, require
-from tffl.core.layout import Entry, WeightLayout
-from tffl.core.updates import Updates
-from tffl.core.atomic import TEMPORARY, remove, remove_left_overs, write_text
 from tffl.record.lock import LOCK
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table, to_csv
 from tffl.record.tensorboard import EventLog
@@ -482,30 +478,6 @@ def picture_files(folder: Path, round: int) -> list[tuple[str, Path]]:
     """Returns names and files of a round's pictures, such as `heat_maps_round_0003.png`."""
     end = f"_round_{round:04d}.png"
     return [(file.name.removesuffix(end), file) for file in sorted(folder.glob(f"*{end}"))]
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes JSON atomically; undefined numbers become null.
-
-    Raises:
-      TfflError: The file cannot be written.
-    """
-    write_text(path, json.dumps(plain(values), indent=2, allow_nan=False) + "\n")
-
-
-def plain(value: Any) -> Any:
-    """Turns nested NumPy values into what JSON knows, and non-finite numbers into None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _round_file(folder: Path, round: int) -> Path:

@@ -24,12 +24,12 @@ import numpy as np
 
 from tffl.core.atomic import TEMPORARY, remove, replacing, write_text
 from tffl.core.errors import UsageError, require
+from tffl.core.jsonable import write_json
 from tffl.core.verdict import Verdict
 from tffl.drawing import explanation as look
 from tffl.drawing import figures
 from tffl.drawing import heat_maps as pictures
 from tffl.drawing.explanation import Look
-from tffl.record.run_directory import write_json
 from tffl.record.tables import to_csv
 from tffl.report import document
 from tffl.report.document import Block, Gallery, Plot, Report, Section, Series, Table

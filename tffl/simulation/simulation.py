@@ -32,25 +32,6 @@ from tffl.engine.stopwatch import Stopwatch
 from tffl.engine.training import LocalTraining
 from tffl.engine.voting import Certificates, majority_vote
 from tffl.record.identity import resolved
-from tffl.record.rounds import RoundRecord
-from tffl.record.run_directory import MemoryRecorder, RunDirectory, check_store_size
-from tffl.simulation.participants import draw_malicious, draw_participants
-from tffl.simulation.placement import place
-from tffl.simulation.workshop import Workshop, first_weights
-from tffl.defenses.base import State
-from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples
-from tffl.core.errors import require
-from tffl.engine import on_disk
-from tffl.engine.observer import Observer
-from tffl.engine.placement import LocalDevices
-from tffl.simulation.placement import place
-from tffl.engine.runtime import INTRA_OP_THREADS, Runtime, configure
-from tffl.engine.stopwatch import Stopwatch
-from tffl.engine.training import LocalTraining
-from tffl.core.updates import Updates
-from tffl.engine.voting import Certificates, majority_vote
-from tffl.core.weighting import weighed
-from tffl.simulation.workshop import Workshop, first_weights
 from tffl.record.lock import locked
 from tffl.record.rounds import RoundRecord
 from tffl.record.run_directory import (
@@ -60,6 +41,9 @@ from tffl.record.run_directory import (
     make_folder,
     refuse_occupied,
 )
+from tffl.simulation.participants import draw_malicious, draw_participants
+from tffl.simulation.placement import place
+from tffl.simulation.workshop import Workshop, first_weights
 
 LISTED = 1000
 """The most sampled clients whose samples are counted in `split.csv`."""

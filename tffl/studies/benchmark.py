@@ -34,12 +34,10 @@ from pydantic import Field
 from tffl.config import Config, Named, Section, build, override, read
 from tffl.core.atomic import write_text
 from tffl.core.errors import TfflError, require
+from tffl.core.jsonable import plain
 from tffl.record.identity import identity, resolved
-from tffl.record.run_directory import differences, plain
-from tffl.core.errors import TfflError, require
-from tffl.core.atomic import write_text
 from tffl.record.lock import locked
-from tffl.record.run_directory import differences, make_folder, plain
+from tffl.record.run_directory import differences, make_folder
 from tffl.record.tables import to_csv
 
 if TYPE_CHECKING:

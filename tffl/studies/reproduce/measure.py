@@ -24,8 +24,8 @@ from typing import Any
 
 from tffl.core.atomic import write_text
 from tffl.core.errors import TfflError
+from tffl.core.jsonable import write_json
 from tffl.record.identity import identity
-from tffl.record.run_directory import write_json
 from tffl.record.tables import read_rows, to_csv
 from tffl.studies.benchmark import BY_ROUND, COLUMNS, Cell, recorded, run, store
 from tffl.studies.benchmark_table import defined, mean
