@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from tffl import __version__
-from tffl.core.errors import TfflError, unknown
+from tffl.core.errors import TfflError, first_line, unknown
 
 COMMANDS = {
     "simulate": ("tffl_cli.simulate:simulate", "Attack a federation and see what a defense stops."),
@@ -125,7 +125,8 @@ def report(error: Exception, verbose: bool) -> int:
     if isinstance(error, click.Abort):
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
-    if verbose and not isinstance(error, (TfflError, click.ClickException)):
+    expected = isinstance(error, (TfflError, click.ClickException))
+    if verbose and (not expected or error.__cause__ is not None):
         traceback.print_exception(error)
     line, code = explain(error)
     click.echo(f"Error: {line}", err=True)
@@ -145,10 +146,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         place = f" at {error.filename}" if error.filename else ""
         return f"the disk is full{place}: free some space and try again", 1
-    lines = str(error).strip().splitlines()
-    name = type(error).__name__
-    detail = f"{name}: {lines[0][:200]}" if lines else name
-    return f"{detail} (run with --verbose for the traceback)", 1
+    return f"{first_line(error)} (run with --verbose for the traceback)", 1
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tffl.core import keras_settings
+
 if TYPE_CHECKING:
     from tffl import attacks as attacks
     from tffl import data as data
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from tffl.defenses.session import Session as Session
     from tffl.simulation.simulation import Run as Run
     from tffl.simulation.simulation import simulate as simulate
+
+keras_settings.choose_backend()
 
 __version__ = "0.1.0"
 

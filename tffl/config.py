@@ -173,6 +173,11 @@ class TrainingConfig(Section):
     jit: bool = False
     """Compile each training step with XLA."""
 
+    @property
+    def depends_on_rounds(self) -> bool:
+        """Whether a round's learning rate depends on how many rounds there are in all."""
+        return self.schedule == "cosine"
+
     def learning_rate_of(self, round: int, rounds: int) -> float:
         """Returns the learning rate of a round, 1-based."""
         if self.schedule == "exponential":
@@ -286,6 +291,11 @@ class Config(Section):
     def to_toml(self) -> str:
         """Returns the config as TOML, without the keys that are unset."""
         return tomli_w.dumps(_set_only(self.model_dump(mode="json")))
+
+    def with_rounds(self, rounds: int) -> Config:
+        """Returns the config with another number of rounds."""
+        federation = self.federation.model_copy(update={"rounds": rounds})
+        return self.model_copy(update={"federation": federation})
 
 
 def _set_only(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,6 +125,16 @@ def test_traceback_only_with_verbose(failing):
     assert "Traceback (most recent call last)" in verbose.stderr
 
 
+def test_verbose_shows_what_is_behind_a_line(failing):
+    error = TfflError("dataset mine cannot be loaded")
+    error.__cause__ = KeyError("images")
+    failing(error)
+    quiet = CliRunner().invoke(cli, ["fail"])
+    verbose = CliRunner().invoke(cli, ["--verbose", "fail"])
+    assert quiet.stderr == "Error: dataset mine cannot be loaded\n"
+    assert "KeyError: 'images'" in verbose.stderr
+
+
 def test_verbose_may_stand_before_or_after_the_subcommand():
     for arguments in (["--verbose", "list", "models"], ["list", "models", "--verbose"]):
         result = CliRunner().invoke(cli, arguments)

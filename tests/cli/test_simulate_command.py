@@ -103,9 +103,9 @@ def test_occupied_directory_is_refused_and_left_alone(finished):
 
 def test_resume_needs_the_same_experiment(finished):
     directory, _ = finished
-    result = run(*SMALL, "--resume", directory, "--rounds", "9")
+    result = run(*SMALL, "--resume", directory, "--batch-size", "9")
     assert result.exit_code == 2
-    assert "holds another experiment: federation.rounds is 2 there, 9 here" in result.stderr
+    assert "holds another experiment: training.batch_size is 16 there, 9 here" in result.stderr
 
 
 def test_resume_of_a_finished_run_changes_nothing(finished):

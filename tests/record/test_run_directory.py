@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tffl.config import Config, FederationConfig, Named, RecordConfig, load
+from tffl.config import Config, FederationConfig, Named, RecordConfig, TrainingConfig, load
 from tffl.core.errors import TfflError, UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.tensors import read_tensors, write_tensors
@@ -95,7 +96,7 @@ def test_create_takes_what_a_killed_create_left(tmp_path: Path) -> None:
 def test_resume_refuses_another_experiment_and_no_run(tmp_path: Path) -> None:
     start(tmp_path / "run")
     other = Config(seed=1, federation=FederationConfig(rounds=3, clients=4), data={"beta": 2})  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"seed is 0 there, 1 here; data\.beta .*; and 3 more"):
+    with pytest.raises(UsageError, match=r"seed is 0 there, 1 here; data\.beta .*; and 2 more"):
         RunDirectory.resume(tmp_path / "run", other)
     with pytest.raises(UsageError, match=r"holds no run.*did you mean .*run\?"):
         RunDirectory.resume(tmp_path)
@@ -298,3 +299,52 @@ def test_tensors_of_another_version_are_refused(
     monkeypatch.undo()
     with pytest.raises(TfflError, match="has format 9, this version reads 1"):
         read_tensors(tmp_path / "a")
+
+
+def with_rounds(rounds: int, **training: Any) -> Config:
+    changes = {
+        "federation": FederationConfig(rounds=rounds),
+        "training": TrainingConfig(**training),
+    }
+    return CONFIG.model_copy(update=changes)
+
+
+def test_another_end_is_the_same_experiment(tmp_path: Path) -> None:
+    play(start(tmp_path, with_rounds(4)), 1, 3)
+    for rounds in (3, 4, 9):
+        longer = RunDirectory.resume(tmp_path, with_rounds(rounds))
+        assert longer.config.federation.rounds == rounds
+    assert load(tmp_path / "config.toml") == with_rounds(4)
+    longer.write_config()
+    assert load(tmp_path / "config.toml") == with_rounds(9)
+    with pytest.raises(UsageError, match="has played 3 rounds already, which --rounds 2 cannot"):
+        RunDirectory.resume(tmp_path, with_rounds(2))
+    with pytest.raises(UsageError, match=f"continue it with --resume {tmp_path} --rounds 12$"):
+        start(tmp_path, with_rounds(12))
+
+
+def test_an_end_on_which_learning_rates_depend_is_another_experiment(tmp_path: Path) -> None:
+    start(tmp_path, with_rounds(4, schedule="cosine"))
+    RunDirectory.resume(tmp_path, with_rounds(4, schedule="cosine"))
+    told = r"rounds is 4 there, 5 here \(training.schedule = 'cosine' depends on the number"
+    for resume in (RunDirectory.resume, start):
+        with pytest.raises(UsageError, match=told):
+            resume(tmp_path, with_rounds(5, schedule="cosine"))
+
+
+def test_a_round_parses_no_round_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    read_csv = pd.read_csv
+
+    def read(text: Any, **options: Any) -> pd.DataFrame:
+        frame = read_csv(text, **options)
+        parsed.append(len(frame))
+        return frame
+
+    run = start(tmp_path, Config())
+    play(run, 1, 2)
+    monkeypatch.setattr(pd, "read_csv", read)
+    play(run, 3, 9)
+    assert parsed == [1, 3] * 7  # a row of the round, and one of each client
+    assert [frame["round"].tolist() for frame in run.frames(9)] == [[9], [9, 9, 9]]
+    assert len({step for step, _ in events(tmp_path)}) == 9

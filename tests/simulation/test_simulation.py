@@ -113,7 +113,7 @@ def test_resume_of_a_finished_run_changes_nothing(whole: Path) -> None:
 
 def test_another_experiment_is_refused(whole: Path) -> None:
     with pytest.raises(UsageError, match="another experiment"):
-        tffl.simulate(config(federation__rounds=5), whole, resume=True)
+        tffl.simulate(config(federation__clients=9), whole, resume=True)
     with pytest.raises(UsageError, match="--resume"):
         tffl.simulate(config(), whole)
 

@@ -38,3 +38,14 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? (all: " if near else "(all: "
     return UsageError(f"unknown {kind} '{name}': {hint}{', '.join(names)})")
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what an unexpected error says: its kind, and the first line of its message.
+
+    >>> first_line(ValueError("no such layer"))
+    'ValueError: no such layer'
+    """
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    return f"{name}: {lines[0][:200]}" if lines else name

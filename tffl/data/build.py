@@ -10,11 +10,12 @@ import numpy as np
 
 from tffl.config import Config, DataConfig
 from tffl.core import seeds
-from tffl.core.errors import UsageError, require
+from tffl.core.errors import TfflError, UsageError, first_line, require
 from tffl.data import datasets, partition
 from tffl.data.federation import ClientData, Dataset, Federation
 from tffl.data.resize import resize
 from tffl.data.sampled import SampledClients
+from tffl.data.validation import check_source, validated
 
 
 def source(name: str) -> Any:
@@ -24,9 +25,10 @@ def source(name: str) -> Any:
       name: As in `tffl list datasets`, or with a variant, such as `"gtsrb/64x64"`.
 
     Raises:
-      UsageError: The dataset or its variant is unknown.
+      UsageError: The dataset or its variant is unknown, or what is registered is no dataset.
     """
     base, _, variant = name.partition("/")
+    check_source(datasets[base], base)
     if not variant:
         return datasets.create(base, {})
     known = datasets.describe(base)["options"]
@@ -38,10 +40,10 @@ def load_dataset(config: DataConfig) -> Dataset:
     """Loads the images that a config names; reads only, never downloads.
 
     Raises:
-      UsageError: The dataset is unknown or not prepared.
+      UsageError: The dataset is unknown or not prepared, or its arrays are not what `Dataset` says.
       TfflError: Its files are damaged.
     """
-    dataset = source(config.dataset).load(config.data_dir)
+    dataset = validated(_read(config), config.dataset)
     if config.test_limit is not None:
         kept = partition.balanced(dataset.test_labels, config.test_limit, None)
         dataset = replace(
@@ -54,6 +56,18 @@ def load_dataset(config: DataConfig) -> Dataset:
         train_images=resize(dataset.train_images, config.image_size),
         test_images=resize(dataset.test_images, config.image_size),
     )
+
+
+def _read(config: DataConfig) -> Any:
+    """Returns what a source loads; its unexpected errors are a line that names it."""
+    name = config.dataset
+    chosen = source(name)
+    try:
+        return chosen.load(config.data_dir)
+    except (TfflError, MemoryError):
+        raise
+    except Exception as error:  # of code that others have written
+        raise TfflError(f"dataset {name} cannot be loaded: {first_line(error)}") from error
 
 
 def build_federation(config: Config, dataset: Dataset, reserved: np.ndarray) -> Federation:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tffl.core.errors import require
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -111,7 +113,16 @@ class Federation:
     server: ClientData | None = None
 
     def append(self, images: np.ndarray) -> tuple[Federation, np.ndarray]:
-        """Adds images uint8 `[m, …]` to the pool; returns the federation and their indices."""
+        """Adds images uint8 `[m, …]` to the pool; returns the federation and their indices.
+
+        Raises:
+          UsageError: They are no such images, so that the pool would become something else.
+        """
+        require(
+            images.dtype == np.uint8 and images.shape[1:] == self.images.shape[1:],
+            f"images of an attack are {images.dtype} {images.shape[1:]}: they should be uint8 "
+            f"{self.images.shape[1:]}, as the training images are",
+        )
         indices = np.arange(len(self.images), len(self.images) + len(images), dtype=np.int32)
         pool_ids = np.concatenate([self.pool_ids, np.full(len(images), -1, dtype=np.int64)])
         pool = np.concatenate([self.images, images])

@@ -97,9 +97,12 @@ class MemoryRecorder:
     ) -> None:
         """Does nothing."""
 
-    def frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Returns `rounds.csv` and `clients.csv` as pandas reads them."""
-        return self._rounds.frame(), self._clients.frame()
+    def frames(self, first: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Returns `rounds.csv` and `clients.csv` as pandas reads them, from round `first` on.
+
+        A round must not become slower with every round before it: parse what is new only.
+        """
+        return self._rounds.frame(first), self._clients.frame(first)
 
     def deviations(self) -> list[Deviations]:
         """Returns the deviations of all rounds that have them, in order."""
@@ -144,10 +147,11 @@ class RunDirectory(MemoryRecorder):
 
         Args:
           path: The run's folder.
-          config: If given, it must describe the experiment that the folder holds.
+          config: If given, it must describe the experiment that the folder holds. It may end
+            earlier or later, if no learning rate depends on that.
 
         Raises:
-          UsageError: The folder holds no run, or another experiment.
+          UsageError: The folder holds no run, or another experiment, or more rounds than that.
         """
         path = Path(path)
         if not (path / "config.toml").is_file():
@@ -155,11 +159,34 @@ class RunDirectory(MemoryRecorder):
             hint = f"did you mean {' or '.join(inner)}?" if inner else "check the path"
             raise UsageError(f"{path} holds no run (no config.toml): {hint}")
         run = cls(path, load(path / "config.toml"))
-        if config is not None and (differing := differences(run.config, config)):
-            raise UsageError(f"{path} holds another experiment: {differing}; choose another --out")
         run._rounds = Table.read(path / "rounds.csv", ROUND_COLUMNS)
         run._clients = Table.read(path / "clients.csv", CLIENT_COLUMNS)
+        if config is not None:
+            run._continue_as(config)
         return run
+
+    def _continue_as(self, config: Config) -> None:
+        """Takes over the end of a config that describes the same experiment otherwise."""
+        rounds, played = config.federation.rounds, max(self._rounds.rounds, default=0)
+        if differing := _differences_but_end(self.config, config):
+            raise UsageError(
+                f"{self.path} holds another experiment: {differing}; choose another --out"
+            )
+        require(
+            rounds >= played,
+            f"{self.path} has played {played} rounds already, which --rounds {rounds} cannot take "
+            "back: ask for as many or more, or choose another --out",
+        )
+        self.config = self.config.with_rounds(rounds)
+
+    def write_config(self) -> None:
+        """Writes `config.toml` again, where the run has got another end.
+
+        Raises:
+          TfflError: It cannot be written.
+        """
+        if load(self.path / "config.toml") != self.config:
+            write_text(self.path / "config.toml", self.config.to_toml())
 
     def write_round(
         self, round_row: Mapping[str, Any], client_rows: Sequence[Mapping[str, Any]]
@@ -356,7 +383,7 @@ class RunDirectory(MemoryRecorder):
         from tffl.drawing import heat_maps
         from tffl.drawing.explanation import recorded
 
-        for seen in recorded(self.config, round, *self.frames(), self.pictures(round)):
+        for seen in recorded(self.config, round, *self.frames(round), self.pictures(round)):
             heat_maps.write(seen, self.path / FIGURES)
 
     def _draws(self, round: int) -> bool:
@@ -366,7 +393,7 @@ class RunDirectory(MemoryRecorder):
         """Brings `tensorboard/` up to the table's last round."""
         if not self.config.record.tensorboard:
             return
-        self._events.write(*self.frames(), self._drawn)
+        self._events.write(*self.frames(self._events.logged + 1), self._drawn)
 
     def _drawn(self, round: int) -> list[tuple[str, Path]]:
         """Returns names and files of the heat maps that were drawn of a round."""
@@ -465,6 +492,15 @@ def differences(first: Config, second: Config, limit: int = 3) -> str:
     return "; ".join(told) + (f"; and {len(keys) - limit} more" if len(keys) > limit else "")
 
 
+def _differences_but_end(first: Config, second: Config) -> str:
+    """Says in what two experiments differ, their end aside unless something depends on it."""
+    ends = first.federation.rounds, second.federation.rounds
+    if ends[0] != ends[1] and second.training.depends_on_rounds:
+        schedule = f"training.schedule = '{second.training.schedule}'"
+        return f"{differences(first, second)} ({schedule} depends on the number of rounds)"
+    return differences(first.with_rounds(ends[1]), second)
+
+
 def round_files(folder: Path) -> dict[int, Path]:
     """Returns round → file of a folder of `round-000001.safetensors`, by ascending round."""
     found = {}
@@ -512,11 +548,13 @@ def refuse_occupied(path: Path, config: Config) -> None:
         not path.exists() or path.is_dir(), f"{path} is a file: choose another folder for --out"
     )
     if (path / "config.toml").exists():
-        differing = differences(load(path / "config.toml"), config)
+        stored, rounds = load(path / "config.toml"), config.federation.rounds
+        differing = _differences_but_end(stored, config)
+        end = f" --rounds {rounds}" if rounds != stored.federation.rounds else ""
         raise UsageError(
             f"{path} holds another experiment: {differing}; choose another --out"
             if differing
-            else f"{path} holds this run already: continue it with --resume {path}"
+            else f"{path} holds this run already: continue it with --resume {path}{end}"
         )
     try:
         names = [file.name for file in path.iterdir()] if path.exists() else []

@@ -132,13 +132,18 @@ class Table:
         """Returns the whole table as CSV."""
         return to_csv(self.columns, []) + "".join(self._rounds.values())
 
-    def frame(self) -> pd.DataFrame:
-        """Returns the whole table as pandas reads it; undefined numbers are NaN, reasons empty."""
+    def frame(self, first: int = 1) -> pd.DataFrame:
+        """Returns the table as pandas reads it; undefined numbers are NaN, reasons empty.
+
+        Args:
+          first: Rounds before it are left out, and cost nothing.
+        """
         import pandas as pd
 
+        rows = [text for round, text in self._rounds.items() if round >= first]
         undefined = {column: [""] for column in self.columns if column != "reason"}
         return pd.read_csv(
-            io.StringIO(self.text()),
+            io.StringIO(to_csv(self.columns, []) + "".join(rows)),
             keep_default_na=False,
             na_values=undefined,
             dtype={"reason": str},

@@ -27,12 +27,15 @@ class EventLog:
 
     Args:
       folder: TensorBoard's log directory.
+
+    Attributes:
+      logged: The last round that it has, or 0.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.logged = 0
         self._writer: Any = None
-        self._logged = 0
 
     def write(
         self,
@@ -43,8 +46,8 @@ class EventLog:
         """Adds the rounds that it does not have yet.
 
         Args:
-          rounds: `rounds.csv`.
-          clients: `clients.csv`.
+          rounds: `rounds.csv`, at least those that it does not have.
+          clients: `clients.csv` of the same rounds.
           pictures: Round → names and PNG files of its pictures.
 
         Raises:
@@ -57,14 +60,14 @@ class EventLog:
                 remove(self.folder)
                 self._writer = tf.summary.create_file_writer(str(self.folder))
             with self._writer.as_default():
-                for row in rounds[rounds["round"] > self._logged].to_dict("records"):
+                for row in rounds[rounds["round"] > self.logged].to_dict("records"):
                     round = int(row["round"])
                     _write_round(round, row)
                     _write_scores(round, clients[clients["round"] == round])
                     for name, file in pictures(round):
                         write_image(name, file, round)
             self._writer.flush()
-        self._logged = max(rounds["round"], default=0)
+        self.logged = max([self.logged, *rounds["round"].tolist()])
 
 
 def _write_round(round: int, row: Mapping[Any, float]) -> None:

@@ -87,7 +87,8 @@ def simulate(
     Args:
       config: A `Config`, or nested values for one.
       out: Run directory to write; nothing is written without it.
-      resume: Continue the run in `out` after its last checkpoint.
+      resume: Continue the run in `out` after its last checkpoint; with another number of rounds
+        than it began with, it ends there.
       observer: Hears about progress and warnings.
       command: The command line, for `environment.json`.
       workshop: Shares images and compiled functions with other calls. A later call with the same
@@ -108,7 +109,9 @@ def simulate(
         RunDirectory.resume(out, config)
         with locked(out, observer.warning):
             experiment = Experiment(config, observer, workshop, trains=True)
-            return _play(experiment, RunDirectory.resume(out, config), observer)
+            directory = RunDirectory.resume(out, config)
+            directory.write_config()
+            return _play(experiment, directory, observer)
     refuse_occupied(out, config)
     experiment = Experiment(config, observer, workshop, trains=True)
     make_folder(out)

@@ -49,14 +49,14 @@ def explain(run: RunDirectory | Path | str, rounds: Sequence[int] = ()) -> Itera
 
 def recorded_in(run: RunDirectory, round: int) -> list[Look]:
     """Returns what the detectors of a run looked at in a round; nothing if there were none."""
-    return recorded(run.config, round, *run.frames(), run.pictures(round))
+    return recorded(run.config, round, *run.frames(round), run.pictures(round))
 
 
 def _made(run: RunDirectory, round: int) -> Look:
     """Makes LayerCAM maps of the updates that a run has stored."""
     updates = load_updates(round_files(run.path / "updates")[round])
     maps, probes = _make(run.config, updates)
-    look = described(run.config, round, *run.frames(), updates.client_ids, maps)
+    look = described(run.config, round, *run.frames(round), updates.client_ids, maps)
     return replace(look, title=f"{look.title} (LayerCAM)", probes=probes)
 
 
