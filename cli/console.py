@@ -215,7 +215,7 @@ def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
     out.print("Accuracy after the last round; recall is the mean over all attacks.", style="dim")
 
 
-def print_replay(rows: Iterable[Mapping[str, Any]], rounds: int) -> None:
+def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
     """Prints the means of a replay."""
     table = _table("attack", "defense", "lost", "undefended", "recall", "precision", "FPR", "AUC")
     table.columns[1].justify = "left"
@@ -225,6 +225,12 @@ def print_replay(rows: Iterable[Mapping[str, Any]], rounds: int) -> None:
         table.add_row(row["attack"], row["defense"], *rates, rate(row["fpr"]), auc)
     out = console()
     out.print(table)
+    for row in rows:
+        if row["error"]:
+            why = f"{row['attack']} against {row['defense']}: {row['error']}"
+            out.print(f"Not replayed: {why}", markup=False, soft_wrap=True)
+    if any(not row["error"] and not defined(row["lost"]) for row in rows):
+        out.print("Lost –: the model is ruined, its outputs are not finite.", style="dim")
     out.print(
         f"Means over {rounds} stored rounds. Lost: accuracy below plain averaging of honest "
         "updates after that one round, with the defense and without any. Each round starts from "

@@ -125,12 +125,13 @@ def show(config: Path | None, settings: tuple[str, ...], out: Path | None, **opt
     _print_split(holders, counts, federation, sampled)
     if out is None:
         return
-    from tffl.data.picture import split_picture
-    from tffl.drawing.figures import save
+    from tffl.drawing import guard as drawing
+    from tffl.drawing.split import split_picture
 
     title = f"{federation.dataset.name}, {_describe(experiment)}"
-    save(split_picture(counts, holders, federation.dataset.class_names, title), out)
-    click.echo(f"The picture is in {out}")
+    names = federation.dataset.class_names
+    if drawing.write(out, split_picture, counts, holders, names, title):
+        click.echo(f"The picture is in {out}")
 
 
 def _names(data_dir: Path | None) -> list[str]:

@@ -80,7 +80,7 @@ def replay(
         "name at least one --attack and one --defense, or a --grid that lists them",
     )
     with Watch() as watch:
-        rows = measure(run, Grid(chosen, judges, malicious, draws), watch.phase)
+        rows = measure(run, Grid(chosen, judges, malicious, draws), watch)
     records: list[Any] = rows.to_dict("records")
     target = out or run / "replay.csv"
     write_text(target, to_csv(list(rows.columns), records))
@@ -88,7 +88,8 @@ def replay(
     if as_json:
         click.echo(json.dumps(json.loads(means.to_json(orient="records")), indent=2))
         return
-    print_replay(means.to_dict("records"), int(rows["round"].nunique()))
+    lines: list[Any] = means.to_dict("records")
+    print_replay(lines, int(rows["round"].nunique()))
     click.echo(f"\nEvery round: {target}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -123,6 +124,117 @@ def test_maps_of_one_pixel_are_refused():
     with pytest.raises(UsageError, match=r"1 x 1 pixels.*probe_size"):
         check_map_size((1, 1), "resnet8's conv")
     check_map_size((1, 2), "resnet8's conv")
+
+
+def backbone(images, layers):
+    """What is nested, or not: its layers are called one after the other."""
+    for layer in layers:
+        images = layer(images)
+    return images
+
+
+def nested_and_flat(sequential):
+    """A network around a backbone, and the same layers without nesting, with the same weights."""
+
+    def features():
+        return [
+            keras.layers.Conv2D(4, 3, padding="same", name="conv1"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.ReLU(name="relu"),
+            keras.layers.Conv2D(5, 3, padding="same", activation="relu", name="conv2"),
+        ]
+
+    def head():
+        return [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(6, name="logits")]
+
+    inner = keras.Input((12, 12, 3))
+    body = keras.Model(inner, backbone(inner, features()), name="body")
+    outer = keras.Sequential([keras.Input((12, 12, 3)), body], name="outer")
+    scale = keras.layers.Rescaling(1 / 255, name="scale")
+    if sequential:
+        nested = keras.Sequential([keras.Input((12, 12, 3)), scale, outer, *head()])
+    else:
+        images = keras.Input((12, 12, 3))
+        nested = keras.Model(images, backbone(images, [scale, outer, *head()]))
+    images = keras.Input((12, 12, 3))
+    whole = [keras.layers.Rescaling(1 / 255), *features(), *head()]
+    flat = keras.Model(images, backbone(images, whole))
+    flat.set_weights(nested.get_weights())
+    return nested, flat
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "grad-cam++", "layer-cam"])
+@pytest.mark.parametrize("sequential", [True, False])
+def test_maps_of_a_nested_backbone_equal_those_of_the_flat_network(method, sequential):
+    nested, flat = nested_and_flat(sequential)
+    inside, outside = Explainer(nested), Explainer(flat)
+    assert inside.layer_name() == "outer/body/conv2"
+    updates = make_updates(nested, 2, spread=0.1)
+    for size in (12, 20):  # another size copies what is nested too
+        probes = make_probes(size)
+        for layer in (None, "conv1"):
+            path = layer and f"outer/body/{layer}"
+            assert inside.map_size(path, size) == outside.map_size(layer, size) == (size, size)
+            expected = outside.maps(updates, probes, method, layer)
+            assert_equal_maps(inside.maps(updates, probes, method, path), expected)
+    with pytest.raises(UsageError, match=r"unknown convolution of .* 'conv2'.*outer/body/conv2"):
+        inside.layer_name("conv2")
+
+
+def test_the_gradient_reaches_weights_inside_a_nested_backbone():
+    nested, flat = nested_and_flat(sequential=False)
+    updates, probes = make_updates(nested, 2, spread=0.1), make_probes(12)
+    target = Explainer(flat).maps(updates, probes, "layer-cam")[1]
+    start = updates.weights(0)
+    value, gradient = Explainer(nested).distance(start, probes, "layer-cam", target)
+    wanted, slope = Explainer(flat).distance(start, probes, "layer-cam", target)
+    assert value == pytest.approx(wanted, rel=1e-4) and value > 0
+    np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-4 * np.abs(slope).max())
+
+
+class Block(keras.layers.Layer):
+    """A layer that is made of layers."""
+
+    def __init__(self):
+        super().__init__(name="block")
+        self.conv = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")
+        self.again = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="again")
+
+    def build(self, shape):
+        self.conv.build(shape)
+        self.again.build((*shape[:-1], 4))
+
+    def call(self, inputs):
+        return self.again(self.conv(inputs))
+
+
+def test_convolutions_inside_of_a_layer_are_found_too():
+    images = keras.Input((8, 8, 3))
+    block, pool, dense = Block(), keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(6)
+    model = keras.Model(images, dense(pool(block(images))))
+    explainer = Explainer(model)
+    assert explainer.layer_name() == "block/again"
+    images = keras.Input((8, 8, 3))
+    flat = keras.Model(images, dense(pool(block.again(block.conv(images)))))
+    updates, probes = make_updates(model, 2), make_probes(8)
+    expected = Explainer(flat).maps(updates, probes, "layer-cam")
+    assert_equal_maps(explainer.maps(updates, probes, "layer-cam"), expected)
+
+
+def test_a_shared_convolution_s_last_output_counts():
+    conv = keras.layers.Conv2D(3, 3, padding="same", activation="relu", name="conv")
+    images = keras.Input((8, 8, 3))
+    once = conv(keras.layers.Rescaling(1 / 255)(images))
+    dense = keras.layers.Dense(6)
+    model = keras.Model(images, dense(keras.layers.GlobalAveragePooling2D()(conv(once))))
+    inner = keras.Input((8, 8, 3))
+    other = keras.layers.Conv2D(3, 3, padding="same", activation="relu", name="other")
+    first = other(keras.layers.Rescaling(1 / 255)(inner))
+    flat = keras.Model(inner, dense(keras.layers.GlobalAveragePooling2D()(conv(first))))
+    other.set_weights(conv.get_weights())
+    updates, probes = make_updates(model, 1, spread=0), make_probes(8)
+    expected = Explainer(flat).maps(make_updates(flat, 1, spread=0), probes, "layer-cam")
+    assert_equal_maps(Explainer(model).maps(updates, probes, "layer-cam"), expected)
 
 
 def test_nothing_is_traced_again_for_other_weights_or_other_numbers_of_probes():

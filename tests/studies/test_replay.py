@@ -13,8 +13,9 @@ import tffl.config
 from tffl.attacks.semantic_backdoor import SemanticBackdoor
 from tffl.config import Named, build
 from tffl.core.errors import UsageError
+from tffl.defenses.median import Median
 from tffl.record.run_directory import RunDirectory, load_updates
-from tffl.studies.replay import Grid, replay, summarize
+from tffl.studies.replay import METRICS, Grid, replay, summarize
 
 HONEST: dict[str, Any] = {
     "seed": 2,
@@ -125,3 +126,61 @@ def test_a_grid_may_ask_for_no_attack(tmp_path: Path) -> None:
     grid.write_text("attacks = [3]\n")
     with pytest.raises(UsageError, match="attacks"):
         _chosen("attack", [], grid, [])
+
+
+def test_what_cannot_be_is_a_row_and_the_others_go_on(honest: Path) -> None:
+    attacks = {"lie": named("lie"), "flip": named("sign-flip")}
+    defenses = {
+        "many": named("krum", malicious=9),
+        "median": named("median"),
+        "none": Named(),
+    }
+    rows = replay(honest, Grid(attacks, defenses, malicious=1))
+    good = rows[rows["error"] == ""]
+    assert set(zip(good["attack"], good["defense"], strict=True)) == {
+        ("flip", "median"),
+        ("flip", "none"),
+    }
+    assert good["round"].tolist() == [1, 1, 3, 3]
+    bad = rows[rows["error"] != ""].set_index(["attack", "defense"])["error"]
+    assert len(bad) == 4 and bad["lie"].str.contains("gives z = 0 for 1 malicious of 6").all()
+    assert "n > 2f + 2" in bad["flip", "many"]
+    means = summarize(rows).set_index(["attack", "defense"])
+    assert len(means) == 6 and means["error"].ne("").sum() == 4
+    assert means.loc[means["error"] != "", "lost"].isna().all()
+    assert means.loc["flip"].loc[["median", "none"], "lost"].notna().all()
+
+
+def test_a_defense_that_fails_in_a_round_has_no_half_of_rows(
+    honest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Median.judge
+
+    def fails(self: Median, updates: Any, server: Any, state: Any) -> Any:
+        if updates.round == 3:
+            raise ValueError("no such\nround")
+        return judge(self, updates, server, state)
+
+    monkeypatch.setattr(Median, "judge", fails)
+    rows = replay(honest, Grid({"none": Named()}, {"m": named("median"), "none": Named()}))
+    assert rows.set_index("defense").loc["m", "error"] == "ValueError: no such"
+    assert rows["defense"].tolist() == ["none", "none", "m"]
+
+
+def test_a_ruined_model_has_no_mean(honest: Path) -> None:
+    nan = named("non-finite", from_round=2)
+    rows = replay(honest, Grid({"nan": nan}, {"none": Named(), "median": named("median")}, 2))
+    assert rows.groupby("defense")["accuracy"].count().to_dict() == {"median": 2, "none": 1}
+    means = summarize(rows).set_index("defense")
+    assert np.isnan(means.loc["none", "lost"]) and means.loc["none", "error"] == ""
+    assert np.isfinite(means.loc["median", "lost"])
+
+
+def test_the_table_says_what_was_not_replayed(capsys: pytest.CaptureFixture[str]) -> None:
+    from tffl_cli.console import print_replay
+
+    line = {key: float("nan") for key in ("lost", "undefended_lost", *METRICS)}
+    names = {"attack": "lie", "defense": "krum"}
+    print_replay([{**line, **names, "error": "too few"}, {**line, **names, "error": ""}], 2)
+    shown = capsys.readouterr().out
+    assert "Not replayed: lie against krum: too few" in shown and "ruined" in shown

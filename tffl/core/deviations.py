@@ -51,9 +51,8 @@ def deviations(updates: Updates) -> np.ndarray:
       float32 `[n, variables, 2, 2]`: variables × `STATISTICS` × `REFERENCES`.
     """
     finite = updates.finite()
-    slices = updates.layout.slices.values()
     with np.errstate(over="ignore", invalid="ignore"):
-        found = [_variable(updates.deltas, finite, columns) for columns in slices]
+        found = [_variable(updates.deltas, finite, columns) for columns in updates.layout.spans]
         result = np.stack(found, axis=1).astype(np.float32)
     result[np.isnan(result)] = np.inf
     return result

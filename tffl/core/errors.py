@@ -22,6 +22,26 @@ class UsageError(TfflError):
     exit_code = 2
 
 
+class TfflWarning(UserWarning):
+    """Something went wrong that the run survives, such as a picture that cannot be drawn."""
+
+
+FAILURES = (UsageError, ArithmeticError, ValueError, RuntimeError, MemoryError)
+"""How one cell of a grid may fail without ending the others; a damaged file or a full disk is
+none."""
+
+
+def reason(failure: BaseException) -> str:
+    r"""Says in one line why something failed.
+
+    >>> reason(UsageError("too few clients")), reason(ValueError("no\nsuch value"))
+    ('too few clients', 'ValueError: no')
+    """
+    if isinstance(failure, TfflError):
+        return str(failure)
+    return f"{type(failure).__name__}: {failure}".splitlines()[0]
+
+
 def require(condition: bool, message: str) -> None:
     """Raises `UsageError(message)` unless `condition` holds."""
     if not condition:

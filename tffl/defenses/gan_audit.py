@@ -372,9 +372,8 @@ def negative_variances(updates: Updates) -> np.ndarray:
     Scaling an update scales the change of these statistics, too, and so may make them impossible.
     """
     result = np.zeros(len(updates), dtype=bool)
-    for entry in updates.layout.entries:
+    for entry, columns in zip(updates.layout.entries, updates.layout.spans, strict=True):
         if entry.name.endswith("/moving_variance"):
-            columns = updates.layout[entry.name]
             result |= (updates.start[columns] + updates.block(columns) < 0).any(axis=1)
     return result
 

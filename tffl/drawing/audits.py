@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.drawing.figures import GRAY, curves, save, scores
+from tffl.drawing import guard as drawing
+from tffl.drawing.figures import GRAY, curves, scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,7 @@ def write(
     shown: Mapping[int, Mapping[str, np.ndarray]],
     from_round: int,
 ) -> list[Path]:
-    """Writes the pictures of a run with `gan-audit`, and returns their paths.
+    """Writes the pictures of a run with `gan-audit`, and returns the paths of those there are.
 
     Args:
       folder: Where to.
@@ -42,14 +43,14 @@ def write(
     Raises:
       TfflError: A picture cannot be written.
     """
-    drawn = {"rounds": by_round(rounds, from_round), "clients": by_client(rounds, clients)}
+    draw: dict[str, tuple[Any, ...]] = {
+        "rounds": (by_round, rounds, from_round),
+        "clients": (by_client, rounds, clients),
+    }
     if shown:
-        drawn["images"] = by_image(shown)
-    paths = []
-    for name, figure in drawn.items():
-        paths.append(folder / f"audit_{name}.png")
-        save(figure, paths[-1])
-    return paths
+        draw["images"] = (by_image, shown)
+    paths = {folder / f"audit_{name}.png": draw[name] for name in draw}
+    return [path for path, drawn in paths.items() if drawing.write(path, *drawn)]
 
 
 def by_round(rounds: pd.DataFrame, from_round: int) -> Figure:

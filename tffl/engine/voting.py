@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tffl.engine.evaluation import NO_CLASS, winners
+from tffl.models.layers import set_weights
 
 
 def majority_vote(model: keras.Model, weights: Sequence[Sequence[np.ndarray]]) -> keras.Model:
@@ -28,7 +29,7 @@ def majority_vote(model: keras.Model, weights: Sequence[Sequence[np.ndarray]]) -
     ballots = []
     for number, arrays in enumerate(weights):
         member = keras.models.clone_model(model)
-        member.set_weights(list(arrays))
+        set_weights(member, arrays)
         member.name = f"model_{number}"
         logits = member(inputs)
         finite = keras.ops.all(keras.ops.isfinite(logits), axis=-1)

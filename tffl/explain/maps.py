@@ -31,7 +31,8 @@ import numpy as np
 from tffl.core.errors import require, unknown
 from tffl.core.layout import FlatVariables, WeightLayout
 from tffl.core.updates import Updates
-from tffl.models.shape import at_image_size, convolutions, last_convolution, map_size
+from tffl.models.layers import convolutions, outputs_of
+from tffl.models.shape import at_image_size, last_convolution, map_size
 
 if TYPE_CHECKING:
     import keras
@@ -73,6 +74,7 @@ class Explainer:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._sized: dict[int, keras.Model] = {}
+        self._map_sizes: dict[tuple[str, int], tuple[int, int]] = {}
         self._functions: dict[Any, Any] = {}
 
     def maps(
@@ -84,7 +86,8 @@ class Explainer:
           updates: n clients' updates; a map is made of the start weights plus an update.
           probes: p images; square, of any size that the network takes.
           method: How to weigh the feature maps.
-          layer: Name of a convolution; the last one if absent.
+          layer: Path of a convolution, such as `"conv2"` or `"backbone/conv2"`; the last one if
+            absent. Of one that is called several times, the last output counts.
 
         Raises:
           UsageError: The layer is unknown or has no maps, or the images do not suit the network.
@@ -139,20 +142,19 @@ class Explainer:
 
     def map_size(self, layer: str | None = None, size: int | None = None) -> tuple[int, int]:
         """Returns height and width of the maps of a layer (the last) at an image size (its own)."""
-        model = self._at(size or self._model.input_shape[1])
-        return map_size(model, self._layer(model, layer))
+        path, size = self.layer_name(layer), size or self._model.input_shape[1]
+        if (path, size) not in self._map_sizes:
+            self._map_sizes[path, size] = map_size(self._at(size), path)
+        return self._map_sizes[path, size]
 
     def layer_name(self, layer: str | None = None) -> str:
-        """Returns the name of the convolution whose maps are made; checks that it is one."""
-        return str(self._layer(self._model, layer).name)
-
-    def _layer(self, model: keras.Model, name: str | None) -> keras.layers.Layer:
-        if name is None:
-            return last_convolution(model)
-        known = {layer.name: layer for layer in convolutions(model)}
-        if name not in known:
-            raise unknown(f"convolution of {model.name}", name, known)
-        return known[name]
+        """Returns the path of the convolution whose maps are made; checks that it is one."""
+        if layer is None:
+            return last_convolution(self._model)
+        known = convolutions(self._model)
+        if layer not in known:
+            raise unknown(f"convolution of {self._model.name}", layer, known)
+        return layer
 
     def _at(self, size: int) -> keras.Model:
         if size not in self._sized:
@@ -183,16 +185,12 @@ class _Maps:
     """The graph from weights to maps; compiled by those who use it."""
 
     def __init__(self, model: keras.Model, layer: str, weigh: Weigh) -> None:
-        import keras
         import tensorflow as tf
 
-        features = model.get_layer(layer).output
-        self._inner = keras.Model(model.inputs, [features, model.outputs[0]])
-        layout = WeightLayout.of(model)  # Keras may order the inner model's weights otherwise
-        self.variables = FlatVariables(self._inner, layout)
-        self._weigh = weigh
+        self._model, self._layer, self._weigh = model, convolutions(model)[layer], weigh
+        self.variables = FlatVariables(model)
         self.signature = [
-            tf.TensorSpec([layout.size], tf.float32),
+            tf.TensorSpec([WeightLayout.of(model).size], tf.float32),
             tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
             tf.TensorSpec([None], tf.int32),
         ]
@@ -204,12 +202,13 @@ class _Maps:
         import tensorflow as tf
 
         inputs = tf.cast(images, tf.float32)
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, outputs_of(self._layer) as outputs:
             tape.watch(inputs)
-            (features, logits), _ = self._inner.stateless_call(*tensors, inputs, training=False)
+            logits, _ = self._model.stateless_call(*tensors, inputs, training=False)
             own = tf.argmax(logits, axis=-1, output_type=tf.int32)
             score = tf.gather(logits, tf.where(classes == PREDICTED, own, classes), batch_dims=1)
-        gradients = tape.gradient(score, features)
+        features = outputs[-1]
+        gradients = tape.gradient(score, features, unconnected_gradients="zero")
         return self._weigh(*(tf.cast(part, tf.float32) for part in (features, gradients, score)))
 
 

@@ -34,6 +34,7 @@ import numpy as np
 
 from tffl.core import seeds
 from tffl.core.layout import FlatVariables, WeightLayout
+from tffl.models.layers import set_weights
 from tffl.models.pdgan import LATENT, generator
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Dcgan:
         if "discriminator" not in state:
             return {"generator": made}
         twin = keras.models.clone_model(self._model)
-        twin.set_weights(WeightLayout.of(self._model).unflatten(state["discriminator"]))
+        set_weights(twin, WeightLayout.of(self._model).unflatten(state["discriminator"]))
         return {"generator": made, "discriminator": twin}
 
     def _build(self, seed: int) -> keras.Model:

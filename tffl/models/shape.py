@@ -7,44 +7,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.core.errors import UsageError, require
-from tffl.core.layout import WeightLayout
 from tffl.models import models
+from tffl.models.layers import convolutions, output_shape, resized, set_weights
 
 if TYPE_CHECKING:
     import keras
 
 
-def last_convolution(model: keras.Model) -> keras.layers.Layer:
-    """Returns the last convolution of a network, plain, grouped, depthwise or separable.
+def last_convolution(model: keras.Model) -> str:
+    """Returns the path of the last convolution of a network, wherever in its layers it is.
 
     Raises:
       UsageError: The network has none.
     """
-    found = convolutions(model)
+    found = list(convolutions(model))
     require(bool(found), f"{model.name} has no convolution, so it has no maps: take another model")
     return found[-1]
 
 
-def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
-    """Returns all convolutions of a network in their order, plain, grouped, or any other kind."""
-    from keras import layers
-
-    kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
-    return [layer for layer in model.layers if isinstance(layer, kinds)]
-
-
-def map_size(model: keras.Model, layer: keras.layers.Layer) -> tuple[int, int]:
-    """Returns height and width of the maps that a layer of a model puts out.
-
-    Raises:
-      UsageError: The layer's output is not `[batch, height, width, channels]`.
-    """
-    shape = layer.output.shape
-    require(
-        len(shape) == 4,
-        f"layer {layer.name} of {model.name} has no maps: its output is {list(shape[1:])}",
-    )
-    return int(shape[1]), int(shape[2])
+def map_size(model: keras.Model, path: str) -> tuple[int, int]:
+    """Returns height and width of the maps that a convolution of a model puts out."""
+    height, width, _ = output_shape(model, convolutions(model)[path])
+    return height, width
 
 
 def at_image_size(model: keras.Model, size: int) -> keras.Model:
@@ -64,19 +48,24 @@ def at_image_size(model: keras.Model, size: int) -> keras.Model:
     name = model.name
     images = keras.Input((size, size, channels), name=model.inputs[0].name)
     try:
-        inputs = keras.tree.map_structure(lambda _: images, model.input)  # alone or in a list
-        other = keras.models.clone_model(model, input_tensors=inputs)
+        other = resized(model, images)
     except ValueError as error:
         reason = str(error).split("\n")[0]
         raise UsageError(f"{name} takes no images of {size} x {size}: {reason}") from error
     require(
-        WeightLayout.of(other) == WeightLayout.of(model),
+        _weights(other) == _weights(model),
         f"{name} for {height} x {width} images has dense weights for that size only, and takes "
         f"none of {size} x {size}: leave the probes at {height} x {width}, or take a network "
         "that averages over pixels, such as resnet8",
     )
-    other.set_weights(model.get_weights())
+    set_weights(other, model.get_weights())
     return other
+
+
+def _weights(model: keras.Model) -> list[Any]:
+    """Returns what two networks have in common that can share their weights, by position."""
+    shapes = [(tuple(variable.shape), variable.trainable) for variable in model.weights]
+    return [shapes, list(convolutions(model))]
 
 
 def figures(name: str, image_shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
@@ -100,6 +89,6 @@ def figures(name: str, image_shape: tuple[int, int, int], classes: int) -> dict[
     parameters = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     return {
         "parameters": parameters,
-        "last_convolution": layer.name,
+        "last_convolution": layer,
         "map_size": [height, width],
     }

@@ -33,7 +33,7 @@ from pydantic import Field
 
 from tffl.config import Config, Named, Section, build, override, read
 from tffl.core.atomic import write_text
-from tffl.core.errors import TfflError, require
+from tffl.core.errors import FAILURES, TfflError, reason, require
 from tffl.core.jsonable import plain
 from tffl.record.identity import identity, resolved
 from tffl.record.lock import locked
@@ -323,10 +323,8 @@ def _run_cell(cell: Cell, out: Path, keep_runs: bool, workshop: Workshop) -> str
     error = ""
     try:
         row, more = _outcome(cell, directory, workshop)
-    except TfflError as failure:
-        error = str(failure)
-    except (ArithmeticError, ValueError, RuntimeError, MemoryError) as failure:
-        error = f"{type(failure).__name__}: {failure}".splitlines()[0]
+    except (TfflError, *FAILURES) as failure:
+        error = reason(failure)
     row["seconds"] = round(time.perf_counter() - began, 2)
     store(cell, out, row, **more, error=error)
     if not keep_runs and not error:

@@ -23,6 +23,7 @@ from tffl.core.atomic import write_text
 from tffl.core.deviations import REFERENCES, STATISTICS, Deviations, of_updates
 from tffl.core.errors import require
 from tffl.drawing import figures
+from tffl.drawing import guard as drawing
 from tffl.record.run_directory import RunDirectory
 from tffl.record.tables import to_csv
 
@@ -62,7 +63,7 @@ def localize(
     ranking = rank(measured, reference, statistic)
     _write(measured, directory.path / "localize_rounds.csv")
     _write(ranking, directory.path / "localize.csv")
-    figures.save(picture(measured, reference, statistic), directory.path / PICTURE)
+    drawing.write(directory.path / PICTURE, picture, measured, reference, statistic)
     return ranking
 
 

@@ -10,16 +10,18 @@ round before would have done, and what a defense lets through does not add up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tffl.config import Config, Named, build, override
-from tffl.core.errors import require
+from tffl.core.errors import FAILURES, reason, require
 from tffl.core.metrics import detection
 from tffl.core.updates import Updates
 from tffl.defenses import Defense, Verdict, create_defense
@@ -31,6 +33,7 @@ from tffl.record.run_directory import RunDirectory
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tffl.engine.observer import Observer
     from tffl.simulation.simulation import Experiment
 
 METRICS = ("recall", "precision", "fpr", "f1", "balanced_accuracy", "auc")
@@ -54,26 +57,27 @@ class Grid:
 
 
 def replay(
-    run: RunDirectory | Path | str,
-    grid: Grid,
-    progress: Callable[[str], None] = lambda text: None,
+    run: RunDirectory | Path | str, grid: Grid, observer: Observer | None = None
 ) -> pd.DataFrame:
     """Replays the stored rounds of an honest run with every attack against every defense.
 
     Args:
       run: A run with stored updates (`--store-updates`) and without malicious clients.
       grid: Attacks and defenses.
-      progress: Hears what is being done.
+      observer: Hears what is being done, and warnings.
 
     Returns:
       One row per attack, draw, round and defense: `malicious`, how many took part; `accuracy` and
       `attack_success` after the step that the defense allows; `undefended_accuracy` and
       `undefended_success` after plain averaging; `honest_accuracy` after averaging what was really
       trained; `lost` and `undefended_lost`, points of accuracy below that; the metrics of
-      `tffl.core.metrics.detection`, the score's threshold, and `defense_seconds`.
+      `tffl.core.metrics.detection`, the score's threshold, and `defense_seconds`. NaN where a
+      model is ruined. An attack or a defense that cannot work has one row instead, with the reason
+      in `error`, which is empty elsewhere.
 
     Raises:
-      UsageError: The run stores no updates, has attackers, or an attack or defense cannot work.
+      UsageError: The run stores no updates or has attackers; or nothing of the grid can work, and
+        then it is the first reason.
       TfflError: A file is damaged.
     """
     from tffl.core.process import silence
@@ -81,21 +85,38 @@ def replay(
     silence()
     import pandas as pd
 
+    from tffl.engine.observer import Observer
+
     directory = run if isinstance(run, RunDirectory) else RunDirectory.resume(Path(run))
     _check_run(directory)
-    rows: list[dict[str, Any]] = []
-    for label, draw, stage in _stages(directory.config, grid):
-        progress(f"{label}, draw {draw}" if grid.draws > 1 else label)
-        for row in _play(stage, directory.updates(), grid.defenses):
-            rows.append({"attack": label, "draw": draw, **row})
-    return pd.DataFrame(rows)
+    rows = list(_replay(directory, grid, observer or Observer()))
+    errors = [row["error"] for row in rows]
+    require(not all(errors), next(iter(errors), "the grid is empty"))
+    frame = pd.DataFrame(rows)
+    return frame[[*(name for name in frame if name != "error"), "error"]]
 
 
 def summarize(replayed: pd.DataFrame) -> pd.DataFrame:
-    """Returns means over rounds and draws, one row per attack and defense, in their order."""
-    figures = ["lost", "undefended_lost", "accuracy", "attack_success", *METRICS, "defense_seconds"]
-    groups = replayed.groupby(["attack", "defense"], sort=False)
-    return groups[figures].mean().reset_index()
+    """Returns means over rounds and draws, one row per attack and defense, in their order.
+
+    What a ruined model leaves undefined in one round has no mean; detection metrics are means over
+    the rounds that define them. `error` is the first reason why something could not be replayed;
+    what has one has no means.
+    """
+    import pandas as pd
+
+    of_model = ["lost", "undefended_lost", "accuracy", "attack_success"]
+    figures = [*METRICS, "defense_seconds"]
+    lines = []
+    for (attack, defense), rows in replayed.groupby(["attack", "defense"], sort=False):
+        error = next(filter(None, rows["error"]), "")
+        means = {
+            **rows[of_model].astype(float).mean(skipna=False),
+            **rows[figures].astype(float).mean(),
+        }
+        means = dict.fromkeys(means, math.nan) if error else means
+        lines.append({"attack": attack, "defense": defense, **means, "error": error})
+    return pd.DataFrame(lines)
 
 
 def _check_run(directory: RunDirectory) -> None:
@@ -114,20 +135,28 @@ def _check_run(directory: RunDirectory) -> None:
     )
 
 
-def _stages(config: Config, grid: Grid) -> Iterator[tuple[str, int, Experiment]]:
-    """Yields attack label, draw and an undefended experiment for each attack and draw."""
-    from tffl.engine.observer import Observer
+def _replay(directory: RunDirectory, grid: Grid, observer: Observer) -> Iterator[dict[str, Any]]:
+    """Yields the rows of all attacks and draws; what cannot work is a row that says so."""
     from tffl.simulation.simulation import Experiment
     from tffl.simulation.workshop import Workshop
 
-    workshop = Workshop()
+    config, workshop = directory.config, Workshop()
     reserved = _reserved(config, workshop)
-    for label, attack in grid.attacks.items():
-        changed = _with_attack(config, attack, grid.malicious)
-        for draw in range(grid.draws):
-            stage = Experiment(changed, Observer(), workshop, draw)
+    for (label, attack), draw in product(grid.attacks.items(), range(grid.draws)):
+        try:
+            changed = _with_attack(config, attack, grid.malicious)
+            stage = Experiment(changed, observer, workshop, draw)
             _check_reserved(label, stage, reserved, workshop)
-            yield label, draw, stage
+            observer.phase(f"{label}, draw {draw}" if grid.draws > 1 else label)
+            rows = _play(stage, directory.updates(), grid.defenses)
+        except FAILURES as failure:
+            rows = [_failed(defense, failure) for defense in grid.defenses]
+        for row in rows:
+            yield {"attack": label, "draw": draw, "round": None, **row}
+
+
+def _failed(defense: str, failure: Exception) -> dict[str, Any]:
+    return {"defense": defense, "error": reason(failure)}
 
 
 def _with_attack(config: Config, attack: Named, malicious: int | float | str) -> Config:
@@ -159,13 +188,19 @@ def _check_reserved(label: str, stage: Experiment, reserved: np.ndarray, worksho
 
 def _play(
     stage: Experiment, stored: Iterator[Updates], defenses: Mapping[str, Named]
-) -> Iterator[dict[str, Any]]:
-    """Yields a row per round and defense."""
-    judges = {label: create_defense(d.name, d.options) for label, d in defenses.items()}
-    for label, judge in judges.items():
-        _check_defense(label, judge, stage)
-    states: dict[str, State] = {label: d.init(stage.server) for label, d in judges.items()}
+) -> list[dict[str, Any]]:
+    """Returns a row per round and defense, or one of a defense that cannot work."""
+    judges: dict[str, Defense] = {}
+    states: dict[str, State] = {}
+    failed: dict[str, dict[str, Any]] = {}
+    for label, named in defenses.items():
+        try:
+            judges[label] = _defense(label, named, stage)
+            states[label] = judges[label].init(stage.server)
+        except FAILURES as failure:
+            failed[label] = _failed(label, failure)
     memory: State = stage.attack.init(stage.adversary)
+    rows: list[dict[str, Any]] = []
     for honest in stored:
         updates = _with_poisoned_training(stage, honest)
         malicious, memory = stage.attack_updates(updates, memory)
@@ -175,20 +210,42 @@ def _play(
             "malicious": int(malicious.sum()),
             **_undefended(stage, after, honest, updates),
         }
-        for label, judge in judges.items():
-            clock = Stopwatch()
-            with clock.measure("defense"):
-                verdict, states[label] = stage.judge(updates, states[label], judge)
-            scores = after(verdict.aggregate)
-            yield {
-                **common,
-                "defense": label,
-                "accuracy": scores["accuracy"],
-                "attack_success": scores["attack_success"],
-                "lost": common["honest_accuracy"] - scores["accuracy"],
-                **_judged(verdict, malicious),
-                **clock.seconds,
-            }
+        for label in [label for label in judges if label not in failed]:
+            try:
+                judged, states[label] = _judge(
+                    stage, judges[label], updates, states[label], malicious, after
+                )
+            except FAILURES as failure:
+                failed[label] = _failed(label, failure)
+                continue
+            lost = common["honest_accuracy"] - judged["accuracy"]
+            rows.append({**common, "defense": label, "lost": lost, **judged, "error": ""})
+    rows = [row for row in rows if row["defense"] not in failed]
+    return [*rows, *failed.values()]
+
+
+def _judge(
+    stage: Experiment,
+    defense: Defense,
+    updates: Updates,
+    state: State,
+    malicious: np.ndarray,
+    after: _Steps,
+) -> tuple[dict[str, Any], State]:
+    """Returns what a defense makes of a round, and what it remembers."""
+    clock = Stopwatch()
+    with clock.measure("defense"):
+        verdict, state = stage.judge(updates, state, defense)
+    scores = after(verdict.aggregate)
+    figures = {name: scores[name] for name in ("accuracy", "attack_success")}
+    return {**figures, **_judged(verdict, malicious), **clock.seconds}, state
+
+
+def _defense(label: str, named: Named, stage: Experiment) -> Defense:
+    """Makes a defense, if it can work in an experiment."""
+    defense = create_defense(named.name, named.options)
+    _check_defense(label, defense, stage)
+    return defense
 
 
 def _check_defense(label: str, defense: Defense, stage: Experiment) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from tffl.core.errors import require
 from tffl.core.layout import Entry, WeightLayout
 from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import keras
@@ -33,10 +34,12 @@ class Expected:
     Attributes:
       layout: Names, shapes and order of the flat vector.
       h5_paths: Where Keras stores each of them in a `.weights.h5`, in the layout's order.
+      vocabulary: What the config of a client's model may name.
     """
 
     layout: WeightLayout
     h5_paths: tuple[str, ...]
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
     @classmethod
     def of(cls, model: keras.Model) -> Expected:
@@ -52,7 +55,7 @@ class Expected:
         layout = WeightLayout.of(model)
         twice = [name for name, n in Counter(e.name for e in layout.entries).items() if n > 1]
         require(not twice, f"{model.name} has several variables called {', '.join(twice)}")
-        return cls(layout, keras_paths(model))
+        return cls(layout, keras_paths(model), Vocabulary.of(model))
 
     @property
     def limit(self) -> int:
@@ -95,8 +98,8 @@ class Expected:
           Refused: A value is not finite in float32, or a variance is negative.
         """
         result = np.empty(self.layout.size, dtype=np.float32)
-        for entry in self.layout.entries:
-            part = result[self.layout.slices[entry.name]]
+        for entry, span in zip(self.layout.entries, self.layout.spans, strict=True):
+            part = result[span]
             with np.errstate(over="ignore", invalid="ignore"):
                 part[:] = arrays[entry.name].reshape(-1)
             if not np.isfinite(part).all():
