@@ -12,9 +12,8 @@ from pathlib import Path
 import keras
 import pytest
 
-from tffl.core import keras_settings
+from tffl.core import keras_settings, process
 from tffl.core.errors import UsageError
-from tffl.engine import runtime
 
 TINY = """
 import tffl
@@ -114,9 +113,9 @@ def test_what_tensorflow_does_not_take_of_keras_json_is_one_line(
         raise AssertionError  # as TensorFlow does where floatx is bfloat16
 
     monkeypatch.delitem(sys.modules, "tensorflow")
-    monkeypatch.setattr(runtime, "import_module", refuse)
+    monkeypatch.setattr(process, "import_module", refuse)
     with pytest.raises(UsageError, match=r"keras\.json"):
-        runtime.silence()
+        process.silence()
 
 
 def test_the_user_s_own_choice_of_a_backend_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 import tffl
 from tffl.config import build, override
 from tffl.engine.observer import Observer
+from tffl.record.identity import resolved
 from tffl.simulation.simulation import Experiment
 from tffl.simulation.workshop import Workshop
 
@@ -34,7 +35,7 @@ def made(**changes: Any) -> tuple[Experiment, list[str]]:
     """Returns the experiment of a seed in which an attacker has the class, and its warnings."""
     listener = Listener()
     values = {"seed": 2, **{key.replace("__", "."): value for key, value in changes.items()}}
-    config = build(override(BASE, values)).resolved()
+    config = resolved(build(override(BASE, values)))
     return Experiment(config, listener, SHARED), listener.warnings
 
 

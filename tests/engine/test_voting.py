@@ -33,7 +33,6 @@ PREDICT = """
 import sys
 sys.modules["tffl"] = None  # importing it fails
 import keras, numpy as np
-from tffl.record.identity import resolved
 model = keras.models.load_model(sys.argv[1])
 np.save(sys.argv[3], model.predict(np.load(sys.argv[2]).astype("float32"), verbose=0))
 """

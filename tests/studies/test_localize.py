@@ -12,12 +12,12 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
 from tffl.config import Config, RecordConfig
+from tffl.core import deviations as module
 from tffl.core.deviations import Deviations, deviations, of_updates
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
 from tffl.record.run_directory import RunDirectory
-from tffl.studies import localize as module
 from tffl.studies.localize import localize, measure, rank
 from tffl_cli.localize import localize as command
 from tffl_cli.main import Session

@@ -11,7 +11,7 @@ from tffl.core.errors import UsageError
 from tffl.studies.reproduce.page import METRICS, printed, sizes
 from tffl.studies.reproduce.plan import PAPER, PAPERS, SCALES, SIZES, load, read_experiment
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXPECTED = {
     "gradcam-ae": [*(f"table-{n}" for n in range(1, 7)), *(f"figure-{n}" for n in range(4, 16))],
     "gcama": ["figure-2", "figure-3"],

@@ -17,7 +17,7 @@ from tffl.studies.benchmark import Cell
 from tffl.studies.reproduce import cost, measure, page, plan
 from tffl_cli.main import cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PLAN = """
 title = "made up"
 extra = ["median"]
