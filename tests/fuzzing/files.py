@@ -63,7 +63,7 @@ class Corpus:
     @classmethod
     def make(cls, folder: Path) -> Corpus:
         """Writes the sound files."""
-        from files.models import WRITERS, build, by_path, trained
+        from untrusted.models import WRITERS, build, by_path, trained
 
         model = trained()
         for name in (*SOUND.values(), "saved_model"):

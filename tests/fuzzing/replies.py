@@ -61,7 +61,7 @@ replies = st.builds(
 
 @cache
 def strategy() -> DefendedStrategy:
-    from files.models import build
+    from untrusted.models import build
 
     from tffl.integrations.flower import DefendedStrategy
 
