@@ -114,7 +114,7 @@ def show(
 
     NAME is a dataset of `tffl data list`; else it is the config's, or digits.
     """
-    from tffl.errors import require
+    from tffl.core.errors import require
     from tffl_cli.simulate import read_experiment
 
     require(
@@ -140,8 +140,8 @@ def show(
     _print_split(holders, counts, federation, sampled)
     if out is None:
         return
-    from tffl.data.picture import split_picture
-    from tffl.record import drawing
+    from tffl.drawing import guard as drawing
+    from tffl.drawing.split import split_picture
 
     title = f"{federation.dataset.name}, {_describe(experiment)}"
     names = federation.dataset.class_names

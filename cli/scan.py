@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tffl.errors import UsageError, require
+from tffl.core.errors import UsageError, require
 from tffl_cli.options import registered
 
 if TYPE_CHECKING:
     from tffl.defenses import Defense
-    from tffl.scan import Scan, Scanner
-    from tffl.scan_report import Place
+    from tffl.scan.report import Place
+    from tffl.scan.scan import Scan, Scanner
 
 SUSPECTS = 3
 """Exit code where anything is suspect."""
@@ -104,8 +104,8 @@ def scan(
     place = _place(out, updates, global_model)
     check_inputs(global_model, updates, dataset, data_dir)
 
-    from tffl.files.trusted import load_global
-    from tffl.scan import Scanner, load_samples
+    from tffl.scan.scan import Scanner, load_samples
+    from tffl.untrusted.trusted import load_global
 
     model = load_global(global_model)
     samples = None if dataset is None else load_samples(model, dataset, data_dir)
@@ -130,8 +130,8 @@ def check_inputs(
     """
     from tffl.config import DataConfig
     from tffl.data.build import check_prepared
-    from tffl.files.inbox import listing
-    from tffl.files.trusted import find_global
+    from tffl.untrusted.inbox import listing
+    from tffl.untrusted.trusted import find_global
 
     find_global(global_model)
     listing(updates)
@@ -153,7 +153,7 @@ def choose(names: Sequence[str], settings: Sequence[str], samples: bool) -> dict
     from tffl.config import override, parse_setting
     from tffl.defenses import create_defense
     from tffl.defenses import defenses as registry
-    from tffl.scan import WITH_SAMPLES, WITHOUT_SAMPLES
+    from tffl.scan.scan import WITH_SAMPLES, WITHOUT_SAMPLES
 
     names = list(dict.fromkeys(names)) or [WITH_SAMPLES if samples else WITHOUT_SAMPLES]
     pairs = [parse_setting(text) for text in settings]
@@ -172,7 +172,7 @@ def _place(out: Path | None, updates: Path, model: Path) -> Place | None:
     """Returns where the results go, if they go anywhere, checked."""
     if out is None:
         return None
-    from tffl.scan_report import Place
+    from tffl.scan.report import Place
 
     place = Place(out, updates, model)
     place.check()
@@ -208,7 +208,7 @@ class Told:
     def tell(self, found: Scan, indent: int | None) -> None:
         """Prints what was found and writes the report, which a full disk may keep from ending."""
         if self.as_json:
-            from tffl.record.run_directory import plain
+            from tffl.core.jsonable import plain
 
             click.echo(json.dumps(plain({"seed": self.seed, **found.report()}), indent=indent))
             self._write(found)
@@ -230,7 +230,7 @@ def _print_table(found: Scan) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tffl.files import shown
+    from tffl.untrusted import shown
     from tffl_cli.console import console, defined
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

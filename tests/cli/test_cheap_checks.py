@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tffl.config import build
+from tffl.record.identity import resolved
 
 REFUSALS = {
     "simulate --dataset mnist --data-dir D": "dataset mnist is not prepared in D: run tffl data",
@@ -73,7 +74,7 @@ def answers(tmp_path_factory):
         (folder / name).mkdir()
     (folder / "full/file").write_text("x")
     (folder / "g.keras").write_text("x")
-    text = build({"seed": 7}).resolved().to_toml()
+    text = resolved(build({"seed": 7})).to_toml()
     (folder / "run/config.toml").write_text(text)
     (folder / "future/config.toml").write_text("[federation]\nloyalty = 3\n")
     (folder / "damaged/config.toml").write_text(text)
