@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.errors import UsageError
+from tffl.models.layers import set_weights
 
 if TYPE_CHECKING:
     import keras
@@ -72,7 +73,7 @@ def as_logits(model: keras.Model) -> keras.Model:
 
     try:
         logits = keras.models.clone_model(model, clone_function=copy, recursive=True)
-        logits.set_weights(model.get_weights())
+        set_weights(logits, model.get_weights())
     except Exception as error:  # of layers that others have written
         raise UsageError(advice) from error
     return logits
