@@ -13,7 +13,7 @@ from keras import layers, ops
 
 from tffl.config import build
 from tffl.data.federation import Dataset
-from tffl.defenses.base import Samples
+from tffl.defenses.base import Root, Samples
 from tffl.errors import UsageError
 from tffl.federated.workshop import Workshop
 from tffl.models import models
@@ -95,6 +95,21 @@ def unbuilt(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     return keras.Sequential([layers.Flatten(), layers.Dense(classes)])
 
 
+class Subclassed(keras.Model):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.dense = layers.Dense(classes)
+
+    def call(self, images: Any) -> Any:
+        return self.dense(layers.Flatten()(images))
+
+
+def subclassed(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    model = Subclassed(classes)
+    model(np.zeros((1, *image_shape)))
+    return model
+
+
 def other_images(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     return network(layers.Dense(classes), shape=(8, 8, 3))
 
@@ -142,7 +157,18 @@ def softmax(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
 
 
 PLUGINS: list[Callable[..., Any]] = [
-    *(documented, seeded, anything, wide, narrow, fake_class, two_outputs, unbuilt, other_images),
+    *(
+        documented,
+        seeded,
+        anything,
+        wide,
+        narrow,
+        fake_class,
+        two_outputs,
+        unbuilt,
+        other_images,
+        subclassed,
+    ),
     *(flat_images, no_model, other_arguments, failing, weightless, double),
     *(counting, noisy, untrainable, softmax),
 ]
@@ -188,6 +214,7 @@ def test_a_seed_is_passed_where_one_is_accepted_and_decides_in_any_case(name: st
             r"has 2 outputs of shape \(4,\), \(5,\): it should have one of \(classes\)",
         ),
         ("unbuilt", r"is not built: begin with keras\.Input\(image_shape\)"),
+        ("subclassed", r"is a subclass whose layers nobody knows: make it by keras\.Model\("),
         ("other_images", r"takes images of \(8, 8, 3\), and these are \(6, 6, 1\)"),
         ("flat_images", r"has 1 input of shape \(36,\): it .* one of \(height, width, channels\)"),
         ("no_model", r"is a builtins\.NoneType: it should be a keras\.Model"),
@@ -327,8 +354,9 @@ def test_samples_have_to_suit_the_model() -> None:
     model = network(layers.Dense(4))
     check_classifier(model, "mine")
     images, labels = np.zeros((4, *SHAPE), np.uint8), np.arange(4)
-    check_samples(model, "mine", Samples(images, labels, 4))
-    check_samples(model, "mine", Samples(images, labels % 3, 3))
+    root = Root(images, labels, lambda start, round: start)
+    check_samples(model, "mine", Samples(images, labels, 4), root)
+    check_samples(model, "mine", Samples(images, labels % 3, 3), None)
     for samples, message in (
         (Samples(images.astype(np.float32), labels, 4), r"samples\.images are float32"),
         (Samples(images, labels + 1, 4), r"samples\.labels are 1 to 4"),
@@ -336,4 +364,6 @@ def test_samples_have_to_suit_the_model() -> None:
         (Samples(np.zeros((4, 5, 5, 1), np.uint8), labels, 4), r"takes images of \(6, 6, 1\)"),
     ):
         with pytest.raises(UsageError, match=message):
-            check_samples(model, "mine", samples)
+            check_samples(model, "mine", samples, None)
+    with pytest.raises(UsageError, match=r"root\.labels are 0 to 3: for 3 classes"):
+        check_samples(model, "mine", Samples(images, labels % 3, 3), root)

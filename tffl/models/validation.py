@@ -12,7 +12,22 @@ from tffl.errors import require
 if TYPE_CHECKING:
     import keras
 
-    from tffl.defenses.base import Samples
+    from tffl.defenses.base import Root, Samples
+
+
+def check_built(model: Any, what: str) -> None:
+    """Raises `UsageError` unless a model of any kind is Keras' and has its weights."""
+    import keras
+
+    require(
+        isinstance(model, keras.Model),
+        f"{what} is a {type(model).__module__}.{type(model).__name__}: it should be a keras.Model",
+    )
+    require(
+        bool(model.built),
+        f"{what} is not built: begin with keras.Input(image_shape), and end with "
+        "keras.Model(images, logits) or keras.Sequential",
+    )
 
 
 def check_classifier(model: Any, what: str) -> None:
@@ -22,16 +37,11 @@ def check_classifier(model: Any, what: str) -> None:
       model: Of any kind.
       what: Its name, for the message.
     """
-    import keras
-
-    require(
-        isinstance(model, keras.Model),
-        f"{what} is a {type(model).__module__}.{type(model).__name__}: it should be a keras.Model",
-    )
+    check_built(model, what)
     require(
         bool(getattr(model, "outputs", None)),
-        f"{what} is not built: begin with keras.Input(image_shape), and end with "
-        "keras.Model(images, logits) or keras.Sequential",
+        f"{what} is a subclass whose layers nobody knows: make it by keras.Model(images, logits) "
+        "or keras.Sequential",
     )
     for kind, tensors, axes in (
         ("input", model.inputs, ("height", "width", "channels")),
@@ -68,16 +78,19 @@ def check_fits(
     )
 
 
-def check_samples(model: keras.Model, what: str, samples: Samples) -> None:
+def check_samples(model: keras.Model, what: str, samples: Samples, root: Root | None) -> None:
     """Raises `UsageError` unless labeled images are what they should be, and suit a model.
 
     Args:
       model: One that `check_classifier` lets pass.
       what: Its name, for the message.
       samples: Images to look at models with. The model may have further classes.
+      root: What a server trains on, if it has any.
     """
-    check_images(samples.images, "samples.images")
-    check_labels(samples.labels, len(samples.images), samples.classes, "samples.labels")
+    for name, data in (("samples", samples), ("root", root)):
+        if data is not None:
+            check_images(data.images, f"{name}.images")
+            check_labels(data.labels, len(data.images), samples.classes, f"{name}.labels")
     width = range(samples.classes, np.iinfo(np.int64).max)
     check_fits(model, what, samples.images.shape[1:], samples.classes, width)
 
