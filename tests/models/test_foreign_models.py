@@ -12,16 +12,16 @@ import pytest
 from keras import layers, ops
 
 from tffl.config import build
+from tffl.core.errors import UsageError
+from tffl.core.registry import Registry
 from tffl.data.federation import Dataset
-from tffl.defenses.base import Root, Samples
-from tffl.errors import UsageError
-from tffl.federated.workshop import Workshop
+from tffl.data.samples import Root, Samples
 from tffl.models import models
 from tffl.models.build import build_network
 from tffl.models.head import activation, as_logits
 from tffl.models.shape import figures
 from tffl.models.validation import check_classifier, check_samples
-from tffl.registry import Registry
+from tffl.simulation.workshop import Workshop
 
 SHAPE = (6, 6, 1)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.errors import TfflError, UsageError, first_line, require
+from tffl.core.errors import TfflError, UsageError, first_line, require
 from tffl.models import models
 from tffl.models.head import activation
 from tffl.models.validation import check_classifier, check_fits

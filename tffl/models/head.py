@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 from tffl.models.layers import set_weights
 
 if TYPE_CHECKING:

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.errors import UsageError, require
-from tffl.models.build import build_network
 from tffl.core.errors import UsageError, require
-from tffl.models import models
+from tffl.models.build import build_network
 from tffl.models.layers import convolutions, output_shape, resized, set_weights
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tffl.core.errors import require
 from tffl.data.validation import check_images, check_labels
-from tffl.errors import require
 
 if TYPE_CHECKING:
     import keras
 
-    from tffl.defenses.base import Root, Samples
+    from tffl.data.samples import Root, Samples
 
 
 def check_built(model: Any, what: str) -> None:

@@ -19,17 +19,9 @@ from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.data.build import load_dataset
 from tffl.data.federation import Dataset
-from tffl.errors import require
-from tffl.explain.maps import Explainer
-from tffl.federated.evaluation import Evaluator
-from tffl.federated.gradient import Gradient
-from tffl.federated.layout import WeightLayout
-from tffl.federated.runtime import computes
-from tffl.federated.training import Trainer
-from tffl.models.build import build_network, check_trainable
 from tffl.engine.runtime import computes
 from tffl.engine.tools import Tools
-from tffl.models import models
+from tffl.models.build import build_network, check_trainable
 
 
 class Workshop:

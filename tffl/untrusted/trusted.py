@@ -7,9 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from tffl.errors import UsageError
-from tffl.models.validation import check_classifier
 from tffl.core.errors import UsageError
+from tffl.models.validation import check_classifier
 
 if TYPE_CHECKING:
     import keras

@@ -18,10 +18,8 @@ from tffl.core import seeds
 from tffl.data.build import load_dataset
 from tffl.data.federation import Dataset
 from tffl.data.partition import balanced, iid
-from tffl.defenses.base import Samples
-from tffl.models.build import build_network
 from tffl.data.samples import Samples
-from tffl.models import models
+from tffl.models.build import build_network
 
 SERVER_SAMPLES = 200
 """Training images that the server keeps, to look at nodes' models with."""
