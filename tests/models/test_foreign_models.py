@@ -15,12 +15,10 @@ from tffl.config import build
 from tffl.core.errors import UsageError
 from tffl.core.registry import Registry
 from tffl.data.federation import Dataset
-from tffl.data.samples import Root, Samples
 from tffl.models import models
 from tffl.models.build import build_network
 from tffl.models.head import activation, as_logits
 from tffl.models.shape import figures
-from tffl.models.validation import check_classifier, check_samples
 from tffl.simulation.workshop import Workshop
 
 SHAPE = (6, 6, 1)
@@ -348,22 +346,3 @@ def test_logits_stay_the_model_that_they_are() -> None:
 def test_an_end_that_cannot_be_left_out_is_refused(head: str) -> None:
     with pytest.raises(UsageError, match="ends in softmax: give it without"):
         as_logits(HEADS[head][0]())
-
-
-def test_samples_have_to_suit_the_model() -> None:
-    model = network(layers.Dense(4))
-    check_classifier(model, "mine")
-    images, labels = np.zeros((4, *SHAPE), np.uint8), np.arange(4)
-    root = Root(images, labels, lambda start, round: start)
-    check_samples(model, "mine", Samples(images, labels, 4), root)
-    check_samples(model, "mine", Samples(images, labels % 3, 3), None)
-    for samples, message in (
-        (Samples(images.astype(np.float32), labels, 4), r"samples\.images are float32"),
-        (Samples(images, labels + 1, 4), r"samples\.labels are 1 to 4"),
-        (Samples(images, labels, 5), "mine has 4 outputs for 5 classes"),
-        (Samples(np.zeros((4, 5, 5, 1), np.uint8), labels, 4), r"takes images of \(6, 6, 1\)"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            check_samples(model, "mine", samples, None)
-    with pytest.raises(UsageError, match=r"root\.labels are 0 to 3: for 3 classes"):
-        check_samples(model, "mine", Samples(images, labels % 3, 3), root)

@@ -577,8 +577,9 @@ def _seen_through(model: keras.Model, samples: Samples, root: Root | None) -> ke
       UsageError: The model, the samples or the root do not suit.
     """
     from tffl.core.keras_settings import settle
+    from tffl.explain.samples import check_samples
     from tffl.models.head import activation, as_logits
-    from tffl.models.validation import check_classifier, check_samples
+    from tffl.models.validation import check_classifier
 
     settle()
     check_classifier(model, f"the model {model.name}")

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tffl.core.errors import require
-from tffl.data.validation import check_images, check_labels
 
 if TYPE_CHECKING:
     import keras
-
-    from tffl.data.samples import Root, Samples
 
 
 def check_built(model: Any, what: str) -> None:
@@ -76,23 +71,6 @@ def check_fits(
         outputs in width,
         f"{what} has {_plural(outputs, 'output')} for {classes} classes: it should have {classes}",
     )
-
-
-def check_samples(model: keras.Model, what: str, samples: Samples, root: Root | None) -> None:
-    """Raises `UsageError` unless labeled images are what they should be, and suit a model.
-
-    Args:
-      model: One that `check_classifier` lets pass.
-      what: Its name, for the message.
-      samples: Images to look at models with. The model may have further classes.
-      root: What a server trains on, if it has any.
-    """
-    for name, data in (("samples", samples), ("root", root)):
-        if data is not None:
-            check_images(data.images, f"{name}.images")
-            check_labels(data.labels, len(data.images), samples.classes, f"{name}.labels")
-    width = range(samples.classes, np.iinfo(np.int64).max)
-    check_fits(model, what, samples.images.shape[1:], samples.classes, width)
 
 
 def _plural(count: int, noun: str) -> str:
