@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tffl.core.errors import UsageError
+from tffl.models.validation import check_classifier
 
 if TYPE_CHECKING:
     import keras
@@ -56,9 +57,7 @@ def load_global(path: Path) -> keras.Model:
     except Exception as error:  # Keras raises whatever its layers raise
         line = " ".join(str(error).split())[:300]
         raise UsageError(f"cannot load the global model {found}: {line}") from None
-    shapes = (getattr(model, "input_shape", None), getattr(model, "output_shape", None))
-    if [len(s) if isinstance(s, tuple) else 0 for s in shapes] != [4, 2]:
-        raise UsageError(f"{found} is no model from images to the logits of classes")
+    check_classifier(model, f"the global model {found}")
     return model
 
 
