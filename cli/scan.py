@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,22 @@ if TYPE_CHECKING:
 
 SUSPECTS = 3
 """Exit code where anything is suspect."""
+
+
+class PixelRangeType(click.ParamType):
+    """Two numbers, the first smaller, as in `0,1`."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns both, or says what they should be."""
+        try:
+            low, high = map(float, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers, as in 0,1", param, ctx)
+        if not -math.inf < low < high < math.inf:
+            self.fail(f"{value!r} does not go from a smaller number to a larger one", param, ctx)
+        return low, high
 
 
 @click.command(
@@ -56,6 +73,13 @@ SUSPECTS = 3
     "--dataset", type=registered("datasets"), help="Its test images show what models look at."
 )
 @click.option(
+    "--pixels",
+    type=PixelRangeType(),
+    metavar="LOW,HIGH",
+    help="What the global model takes for the darkest pixel and the brightest, if it is not 0,255: "
+    "0,1 or -1,1 where images are scaled outside of it.",
+)
+@click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of prepared datasets; else $TFFL_DATA_DIR.",
@@ -87,6 +111,7 @@ def scan(
     defenses: tuple[str, ...],
     settings: tuple[str, ...],
     dataset: str | None,
+    pixels: tuple[float, float] | None,
     data_dir: Path | None,
     seed: int | None,
     watch: bool,
@@ -101,6 +126,7 @@ def scan(
     with each other, so give them all models of a round at once.
     """
     chosen = choose(defenses, settings, dataset is not None)
+    require(pixels is None or dataset is not None, "--pixels belongs to images: give a --dataset")
     place = _place(out, updates, global_model)
 
     from tffl.files.trusted import load_global
@@ -108,7 +134,7 @@ def scan(
 
     model = load_global(global_model)
     samples = None if dataset is None else load_samples(model, dataset, data_dir)
-    scanner = Scanner(model, chosen, samples, seed)
+    scanner = Scanner(model, chosen, samples, seed, pixels)
     told = Told(scanner.seed, as_json, place)
     if watch:
         ctx.exit(_watch(scanner, updates, interval, told))
@@ -194,6 +220,8 @@ class Told:
             self._write(found)
             return
         _print_table(found)
+        for warning in found.warnings:
+            click.echo(f"Warning: {warning}")
         for name, reason in found.unjudged.items():
             click.echo(f"Not judged by {name}: {reason}")
         count = len(found.files)

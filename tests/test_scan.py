@@ -152,6 +152,35 @@ def test_shield_looks_at_images_and_judges_by_default(round_of_clients, folder):
     assert {o["defense"] for f in report["files"] for o in f["opinions"]} == {"shield"}
 
 
+def test_images_scaled_outside_of_the_model_are_an_error_until_their_range_is_given(
+    round_of_clients, folder, tmp_path
+):
+    scaled = keras.layers.Rescaling
+    old = load_global(round_of_clients / "global.keras")
+    assert any(isinstance(layer, scaled) for layer in old.layers)
+    inputs = keras.Input(old.input_shape[1:])
+    x = inputs
+    for layer in old.layers[1:]:
+        x = x if isinstance(layer, scaled) else layer(x)
+    model = keras.Model(inputs, x)
+    model.save(tmp_path / "global.keras")
+    for path in folder.iterdir():
+        client = load_global(path)
+        model.set_weights(client.get_weights())
+        model.save(path)
+    options = ("--dataset", "digits", "--seed", 3, "--defense", "probe-loss", "--json")
+    blind = scan(tmp_path, folder, *options)
+    assert blind.exit_code == 2 and "as pixels (0,1)" in blind.stderr, blind.output
+    assert len(blind.stderr.strip().splitlines()) == 1
+    before = json.loads(scan(round_of_clients, round_of_clients / "clients", *options).stdout)
+    seeing = json.loads(scan(tmp_path, folder, *options, "--pixels", "0,1").stdout)
+    one, two = ([f["opinions"][0]["score"] for f in report["files"]] for report in (before, seeing))
+    np.testing.assert_allclose(one, two, rtol=1e-3)
+    assert before["warnings"] == seeing["warnings"]
+    wrong = json.loads(scan(tmp_path, folder, *options, "--pixels", "0,255").stdout)
+    assert "as pixels (0,1)" in wrong["warnings"][0]
+
+
 def test_probes_cannot_be_known_in_advance(round_of_clients):
     model = load_global(round_of_clients / "global.keras")
     seeds = {Scanner(model, {}).seed for _ in range(3)}
@@ -192,6 +221,7 @@ def test_an_empty_or_absent_folder_is_an_error(round_of_clients, tmp_path):
         (["--set", "defense.kk=3"], "no --defense has an option kk"),
         (["--set", "attack.k=3"], "a scan takes defense.KEY only"),
         (["--dataset", "digitz"], "unknown dataset 'digitz'"),
+        (["--pixels", "0,1"], "--pixels belongs to images"),
     ],
 )
 def test_what_cannot_be_asked_for(arguments, reason, round_of_clients, folder):

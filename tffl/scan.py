@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from tffl.defenses.base import (
     Verdict,
 )
 from tffl.errors import UsageError, require
+from tffl.explain.pixels import BYTES, PixelRange
 from tffl.files.expected import Expected
 from tffl.files.inbox import Inbox, listing, read_folder
 from tffl.files.refusal import shown
@@ -68,12 +69,14 @@ class Scan:
       verdicts: Defense → its verdict on `inbox.updates`, with pictures of what it saw.
       memories: Defense → what it would remember, such as what it fitted.
       unjudged: Defense → why it could not judge, such as too few files.
+      warnings: What makes the verdicts worth less.
     """
 
     inbox: Inbox
     verdicts: Mapping[str, Verdict]
     memories: Mapping[str, State]
     unjudged: Mapping[str, str]
+    warnings: Sequence[str] = ()
 
     def opinions(self, name: str) -> list[Opinion]:
         """Returns what is said of a file, by each defense; of a refused one, why it is refused."""
@@ -120,6 +123,7 @@ class Scan:
             ],
             "suspects": [shown(name, 255) for name in self.suspects],
             "unjudged": dict(self.unjudged),
+            "warnings": list(self.warnings),
         }
 
 
@@ -131,9 +135,15 @@ class Scanner:
       defenses: Name → defense; any that need no history, name suspects, and train nothing.
       samples: Images to look at models with, if there are any.
       seed: Decides which; drawn at random if None, so that nobody can prepare for them.
+      pixels: What the model takes for the darkest pixel and the brightest; 0 to 255 if None. A
+        range that does not suit is an error where it is not given, and else a warning.
+
+    Attributes:
+      warnings: What makes its verdicts worth less.
 
     Raises:
-      UsageError: A defense cannot judge a folder, or needs images and there are none.
+      UsageError: A defense cannot judge a folder, needs images and there are none, or the model
+        takes other images or classes.
     """
 
     def __init__(
@@ -142,20 +152,49 @@ class Scanner:
         defenses: Mapping[str, Defense],
         samples: Samples | None = None,
         seed: int | None = None,
+        pixels: PixelRange | None = None,
     ) -> None:
         from tffl.explain.maps import Explainer
+        from tffl.explain.suitability import without_softmax
 
         for name, defense in defenses.items():
             check_defense(name, defense, samples)
         self.expected = Expected.of(model)
         self.defenses = defenses
         self.seed = secrets.randbelow(1 << 32) if seed is None else seed
-        self._model = model
+        self._model = without_softmax(model)
         self._start = self.expected.layout.flatten(model.get_weights())
         self._samples = _limited(samples or _no_samples(model), self.seed)
-        self._explainer = Explainer(model)
+        self._explainer = Explainer(self._model, pixels or BYTES)
+        self.warnings = self._check_images(pixels)
         for defense in defenses.values():
             defense.check_server(self.server(0))
+
+    def _check_images(self, pixels: PixelRange | None) -> list[str]:
+        """Returns what is wrong with the images, if that is to be tolerated."""
+        from tffl.explain.suitability import check_model, predictor
+
+        granted = {word for defense in self.defenses.values() for word in defense.granted()}
+        if not granted & {PROBE_DATA, AUXILIARY_DATA}:
+            return []
+        require(
+            AUXILIARY_DATA not in granted or pixels in (None, BYTES),
+            "defenses that make images take models of pixels from 0 to 255 only: build the scaling "
+            "into the global model",
+        )
+        try:
+            found = check_model(
+                predictor(self._model),
+                self._samples,
+                pixels or BYTES,
+                self.seed,
+                logits=PROBE_DATA in granted,
+            )
+        except UsageError as error:
+            if pixels is None:
+                raise
+            found = str(error)
+        return [found] if found else []
 
     def server(self, clients: int) -> Server:
         """Returns what the defenses are given to judge so many clients."""
@@ -187,7 +226,7 @@ class Scanner:
                 verdicts[name], memories[name] = defense.inspect(inbox.updates, server, state)
             except UsageError as error:
                 unjudged[name] = str(error)
-        return Scan(inbox, verdicts, memories, unjudged)
+        return Scan(inbox, verdicts, memories, unjudged, self.warnings)
 
     def watch(self, folder: Path, interval: float) -> Iterator[Scan]:
         """Scans a folder now, and again whenever it has changed and then rested for a while.
