@@ -60,7 +60,8 @@ class PixelRangeType(click.ParamType):
     "defenses",
     multiple=True,
     type=registered("defenses"),
-    help="Repeatable; else shield with a --dataset, and update-consensus without.",
+    help="Repeatable; else shield with a --dataset, and update-consensus and statistics-consensus "
+    "without.",
 )
 @click.option(
     "--set",
@@ -87,7 +88,8 @@ class PixelRangeType(click.ParamType):
 @click.option(
     "--seed",
     type=click.IntRange(min=0, max=2**32 - 1),
-    help="Decides which images; drawn at random, so that no attacker knows them.",
+    help="Of which images, and all else that is drawn; random, so that no attacker knows it. A "
+    "scan tells its seed, which repeats it.",
 )
 @click.option("--watch", is_flag=True, help="Scan again when files arrive or change, until Ctrl-C.")
 @click.option(
@@ -129,11 +131,15 @@ def scan(
     require(pixels is None or dataset is not None, "--pixels belongs to images: give a --dataset")
     place = _place(out, updates, global_model)
 
+    from tffl.federated.layout import WeightLayout
     from tffl.files.trusted import load_global
-    from tffl.scan import Scanner, load_samples
+    from tffl.scan import Scanner, load_samples, usual_defenses
 
     model = load_global(global_model)
     samples = None if dataset is None else load_samples(model, dataset, data_dir)
+    if not defenses:
+        usual = usual_defenses(dataset is not None, WeightLayout.of(model))
+        chosen = {name: chosen[name] for name in usual}
     scanner = Scanner(model, chosen, samples, seed, pixels)
     told = Told(scanner.seed, as_json, place)
     if watch:
@@ -159,9 +165,9 @@ def choose(names: Sequence[str], settings: Sequence[str], samples: bool) -> dict
     from tffl.config import override, parse_setting
     from tffl.defenses import create_defense
     from tffl.defenses import defenses as registry
-    from tffl.scan import WITH_SAMPLES, WITHOUT_SAMPLES
+    from tffl.scan import usual_defenses
 
-    names = list(dict.fromkeys(names)) or [WITH_SAMPLES if samples else WITHOUT_SAMPLES]
+    names = tuple(dict.fromkeys(names)) or usual_defenses(samples)
     pairs = [parse_setting(text) for text in settings]
     for key, _ in pairs:
         require(key.startswith("defense."), f"--set {key}: a scan takes defense.KEY only")
@@ -225,7 +231,8 @@ class Told:
         for name, reason in found.unjudged.items():
             click.echo(f"Not judged by {name}: {reason}")
         count = len(found.files)
-        click.echo(f"{len(found.suspects)} of {count} file{'' if count == 1 else 's'} suspect.")
+        suspects = f"{len(found.suspects)} of {count} file{'' if count == 1 else 's'} suspect."
+        click.echo(f"{suspects} (Seed {self.seed}: --seed repeats what was drawn.)")
         for page in self._write(found)[:1]:
             click.echo(f"The report is in {page}")
 

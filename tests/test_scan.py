@@ -181,6 +181,55 @@ def test_images_scaled_outside_of_the_model_are_an_error_until_their_range_is_gi
     assert "as pixels (0,1)" in wrong["warnings"][0]
 
 
+@pytest.fixture(scope="module")
+def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with BatchNorm, and six clients, of which the last multiplies its variances."""
+    folder = tmp_path_factory.mktemp("normed")
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.BatchNormalization(name="bn")(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    model.save(folder / "global.keras")
+    (folder / "clients").mkdir()
+    weights = model.get_weights()
+    for number in range(6):
+        own = [w + 0.1 * rng.uniform(size=w.shape).astype(np.float32) for w in weights]
+        if number == 5:
+            own[5] = own[5] * 100
+        model.set_weights(own)
+        model.save(folder / "clients" / f"{number}.keras")
+    return folder
+
+
+def test_ruined_batchnorm_statistics_are_suspect_without_images(normed):
+    result = scan(normed, normed / "clients", "--json")
+    assert result.exit_code == 3, result.output
+    report = json.loads(result.stdout)
+    assert report["suspects"] == ["5.keras"] and report["warnings"] == []
+    (suspect,) = (file for file in report["files"] if file["suspect"])
+    weights, statistics = suspect["opinions"]
+    assert not weights["suspect"] and weights["defense"] == "update-consensus"
+    assert statistics["defense"] == "statistics-consensus"
+    assert "bn/moving_variance is off by a factor of" in statistics["reason"]
+
+
+def test_a_scan_says_that_statistics_were_not_looked_at(normed, round_of_clients, folder, tmp_path):
+    options = ("--defense", "update-consensus", "--out", tmp_path / "out")
+    result = scan(normed, normed / "clients", *options)
+    assert result.exit_code == 0
+    assert "Warning: statistics of BatchNorm" in result.stdout
+    assert "Statistics of BatchNorm" in (tmp_path / "out" / "scan.html").read_text()
+    assert "BatchNorm" not in scan(round_of_clients, folder).stdout  # it has none
+
+
+def test_what_is_drawn_is_told_and_repeated_by_its_seed(round_of_clients, folder):
+    options = ("--defense", "signguard", "--json")
+    first = json.loads(scan(round_of_clients, folder, *options).stdout)
+    again = json.loads(scan(round_of_clients, folder, *options, "--seed", first["seed"]).stdout)
+    assert again == first
+    assert "(Seed 7: --seed repeats" in scan(round_of_clients, folder, "--seed", 7).stdout
+
+
 def test_probes_cannot_be_known_in_advance(round_of_clients):
     model = load_global(round_of_clients / "global.keras")
     seeds = {Scanner(model, {}).seed for _ in range(3)}

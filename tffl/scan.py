@@ -32,6 +32,7 @@ from tffl.defenses.base import (
 )
 from tffl.errors import UsageError, require
 from tffl.explain.pixels import BYTES, PixelRange
+from tffl.federated.layout import WeightLayout
 from tffl.files.expected import Expected
 from tffl.files.inbox import Inbox, listing, read_folder
 from tffl.files.refusal import shown
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 SAMPLES = 2000
 """The most images to look at models with."""
 
-WITH_SAMPLES, WITHOUT_SAMPLES = "shield", "update-consensus"
+STATISTICS = "statistics-consensus"
+WITH_SAMPLES, WITHOUT_SAMPLES = ("shield",), ("update-consensus", STATISTICS)
 """Defenses that judge where none is named."""
 
 
@@ -166,7 +168,7 @@ class Scanner:
         self._start = self.expected.layout.flatten(model.get_weights())
         self._samples = _limited(samples or _no_samples(model), self.seed)
         self._explainer = Explainer(self._model, pixels or BYTES)
-        self.warnings = self._check_images(pixels)
+        self.warnings = [*self._check_images(pixels), *self._check_statistics()]
         for defense in defenses.values():
             defense.check_server(self.server(0))
 
@@ -195,6 +197,16 @@ class Scanner:
                 raise
             found = str(error)
         return [found] if found else []
+
+    def _check_statistics(self) -> list[str]:
+        """Returns a warning if the model has statistics that nobody looks at."""
+        judged = any(defense.judges_statistics for defense in self.defenses.values())
+        if judged or not self.defenses or self.expected.layout.trainable.all():
+            return []
+        return [
+            "statistics of BatchNorm and other variables that no gradient trains were not looked "
+            f"at: {STATISTICS} does that"
+        ]
 
     def server(self, clients: int) -> Server:
         """Returns what the defenses are given to judge so many clients."""
@@ -244,6 +256,18 @@ class Scanner:
                 scanned = now
                 yield self.scan(folder)
             before = now
+
+
+def usual_defenses(samples: bool, layout: WeightLayout | None = None) -> tuple[str, ...]:
+    """Returns the names of the defenses that judge where none is named.
+
+    Args:
+      samples: Whether there are images.
+      layout: Of the global model, if it is loaded: without statistics, nobody looks at them.
+    """
+    names = WITH_SAMPLES if samples else WITHOUT_SAMPLES
+    bare = layout is not None and bool(layout.trainable.all())
+    return tuple(name for name in names if not (bare and name == STATISTICS))
 
 
 def check_defense(name: str, defense: Defense, samples: Samples | None) -> None:
