@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import re
 import shutil
+import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -222,6 +224,15 @@ def test_a_scan_says_that_statistics_were_not_looked_at(normed, round_of_clients
     assert "BatchNorm" not in scan(round_of_clients, folder).stdout  # it has none
 
 
+def test_a_scan_says_that_graphs_were_not_looked_at(round_of_clients, folder):
+    client = load_global(folder / "client-0.keras")
+    (folder / "client-0.keras").unlink()
+    client.export(str(folder / "client-0"), verbose=False)
+    report = json.loads(scan(round_of_clients, folder, "--json").stdout)
+    assert all(file["readable"] for file in report["files"])
+    assert ["graphs were not looked at" in text for text in report["warnings"]] == [True]
+
+
 def test_what_is_drawn_is_told_and_repeated_by_its_seed(round_of_clients, folder):
     options = ("--defense", "signguard", "--json")
     first = json.loads(scan(round_of_clients, folder, *options).stdout)
@@ -327,6 +338,34 @@ def test_watching_scans_when_something_has_changed_and_come_to_rest(round_of_cli
     assert second.inbox.refused.keys() == {"late.npz"}
     (folder / "late.npz").unlink()
     assert not next(scans).inbox.refused
+
+
+def test_watching_for_long_takes_neither_memory_nor_open_files(normed, tmp_path):
+    """A folder that changes all the time; the last scans need no more than the first ones."""
+    folder = shutil.copytree(normed / "clients", tmp_path / "clients")
+    model = load_global(normed / "global.keras")
+    model.export(str(folder / "saved"), verbose=False)
+    names = ("update-consensus", "statistics-consensus")
+    scanner = Scanner(model, {name: create_defense(name, {}) for name in names})
+    scans = scanner.watch(folder, interval=0.001)
+    tracemalloc.start()
+    try:
+        before = [_held(folder, scans, number) for number in range(3)][-1]
+        after = [_held(folder, scans, number) for number in range(3, 13)][-1]
+    finally:
+        tracemalloc.stop()
+    assert after[0] < before[0] + 200_000, "bytes"
+    assert after[1] == before[1], "open files"
+
+
+def _held(folder: Path, scans: Any, number: int) -> tuple[int, int]:
+    """Returns bytes and open files that Python holds after one more scan."""
+    (folder / "bad.npz").write_bytes(bytes(number + 1))
+    assert next(scans).inbox.refused.keys() == {"bad.npz"}
+    gc.collect()
+    descriptors = Path("/proc/self/fd")
+    held = len(list(descriptors.iterdir())) if descriptors.exists() else 0
+    return tracemalloc.get_traced_memory()[0], held
 
 
 def test_ctrl_c_ends_watching_with_the_last_verdict(round_of_clients, folder, monkeypatch):

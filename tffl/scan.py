@@ -47,6 +47,12 @@ STATISTICS = "statistics-consensus"
 WITH_SAMPLES, WITHOUT_SAMPLES = ("shield",), ("update-consensus", STATISTICS)
 """Defenses that judge where none is named."""
 
+GRAPHS = (
+    "SavedModels are judged by their variables alone: their graphs were not looked at, and a "
+    "program that loads one runs its graph, which can read and write files"
+)
+"""What is said where there are some; no list of harmless operations would do, as saving is one."""
+
 
 @dataclass(frozen=True)
 class Opinion:
@@ -238,7 +244,8 @@ class Scanner:
                 verdicts[name], memories[name] = defense.inspect(inbox.updates, server, state)
             except UsageError as error:
                 unjudged[name] = str(error)
-        return Scan(inbox, verdicts, memories, unjudged, self.warnings)
+        graphs = [GRAPHS] if any((folder / name).is_dir() for name in inbox.names) else []
+        return Scan(inbox, verdicts, memories, unjudged, [*self.warnings, *graphs])
 
     def watch(self, folder: Path, interval: float) -> Iterator[Scan]:
         """Scans a folder now, and again whenever it has changed and then rested for a while.
