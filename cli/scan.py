@@ -131,10 +131,8 @@ def scan(
     require(pixels is None or dataset is not None, "--pixels belongs to images: give a --dataset")
     place = _place(out, updates, global_model)
 
-    from tffl.federated.layout import WeightLayout
-    from tffl.files.trusted import load_global
-    from tffl.scan import Scanner, load_samples, usual_defenses
-    from tffl.scan.scan import Scanner, load_samples
+    from tffl.core.layout import WeightLayout
+    from tffl.scan.scan import Scanner, load_samples, usual_defenses
     from tffl.untrusted.trusted import load_global
 
     model = load_global(global_model)
@@ -167,8 +165,7 @@ def choose(names: Sequence[str], settings: Sequence[str], samples: bool) -> dict
     from tffl.config import override, parse_setting
     from tffl.defenses import create_defense
     from tffl.defenses import defenses as registry
-    from tffl.scan import usual_defenses
-    from tffl.scan.scan import WITH_SAMPLES, WITHOUT_SAMPLES
+    from tffl.scan.scan import usual_defenses
 
     names = tuple(dict.fromkeys(names)) or usual_defenses(samples)
     pairs = [parse_setting(text) for text in settings]

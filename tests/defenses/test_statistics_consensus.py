@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tffl.core.errors import UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
 from tffl.defenses import create_defense
-from tffl.defenses.base import Server, Verdict
+from tffl.defenses.server import Server
 from tffl.defenses.statistics_consensus import EPSILON, strayings
-from tffl.errors import UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
 
 LAYOUT = WeightLayout(
     (

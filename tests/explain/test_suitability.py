@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from tffl.config import DataConfig
+from tffl.core.errors import UsageError
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
 from tffl.data.build import load_dataset
-from tffl.defenses.base import Samples
-from tffl.errors import UsageError
+from tffl.data.samples import Samples
 from tffl.explain.maps import Explainer
 from tffl.explain.pixels import RANGES, in_range
 from tffl.explain.suitability import check_model, predictor, without_softmax
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
 
 BYTES, UNIT, SIGNED = RANGES
 

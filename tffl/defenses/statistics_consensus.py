@@ -32,12 +32,13 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import Server, State
+from tffl.core.errors import require
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.thresholds import median_mad
+from tffl.core.updates import Updates
+from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
-from tffl.defenses.parts.thresholds import median_mad
-from tffl.errors import require
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 EPSILON = 1e-3
 """What BatchNorm in Keras adds to variances: smaller ones are as good as equal."""

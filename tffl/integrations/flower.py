@@ -37,16 +37,8 @@ from tffl.core.updates import LARGEST_CLAIM, Updates
 from tffl.core.weighting import Weighting, weighed
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
-from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples, State
-from tffl.errors import UsageError, require
-from tffl.explain.pixels import BYTES, PixelRange
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import LARGEST_CLAIM, Updates
-from tffl.federated.weighting import Weighting, weighed
-from tffl.files.expected import Expected
-from tffl.files.refusal import Refused, shown
-from tffl.record.atomic import write_text
 from tffl.defenses.base import State
+from tffl.explain.pixels import BYTES, PixelRange
 from tffl.record.tables import CLIENT_COLUMNS, Table, to_csv
 from tffl.untrusted.expected import Expected
 from tffl.untrusted.refusal import Refused, shown

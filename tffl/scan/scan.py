@@ -19,29 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl import seeds
-from tffl.defenses.base import (
-    AUXILIARY_DATA,
-    PROBE_DATA,
-    ROOT_DATA,
-    Defense,
-    Samples,
-    Server,
-    State,
-    Verdict,
-)
-from tffl.errors import UsageError, require
-from tffl.explain.pixels import BYTES, PixelRange
-from tffl.federated.layout import WeightLayout
-from tffl.files.expected import Expected
-from tffl.files.inbox import Inbox, listing, read_folder
-from tffl.files.refusal import shown
 from tffl.core import seeds
 from tffl.core.errors import UsageError, require
+from tffl.core.layout import WeightLayout
 from tffl.core.verdict import Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
 from tffl.defenses.base import Defense, State
 from tffl.defenses.server import Server
+from tffl.explain.pixels import BYTES, PixelRange
 from tffl.untrusted.expected import Expected
 from tffl.untrusted.inbox import Inbox, listing, read_folder
 from tffl.untrusted.refusal import shown
