@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from tffl.core.cross_entropy import mean_cross_entropy
 from tffl.core.errors import UsageError
 from tffl.data.samples import Samples
-from tffl.defenses.probe_loss import mean_cross_entropy
 from tffl.explain.pixels import RANGES, PixelRange, in_range
 from tffl.explain.probes import draw
 
