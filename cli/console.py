@@ -225,10 +225,12 @@ def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
         table.add_row(row["attack"], row["defense"], *rates, rate(row["fpr"]), auc)
     out = console()
     out.print(table)
-    for row in rows:
-        if row["error"]:
-            why = f"{row['attack']} against {row['defense']}: {row['error']}"
-            out.print(f"Not replayed: {why}", markup=False, soft_wrap=True)
+    failed: dict[tuple[str, str], list[str]] = {}
+    for row in filter(lambda row: row["error"], rows):
+        failed.setdefault((row["attack"], row["error"]), []).append(row["defense"])
+    for (attack, error), defenses in failed.items():
+        line = f"Not replayed: {attack} against {', '.join(defenses)}: {error}"
+        out.print(line, markup=False, soft_wrap=True)
     if any(not row["error"] and not defined(row["lost"]) for row in rows):
         out.print("Lost –: the model is ruined, its outputs are not finite.", style="dim")
     out.print(

@@ -79,7 +79,7 @@ def replay(
         then it is the first reason.
       TfflError: A file is damaged.
     """
-    from tffl.federated.runtime import silence
+    from tffl.federated.runtime import configure, silence
 
     silence()
     import pandas as pd
@@ -88,6 +88,8 @@ def replay(
 
     directory = run if isinstance(run, RunDirectory) else RunDirectory.resume(Path(run))
     _check_run(directory)
+    # Before the dataset is read: that would start TensorFlow with several threads in an operation.
+    configure(directory.config.runtime.devices)
     rows = list(_replay(directory, grid, observer or Observer()))
     errors = [row["error"] for row in rows]
     require(not all(errors), next(iter(errors), "the grid is empty"))
