@@ -186,15 +186,7 @@ def print_comparison(outcomes: Mapping[str, Outcome], sentence: str) -> None:
 
 def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints, for each setting and defense, how it fares without attack and in its worst case."""
-    from tffl.benchmark_table import (
-        NONE,
-        defined,
-        distinct,
-        mean,
-        percent_of_worst,
-        where,
-        worst,
-    )
+    from tffl.benchmark_table import NONE, defined, distinct, mean, where, worst
 
     out = console()
     for setting in distinct(rows, "setting"):
@@ -206,13 +198,20 @@ def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
             table.add_row(
                 "undefended" if defense == NONE else defense,
                 percent(mean(defined(free, "accuracy"))),
-                "–" if lowest is None else percent_of_worst(lowest[1]),
+                _worst_accuracy(lowest),
                 "" if lowest is None else lowest[0],
                 percent(mean([] if defense == NONE else defined(judged, "recall"))),
                 percent(mean([] if defense == NONE else defined(free, "fpr"))),
             )
         out.print(table)
     out.print("Accuracy after the last round; recall is the mean over all attacks.", style="dim")
+
+
+def _worst_accuracy(lowest: tuple[str, float] | None) -> str:
+    """Writes what `worst` returns."""
+    if lowest is None:
+        return "–"
+    return "ruined" if math.isnan(lowest[1]) else percent(lowest[1])
 
 
 def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
