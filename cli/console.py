@@ -186,13 +186,11 @@ def print_comparison(outcomes: Mapping[str, Outcome], sentence: str) -> None:
 
 def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints, for each setting and defense, how it fares without attack and in its worst case."""
-    from tffl.benchmark_table import NONE, defined, distinct, mean, where, worst
     from tffl.studies.benchmark_table import (
         NONE,
         defined,
         distinct,
         mean,
-        percent_of_worst,
         where,
         worst,
     )

@@ -12,14 +12,11 @@ import pytest
 from tffl.attacks import attacks, create_attack
 from tffl.config import build, load, override
 from tffl.core.errors import UsageError
+from tffl.core.updates import Updates
 from tffl.defenses import create_defense, defenses
-from tffl.errors import UsageError
-from tffl.federated.observer import Observer
-from tffl.federated.simulation import Experiment, Run, simulate
-from tffl.federated.updates import Updates
-from tffl.federated.workshop import Workshop
 from tffl.engine.observer import Observer
-from tffl.simulation.simulation import Run, simulate
+from tffl.record.identity import resolved
+from tffl.simulation.simulation import Experiment, Run, simulate
 from tffl.simulation.workshop import Workshop
 
 BASE: dict[str, Any] = {
@@ -190,7 +187,7 @@ def small(clients: int, malicious: int, **changes: Any) -> Experiment:
         "federation": {"clients": clients, "malicious": malicious, "rounds": 1},
         **{key.replace("__", "."): value for key, value in changes.items()},
     }
-    return Experiment(build(override(BASE, values)).resolved(), Observer(), SHARED)
+    return Experiment(resolved(build(override(BASE, values))), Observer(), SHARED)
 
 
 def sent(stage: Experiment) -> Updates:

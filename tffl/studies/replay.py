@@ -80,8 +80,8 @@ def replay(
         then it is the first reason.
       TfflError: A file is damaged.
     """
-    from tffl.federated.runtime import configure, silence
     from tffl.core.process import silence
+    from tffl.engine.runtime import configure
 
     silence()
     import pandas as pd
