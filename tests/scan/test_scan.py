@@ -203,6 +203,29 @@ def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_global_model_that_ends_in_softmax_is_looked_at_without_it(tmp_path):
+    """Nothing is trained; files and verdicts are those of the same model with logits."""
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(keras.layers.Rescaling(1 / 255)(inputs)))
+    dense = keras.layers.Dense(10)
+    logits = keras.Model(inputs, dense(x))
+    softmax = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+    scores = []
+    for name, model in (("logits", logits), ("softmax", softmax)):
+        rng = np.random.default_rng(0)
+        start = [rng.normal(size=w.shape) / 10 for w in model.get_weights()]
+        (tmp_path / name / "clients").mkdir(parents=True)
+        model.set_weights(start)
+        model.save(tmp_path / name / "global.keras")
+        for number in range(4):
+            model.set_weights([w + rng.normal(size=w.shape) / 10 for w in start])
+            model.save(tmp_path / name / "clients" / f"{number}.keras")
+        options = ("--dataset", "digits", "--seed", 1, "--defense", "probe-loss", "--json")
+        report = json.loads(scan(tmp_path / name, tmp_path / name / "clients", *options).stdout)
+        scores.append([file["opinions"][0]["score"] for file in report["files"]])
+    np.testing.assert_allclose(*scores, rtol=1e-4)
+
+
 def test_ruined_batchnorm_statistics_are_suspect_without_images(normed):
     result = scan(normed, normed / "clients", "--json")
     assert result.exit_code == 3, result.output
@@ -300,7 +323,7 @@ def test_the_global_model_has_to_be_one_that_keras_loads_safely(tmp_path):
     for name, reason in {
         "lambda.keras": "cannot load the global model",
         "damaged.keras": "cannot load the global model",
-        "flat.keras": "no model from images to the logits",
+        "flat.keras": r"it should have one of \(height, width, channels\)",
         "absent.keras": "is no .keras file",
         ".": "no run that has exported its model",
     }.items():

@@ -35,36 +35,17 @@ Predict: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """Images float32 `[m, …]` in a model's range of pixels → outputs `[m, classes]`."""
 
 
-def without_softmax(model: keras.Model) -> keras.Model:
-    """Returns the model with logits, if its last layer makes probabilities by its activation.
-
-    A copy then, with the same variables and weights; else the model itself.
-    """
-    import keras
-
-    last = model.outputs[0]._keras_history[0].name
-    if getattr(model.get_layer(last), "activation", None) is not keras.activations.softmax:
-        return model
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    copy.get_layer(last).activation = keras.activations.linear
-    return copy
-
-
-def check_model(
-    predict: Predict, samples: Samples, pixels: PixelRange, seed: int, logits: bool = True
-) -> str:
+def check_model(predict: Predict, samples: Samples, pixels: PixelRange, seed: int) -> str:
     """Returns a warning if the images say little about a model; empty if all is well.
 
     Args:
-      predict: The global model.
+      predict: The global model, ending in logits: see `tffl.models.head`.
       samples: The server's images; without any, all is well.
       pixels: The range that the model is thought to take.
       seed: Decides which images.
-      logits: Whether outputs have to be logits.
 
     Raises:
-      UsageError: It is seen what is wrong: another range, probabilities, another order of classes.
+      UsageError: It is seen what is wrong: another range, or another order of classes.
     """
     count = min(max(IMAGES, PER_CLASS * samples.classes), len(samples.labels))
     if not count:
@@ -72,11 +53,6 @@ def check_model(
     probes = draw(samples, count, seed)
     images, labels = probes.images.astype(np.float32), probes.classes
     outputs = predict(in_range(images, pixels))
-    if logits and _are_probabilities(outputs):
-        raise UsageError(
-            "the global model ends in probabilities, and tests with images take logits: save it "
-            "without the activation at its end"
-        )
     _check_range(predict, images, labels, outputs, pixels)
     accuracy = _accuracy(outputs, labels)
     _check_order(outputs, labels, accuracy)
@@ -141,10 +117,6 @@ def _check_order(outputs: np.ndarray, labels: np.ndarray, accuracy: float) -> No
         f"class {moved} is its {columns[moved]}: choose a dataset with the labels that clients "
         "train on"
     )
-
-
-def _are_probabilities(outputs: np.ndarray) -> bool:
-    return bool(((outputs >= 0) & (outputs <= 1)).all() and (outputs > 0).any())
 
 
 def _accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:

@@ -39,6 +39,7 @@ from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Sampl
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
 from tffl.explain.pixels import BYTES, PixelRange
+from tffl.models.validation import check_built
 from tffl.record.tables import CLIENT_COLUMNS, Table, to_csv
 from tffl.untrusted.expected import Expected
 from tffl.untrusted.refusal import Refused, shown
@@ -84,6 +85,7 @@ class DefendedStrategy(FedAvg):
       seed: Of everything random in the defense.
       learning_rate: What an aggregated update is multiplied by, `> 0`.
       samples: Labeled images that the defense may look at clients' models with; the server's own.
+        They are checked, and a model that ends in softmax is looked at without it.
       pixels: What the model takes for the darkest pixel of the samples and the brightest; 0 to 255
         if None. Where it does not suit, that is an error if it is not given, and else a warning.
       root: Trusted samples, and how to train on them, for defenses that compare with the server's
@@ -144,12 +146,13 @@ class DefendedStrategy(FedAvg):
             f"learning_rate = {learning_rate} must be above 0",
         )
         require(weighting in get_args(Weighting), f"weighting {weighting!r} does not exist")
+        check_built(model, "the model")
         self.layout = WeightLayout.of(model)
         self.max_samples = max_samples
         self.weighting = weighting
         self.arrays = None
         self.verdict = None
-        self._model = model
+        self._model = model if samples is None else _seen_through(model, samples, root)
         self._capacity = clients
         self._seed = secrets.randbelow(1 << 32) if seed is None else seed
         self._learning_rate = learning_rate
@@ -166,6 +169,7 @@ class DefendedStrategy(FedAvg):
         self._start = np.empty(0, dtype=np.float32)
         self._keys: tuple[str, ...] = ()
         self._table = Table(CLIENT_COLUMNS)
+        self._make_server(clients or 1)  # the first one comes with the first round: check it now
         self._out = Path(out) if out is not None else None
         self._open(resume)
 
@@ -345,15 +349,13 @@ class DefendedStrategy(FedAvg):
             self._state = self.defense.init(self._server)
 
     def _make_server(self, clients: int) -> Server:
-        explainer, model = None, self._model
+        explainer = None
         if self._samples is not None:
             from tffl.explain.maps import Explainer
-            from tffl.explain.suitability import without_softmax
 
-            model = without_softmax(model)
-            explainer = Explainer(model, self._pixels or BYTES)
+            explainer = Explainer(self._model, self._pixels or BYTES)
         server = Server(
-            model,
+            self._model,
             self.layout,
             clients,
             self._seed,
@@ -373,10 +375,10 @@ class DefendedStrategy(FedAvg):
         """
         if self._samples is None or PROBE_DATA not in self.defense.granted():
             return
-        from tffl.explain.suitability import check_model, predictor, without_softmax
+        from tffl.explain.suitability import check_model, predictor
 
         # No more than chance is usual before the first round, and no reason for a warning.
-        model = without_softmax(self._model)
+        model = self._model
         pixels, before = self._pixels or BYTES, model.get_weights()
         try:
             model.set_weights(self.layout.unflatten(self._start))
@@ -596,6 +598,25 @@ def _check_defense(name: str, defense: Defense, samples: Samples | None, root: R
         samples is not None or not {PROBE_DATA, AUXILIARY_DATA} & granted,
         f"{name} looks at clients' models with images of the server's own: give samples",
     )
+
+
+def _seen_through(model: keras.Model, samples: Samples, root: Root | None) -> keras.Model:
+    """Returns the model that a defense looks at images with: checked, and ending in logits.
+
+    Raises:
+      UsageError: The model, the samples or the root do not suit.
+    """
+    from tffl.core.keras_settings import settle
+    from tffl.explain.samples import check_samples
+    from tffl.models.head import activation, as_logits
+    from tffl.models.validation import check_classifier
+
+    settle()
+    check_classifier(model, f"the model {model.name}")
+    check_samples(model, f"the model {model.name}", samples, root)
+    if end := activation(model):
+        log.warning("tffl: %s ends in %s: defenses see what goes into it", model.name, end)
+    return as_logits(model)
 
 
 def _row(answer: _Answer, judgment: _Judgment, norm: float | None) -> dict[str, Any]:

@@ -157,14 +157,15 @@ class Scanner:
         pixels: PixelRange | None = None,
     ) -> None:
         from tffl.explain.maps import Explainer
-        from tffl.explain.suitability import without_softmax
+        from tffl.models.head import as_logits
 
         for name, defense in defenses.items():
             check_defense(name, defense, samples)
         self.expected = Expected.of(model)
         self.defenses = defenses
         self.seed = secrets.randbelow(1 << 32) if seed is None else seed
-        self._model = without_softmax(model)
+        looks = any(PROBE_DATA in defense.granted() for defense in defenses.values())
+        self._model = as_logits(model) if looks else model
         self._start = self.expected.layout.flatten(model.get_weights())
         self._samples = _limited(samples or _no_samples(model), self.seed)
         self._explainer = Explainer(self._model, pixels or BYTES)
@@ -185,13 +186,8 @@ class Scanner:
             "into the global model",
         )
         try:
-            found = check_model(
-                predictor(self._model),
-                self._samples,
-                pixels or BYTES,
-                self.seed,
-                logits=PROBE_DATA in granted,
-            )
+            predict = predictor(self._model)
+            found = check_model(predict, self._samples, pixels or BYTES, self.seed)
         except UsageError as error:
             if pixels is None:
                 raise
