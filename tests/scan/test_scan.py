@@ -324,7 +324,7 @@ def test_the_global_model_has_to_be_one_that_keras_loads_safely(tmp_path):
         "lambda.keras": "cannot load the global model",
         "damaged.keras": "cannot load the global model",
         "flat.keras": r"it should have one of \(height, width, channels\)",
-        "absent.keras": "is no .keras file",
+        "absent.keras": "there is no global model",
         ".": "no run that has exported its model",
     }.items():
         with pytest.raises(UsageError, match=reason) as error:
