@@ -81,14 +81,13 @@ def replay(
       TfflError: A file is damaged.
     """
     from tffl.core.process import silence
-
-    silence()
-    import pandas as pd
-
     from tffl.engine.observer import Observer
 
     directory = run if isinstance(run, RunDirectory) else RunDirectory.resume(Path(run))
     _check_run(directory)
+    silence()
+    import pandas as pd
+
     rows = list(_replay(directory, grid, observer or Observer()))
     errors = [row["error"] for row in rows]
     require(not all(errors), next(iter(errors), "the grid is empty"))
