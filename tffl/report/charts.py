@@ -164,7 +164,9 @@ def _labels(names: Sequence[str]) -> list[str]:
 
 
 def _axis(title: str, rates: bool = False) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": {"text": text(title)}, "automargin": True, "zeroline": False}
+    # Without a standoff the title would stay where it is when labels need more room.
+    about = {"text": text(title), "standoff": 14}
+    axis: dict[str, Any] = {"title": about, "automargin": True, "zeroline": False}
     if rates:
         axis |= {"tickformat": ".0%", "range": [-0.03, 1.03]}
     return axis

@@ -18,7 +18,7 @@ from tffl.report.document import Block, Gallery, Grid, Report, Section
 if TYPE_CHECKING:
     from tffl.explain.pictures import Panel
 
-LARGEST = 96
+LARGEST = 224
 """Pixels across of a picture; larger ones are reduced."""
 
 SMALL = 48
