@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tffl.files.refusal import visible
 from tffl.record.drawing import drawable
 from tffl.report.document import COLORS, Bars, Chart, Grid, Plot, Series
 
@@ -29,7 +30,7 @@ def figure(chart: Chart) -> dict[str, Any]:
 
 def text(words: str) -> str:
     """Returns words of a user as plotly shows them, which reads tags in whatever it draws."""
-    return html.escape(words, quote=False).replace("\n", "<br>")
+    return html.escape(visible(words, keep="\n"), quote=False).replace("\n", "<br>")
 
 
 def _height(chart: Chart) -> int:

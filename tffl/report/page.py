@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl import __version__
+from tffl.files.refusal import visible
 from tffl.record.drawing import attempt
 from tffl.report.charts import figure
 from tffl.report.document import Block, Gallery, Grid, Report, Section
@@ -56,6 +57,7 @@ def page(report: Report) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_visible,
     )
     folder = files("tffl.report") / "templates"
     return environment.get_template("report.html").render(
@@ -67,6 +69,11 @@ def page(report: Report) -> str:
         script=Markup((folder / "report.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs()),
     )
+
+
+def _visible(value: Any) -> Any:
+    """Lets nobody's words turn the direction of a page; what is HTML already stays."""
+    return visible(value, keep="\n") if type(value) is str else value
 
 
 def _section(number: int, section: Section) -> dict[str, Any]:

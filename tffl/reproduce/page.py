@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tffl.benchmark import labeled
-from tffl.benchmark_table import NONE, Rows, distinct, table, where
+from tffl.benchmark_table import NONE, Rows, distinct, escape, table, where
 from tffl.config import override
 from tffl.record.atomic import write_text
 from tffl.record.run_directory import flat
@@ -196,7 +196,7 @@ def section(report: Report, folder: Path | None = None) -> Iterator[str]:
         rows = [[j.text, f"**{j.verdict}**", j.numbers] for j in report.judged]
         yield _words_table(["claim", "verdict", "numbers"], rows)
     if report.failed:
-        yield "Failed:\n\n" + "\n".join(f"- {line}" for line in report.failed)
+        yield "Failed:\n\n" + "\n".join(f"- {escape(line)}" for line in report.failed)
     if folder is not None:
         for picture in _pictures(report, folder):
             yield f"![{report.entry.name}]({report.scale}/{picture})"
