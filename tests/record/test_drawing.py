@@ -184,6 +184,11 @@ def test_a_picture_has_no_more_pixels_than_can_be_drawn(monkeypatch: pytest.Monk
     assert Image.open(io.BytesIO(rendered)).size[1] == 300
 
 
+def test_half_of_the_values_may_be_huge() -> None:
+    assert drawing.is_steep(np.array([1.0, 1e12])) and not drawing.is_steep(np.array([1.0, 2.0]))
+    assert drawing.usual_size(np.array([0.0, -1.0, 1e12, np.inf])) == 1.0
+
+
 def test_one_score_of_a_thousand_digits_squeezes_nobody() -> None:
     rounds, clients = a_run([1.0, 2.0, 1e30])
     figure = drawn(figures.scores, rounds, clients)

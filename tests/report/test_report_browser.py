@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from report_data import scan_of
 
-from tffl.report.document import Block, Grid, Report, Section, Table
+from tffl.record import drawing
+from tffl.report.document import Block, Grid, Plot, Report, Section, Series, Table
 from tffl.report.page import page as page_of
 from tffl.report.write import write
 
@@ -260,4 +262,38 @@ def test_axis_titles_cover_no_label(browser: Any, tmp_path: Path) -> None:
       (text) => { const { left, right } = text.getBoundingClientRect(); return [left, right]; })"""
     ((_, end),) = opened.evaluate(boxes, ".ytitle")
     assert end <= min(left for left, _ in opened.evaluate(boxes, ".ytick text"))
+    opened.close()
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_numbers_of_any_size_are_drawn(browser: Any, tmp_path: Path, log: bool) -> None:
+    inf = math.inf
+    cases = [
+        *([0.0, 1.0, -1e300, 1.7e308], [5e-324, 1e-300], [1e300] * 3, [0.0], [-inf, 1.0, inf]),
+        *([-5.0, inf], [1.0, 1e20]),
+    ]
+    blocks = []
+    for values in cases:
+        array = np.array(values)
+        heights = drawing.at_edges(array).tolist()
+        points = Series("points", list(range(len(values))), heights, dash="", rows=[0])
+        plot = Plot("t", "x", "y", [points], log=log, linear=drawing.usual_size(array))
+        grid = Grid("t", "x", "y", ["a"] * len(values), ["b"], [values])
+        blocks += [Block(Table("t", ["a"], []), chart) for chart in (plot, grid)]
+    file = tmp_path / "page.html"
+    file.write_text(page_of(Report("t", [Section("s", blocks)])), encoding="utf-8")
+    opened = browser.new_page()
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda message: problems.append(message.text))
+    opened.goto(file.as_uri())
+    opened.wait_for_selector("html[data-ready]")
+    drawn = """[...document.querySelectorAll(".plot")]
+      .filter((plot) => plot.data[0].type === "scatter")
+      .map((plot) => plot.querySelectorAll(".points path").length)"""
+    assert opened.evaluate(drawn) == [len(values) for values in cases]
+    ticks = """[...document.querySelectorAll(".plot")].map(
+      (plot) => plot.querySelectorAll(".yaxislayer-above text, .ytick text").length)"""
+    assert all(opened.evaluate(ticks))
+    assert problems == []
     opened.close()

@@ -63,6 +63,8 @@
       ticks.push(10 ** power);
       if (values.some((value) => value < -linear)) ticks.push(-(10 ** power));
     }
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    if (ticks.filter((value) => low <= value && value <= high).length < 2) ticks.push(low, high);
     const yaxis = {
       ...layout.yaxis,
       tickvals: ticks.map((value) => bent(value, linear)),
