@@ -21,7 +21,7 @@ from tffl.errors import TfflError, TfflWarning
 from tffl.explain import pictures as heat_maps
 from tffl.explain.look import Look
 from tffl.gan import pictures as audit
-from tffl.record import drawing, figures, tensorboard
+from tffl.record import drawing, figures, hparams, tensorboard
 from tffl.report import charts
 from tffl.report import pictures as report_pictures
 from tffl.report.document import Bars, Grid, Plot, Series
@@ -234,3 +234,23 @@ def test_a_damaged_picture_ends_no_event_log(tmp_path: Path) -> None:
         log.write(rounds[:1], clients, lambda _: [("maps", tmp_path / "heat_maps_round_0001.png")])
     assert len(caught) == 1, caught[-1].message
     assert sum(file.stat().st_size for file in (tmp_path / "log").iterdir()) > 100
+
+
+def test_one_heat_map_picture_that_fails_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heat_maps, "consensus", fail)
+    with pytest.warns(TfflWarning, match=r"consensus_round_0001\.png is left out"):
+        paths = heat_maps.write(a_look([1.0, 2.0]), tmp_path)
+    assert [path.name for path in paths] == [
+        "heat_maps_round_0001.png",
+        "errors_round_0001.png",
+    ]
+
+
+def test_a_session_that_tensorboard_cannot_hold_leaves_the_others(tmp_path: Path) -> None:
+    metrics = {"accuracy": 1e300, "auc": None, "loss": INF}
+    sessions = {"bad": ({"attack": object()}, metrics, True), "good": ({"a": "x"}, metrics, True)}
+    with pytest.warns(TfflWarning, match="TensorBoard's session bad is left out"):
+        hparams.write(tmp_path, sessions)
+    assert [path.name for path in tmp_path.iterdir()] == ["good"]
