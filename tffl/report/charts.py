@@ -12,6 +12,7 @@ from typing import Any
 
 from tffl.files.refusal import visible
 from tffl.record.drawing import drawable
+from tffl.drawing.guard import drawable
 from tffl.report.document import COLORS, Bars, Chart, Grid, Plot, Series
 
 POINTS = 60

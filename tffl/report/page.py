@@ -13,11 +13,12 @@ import numpy as np
 from tffl import __version__
 from tffl.files.refusal import visible
 from tffl.record.drawing import attempt
+from tffl.drawing.guard import attempt
 from tffl.report.charts import figure
 from tffl.report.document import Block, Gallery, Grid, Report, Section
 
 if TYPE_CHECKING:
-    from tffl.explain.pictures import Panel
+    from tffl.drawing.heat_maps import Panel
 
 LARGEST = 224
 """Pixels across of a picture; larger ones are reduced."""
@@ -92,7 +93,7 @@ def _block(name: str, block: Block) -> dict[str, Any]:
 
 
 def _gallery(gallery: Gallery) -> dict[str, Any]:
-    from tffl.explain.pictures import panels
+    from tffl.drawing.heat_maps import panels
 
     found, caption = panels(gallery.look)
     # The caption of the drawn picture speaks of colors that are not those of the page.
