@@ -16,19 +16,13 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tffl.data.picture import split_picture
-from tffl.errors import TfflError, TfflWarning
-from tffl.explain import pictures as heat_maps
-from tffl.explain.look import Look
-from tffl.gan import pictures as audit
-from tffl.record import drawing, figures, hparams, tensorboard
 from tffl.core.errors import TfflError, TfflWarning
 from tffl.drawing import audits as audit
 from tffl.drawing import figures, heat_maps
 from tffl.drawing import guard as drawing
 from tffl.drawing.explanation import Look
 from tffl.drawing.split import split_picture
-from tffl.record import tensorboard
+from tffl.record import hparams, tensorboard
 from tffl.report import charts
 from tffl.report import pictures as report_pictures
 from tffl.report.document import Bars, Grid, Plot, Series

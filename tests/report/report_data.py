@@ -12,7 +12,6 @@ import numpy as np
 from tffl.config import build
 from tffl.core.tensors import write_tensors
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, to_csv
-from tffl.record.tensors import write_tensors
 from tffl.report.document import Report
 from tffl.studies import benchmark
 
@@ -108,10 +107,10 @@ def benchmark_rows() -> list[dict[str, Any]]:
 
 def scan_of(names: Sequence[str], refused: Mapping[str, str] | None = None) -> Report:
     """Returns what is told of a scan in which every second file is a suspect."""
-    from tffl import scan_report
-    from tffl.defenses.base import Verdict
-    from tffl.files.inbox import Inbox
-    from tffl.scan import Scan
+    from tffl.core.verdict import Verdict
+    from tffl.scan.scan import Scan
+    from tffl.scan.scan import report as scan_report
+    from tffl.untrusted.inbox import Inbox
 
     guilty = np.arange(len(names)) % 2 == 1
     reason = "far from the median update: distance 12.9, median 0.1261, z = 337.5"

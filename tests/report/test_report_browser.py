@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from report_data import scan_of
 
-from tffl.record import drawing
+from tffl.drawing import guard as drawing
 from tffl.report.document import Block, Grid, Plot, Report, Section, Series, Table
 from tffl.report.page import page as page_of
 from tffl.report.write import write

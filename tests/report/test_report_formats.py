@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import pytest
 from report_data import write_maps
 
-from tffl.errors import TfflWarning
+from tffl.core.errors import TfflWarning
 from tffl.report.write import write
 
 VOID = {"meta", "img", "input", "br", "link"}

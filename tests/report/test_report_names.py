@@ -13,15 +13,15 @@ import pytest
 from report_data import scan_of
 from test_report_formats import Page
 
-from tffl import benchmark
-from tffl.benchmark_table import escape, markdown
-from tffl.files.refusal import visible
 from tffl.record.tables import read_rows, to_csv
 from tffl.report import latex
 from tffl.report.charts import text as plotly_text
 from tffl.report.page import page
 from tffl.report.sources import read_benchmark
 from tffl.report.write import write
+from tffl.studies import benchmark
+from tffl.studies.benchmark_table import escape, markdown
+from tffl.untrusted.refusal import visible
 
 NAMES = (
     "<img src=x onerror=alert(1)>",

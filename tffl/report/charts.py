@@ -10,10 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tffl.files.refusal import visible
-from tffl.record.drawing import drawable
 from tffl.drawing.guard import drawable
 from tffl.report.document import COLORS, Bars, Chart, Grid, Plot, Series
+from tffl.untrusted.refusal import visible
 
 POINTS = 60
 """Lines of more points are drawn without symbols."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tffl.files.refusal import visible
 from tffl.report.document import Report, Table
+from tffl.untrusted.refusal import visible
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

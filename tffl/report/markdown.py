@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tffl.benchmark import slug
-from tffl.benchmark_table import escape
-from tffl.record.atomic import write_text
 from tffl.core.atomic import write_text
 from tffl.report.document import Block, Report, Table
 from tffl.report.pictures import draw
 from tffl.studies.benchmark import slug
+from tffl.studies.benchmark_table import escape
 
 LONG = ("Config", "Environment")
 """Tables that are shown, though they are long, because nothing else tells what they do."""

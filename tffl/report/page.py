@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl import __version__
-from tffl.files.refusal import visible
-from tffl.record.drawing import attempt
 from tffl.drawing.guard import attempt
 from tffl.report.charts import figure
 from tffl.report.document import Block, Gallery, Grid, Report, Section
+from tffl.untrusted.refusal import visible
 
 if TYPE_CHECKING:
     from tffl.drawing.heat_maps import Panel

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tffl.files.refusal import visible
+from tffl.untrusted.refusal import visible
 
 NONE = "none"
 RUIN_NOTE = (

@@ -14,14 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tffl.benchmark import labeled
-from tffl.benchmark_table import NONE, Rows, distinct, escape, table, where
 from tffl.config import override
 from tffl.core.atomic import write_text
 from tffl.record.run_directory import flat
 from tffl.record.tables import to_csv
 from tffl.studies.benchmark import labeled
-from tffl.studies.benchmark_table import NONE, Rows, distinct, table, where
+from tffl.studies.benchmark_table import NONE, Rows, distinct, escape, table, where
 from tffl.studies.reproduce import pictures
 from tffl.studies.reproduce.claims import DERIVED, Judged, Side, judge, number, summary
 from tffl.studies.reproduce.measure import Record, key_of, read_record
