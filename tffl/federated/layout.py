@@ -7,14 +7,14 @@ for people, and unique.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.errors import UsageError, unknown
+from tffl.errors import UsageError, require, unknown
 
 if TYPE_CHECKING:
     import keras
@@ -22,11 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One variable: `name` such as `"dense/bias"`, and whether gradients train it."""
+    """One floating-point variable.
+
+    Attributes:
+      name: Such as `"dense/bias"`.
+      shape: Of its values.
+      trainable: Whether gradients train it.
+      dtype: How the model holds it.
+    """
 
     name: str
     shape: tuple[int, ...]
     trainable: bool
+    dtype: str = "float32"
 
     @property
     def size(self) -> int:
@@ -77,7 +85,8 @@ class WeightLayout:
         names = unique_names([variable.path for variable in model.weights])
         for position, (name, variable) in enumerate(zip(names, model.weights, strict=True)):
             if is_floating(variable):
-                entries.append(Entry(name, tuple(variable.shape), bool(variable.trainable)))
+                about = tuple(variable.shape), bool(variable.trainable), str(variable.dtype)
+                entries.append(Entry(name, *about))
             else:
                 own.append(ServerVariable(name, position, np.array(variable)))
         return cls(tuple(entries), tuple(own))
@@ -92,6 +101,13 @@ class WeightLayout:
     def slices(self) -> dict[str, slice]:
         """Variable name → its columns."""
         return {entry.name: span for entry, span in zip(self.entries, self.spans, strict=True)}
+
+    @cached_property
+    def positions(self) -> tuple[int, ...]:
+        """Where each entry is in `model.weights`."""
+        own = {variable.position for variable in self.server_variables}
+        count = len(self.entries) + len(self.server_variables)
+        return tuple(position for position in range(count) if position not in own)
 
     @cached_property
     def size(self) -> int:
@@ -134,9 +150,28 @@ class WeightLayout:
 
     def flatten(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """Joins what `model.get_weights` gives into a float32 vector `[d]`."""
-        own = {variable.position for variable in self.server_variables}
-        parts = [array for position, array in enumerate(arrays) if position not in own]
-        return np.concatenate([np.asarray(part, dtype=np.float32).ravel() for part in parts])
+        parts = [np.asarray(arrays[position], dtype=np.float32) for position in self.positions]
+        return np.concatenate([part.ravel() for part in parts])
+
+    def with_server_values(self, values: Mapping[int, np.ndarray]) -> WeightLayout:
+        """Returns the layout of a model whose integer and boolean variables have other values.
+
+        Args:
+          values: Position → value, in the variable's shape.
+
+        Raises:
+          UsageError: A value has another shape, or is neither integer nor boolean.
+        """
+        changed = []
+        for variable in self.server_variables:
+            value = np.asarray(values.get(variable.position, variable.value))
+            require(
+                value.shape == variable.value.shape and value.dtype.kind in "iub",
+                f"{variable.name} is {value.dtype} {list(value.shape)}: it should be "
+                f"{variable.value.dtype} {list(variable.value.shape)}",
+            )
+            changed.append(replace(variable, value=value.astype(variable.value.dtype)))
+        return replace(self, server_variables=tuple(changed))
 
     def unflatten(self, vector: np.ndarray) -> list[np.ndarray]:
         """Splits a vector `[d]` into one array per variable, as `model.set_weights` wants it."""
@@ -214,7 +249,7 @@ class FlatVariables:
             key = id(variable)
             if key in self._column:
                 part = tf.reshape(parts[self._column[key]], variable.shape)
-                return tf.cast(part, variable.dtype)
+                return tf.cast(part, variable.dtype)  # as Keras computes with it
             if key in self._own:
                 return tf.constant(self._own[key])
             return seed + tf.constant([0, number], tf.uint32)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import ml_dtypes
 import numpy as np
 
 from tffl.errors import require
@@ -83,7 +84,8 @@ class Expected:
         """Raises `Refused` unless an array, not read yet, can be the variable."""
         if dtype.hasobject:
             raise Refused(f"{entry.name} holds Python objects (a pickle), which are never loaded")
-        if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
+        floating = dtype.kind == "f" and dtype.itemsize in (2, 4, 8)
+        if not floating and not (dtype.str[1:] == "V2" and entry.dtype == "bfloat16"):
             raise Refused(f"{entry.name} holds {dtype}: it should be float32, float16 or float64")
         if shape is None or tuple(shape) != entry.shape:
             raise Refused(f"{entry.name} has shape {shape}: it should be {entry.shape}")
@@ -97,8 +99,11 @@ class Expected:
         result = np.empty(self.layout.size, dtype=np.float32)
         for entry, span in zip(self.layout.entries, self.layout.spans, strict=True):
             part = result[span]
+            values = arrays[entry.name].reshape(-1)
+            if values.dtype.kind == "V":  # NumPy stores bfloat16 as two bytes that mean nothing
+                values = values.view(ml_dtypes.bfloat16)
             with np.errstate(over="ignore", invalid="ignore"):
-                part[:] = arrays[entry.name].reshape(-1)
+                part[:] = values
             if not np.isfinite(part).all():
                 raise Refused(f"{entry.name} holds NaN or infinity, as float32")
             last = entry.name.rpartition("/")[2]
