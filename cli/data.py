@@ -126,11 +126,12 @@ def show(config: Path | None, settings: tuple[str, ...], out: Path | None, **opt
     if out is None:
         return
     from tffl.data.picture import split_picture
-    from tffl.record.figures import save
+    from tffl.record import drawing
 
     title = f"{federation.dataset.name}, {_describe(experiment)}"
-    save(split_picture(counts, holders, federation.dataset.class_names, title), out)
-    click.echo(f"The picture is in {out}")
+    names = federation.dataset.class_names
+    if drawing.write(out, split_picture, counts, holders, names, title):
+        click.echo(f"The picture is in {out}")
 
 
 def _names(data_dir: Path | None) -> list[str]:

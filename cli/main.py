@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from tffl import __version__
-from tffl.errors import TfflError, first_line, unknown
+from tffl.errors import TfflError, TfflWarning, first_line, unknown
 
 COMMANDS = {
     "simulate": ("tffl_cli.simulate:simulate", "Attack a federation and see what a defense stops."),
@@ -156,12 +156,29 @@ def _quiet() -> Iterator[None]:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        warnings.simplefilter("always", TfflWarning)
+        warnings.showwarning = _show_warning
         logging.disable(logging.WARNING)
         try:
             yield
         finally:
             logging.disable(logging.NOTSET)
             _restore(level)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """Prints a warning of our own as one line, and others as Python does."""
+    text = f"Warning: {message}\n"
+    if not issubclass(category, TfflWarning):
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+    click.echo(text, err=True, nl=False)
 
 
 def _restore(level: str | None) -> None:

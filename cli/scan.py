@@ -186,20 +186,23 @@ class Told:
     place: Place | None
 
     def tell(self, found: Scan, indent: int | None) -> None:
-        """Writes the report and prints what was found."""
-        written = self.place.write(found, self.seed) if self.place else []
+        """Prints what was found and writes the report, which a full disk may keep from ending."""
         if self.as_json:
             from tffl.record.run_directory import plain
 
             click.echo(json.dumps(plain({"seed": self.seed, **found.report()}), indent=indent))
+            self._write(found)
             return
         _print_table(found)
         for name, reason in found.unjudged.items():
             click.echo(f"Not judged by {name}: {reason}")
         count = len(found.files)
         click.echo(f"{len(found.suspects)} of {count} file{'' if count == 1 else 's'} suspect.")
-        for page in written[:1]:
+        for page in self._write(found)[:1]:
             click.echo(f"The report is in {page}")
+
+    def _write(self, found: Scan) -> list[Path]:
+        return self.place.write(found, self.seed) if self.place else []
 
 
 def _print_table(found: Scan) -> None:

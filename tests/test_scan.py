@@ -18,7 +18,7 @@ from click.testing import CliRunner
 import tffl
 from tffl.defenses import create_defense, defenses
 from tffl.defenses.base import Samples
-from tffl.errors import UsageError
+from tffl.errors import TfflError, UsageError
 from tffl.files import Expected
 from tffl.files.inbox import read_folder
 from tffl.files.trusted import load_global
@@ -342,6 +342,30 @@ def test_watching_keeps_the_report_up_to_date(round_of_clients, folder, tmp_path
     assert {path.name for path in out.iterdir()} == {"scan.html", "scan.csv", "scan.json"}
     again = scan(round_of_clients, folder, "--out", out)
     assert again.exit_code == 3
+
+
+def test_a_page_that_fails_hides_no_suspect(round_of_clients, folder, tmp_path, monkeypatch):
+    def fail(*_: Any) -> Any:
+        raise ValueError("no way")
+
+    out = tmp_path / "out"
+    monkeypatch.setattr("tffl.scan_report.page", fail)
+    result = scan(round_of_clients, folder, "--out", out)
+    assert result.exit_code == 3 and all(name in result.stdout for name in BAD)
+    assert result.stderr == (
+        f"Warning: {out / 'scan.html'} is left out, as it cannot be drawn: ValueError: no way\n"
+    )
+    assert (out / "scan.csv").exists() and not (out / "scan.html").exists()
+
+
+def test_a_full_disk_hides_no_suspect(round_of_clients, folder, tmp_path, monkeypatch):
+    def full(*_: Any) -> Any:
+        raise TfflError("cannot write scan.csv: No space left on device")
+
+    monkeypatch.setattr("tffl.scan_report.write_text", full)
+    result = scan(round_of_clients, folder, "--out", tmp_path / "out")
+    assert result.exit_code == 1 and "No space left" in result.stderr
+    assert all(name in result.stdout for name in BAD)
 
 
 def test_a_report_of_files_that_nobody_could_judge(round_of_clients, folder, tmp_path):

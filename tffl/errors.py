@@ -22,6 +22,10 @@ class UsageError(TfflError):
     exit_code = 2
 
 
+class TfflWarning(UserWarning):
+    """Something went wrong that the run survives, such as a picture that cannot be drawn."""
+
+
 FAILURES = (UsageError, ArithmeticError, ValueError, RuntimeError, MemoryError)
 """How one cell of a grid may fail without ending the others; a damaged file or a full disk is
 none."""

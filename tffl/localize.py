@@ -21,7 +21,7 @@ import numpy as np
 
 from tffl.errors import require
 from tffl.federated.updates import Updates
-from tffl.record import figures
+from tffl.record import drawing, figures
 from tffl.record.atomic import write_text
 from tffl.record.run_directory import Deviations, RunDirectory
 from tffl.record.tables import to_csv
@@ -68,7 +68,7 @@ def localize(
     ranking = rank(measured, reference, statistic)
     _write(measured, directory.path / "localize_rounds.csv")
     _write(ranking, directory.path / "localize.csv")
-    figures.save(picture(measured, reference, statistic), directory.path / PICTURE)
+    drawing.write(directory.path / PICTURE, picture, measured, reference, statistic)
     return ranking
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -27,15 +26,16 @@ from tffl.errors import UsageError, require
 from tffl.explain import look, pictures
 from tffl.explain.look import Look
 from tffl.files.refusal import shown
-from tffl.record import figures
+from tffl.record import drawing
 from tffl.record.atomic import TEMPORARY, remove, replacing, write_text
+from tffl.record.drawing import at_edges, attempt, is_steep, usual_size
 from tffl.record.run_directory import write_json
 from tffl.record.tables import to_csv
 from tffl.report import document
 from tffl.report.document import Block, Gallery, Plot, Report, Section, Series, Table
 from tffl.report.overview import number
 from tffl.report.page import page
-from tffl.report.verdicts import STEEP, usual_size
+from tffl.report.verdicts import AT_EDGES
 from tffl.scan import Opinion, Scan
 
 COLUMNS = ("file", "verdict", "defense", "score", "threshold", "reason")
@@ -53,9 +53,6 @@ LONGEST = 255
 
 LABEL = 48
 """Characters of a name above pictures."""
-
-FORMULA = re.compile(r"[=+\-@]")
-"""How a cell begins that a spreadsheet takes for a formula."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +101,19 @@ class Place:
         Raises:
           TfflError: A file cannot be written.
         """
-        seen = {name: looks(found, name) for name in found.verdicts}
+        table, told, whole = (self.out / name for name in ("scan.csv", "scan.json", "scan.html"))
+        write_text(table, to_csv(COLUMNS, rows(found)))
+        write_json(told, {"seed": seed, **found.report()})
+        seen = {
+            name: attempt(f"What {name} saw", looks, found, name) or [] for name in found.verdicts
+        }
         drawn = self._draw([one for several in seen.values() for one in several])
-        write_text(self.out / "scan.csv", to_csv(COLUMNS, rows(found)))
-        write_json(self.out / "scan.json", {"seed": seed, **found.report()})
-        write_text(self.out / "scan.html", page(report(found, self, seed, seen)))
-        return [*(self.out / name for name in FILES[:3]), *drawn]
+        text = attempt(whole, lambda: page(report(found, self, seed, seen)))
+        if text is None:
+            remove(whole)
+            return [table, told, *drawn]
+        write_text(whole, text)
+        return [whole, table, told, *drawn]
 
     def _draw(self, seen: list[Look]) -> list[Path]:
         """Draws heat maps, and forgets those of a scan before."""
@@ -118,12 +122,14 @@ class Place:
             remove(folder)
             return []
         names = [re.sub(r"[^\w+-]", "-", one.title.replace(", ", "_")) + ".png" for one in seen]
-        with replacing(folder) as temporary, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        with replacing(folder) as temporary:
             temporary.mkdir()
-            for name, one in zip(names, seen, strict=True):
-                figures.save(pictures.heat_maps(one), temporary / name)
-        return [folder / name for name in names]
+            drawn = [
+                name
+                for name, one in zip(names, seen, strict=True)
+                if drawing.write(temporary / name, pictures.heat_maps, one)
+            ]
+        return [folder / name for name in drawn]
 
 
 def verdict(opinions: list[Opinion]) -> str:
@@ -136,27 +142,20 @@ def verdict(opinions: list[Opinion]) -> str:
 
 
 def rows(found: Scan) -> list[dict[str, Any]]:
-    """Returns the rows of `scan.csv`, by file and defense.
-
-    A cell that a stranger could have made a formula of gets an apostrophe, as in a spreadsheet.
-    """
+    """Returns the rows of `scan.csv`, by file and defense."""
     silent = Opinion("", False, float("nan"), float("nan"), "")
     return [
         {
-            "file": _cell(shown(name, LONGEST)),
+            "file": shown(name, LONGEST),
             "verdict": verdict([opinion] if opinions else []),
             "defense": opinion.defense,
             "score": opinion.score,
             "threshold": opinion.threshold,
-            "reason": _cell(opinion.reason),
+            "reason": opinion.reason,
         }
         for name, opinions in found.files.items()
         for opinion in opinions or [silent]
     ]
-
-
-def _cell(text: str) -> str:
-    return f"'{text}" if FORMULA.match(text) else text
 
 
 def looks(found: Scan, defense: str) -> list[Look]:
@@ -196,7 +195,7 @@ def report(found: Scan, place: Place, seed: int, seen: Mapping[str, list[Look]])
     sections = [Section("Files", [_files(found)] if found.files else [], _sentence(counts))]
     for name, told in found.verdicts.items():
         blocks = [_scores(found, name, told)]
-        blocks += [Block(_look_table(one), gallery=Gallery(one)) for one in seen[name]]
+        blocks += [Block(_look_table(found, one), gallery=Gallery(one)) for one in seen[name]]
         sections.append(Section(f"Verdicts of {name}", blocks))
     now = datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds")
     defenses = ", ".join([*found.verdicts, *found.unjudged])
@@ -226,16 +225,25 @@ def _sentence(counts: Mapping[str, int]) -> str:
 
 def _files(found: Scan) -> Block:
     """Tells of every file, the worst first, what is said of it in all."""
-    told = [(verdict(opinions), name, opinions) for name, opinions in found.files.items()]
-    told.sort(key=lambda one: VERDICTS.index(one[0]))
+    numbers = numbered(found)
+    words = [verdict(found.files[name]) for name in numbers]
     table = Table(
         "What is said of each file, the worst first",
-        ["file", "verdict", "reason"],
-        [[shown(name, LONGEST), what, _reasons(opinions)] for what, name, opinions in told],
-        words=(0, 1, 2),
-        flagged=[row for row, one in enumerate(told) if one[0] in (REFUSED, SUSPECT)],
+        ["no.", "file", "verdict", "reason"],
+        [
+            [str(number), shown(name, LONGEST), word, _reasons(found.files[name])]
+            for (name, number), word in zip(numbers.items(), words, strict=True)
+        ],
+        words=(1, 2, 3),
+        flagged=[row for row, word in enumerate(words) if word in (REFUSED, SUSPECT)],
     )
     return Block(table)
+
+
+def numbered(found: Scan) -> dict[str, int]:
+    """Returns file → its number from 1 on the page, in tables and charts alike: the worst first."""
+    names = sorted(found.files, key=lambda name: VERDICTS.index(verdict(found.files[name])))
+    return {name: number for number, name in enumerate(names, 1)}
 
 
 def _reasons(opinions: list[Opinion]) -> str:
@@ -248,55 +256,71 @@ def _reasons(opinions: list[Opinion]) -> str:
 
 
 def _scores(found: Scan, defense: str, told: Verdict) -> Block:
-    """Draws what a defense thinks of each file, in the order of their names."""
-    names = [shown(name, LONGEST) for name in found.inbox.names]
+    """Draws what a defense thinks of each file, in the order of the page."""
+    numbers, order = _in_order(found)
+    guilty, scores = np.asarray(told.convicted)[order], np.asarray(told.scores, float)[order]
     label = look.SCORES.get(defense, "score")
-    words = [SUSPECT if guilty else OK for guilty in told.convicted]
     table = Table(
         f"What {defense} says of each file",
-        ["file", "verdict", label, "threshold", "reason"],
+        ["no.", "file", "verdict", label, "threshold", "reason"],
         [
-            [name, word, number(score), number(told.threshold), reason]
-            for name, word, score, reason in zip(
-                names, words, told.scores, told.reasons, strict=True
-            )
+            [
+                str(numbers[place]),
+                shown(found.inbox.names[row], LONGEST),
+                SUSPECT if guilty[place] else OK,
+                number(scores[place]),
+                number(told.threshold),
+                told.reasons[row],
+            ]
+            for place, row in enumerate(order)
         ],
-        words=(0, 1, 4),
-        flagged=np.flatnonzero(told.convicted).tolist(),
+        words=(1, 2, 5),
+        flagged=np.flatnonzero(guilty).tolist(),
     )
-    if np.isnan(told.scores).all():
+    if np.isnan(scores).all():
         return Block(table, note=f"{defense} gives files no scores.")
-    series = [_dots(table, told, guilty) for guilty in (False, True)]
+    series = [_dots(table, scores, guilty == bad, bad) for bad in (False, True)]
     if np.isfinite(told.threshold):
-        ends = [0.5, len(names) + 0.5]
+        ends = [min(numbers) - 0.5, max(numbers) + 0.5]
         level = [float(told.threshold)] * 2
         series.append(Series("threshold", ends, level, document.GRAY, symbol="", dash="dash"))
-    usual = usual_size(told.scores)
-    steep = bool((np.abs(told.scores[np.isfinite(told.scores)]) > STEEP * usual).any())
-    plot = Plot(f"Scores of {defense}", "file", label, series, log=steep, linear=usual)
-    endless = bool(np.isinf(told.scores).any())
-    note = "Infinite scores are drawn at the upper edge." if endless else ""
-    return Block(table, plot, note=f"Files are numbered in the order of the table. {note}".strip())
+    plot = Plot(
+        f"Scores of {defense}",
+        "file",
+        label,
+        series,
+        log=is_steep(scores),
+        linear=usual_size(scores),
+    )
+    endless = AT_EDGES if np.isinf(scores).any() else ""
+    return Block(table, plot, note=f"Files are numbered as in all tables. {endless}".strip())
 
 
-def _dots(table: Table, told: Verdict, guilty: bool) -> Series:
-    mine = np.flatnonzero((told.convicted == guilty) & ~np.isnan(told.scores)).tolist()
-    known = [value for value in [*told.scores, told.threshold] if np.isfinite(value)]
-    edge = 1.05 * float(max(known, default=1.0))
+def _in_order(found: Scan) -> tuple[list[int], list[int]]:
+    """Returns the numbers on the page of the files that were judged, and their rows in verdicts."""
+    rows = {name: row for row, name in enumerate(found.inbox.names)}
+    judged = [(number, rows[name]) for name, number in numbered(found).items() if name in rows]
+    return [number for number, _ in judged], [row for _, row in judged]
+
+
+def _dots(table: Table, scores: np.ndarray, chosen: np.ndarray, guilty: bool) -> Series:
+    mine = np.flatnonzero(chosen & ~np.isnan(scores)).tolist()
+    hover = [[f"{row[0]}. {row[1]}", *row[2:4], row[5]] for row in table.rows]
     return Series(
         SUSPECT if guilty else OK,
-        [row + 1.0 for row in mine],
-        np.where(np.isposinf(told.scores[mine]), edge, told.scores[mine]).tolist(),
+        [float(table.rows[row][0]) for row in mine],
+        at_edges(scores)[mine].tolist(),
         document.RED if guilty else document.BLUE,
         symbol="x" if guilty else "circle",
         dash="",
-        hover=["\n".join(filter(None, [*table.rows[row][:3], table.rows[row][4]])) for row in mine],
+        hover=["\n".join(filter(None, hover[row])) for row in mine],
         rows=mine,
     )
 
 
-def _look_table(seen: Look) -> Table:
+def _look_table(found: Scan, seen: Look) -> Table:
     header = [
+        "no.",
         "file",
         "verdict",
         seen.score_name,
@@ -304,21 +328,24 @@ def _look_table(seen: Look) -> Table:
         "not finite",
         "distance to the median",
     ]
+    numbers, order = _in_order(found)
+    rows = seen.rows()
     told = [
         [
+            str(place),
             seen.name(index),
-            SUSPECT if row["flagged"] else OK,
-            number(row["score"]),
-            str(row["dead_maps"]),
-            str(row["non_finite_maps"]),
-            number(row["distance"]),
+            SUSPECT if rows[index]["flagged"] else OK,
+            number(rows[index]["score"]),
+            str(rows[index]["dead_maps"]),
+            str(rows[index]["non_finite_maps"]),
+            number(rows[index]["distance"]),
         ]
-        for index, row in enumerate(seen.rows())
+        for place, index in zip(numbers, order, strict=True)
     ]
     return Table(
         f"Heat maps of {seen.heading}",
         header,
         told,
-        words=(0, 1),
-        flagged=np.flatnonzero(seen.flagged).tolist(),
+        words=(1, 2),
+        flagged=np.flatnonzero(seen.flagged[order]).tolist(),
     )

@@ -263,3 +263,33 @@ def test_a_refused_run_leaves_no_folder(tmp_path, monkeypatch):
     assert run(*impossible, "--out", "mine").exit_code == 2
     assert os.listdir(tmp_path / "runs") == []
     assert sorted(os.listdir(tmp_path)) == ["mine", "runs"]
+
+
+def test_a_picture_that_fails_ends_no_run_and_is_named(tmp_path, monkeypatch):
+    from tffl.record import figures, tensorboard
+
+    def fail(*_):
+        raise ValueError("Too many bins for data range")
+
+    monkeypatch.setattr(figures, "scores", fail)
+    monkeypatch.setattr(tensorboard, "buckets", fail)
+    out = tmp_path / "run"
+    result = run(*SMALL, "--rounds", "1", "--quiet", *QUICK[2:4], "--out", out)
+    assert result.exit_code == 0, result.output
+    assert (out / "figures" / "rounds.png").exists()
+    lines = [line for line in result.stderr.splitlines() if "Too many bins" in line]
+    assert len(lines) == 3 and all(line.startswith("Warning: ") for line in lines)
+    assert sum(str(out / "figures" / "scores.png") in line for line in lines) == 1
+    assert sum("TensorBoard's scores/malicious of round 1" in line for line in lines) == 1
+
+
+def test_scores_of_1e20_end_no_run(tmp_path):
+    arguments = ["--attack", "mpaf", "--defense", "multi-krum", "--clients", "8", "--seed", "7"]
+    out = tmp_path / "run"
+    result = run(
+        *SMALL, *arguments, "--set", "attack.amplification=1e12", *QUICK[2:4], "--out", out
+    )
+    assert result.exit_code == 0, result.output
+    assert pd.read_csv(out / "clients.csv")["score"].max() > 1e20
+    assert "left out" not in result.stderr
+    assert (out / "figures" / "scores.png").exists()

@@ -116,3 +116,25 @@ def test_reads_a_directory_written_by_others(archives, tmp_path):
 def test_refuses_what_is_no_variant(variant):
     with pytest.raises(UsageError, match="gtsrb/64x64"):
         Gtsrb(variant)
+
+
+def test_labels_are_the_benchmarks_own_numbers(archives, tmp_path):
+    """Other loaders sort folders or names as text, and get 0, 1, 10, 11, … for 0, 1, 2, 3, …"""
+    from tffl.data import gtsrb
+
+    numbers = [0, 1, 2, 9, 10, 11, 20, 42]
+    with zipfile.ZipFile(archives["train"], "w") as archive:
+        for number in reversed(numbers):
+            folder = f"GTSRB/Final_Training/Images/{number:05d}"
+            rows = f"00000_00000.ppm;{ROW};{number}\n"
+            archive.writestr(f"{folder}/GT-{number:05d}.csv", HEADER + rows)
+            archive.writestr(f"{folder}/00000_00000.ppm", ppm(photo(10, 5 * number)))
+    digest = hashlib.sha256(archives["train"].read_bytes()).hexdigest()
+    gtsrb.ARCHIVES["train"] = gtsrb.Archive(str(archives["train"]), "sha256", digest)
+    source = Gtsrb()
+    source.prepare(tmp_path / "data")
+    dataset = source.load(tmp_path / "data")
+    assert sorted(dataset.train_labels.tolist()) == numbers
+    assert (dataset.train_images[:, 16, 16, 0] == 5 * dataset.train_labels).all()
+    assert dataset.classes == 43
+    assert dataset.class_names == tuple(map(str, range(43)))

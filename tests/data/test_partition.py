@@ -180,3 +180,30 @@ def test_balanced_choice_is_as_even_as_the_classes_allow(labels, limit, seed):
     # Nobody has two more than a class that still has samples left.
     unfinished = taken[(taken < sizes) & (sizes > 0)]
     assert not len(unfinished) or taken.max() <= unfinished.min() + 1
+
+
+EXTREMES = (1e-300, 1e-30, 1e-3, 1e3, 1e30, 1e300)
+
+
+@pytest.mark.parametrize("beta", EXTREMES)
+@pytest.mark.parametrize("count", [1, 3])
+def test_any_beta_splits_or_is_refused_in_one_line(beta, count):
+    labels = np.repeat(np.arange(5, dtype=np.int32), 40)
+    for seed in range(5):
+        try:
+            parts = draw("dirichlet", labels, count, seed, beta=beta)
+        except UsageError as error:
+            assert "\n" not in str(error) and beta < 1
+            continue
+        assert sorted(np.concatenate(parts).tolist()) == list(range(200))
+        if beta > 1e29:
+            assert max(map(len, parts)) - min(map(len, parts)) <= 5  # one of each class
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("beta", EXTREMES)
+def test_more_clients_than_images_are_refused(name, beta):
+    labels = np.arange(6, dtype=np.int32) % 3
+    with pytest.raises(UsageError, match=r"7") as error:
+        draw(name, labels, 7, seed=0, beta=beta)
+    assert "\n" not in str(error.value)

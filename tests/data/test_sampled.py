@@ -148,3 +148,15 @@ def test_the_split_of_sampled_clients_can_be_shown():
     assert "20 clients who share 1442 training images, each with 50 images" in result.output
     result = CliRunner().invoke(cli, [*show, "1000000"])
     assert result.exit_code == 2 and "show the first 10000 with --clients" in result.stderr
+
+
+@pytest.mark.parametrize("beta", [1e-300, 1e-30, 1e-3, 1e3, 1e30, 1e300])
+def test_any_beta_draws_clients_even_more_than_there_are_images(beta: float) -> None:
+    many = clients(1000, 40, beta)  # of 500 images
+    for client in (0, 499, 500, 999):
+        counts = np.bincount(many[client].labels, minlength=4)
+        assert counts.sum() == 40
+        if beta < 1e-29:
+            assert counts.max() == 40  # one class
+        if beta > 1e29:
+            assert (counts > 0).all()  # as all images are

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,26 @@ class Killer(Observer):
         self.warnings.append(text)
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Moves the process to another time zone when it is called."""
+
+    def move() -> None:
+        monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
 @pytest.mark.parametrize("after", [1, 3])
-def test_resume_after_an_interruption(whole: Path, tmp_path: Path, after: int) -> None:
+def test_resume_after_an_interruption_on_other_devices_in_another_time_zone(
+    whole: Path, tmp_path: Path, after: int, elsewhere: Callable[[], None]
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         tffl.simulate(config(), tmp_path / "run", observer=Killer(after))
+    elsewhere()
     run = tffl.simulate(config(runtime__devices=1), tmp_path / "run", resume=True)
     assert len(run.rounds) == 4
     assert tables(tmp_path / "run") == tables(whole)

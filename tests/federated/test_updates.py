@@ -174,3 +174,15 @@ def test_claims_that_are_no_number_of_samples_are_refused(claim: object) -> None
     most = np.array([0, LARGEST_CLAIM])
     largest = Updates(1, np.arange(2), most, np.zeros(2, np.float32), rows, layout)
     assert sample_shares(largest, np.ones(2, bool)).tolist() == [0, 1]
+
+
+def test_the_mean_of_a_hundred_thousand_rows_is_that_of_float64() -> None:
+    rng = np.random.default_rng(0)
+    n = 100_000
+    # A large common part and small differences: float32 sums would lose the latter.
+    deltas = (1000 + rng.normal(size=(n, 17))).astype(np.float32)
+    counts = rng.integers(1, 1000, n)
+    updates = make_updates(deltas, counts)
+    expected = np.average(deltas.astype(np.float64), axis=0, weights=counts)
+    shares = sample_shares(updates, np.ones(n, dtype=bool))
+    np.testing.assert_allclose(updates.mean(shares), expected, rtol=2e-7)

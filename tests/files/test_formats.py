@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import keras
@@ -10,6 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from tffl.files import Expected, Refused, read_model, shown
+from tffl.files.read import kind_of
+from tffl.files.trusted import load_global
 from tffl.models.lenet5 import lenet5
 from tffl.models.resnet import resnet8
 
@@ -87,6 +90,36 @@ def test_byte_swapped_h5(expected, files, vector, tmp_path):
 def test_arrays_stored_column_by_column(expected, client, vector, tmp_path):
     np.savez(tmp_path / "f.npz", **{k: np.asfortranarray(v) for k, v in by_path(client).items()})
     np.testing.assert_array_equal(read_model(tmp_path / "f.npz", expected), vector)
+
+
+@pytest.mark.parametrize(
+    "name", ["{stem}{suffix}", "{stem}", "{stem}.bin", "{stem}.npz", "{stem}.KERAS", "x.Weights.H5"]
+)
+@pytest.mark.parametrize(
+    "source", ["saved.keras", "saved.weights.h5", "named.npz", "named.safetensors"]
+)
+def test_kinds_are_told_by_content(name, source, files, expected, vector, tmp_path):
+    stem, _, suffix = source.upper().partition(".")
+    path = shutil.copy(files / source, tmp_path / name.format(stem=stem, suffix=f".{suffix}"))
+    np.testing.assert_array_equal(read_model(path, expected), vector)
+
+
+def test_a_file_of_two_kinds_is_what_its_name_says(files, expected, vector, tmp_path):
+    both = (files / "saved.weights.h5").read_bytes() + (files / "saved.keras").read_bytes()
+    assert kind_of(both, "a.keras") == kind_of(both, "A.KERAS") == ".keras"
+    assert kind_of(both, "a.weights.h5") == ".weights.h5"
+    assert kind_of(both, "a") is kind_of(both, "a.npz") is None
+    assert kind_of(b"damaged", "A.NPZ") == ".npz" and kind_of(b"damaged", "a.pkl") is None
+
+
+def test_a_global_model_with_an_ending_in_capitals(tmp_path):
+    model = build()
+    model.save(tmp_path / "upper.keras")
+    (tmp_path / "upper.keras").rename(tmp_path / "UPPER.KERAS")
+    for a, b in zip(
+        load_global(tmp_path / "UPPER.KERAS").get_weights(), model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_what_is_shown_of_names_cannot_change_a_terminal():

@@ -455,7 +455,7 @@ def test_a_lambda_layer_is_named_and_never_executed(expected, tmp_path):
     RAN.clear()
     model.save(tmp_path / "evil.keras")
     reason = refusal(tmp_path / "evil.keras", expected)
-    assert reason == "config.json brings code along: a Lambda"
+    assert reason.startswith("config.json names keras:Lambda, which the global model does not have")
     assert RAN == []
 
 
@@ -465,7 +465,97 @@ def test_a_lambda_layer_beside_the_right_weights(files: Path, expected, tmp_path
     function = {"class_name": "__lambda__", "config": {"value": "4wAAAAAAAA"}}
     config["config"]["layers"][0]["config"]["function"] = function
     path = keras_zip(tmp_path / "e.keras", {**good, "config.json": json.dumps(config).encode()})
-    assert "brings code along: a __lambda__" in refusal(path, expected)
+    assert "config.json names keras:__lambda__, which the global model does not have" in refusal(
+        path, expected
+    )
+
+
+def layer(module: str | None, name: str, config: object = None, **more: object) -> dict:
+    return {"module": module, "class_name": name, "config": config, **more}
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        (layer("os", "function", "getcwd"), "os:function getcwd"),
+        (layer("builtins", "function", "exec"), "builtins:function exec"),
+        (layer("keras.losses", "function", "deserialize"), "keras:function deserialize"),
+        (layer("keras.utils", "function", "get_file"), "keras:function get_file"),
+        (layer("keras.layers", "TFSMLayer", {}), "keras:TFSMLayer"),
+        (layer("keras.layers", "TorchModuleWrapper", {}), "keras:TorchModuleWrapper"),
+        (layer("subprocess", "Conv2D", {}), "subprocess:Conv2D"),
+        (layer("keras.optimizers.evil", "Adam", {}), "keras:Adam"),
+        (layer(None, "TFOpLambda", {}), "keras:TFOpLambda"),
+        (layer("keras.layers", "Dense", {}, registered_name="their>Own"), "their>Own"),
+        (layer("tensorflow", "__typespec__", [], spec_name="TensorSpec"), "tensorflow:__typespec"),
+        ({"module": "os", "config": "getcwd"}, "os:None"),
+    ],
+)
+@pytest.mark.parametrize("place", ["layer", "activation", "compile_config"])
+def test_a_config_names_nothing_that_the_global_model_has_not(
+    entry: dict, named: str, place: str, files: Path, expected, tmp_path
+):
+    good = members(files / "saved.keras")
+    config = json.loads(good["config.json"])
+    if place == "layer":
+        config["config"]["layers"].append(entry)
+    elif place == "activation":
+        config["config"]["layers"][1]["config"]["activation"] = entry
+    else:
+        config["compile_config"] = {"metrics": [[entry]]}
+    path = keras_zip(tmp_path / "e.keras", {**good, "config.json": json.dumps(config).encode()})
+    reason = refusal(path, expected)
+    assert f"config.json names {named}" in reason and "the global model does not have" in reason
+
+
+def test_what_a_client_may_compile_the_model_with(expected, vector, client, tmp_path):
+    other = build()
+    other.set_weights(client.get_weights())
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    losses = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    metrics = [keras.metrics.SparseCategoricalAccuracy(), keras.metrics.mean_absolute_error]
+    other.compile(keras.optimizers.AdamW(schedule), losses, metrics=metrics)
+    other.save(tmp_path / "other.keras")
+    np.testing.assert_array_equal(read_model(tmp_path / "other.keras", expected), vector)
+
+
+def test_configs_of_other_versions_of_keras(files: Path, expected, vector, tmp_path):
+    """Keras 3.3 writes precisions as text, Keras 2 has its classes in other internal modules."""
+
+    def older(value: object) -> object:
+        if isinstance(value, list):
+            return [older(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        if value.get("class_name") == "DTypePolicy":
+            return value["config"]["name"]
+        moved = {"keras.src.models.functional": "keras.src.engine.functional"}
+        new = {key: older(one) for key, one in value.items()}
+        return {**new, "module": moved.get(value["module"], value["module"])} if (
+            "module" in value
+        ) else new  # fmt: skip
+
+    whole = members(files / "saved.keras")
+    content = json.dumps(older(json.loads(whole["config.json"]))).encode()
+    assert b"DTypePolicy" not in content and b"engine.functional" in content
+    path = keras_zip(tmp_path / "old.keras", {**whole, "config.json": content})
+    np.testing.assert_array_equal(read_model(path, expected), vector)
+
+
+@pytest.mark.parametrize("name", ["assets/x.py", "__init__.py", "variables/variables.index"])
+def test_members_that_keras_does_not_write(name: str, files: Path, expected, tmp_path):
+    path = keras_zip(tmp_path / "more.keras", {**members(files / "saved.keras"), name: b"1"})
+    assert refusal(path, expected) == f"holds {name}, which Keras does not write for this model"
+
+
+def test_a_whole_model_in_the_old_format(files: Path, client, expected, tmp_path):
+    """`load_model` runs the code of a `model_config`, whatever else the file holds."""
+    path = shutil.copy(files / "saved.weights.h5", tmp_path / "more.weights.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Lambda"})
+    client.save(tmp_path / "whole.h5")
+    for name in ("more.weights.h5", "whole.h5"):
+        assert "has an attribute model_config" in refusal(tmp_path / name, expected)
 
 
 @pytest.mark.parametrize(

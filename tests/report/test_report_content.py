@@ -63,7 +63,7 @@ def test_infinite_scores_are_drawn_at_the_edge_and_named(make_run: Callable[...,
     block = blocks(report([path]))["Scores of the clients by round"]
     assert isinstance(block.chart, Plot)
     flagged = next(one for one in block.chart.series if one.name == "malicious, flagged")
-    assert flagged.y == [pytest.approx(2.0 * 1.05)] * 2
+    assert flagged.y == [pytest.approx(2.0 + 0.05 * (2.0 - 1.25))] * 2  # others: 1.25 to 2
     assert "score infinite" in flagged.hover[0]
     assert "Infinite scores are drawn at the upper edge" in block.note
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tffl.record.drawing import label
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -31,8 +33,11 @@ def split_picture(
     """
     from matplotlib.figure import Figure
 
+    names = list(map(label, class_names))
     rows, classes = counts.shape
-    size = (max(4.0, 0.45 * min(classes, 24)) + 3.5, min(12.0, max(2.2, 0.28 * rows)) + 1.6)
+    longest = max(map(len, names))
+    height = min(12.0, max(2.2, 0.28 * rows)) + 1.6 + 0.06 * max(0, longest - 12)
+    size = (max(4.0, 0.45 * min(classes, 24)) + 3.5, height)
     figure = Figure(figsize=size, layout="constrained")
     map_axes, bar_axes = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1))
     # One hue from white to dark: told apart by brightness alone, and nothing looks like nothing.
@@ -40,14 +45,13 @@ def split_picture(
     if counts.size <= MAX_NUMBERS:
         _write_numbers(map_axes, counts)
     step = -(-classes // 24)
-    long = max(map(len, class_names)) > 3
     map_axes.set_xticks(
-        range(0, classes, step), class_names[::step], rotation=60 if long else 0, fontsize=8
+        range(0, classes, step), names[::step], rotation=60 if longest > 3 else 0, fontsize=8
     )
     step = -(-rows // MAX_ROWS) if rows > MAX_ROWS else 1
     map_axes.set_yticks(range(0, rows, step), holders[::step], fontsize=8)
     map_axes.set_xlabel("class")
-    map_axes.set_title(title, fontsize=10)
+    map_axes.set_title(label(title, 100), fontsize=10)
     bar_axes.barh(range(rows), counts.sum(axis=1), color=BLUE, height=0.8 if rows <= 100 else 1.0)
     bar_axes.tick_params(axis="y", left=False, labelleft=False)
     bar_axes.tick_params(axis="x", labelsize=8)

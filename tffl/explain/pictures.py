@@ -22,7 +22,7 @@ import numpy as np
 
 from tffl.explain.look import Look, distances, finite
 from tffl.explain.probes import PICTURED
-from tffl.record import figures
+from tffl.record import drawing, figures
 from tffl.record.figures import BLUE, GRAY, RED
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 SHOWN = 24
 """Clients in a picture of heat maps, unless more are flagged or malicious."""
 
+MOST = 240
+"""Clients in it, at most: a picture has no room for more."""
+
 CELLS_ACROSS = 12
 """Small images side by side in it."""
 
@@ -40,9 +43,6 @@ LETTERS = 16
 
 ENLARGED = 8
 """How many times larger than its maps a picture without probes is."""
-
-STEEP = 30
-"""How many times the median the largest value of a linear chart may be."""
 
 EMPTY = "#EEEEEE"
 
@@ -82,20 +82,17 @@ class Panel:
 def write(look: Look, folder: Path) -> list[Path]:
     """Writes the pictures of a round, such as `heat_maps_round_0003.png`, and returns the paths.
 
-    There is no picture of scores where the defense has none.
+    There is no picture of scores where the defense has none, nor one that cannot be drawn.
 
     Raises:
       TfflError: A picture cannot be written.
     """
-    drawn = {"heat_maps": heat_maps(look), "consensus": consensus(look)}
+    draw = {"heat_maps": heat_maps, "consensus": consensus}
     if look.scored:
-        drawn["errors"] = errors(look)
-    paths = []
-    for name, figure in drawn.items():
-        stem = f"{name}_{look.part}" if look.part else name
-        paths.append(folder / f"{stem}_round_{look.round:04d}.png")
-        figures.save(figure, paths[-1])
-    return paths
+        draw["errors"] = errors
+    part = f"_{look.part}" if look.part else ""
+    paths = {folder / f"{name}{part}_round_{look.round:04d}.png": draw[name] for name in draw}
+    return [path for path, picture in paths.items() if drawing.write(path, picture, look)]
 
 
 def heat_maps(look: Look) -> Figure:
@@ -129,10 +126,15 @@ def consensus(look: Look) -> Figure:
 
 
 def chosen(look: Look) -> np.ndarray:
-    """Returns the rows to draw, int64: all flagged, all malicious, and others up to `SHOWN`."""
-    notable = look.flagged | look.malicious
-    others = np.flatnonzero(~notable)[: max(0, SHOWN - int(notable.sum()))]
-    return np.sort(np.concatenate([np.flatnonzero(notable), others]))
+    """Returns the rows to draw, int64: flagged, then malicious ones, and others up to `SHOWN`.
+
+    Of more than `MOST` flagged and malicious ones, the first are drawn.
+    """
+    notable = np.concatenate(
+        [np.flatnonzero(look.flagged), np.flatnonzero(look.malicious & ~look.flagged)]
+    )
+    others = np.flatnonzero(~(look.flagged | look.malicious))[: max(0, SHOWN - len(notable))]
+    return np.sort(np.concatenate([notable[:MOST], others]))
 
 
 def enlarge(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -247,6 +249,7 @@ def _error_scale(look: Look, rows: np.ndarray) -> float:
 
 def _caption(look: Look, rows: np.ndarray, scale: float) -> list[str]:
     left = len(look.maps) - len(rows)
+    notable = int((look.flagged | look.malicious).sum()) > MOST
     truth = "" if look.names else "Red name: malicious, which only the picture knows. "
     lines = [
         f"Heat maps of {look.heading}",
@@ -257,7 +260,10 @@ def _caption(look: Look, rows: np.ndarray, scale: float) -> list[str]:
             f"From left to right: the map of probe 1 of {look.maps.shape[1]}, what the "
             f"autoencoder rebuilds, and the error, from 0 (white) to {scale:.2g} (dark red)."
         )
-    if left and look.names:
+    if notable:
+        kind = "files" if look.names else "clients"
+        lines.append(f"{len(rows)} of {len(look.maps)} {kind}; there is no room for the others.")
+    elif left and look.names:
         lines.append(f"{len(rows)} of {len(look.maps)} files; the {left} left out are not flagged.")
     elif left:
         lines.append(
@@ -282,7 +288,8 @@ def _draw(panels: list[Panel], caption: list[str]) -> Figure:
     axes.set_axis_off()
     for number, line in enumerate(caption):
         size, weight = (11, "bold") if number == 0 else (8, "normal")
-        axes.text(0.2, 0.3 + 0.24 * number, line, fontsize=size, weight=weight, va="center")
+        shown = drawing.label(line, 300)
+        axes.text(0.2, 0.3 + 0.24 * number, shown, fontsize=size, weight=weight, va="center")
     for index, panel in enumerate(panels):
         row, column = divmod(index, across)
         _draw_panel(axes, panel, 0.2 + column * step_x, top + 0.3 + row * step_y, width)
@@ -295,9 +302,8 @@ def _draw_panel(axes: Axes, panel: Panel, x: float, y: float, width: int) -> Non
 
     weight = "bold" if panel.color == RED else "normal"
     style: dict[str, Any] = {"fontsize": 8, "va": "bottom", "color": panel.color, "weight": weight}
-    style["parse_math"] = False  # a file's name may look like a formula
     room = int(LETTERS * (width + 0.35)) - (len(panel.note) if width > 1 else 0)
-    name = panel.name if len(panel.name) <= room else f"{panel.name[: room - 1]}…"
+    name = drawing.label(panel.name, room)
     if width > 1:
         axes.text(x, y - 0.06, name, **style)
         axes.text(x + width - 0.04, y - 0.06, panel.note, fontsize=8, va="bottom", ha="right")
@@ -319,46 +325,31 @@ def _draw_panel(axes: Axes, panel: Panel, x: float, y: float, width: int) -> Non
 
 
 def _chart(look: Look, values: np.ndarray, label: str, threshold: float) -> Figure:
-    """Draws a value of each client; infinite ones as triangles at the upper edge."""
+    """Draws a value of each client; infinite ones as triangles at the edges."""
     figure, axes = figures.canvas(8, 4)
-    known, endless = np.isfinite(values), np.isposinf(values)
-    _set_scale(axes, values[known], threshold)
+    clients, known = look.client_ids, np.isfinite(values)
+    drawing.set_scale(axes, values)
+    shown = drawing.drawable(values)
     groups = ((~look.malicious, BLUE, "o", "benign"), (look.malicious, RED, "X", "malicious"))
     for mine, color, marker, name in groups:
         dots: dict[str, Any] = {"s": 32, "color": color, "zorder": 3}
         legend = name if mine.any() else None
-        axes.scatter(look.client_ids[mine], values[mine], marker=marker, label=legend, **dots)
-        _at_the_edge(axes, look.client_ids[mine & endless], marker="^", **dots)
+        axes.scatter(clients[mine], shown[mine], marker=marker, label=legend, **dots)
+        figures.mark_infinite(axes, clients[mine], values[mine], **dots)
     ring: dict[str, Any] = {"s": 110, "marker": "s", "facecolors": "none", "edgecolors": "black"}
-    shown = look.flagged & known
+    ringed = look.flagged & known
     legend = "flagged" if look.flagged.any() else None
-    axes.scatter(look.client_ids[shown], values[shown], label=legend, **ring)
-    _at_the_edge(axes, look.client_ids[look.flagged & endless], **ring)
-    if endless.any():
+    axes.scatter(clients[ringed], shown[ringed], label=legend, **ring)
+    figures.mark_infinite(axes, clients[look.flagged], values[look.flagged], **ring)
+    if np.isinf(values).any():
         axes.margins(y=0.15)
         axes.scatter([], [], marker="^", color=GRAY, label="infinite")
     if np.isfinite(threshold):
-        axes.axhline(threshold, linestyle="--", color=GRAY, label="threshold")
+        level = float(drawing.drawable(threshold))
+        axes.axhline(level, linestyle="--", color=GRAY, label="threshold")
     if not known.any():
         axes.set_yticks([])
-    axes.set_title(f"Round {look.round}: {look.title}", fontsize=10)
+    axes.set_title(f"Round {look.round}: {drawing.label(look.title, 100)}", fontsize=10)
     axes.set(xlabel="client", ylabel=label)
     figures.finish(figure, axes, columns=5)
     return figure
-
-
-def _at_the_edge(axes: Axes, clients: np.ndarray, **style: Any) -> None:
-    axes.scatter(
-        clients, np.full(len(clients), 0.95), transform=axes.get_xaxis_transform(), **style
-    )
-
-
-def _set_scale(axes: Axes, values: np.ndarray, threshold: float) -> None:
-    """Makes an axis logarithmic where a few clients would squeeze all others together."""
-    usual = max(float(np.median(np.abs(values))), 1e-12) if len(values) else np.inf
-    if len(values) == 0 or values.max() <= STEEP * usual:
-        return
-    if values.min() > 0:
-        axes.set_yscale("log")
-    else:
-        axes.set_yscale("symlog", linthresh=threshold if 0 < threshold < np.inf else usual)

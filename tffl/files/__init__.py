@@ -18,6 +18,10 @@ are passed over. Floating-point numbers of 16, 32 or 64 bits in either byte orde
 float32; all else is refused, bfloat16 and integers included, and so are values that are not finite
 afterwards, and negative BatchNorm variances.
 
+A file's kind is told by its content. A `.keras` file whose config names a class or function that
+the global model's does not have is refused, as its user might load it: see
+`tffl.files.vocabulary`.
+
 The parsers are NumPy's, h5py's, safetensors' and TensorFlow's, bounded and given only what has been
 read once into memory. A flaw in the native code of one of them is beyond these checks: judge files
 of unknown senders in a process, container or account that has nothing to lose.

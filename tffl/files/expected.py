@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import ml_dtypes
@@ -13,6 +13,7 @@ import numpy as np
 from tffl.errors import require
 from tffl.federated.layout import Entry, WeightLayout
 from tffl.files.refusal import Refused, shown
+from tffl.files.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import keras
@@ -34,10 +35,12 @@ class Expected:
     Attributes:
       layout: Names, shapes and order of the flat vector.
       h5_paths: Where Keras stores each of them in a `.weights.h5`, in the layout's order.
+      vocabulary: What the config of a client's model may name.
     """
 
     layout: WeightLayout
     h5_paths: tuple[str, ...]
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
     @classmethod
     def of(cls, model: keras.Model) -> Expected:
@@ -53,7 +56,7 @@ class Expected:
         layout = WeightLayout.of(model)
         twice = [name for name, n in Counter(e.name for e in layout.entries).items() if n > 1]
         require(not twice, f"{model.name} has several variables called {', '.join(twice)}")
-        return cls(layout, keras_paths(model))
+        return cls(layout, keras_paths(model), Vocabulary.of(model))
 
     @property
     def limit(self) -> int:

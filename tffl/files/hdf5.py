@@ -1,7 +1,7 @@
 """`.weights.h5`: what `model.save_weights` writes, and what a `.keras` file holds.
 
 Only plain arrays are read: hard links, stored in one piece inside the file, complete. So there is
-nothing to inflate, no filter to load, and no other file to open. Attributes are not looked at.
+nothing to inflate, no filter to load, and no other file to open. Attributes are not read.
 """
 
 from __future__ import annotations
@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 
     from tffl.federated.layout import Entry
 
+MAGIC = b"\x89HDF\r\n\x1a\n"
+
 OPTIMIZER, SEEDS = "optimizer", "seed_generator"
 """Groups of a compiled model's optimizer, and of the random state of layers such as Dropout, which
 Keras stores in some versions: neither looked at nor complained of."""
+
+ATTRIBUTES = ("backend", "keras_version")
+"""Of the whole file; files of Keras 3 have none, and older ones these."""
 
 DEPTH = 100
 OBJECTS = 10_000
@@ -40,13 +45,14 @@ def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
     """
     import h5py
 
-    if not content.startswith(b"\x89HDF\r\n\x1a\n"):
+    if not content.startswith(MAGIC):
         raise Refused("is no HDF5 file")
     try:
         file = h5py.File(io.BytesIO(content), "r")
     except OSError as error:
         raise Refused(f"is no readable HDF5 file: {error}") from None
     with file:
+        _check_no_config(file)
         found = dict(datasets(file))
         expected.check_names(found, expected.h5_paths)
         places = dict(zip(expected.layout.entries, expected.h5_paths, strict=True))
@@ -55,6 +61,16 @@ def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
             entry.name: _array(found[path], entry, expected, len(content))
             for entry, path in places.items()
         }
+
+
+def _check_no_config(file: Any) -> None:
+    """Raises `Refused` for a whole model, whose config in an attribute may hold code."""
+    unusual = sorted(set(file.attrs) - set(ATTRIBUTES))
+    if unusual:
+        raise Refused(
+            f"has an attribute {shown(unusual[0])}, as whole models in Keras' old format have: "
+            "loading it could run code, so save weights only, or a .keras file"
+        )
 
 
 def datasets(file: Any) -> Iterator[tuple[str, Any]]:

@@ -1,25 +1,20 @@
-"""`.keras`: the weights only. The config is looked at as text for code, never deserialized."""
+"""`.keras`: the weights only; the config is compared with the global model's, as text."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 
 from tffl.files import hdf5
 from tffl.files.archive import Archive
 from tffl.files.expected import Expected
-from tffl.files.refusal import Refused
+from tffl.files.refusal import Refused, shown
 
-CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
 LARGEST_CONFIG = 1 << 22
 """Bytes; parsed, it takes many times as much memory."""
-
-CODE = ("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper")
-"""Classes with which a config brings code along. A global model that Keras loads in its safe mode
-has none, so an honest client's has none either."""
 
 
 def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
@@ -32,21 +27,12 @@ def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
     for name in (CONFIG, WEIGHTS):
         if name not in archive.names:
             raise Refused(f"is no Keras file: it lacks {name}")
+    for name in archive.names:
+        if name not in (CONFIG, METADATA, WEIGHTS):
+            raise Refused(f"holds {shown(name)}, which Keras does not write for this model")
     try:
         config = json.loads(archive.read(CONFIG, LARGEST_CONFIG))
     except (ValueError, RecursionError) as error:
         raise Refused(f"{CONFIG} is no readable JSON: {error}") from None
-    _check_no_code(config)
+    expected.vocabulary.check(config)
     return hdf5.read(archive.read(WEIGHTS), expected)
-
-
-def _check_no_code(config: Any) -> None:
-    waiting = [config]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            if value.get("class_name") in CODE:
-                raise Refused(f"{CONFIG} brings code along: a {value['class_name']}")
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +16,8 @@ import numpy as np
 from tffl.files import saved_model
 from tffl.files.expected import Expected
 from tffl.files.folder import read_bytes
+from tffl.files.hdf5 import MAGIC
+from tffl.files.keras_zip import CONFIG, WEIGHTS
 from tffl.files.refusal import Refused
 
 Reader: TypeAlias = Callable[[bytes, Expected], dict[str, np.ndarray]]
@@ -24,7 +28,7 @@ FORMATS = {
     ".npz": "tffl.files.npz",
     ".safetensors": "tffl.files.safetensors_file",
 }
-"""End of the name → the module whose `read` reads such files."""
+"""End of the name, in any case → the module whose `read` reads such files."""
 
 
 def read_model(path: Path, expected: Expected) -> np.ndarray:
@@ -54,8 +58,34 @@ def _arrays(path: Path, expected: Expected) -> dict[str, np.ndarray]:
     if stat.S_ISDIR(os.lstat(path).st_mode):
         return saved_model.read(path.parent, name, expected)
     content = read_bytes(path.parent, (name,), expected.limit)
-    for suffix, module in FORMATS.items():
-        if name.endswith(suffix):
-            read: Reader = import_module(module).read
-            return read(content, expected)
-    raise Refused(f"is of no known kind: {', '.join(FORMATS)} or a SavedModel folder")
+    kind = kind_of(content, name)
+    if kind is None:
+        raise Refused(f"is of no known kind: {', '.join(FORMATS)} or a SavedModel folder")
+    read: Reader = import_module(FORMATS[kind]).read
+    return read(content, expected)
+
+
+def kind_of(content: bytes, name: str) -> str | None:
+    """Returns the key in `FORMATS` of what a file is, told by its content.
+
+    The name decides where its content could be several or none: a file may begin as one kind and
+    end as another, and has to be judged as what its user would load it as.
+    """
+    kinds = _kinds(content)
+    named = next((suffix for suffix in FORMATS if name.lower().endswith(suffix)), None)
+    if len(kinds) == 1:
+        return kinds[0]
+    return named if named in kinds or not kinds else None
+
+
+def _kinds(content: bytes) -> list[str]:
+    found = []
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        # Not opened yet: what an archive lists is bounded by its reader first.
+        keras_file = any(member.encode() in content for member in (CONFIG, WEIGHTS))
+        found.append(".keras" if keras_file else ".npz")
+    if content.startswith(MAGIC):
+        found.append(".weights.h5")
+    if content[8:9] == b"{":  # after the length of a header in JSON
+        found.append(".safetensors")
+    return found

@@ -8,11 +8,12 @@ audit_images    audit images by round, labeled by the vote, next to auxiliary on
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.record.figures import GRAY, curves, save, scores
+from tffl.record import drawing
+from tffl.record.figures import GRAY, curves, scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ ROWS, COLUMNS = 6, 12
 
 
 def write(directory: RunDirectory, from_round: int) -> list[Path]:
-    """Writes the pictures of a run into its `figures/`, and returns their paths.
+    """Writes the pictures of a run into its `figures/`, and returns the paths of those there are.
 
     Args:
       directory: Of a finished run with `gan-audit`.
@@ -35,7 +36,10 @@ def write(directory: RunDirectory, from_round: int) -> list[Path]:
       TfflError: A file is damaged, or a picture cannot be written.
     """
     rounds, clients = directory.frames()
-    drawn = {"rounds": by_round(rounds, from_round), "clients": by_client(rounds, clients)}
+    draw: dict[str, tuple[Any, ...]] = {
+        "rounds": (by_round, rounds, from_round),
+        "clients": (by_client, rounds, clients),
+    }
     shown = {
         int(number): directory.pictures(int(number))
         for number in rounds["round"]
@@ -43,12 +47,9 @@ def write(directory: RunDirectory, from_round: int) -> list[Path]:
     }
     shown = {number: seen for number, seen in shown.items() if "audit_images" in seen}
     if shown:
-        drawn["images"] = by_image(shown)
-    paths = []
-    for name, figure in drawn.items():
-        paths.append(directory.path / "figures" / f"audit_{name}.png")
-        save(figure, paths[-1])
-    return paths
+        draw["images"] = (by_image, shown)
+    paths = {directory.path / "figures" / f"audit_{name}.png": draw[name] for name in draw}
+    return [path for path, drawn in paths.items() if drawing.write(path, *drawn)]
 
 
 def by_round(rounds: pd.DataFrame, from_round: int) -> Figure:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tffl.record.atomic import remove, tensorflow_writing
+from tffl.record.drawing import attempt
 from tffl.record.tensorboard import metadata, write_scalar
 
 PLUGIN = "hparams"
@@ -38,13 +39,18 @@ def write(
     with tensorflow_writing(folder):
         remove(folder)
         for name, (varied, metrics, well) in sessions.items():
+            start = {"session_start_info": {"hparams": varied, "group_name": name}}
+            started = attempt(f"TensorBoard's session {name}", _serialized, start)
+            if started is None:
+                continue
             writer = tf.summary.create_file_writer(str(folder / name))
             with writer.as_default():
-                _write(START, {"session_start_info": {"hparams": varied, "group_name": name}})
+                _write(START, started)
                 for metric, value in metrics.items():
                     if value is not None and not math.isnan(value):
                         write_scalar(metric, value, 0)
-                _write(END, {"session_end_info": {"status": SUCCESS if well else FAILURE}})
+                status = SUCCESS if well else FAILURE
+                _write(END, _serialized({"session_end_info": {"status": status}}))
             writer.close()
 
 
@@ -53,9 +59,14 @@ def message() -> Any:
     return _message_class()()
 
 
-def _write(tag: str, content: Mapping[str, Mapping[str, Any]]) -> None:
+def _write(tag: str, data: bytes) -> None:
     import tensorflow as tf
 
+    tf.summary.write(tag, tf.constant(0.0), 0, metadata(PLUGIN, data))
+
+
+def _serialized(content: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Returns the bytes of an `HParamsPluginData`."""
     data = message()
     data.version = VERSION
     for part, values in content.items():
@@ -66,7 +77,7 @@ def _write(tag: str, content: Mapping[str, Mapping[str, Any]]) -> None:
                     _set(target.hparams[name], one)
             else:
                 setattr(target, key, value)
-    tf.summary.write(tag, tf.constant(0.0), 0, metadata(PLUGIN, data.SerializeToString()))
+    return bytes(data.SerializeToString())
 
 
 def _set(target: Any, value: Any) -> None:

@@ -16,6 +16,9 @@ from tffl.errors import TfflError
 if TYPE_CHECKING:
     import pandas as pd
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet takes for a formula."""
+
 ROUND_COLUMNS = (
     "round",
     "accuracy",
@@ -62,7 +65,8 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     r"""Returns a table as CSV text.
 
     Floats have nine significant digits, which is more than a float32 holds; None and NaN are empty;
-    booleans are 1 and 0; strings stay as they are.
+    booleans are 1 and 0; strings stay as they are, but for those that a spreadsheet would take for
+    a formula: they get an apostrophe in front, which `read_rows` takes away.
 
     Raises:
       ValueError: A row has a key that is not a column.
@@ -81,7 +85,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file, strict=True))
+            return [
+                {key: _without_apostrophe(value) for key, value in row.items()}
+                for row in csv.DictReader(file, strict=True)
+            ]
     except OSError as error:
         raise TfflError(f"cannot read {path}: {error.strerror or error}") from None
     except (csv.Error, UnicodeDecodeError) as error:
@@ -165,4 +172,21 @@ def _text(value: Any) -> str:
         return str(int(value))
     if isinstance(value, float | np.floating):
         return "" if math.isnan(value) else repr(float(f"{value:.9g}"))
-    return str(value)
+    text = str(value)
+    return f"'{text}" if _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Says whether a spreadsheet would calculate with a text that is no number."""
+    if not text.startswith(FORMULA):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
+
+
+def _without_apostrophe(text: Any) -> Any:
+    quoted = isinstance(text, str) and text.startswith("'") and _is_formula(text[1:])
+    return text[1:] if quoted else text

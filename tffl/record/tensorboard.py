@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.record.atomic import remove, tensorflow_writing
+from tffl.record.drawing import attempt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,22 +93,54 @@ def write_scalar(name: str, value: float, step: int) -> None:
 
 
 def write_histogram(name: str, values: np.ndarray, step: int) -> None:
-    """Writes finite values `[n]` as a histogram: left and right edge, and count, by bucket."""
+    """Writes finite values `[n]` as a histogram."""
     import tensorflow as tf
 
-    counts, edges = np.histogram(values.astype(np.float64), bins=BUCKETS)
-    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
-    tf.summary.write(name, tf.constant(buckets, tf.float64), step, metadata("histograms"))
+    found = attempt(f"TensorBoard's {name} of round {step}", buckets, values.astype(np.float64))
+    if found is not None:
+        tf.summary.write(name, tf.constant(found, tf.float64), step, metadata("histograms"))
+
+
+def buckets(values: np.ndarray) -> np.ndarray:
+    """Returns the left and right edge, and the count, of each bucket of a histogram.
+
+    Args:
+      values: Finite, float64 `[n]`, n > 0.
+
+    Returns:
+      float64 `[buckets, 3]`: `BUCKETS` of equal width; of values that lie too close together for
+      so many edges between them, one.
+
+    >>> buckets(np.array([1e300, 1e300])).tolist()
+    [[1e+300, 1e+300, 2.0]]
+    """
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    share = np.linspace(0, 1, BUCKETS + 1)
+    edges = low * (1 - share) + high * share  # high - low may overflow
+    if not (np.diff(edges) > 0).all():
+        return np.array([[low, high, len(values)]])
+    counts, _ = np.histogram(values, edges)
+    return np.stack([edges[:-1], edges[1:], counts], axis=1)
 
 
 def write_image(name: str, file: Path, step: int) -> None:
     """Writes a PNG file."""
     import tensorflow as tf
 
-    png = file.read_bytes()
-    height, width, _ = tf.io.decode_png(png).shape
-    value = tf.constant([str(width).encode(), str(height).encode(), png])
-    tf.summary.write(name, value, step, metadata("images"))
+    found = attempt(f"TensorBoard's {file}", _image, file)
+    if found is not None:
+        tf.summary.write(name, tf.constant(found), step, metadata("images"))
+
+
+def _image(file: Path) -> list[bytes]:
+    """Returns width, height and content of a PNG file."""
+    from PIL import Image
+
+    with Image.open(file) as image:
+        width, height = image.size
+    return [str(width).encode(), str(height).encode(), file.read_bytes()]
 
 
 def metadata(plugin: str, content: bytes = b"") -> Any:

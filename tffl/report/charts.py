@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tffl.record.drawing import drawable
 from tffl.report.document import COLORS, Bars, Chart, Grid, Plot, Series
 
 POINTS = 60
@@ -122,14 +123,13 @@ def _bars(chart: Bars) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def _grid(chart: Grid) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     x, y = _labels(chart.x), _labels(chart.y)
     values = [_numbers(line) for line in chart.values]
-    known = [value for line in values for value in line if value is not None]
     trace: dict[str, Any] = {
         "type": "heatmap",
         "x": x,
         "y": y,
         "z": values,
         "zmin": chart.low,
-        "zmax": max(known, default=1.0) if chart.high is None else chart.high,
+        "zmax": highest(chart),
         "colorscale": "Cividis",
         "xgap": 1,
         "ygap": 1,
@@ -150,6 +150,15 @@ def _grid(chart: Grid) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return [trace], layout
 
 
+def highest(chart: Grid) -> float:
+    """Returns the value of a grid's brightest color, above that of its darkest."""
+    if chart.high is not None:
+        return chart.high
+    known = drawable([value for line in chart.values for value in line if math.isfinite(value)])
+    high = float(known.max(initial=chart.low))
+    return high if high > chart.low else chart.low + 1
+
+
 def _labels(names: Sequence[str]) -> list[str]:
     return [text(name) for name in names]
 
@@ -168,7 +177,7 @@ def _numbers(values: Sequence[float]) -> list[float | int | None]:
 def _number(value: float) -> float | int | None:
     if isinstance(value, int):
         return value
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+    return float(f"{float(drawable(value)):.6g}") if math.isfinite(value) else None
 
 
 _PARTS: dict[type, Any] = {Plot: _plot, Bars: _bars, Grid: _grid}

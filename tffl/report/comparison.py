@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tffl.errors import require
-from tffl.record.figures import save
+from tffl.record import drawing
 from tffl.report.document import Plot, Table
 from tffl.report.figures import differing, figures_of
 from tffl.report.overview import curve_chart, differences_table, overview_table
@@ -56,7 +56,7 @@ class Comparison:
         """Draws accuracy and, where one is defined, attack success by round.
 
         Returns:
-          Whether there was a finished round to draw.
+          Whether there is a picture: a finished round was there, and could be drawn.
 
         Raises:
           TfflError: The picture cannot be written.
@@ -68,8 +68,7 @@ class Comparison:
         charts = [chart for chart in charts if chart.series]
         if not charts:
             return False
-        save(side_by_side(charts), path)
-        return True
+        return drawing.write(path, side_by_side, charts)
 
 
 def compare(paths: Sequence[Path]) -> Comparison:

@@ -55,9 +55,9 @@ def _block(block: Block, folder: Path, pictures: list[Path]) -> list[str]:
     if block.chart or block.gallery:
         number = len(pictures) + 1
         name = f"{number:02d}-{slug(block.table.title).lower()}.png"
-        draw(block, folder / name)
-        pictures.append(folder / name)
-        lines.append(f"![{escape(block.table.title)}]({name})")
+        if draw(block, folder / name):
+            pictures.append(folder / name)
+            lines.append(f"![{escape(block.table.title)}]({name})")
     if block.table.short or block.table.title in LONG:
         lines += [f"**{escape(block.table.title)}**", table(block.table)]
     return lines + ([escape(block.note)] if block.note else [])

@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tffl.comparison import percent
+from tffl.record.drawing import is_steep, usual_size
 from tffl.report import document
 from tffl.report.document import Block, Plot, Section, Series, Table
 from tffl.report.figures import OVERVIEW, differing, figures_of
@@ -98,7 +101,11 @@ def curve_chart(runs: Sequence[RecordedRun], column: str) -> Plot:
         for index, run in enumerate(runs)
         if run.rounds[column].notna().any()
     ]
-    return Plot(f"{title} by round", "round", title.lower(), series, rates=rates)
+    known = np.array([value for one in series for value in one.y])
+    steep = not rates and is_steep(known)
+    usual = usual_size(known) if steep else 0.0
+    name = f"{title} by round"
+    return Plot(name, "round", title.lower(), series, rates=rates, log=steep, linear=usual)
 
 
 def _curve(chart: Plot) -> Block:

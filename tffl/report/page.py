@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl import __version__
+from tffl.record.drawing import attempt
 from tffl.report.charts import figure
 from tffl.report.document import Block, Gallery, Grid, Report, Section
 
@@ -77,8 +78,8 @@ def _block(name: str, block: Block) -> dict[str, Any]:
     return {
         "id": name,
         "about": block,
-        "figure": figure(block.chart) if block.chart else None,
-        "gallery": _gallery(block.gallery) if block.gallery else None,
+        "figure": block.chart and attempt(block.chart.title, figure, block.chart),
+        "gallery": block.gallery and attempt(block.table.title, _gallery, block.gallery),
         "wide": isinstance(block.chart, Grid) or bool(block.table.keys),
     }
 

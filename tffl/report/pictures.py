@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.record import figures
-from tffl.report.charts import LETTERED, POINTS
+from tffl.record import drawing, figures
+from tffl.report.charts import LETTERED, POINTS, highest
 from tffl.report.document import COLORS, Bars, Block, Chart, Grid, Plot
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ MARKERS = {
 LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "": ""}
 
 
-def draw(block: Block, path: Path) -> None:
-    """Writes the picture of a block that has a chart or heat maps.
+def draw(block: Block, path: Path) -> bool:
+    """Writes the picture of a block that has a chart or heat maps; says whether there is one.
 
     Raises:
       TfflError: It cannot be written.
@@ -31,9 +31,8 @@ def draw(block: Block, path: Path) -> None:
     if block.gallery is not None:
         from tffl.explain.pictures import heat_maps
 
-        figures.save(heat_maps(block.gallery.look), path)
-    elif block.chart is not None:
-        figures.save(picture(block.chart), path)
+        return drawing.write(path, heat_maps, block.gallery.look)
+    return drawing.write(path, picture, block.chart)
 
 
 def picture(chart: Chart) -> Figure:
@@ -48,41 +47,33 @@ def side_by_side(charts: list[Plot]) -> Figure:
     axes = [figure.add_subplot(1, len(charts), index + 1) for index in range(len(charts))]
     for plot, one in zip(charts, axes, strict=True):
         _fill(one, plot)
-    handles: dict[str, Any] = {}
-    for one in axes:
-        found, names = one.get_legend_handles_labels()
-        handles |= dict(zip(names, found, strict=True))
-    columns = 2 if len(charts) == 1 else 4
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=columns, frameon=False
-    )
+    figures.legend(figure, 2 if len(charts) == 1 else 4)
     return figure
 
 
 def _plot(chart: Plot) -> Figure:
     figure, axes = figures.canvas(5 if chart.square else 7, 4.6 if chart.square else 4)
     _fill(axes, chart)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    figures.legend(figure, 3)
     return figure
 
 
 def _fill(axes: Axes, chart: Plot) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+    if chart.log:
+        drawing.set_scale(axes, np.concatenate([series.y for series in chart.series]))
     for series in chart.series:
         symbol = series.symbol if len(series.x) <= POINTS or not series.dash else ""
         axes.plot(
             series.x,
-            series.y,
+            drawing.drawable(series.y),
             color=series.color,
             linestyle=LINES[series.dash],
             marker=MARKERS[symbol],
             markersize=5 if len(series.x) <= 5 * POINTS else 2,
-            # A dollar sign would begin a formula, a leading underscore hide the name.
-            label=literal(series.name),
+            label=drawing.label(series.name),
         )
-    if chart.log:
-        axes.set_yscale("symlog", linthresh=chart.linear)
     if chart.rates:
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -99,26 +90,28 @@ def _bars(chart: Bars) -> Figure:
     figure, axes = figures.canvas(7, 4)
     base = np.zeros(len(chart.x))
     for index, (name, values) in enumerate(chart.stacks.items()):
-        heights = np.nan_to_num(np.asarray(values, float))
+        heights = np.nan_to_num(drawing.drawable(values), posinf=0, neginf=0)
         color = COLORS[index % len(COLORS)]
-        axes.bar(range(len(base)), heights, bottom=base, color=color, label=literal(name))
+        axes.bar(range(len(base)), heights, bottom=base, color=color, label=drawing.label(name))
         base += heights
     step = -(-len(chart.x) // 20)
     axes.set_xticks(range(0, len(base), step), [str(x) for x in chart.x[::step]])
     axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    figures.legend(figure, 4)
     return figure
 
 
 def _grid(chart: Grid) -> Figure:
-    width = 2.5 + 0.09 * max(map(len, chart.y), default=0) + 0.85 * len(chart.x)
-    height = 1.6 + (0.42 if chart.text else 0.25) * len(chart.y)
+    columns, rows = list(map(drawing.label, chart.x)), list(map(drawing.label, chart.y))
+    below, beside = (max(map(len, names), default=0) for names in (columns, rows))
+    width = max(2.5 + 0.85 * len(columns), 4 + 0.09 * below) + 0.09 * beside
+    height = 1.6 + (0.42 if chart.text else 0.25) * len(rows) + 0.05 * max(0, below - 12)
     figure, axes = figures.canvas(min(width, 20), min(height, 30))
-    values = np.asarray(chart.values, float).reshape(len(chart.y), len(chart.x))
-    high = np.nanmax(values, initial=1e-9) if chart.high is None else chart.high
+    values = drawing.drawable(chart.values).reshape(len(chart.y), len(chart.x))
+    high = highest(chart)
     image = axes.imshow(values, cmap="cividis", vmin=chart.low, vmax=high, aspect="auto")
-    axes.set_xticks(range(len(chart.x)), list(map(literal, chart.x)), rotation=30, ha="right")
-    axes.set_yticks(range(len(chart.y)), list(map(literal, chart.y)))
+    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
     axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
     if chart.text and values.size <= LETTERED:
         _write_cells(axes, chart, values, (chart.low + high) / 2)
@@ -132,12 +125,6 @@ def _write_cells(axes: Axes, chart: Grid, values: np.ndarray, middle: float) -> 
         axes.text(
             column, row, chart.text[row][column], ha="center", va="center", color=color, fontsize=8
         )
-
-
-def literal(text: str) -> str:
-    """Returns text of a user as matplotlib shows it, without formulas or hidden names."""
-    shown = text.replace("$", r"\$")
-    return f"\u200b{shown}" if shown.startswith("_") else shown
 
 
 _DRAWN: dict[type, Any] = {Plot: _plot, Bars: _bars, Grid: _grid}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.comparison import percent
+from tffl.record.drawing import at_edges, is_steep, usual_size
 from tffl.report import document, ranking
 from tffl.report.document import Block, Plot, Series, Table
 from tffl.report.overview import nan, number
@@ -17,8 +18,7 @@ from tffl.report.sources import RecordedRun
 if TYPE_CHECKING:
     import pandas as pd
 
-STEEP = 30
-"""How many times the median the largest score may be before the axis is logarithmic."""
+AT_EDGES = "Infinite scores are drawn at the upper edge, negative infinite ones at the lower."
 
 SPREAD = 0.32
 """Half the width that the clients of a round take, in rounds."""
@@ -53,12 +53,10 @@ def scores_block(run: RecordedRun) -> Block:
     if run.scored and run.rounds["threshold"].notna().any():
         series.append(_threshold(run.rounds))
     title = "Scores of the clients by round" if run.scored else "Norms of the updates by round"
-    usual = usual_size(values)
-    steep = bool(np.any(np.abs(values[np.isfinite(values)]) > STEEP * usual))
-    chart = Plot(title, "round", label, series, log=steep, linear=usual)
+    chart = Plot(title, "round", label, series, log=is_steep(values), linear=usual_size(values))
     note = "" if run.scored else f"{run.config.defense.name} gives clients no scores."
     if np.isinf(values).any():
-        note = f"{note} Infinite scores are drawn at the upper edge.".strip()
+        note = f"{note} {AT_EDGES}".strip()
     return Block(table, chart, note=note)
 
 
@@ -100,13 +98,11 @@ def _dots(
 ) -> Series:
     mine = (clients["malicious"] == wrong) & (clients["flagged"] == flagged) & ~np.isnan(values)
     rows = np.flatnonzero(mine).tolist()
-    usual = values[np.isfinite(values)]
-    edge = float(usual.max()) * 1.05 if len(usual) else 1.0
     kind = "malicious" if wrong else "honest"
     return Series(
         f"{kind}, flagged" if flagged else kind,
         places[rows].tolist(),
-        np.where(np.isposinf(values[rows]), edge, values[rows]).tolist(),
+        at_edges(values)[rows].tolist(),
         document.RED if wrong else document.BLUE,
         symbol="x" if flagged else "circle",
         dash="",
@@ -197,12 +193,6 @@ def _tradeoff(
     table = Table(f"{title}: every threshold", [x_label, y_label], rows, words=())
     chart = Plot(title, x_label, y_label, series, rates=True, square=True)
     return Block(table, chart, note=note)
-
-
-def usual_size(values: np.ndarray) -> float:
-    """Returns the size of a usual value, in the middle of the sizes; 1 if there is none."""
-    sizes = np.abs(values[np.isfinite(values)])
-    return float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0
 
 
 def yes(value: Any) -> str:

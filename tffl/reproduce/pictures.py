@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tffl.benchmark_table import NONE, Rows, defined, mean, where
-from tffl.record.figures import BLUE, RED, canvas, finish, save
+from tffl.record import drawing
+from tffl.record.figures import BLUE, RED, canvas, finish, legend, save
 from tffl.reproduce.claims import Side, figures
 from tffl.reproduce.measure import Record, key_of
 from tffl.reproduce.plan import Experiment, Item
@@ -31,9 +34,10 @@ def draw(
       TfflError: A picture cannot be written.
     """
     for item in items:
-        figure = _figure(experiment, item, record, scale)
+        path = folder / name(experiment, item)
+        figure = drawing.attempt(path, _figure, experiment, item, record, scale)
         if figure is not None:
-            save(figure, folder / name(experiment, item))
+            save(figure, path)
 
 
 def name(experiment: Experiment, item: Item) -> str:
@@ -72,19 +76,11 @@ def _curves(experiment: Experiment, item: Item, record: Record, scale: str) -> F
     for line, column in zip(panels, columns, strict=True):
         for axes, setting in zip(line, settings, strict=True):
             _lines(axes, where(shown, setting=setting), record, column, pairs)
-            axes.set_title(setting, fontsize=9)
+            axes.set_title(drawing.label(setting), fontsize=9)
             axes.set_xlabel("round")
         line[0].set_ylim(bottom=-0.02)
         line[0].set_ylabel(column.replace("_", " "))
-    handles = {
-        label: handle
-        for axes in panels.flat
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False,
-        fontsize=8,
-    )  # fmt: skip
+    legend(figure, 4, fontsize=8)
     return figure
 
 
@@ -105,7 +101,7 @@ def _lines(
             color=COLORS[number % len(COLORS)],
             linestyle=STROKES[number % len(STROKES)],
             linewidth=1.4,
-            label=_label(attack, defense, len(attacks) > 1),
+            label=drawing.label(_label(attack, defense, len(attacks) > 1)),
         )
 
 
@@ -131,11 +127,13 @@ def _bars(experiment: Experiment, item: Item, record: Record, scale: str) -> Fig
         return None
     figure, axes = canvas(7, 0.4 * len(found) + 1.6)
     rest, defense = zip(*found.values(), strict=True)
-    axes.barh(list(found), rest, color=GRAY, label="training, attack, evaluation")
-    axes.barh(list(found), defense, left=rest, color=BLUE, label="defense")
+    places = range(len(found))
+    axes.barh(places, rest, color=GRAY, label="training, attack, evaluation")
+    axes.barh(places, defense, left=rest, color=BLUE, label="defense")
+    axes.set_yticks(places, list(map(drawing.label, found)))
     axes.invert_yaxis()
     axes.set_xlabel("seconds of a round, mean")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    legend(figure, 2, fontsize=8)
     return figure
 
 
@@ -146,10 +144,11 @@ def _scores(experiment: Experiment, item: Item, record: Record, scale: str) -> F
     if not lines:
         return None
     figure, axes = canvas(7, 3.6)
+    drawing.set_scale(axes, np.array([line["score"] for line in lines], float))
     for told, color, label in ((0, BLUE, "benign"), (1, RED, "malicious")):
         mine = where(lines, malicious=told)
         if mine:
-            heights = [line["score"] for line in mine]
+            heights = drawing.drawable([line["score"] for line in mine])
             axes.bar([line["client"] for line in mine], heights, color=color, label=label)
     axes.set_xlabel("client")
     axes.set_ylabel("score, mean over rounds")
