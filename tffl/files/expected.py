@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,8 +9,7 @@ from typing import TYPE_CHECKING
 import ml_dtypes
 import numpy as np
 
-from tffl.errors import require
-from tffl.federated.layout import Entry, WeightLayout
+from tffl.federated.layout import Entry, WeightLayout, is_floating
 from tffl.files.refusal import Refused, shown
 from tffl.files.vocabulary import Vocabulary
 
@@ -28,6 +26,15 @@ MARGIN = 1 << 24
 """Bytes that a file may have beyond that, for configs, headers and padding."""
 
 
+def is_counter(dtype: np.dtype) -> bool:
+    """Returns whether an array holds integers or booleans, which are the server's own matter.
+
+    A file may have more or fewer of them than the global model, as versions of Keras differ in
+    what they count: they are passed over.
+    """
+    return dtype.kind in "iub"
+
+
 @dataclass(frozen=True)
 class Expected:
     """Names, shapes and places of the variables that a file has to hold.
@@ -35,11 +42,13 @@ class Expected:
     Attributes:
       layout: Names, shapes and order of the flat vector.
       h5_paths: Where Keras stores each of them in a `.weights.h5`, in the layout's order.
+      paths: Their own names in TensorFlow; several may be the same.
       vocabulary: What the config of a client's model may name.
     """
 
     layout: WeightLayout
-    h5_paths: tuple[str, ...]
+    h5_paths: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
     @classmethod
@@ -47,16 +56,11 @@ class Expected:
         """Finds out what files of a trusted, built model look like.
 
         Its weights change meanwhile, and are put back: see `tffl.files.hdf5.keras_paths`.
-
-        Raises:
-          UsageError: Its variables have no names of their own.
         """
         from tffl.files.hdf5 import keras_paths
 
-        layout = WeightLayout.of(model)
-        twice = [name for name, n in Counter(e.name for e in layout.entries).items() if n > 1]
-        require(not twice, f"{model.name} has several variables called {', '.join(twice)}")
-        return cls(layout, keras_paths(model), Vocabulary.of(model))
+        paths = tuple(variable.path for variable in model.weights if is_floating(variable))
+        return cls(WeightLayout.of(model), keras_paths(model), paths, Vocabulary.of(model))
 
     @property
     def limit(self) -> int:
