@@ -7,7 +7,8 @@ for people, and unique.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -220,7 +221,7 @@ def _next_number(layer: str, runs: Counter[str], taken: Collection[str]) -> str:
 
 
 class FlatVariables:
-    """Moves between a flat weight tensor and the tensors that `model.stateless_call` wants.
+    """Calls a model with flat weights: moves between them and the tensors that the model wants.
 
     Seed generators of random layers are variables of a model too, but not weights: they start
     from a seed that is given with every call. Integer and boolean weights start from the values
@@ -228,6 +229,7 @@ class FlatVariables:
     """
 
     def __init__(self, model: keras.Model) -> None:
+        self._model = model
         self._layout = WeightLayout.of(model)
         self._trainable = model.trainable_variables
         self._frozen = model.non_trainable_variables
@@ -256,6 +258,43 @@ class FlatVariables:
 
         trainable = [tensor(*each) for each in enumerate(self._trainable)]
         return trainable, [tensor(*each) for each in enumerate(self._frozen)]
+
+    def call(
+        self,
+        trainable: Sequence[Any],
+        frozen: Sequence[Any],
+        inputs: Any,
+        *,
+        training: bool,
+        return_losses: bool = False,
+    ) -> Any:
+        """Returns what `model.stateless_call` does, of tensors that `split` gave."""
+        with self._derived([*trainable, *frozen]):
+            return self._model.stateless_call(
+                trainable, frozen, inputs, training=training, return_losses=return_losses
+            )
+
+    @contextmanager
+    def _derived(self, tensors: Sequence[Any]) -> Iterator[None]:
+        """Lets layers such as Normalization derive what they compute with from these tensors.
+
+        Keras does so when weights are loaded from a file only, not when they are set.
+        """
+        import keras
+        import tensorflow as tf
+
+        deriving = [x for x in self._model._flatten_layers() if hasattr(x, "finalize_state")]
+        mapping = zip([*self._trainable, *self._frozen], tensors, strict=True)
+        try:
+            if deriving:
+                with keras.StatelessScope(state_mapping=list(mapping)):
+                    for layer in deriving:
+                        layer.finalize_state()
+            yield
+        finally:
+            with tf.init_scope():  # as it was: the model's own weights have not changed
+                for layer in deriving:
+                    layer.finalize_state()
 
     def join(self, trainable: Sequence[Any], frozen: Sequence[Any]) -> Any:
         """Returns the flat tensor float32 `[d]` of what `split` gave."""
