@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tffl.errors import UsageError, require
+from tffl.core.errors import UsageError, require
 from tffl_cli.main import Session
 from tffl_cli.options import experiment_options, registered
 from tffl_cli.scan import SUSPECTS
@@ -17,7 +17,7 @@ from tffl_cli.simulate import Job, carry_out, read_experiment, refuse_both
 
 if TYPE_CHECKING:
     from tffl.defenses.gan_audit import GanAudit
-    from tffl.gan.folder import Found
+    from tffl.scan.audit import Found
 
 DATASET = "mnist"
 """Of the experiment, if no other is named."""
@@ -142,8 +142,8 @@ def _experiment(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    from tffl.gan.folder import DEFENSE
     from tffl.gan.preset import preset
+    from tffl.scan.audit import DEFENSE
 
     refuse_both(quiet, as_json)
     file, options, settings, resumed = arguments
@@ -154,11 +154,11 @@ def _experiment(
     job = Job.of(config, out, resumed, command)
     carry_out(job, quiet=quiet, as_json=as_json, command="audit-gan")
 
-    from tffl.gan import pictures
     from tffl.record.run_directory import RunDirectory
+    from tffl.studies.audited import draw
 
     begins = auditor(None, (), config.defense.options).from_round
-    paths = pictures.write(RunDirectory.resume(job.directory), begins)
+    paths = draw(RunDirectory.resume(job.directory), begins)
     if not (quiet or as_json):
         click.echo(f"Pictures: {', '.join(map(str, paths))}")
 
@@ -173,7 +173,7 @@ def auditor(
     """
     from tffl.config import override, parse_setting
     from tffl.defenses import create_defense
-    from tffl.gan.folder import DEFENSE
+    from tffl.scan.audit import DEFENSE
 
     pairs = [parse_setting(text) for text in settings]
     for key, _ in pairs:
@@ -203,9 +203,9 @@ def _audit_folder(
 ) -> Found:
     defense = _auditor_of_now(source, settings)
 
-    from tffl.files.trusted import load_global
-    from tffl.gan.folder import audit_folder
-    from tffl.scan import load_samples
+    from tffl.scan.audit import audit_folder
+    from tffl.scan.scan import load_samples
+    from tffl.untrusted.trusted import load_global
 
     model = load_global(global_model)
     where = None if data_dir is None else Path(data_dir)
@@ -216,18 +216,18 @@ def _audit_folder(
 def _audit_run(path: Path, number: int, source: str | None, settings: Sequence[str]) -> Found:
     defense = _auditor_of_now(source, settings)
 
-    from tffl.federated.runtime import silence
+    from tffl.core.process import silence
     from tffl.record.run_directory import RunDirectory
 
     silence()
-    from tffl.gan.folder import audit_run
+    from tffl.scan.audit import audit_run
 
     return audit_run(RunDirectory.resume(path), number, defense)
 
 
 def _print(found: Found, as_json: bool) -> None:
-    from tffl.files import shown
-    from tffl.record.run_directory import plain
+    from tffl.core.jsonable import plain
+    from tffl.untrusted import shown
 
     if as_json:
         report = {
@@ -247,8 +247,8 @@ def _print_table(found: Found) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tffl.files import shown
-    from tffl.gan.folder import mistakes
+    from tffl.scan.audit import mistakes
+    from tffl.untrusted import shown
     from tffl_cli.console import console, rate
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -22,7 +22,7 @@ def bench() -> None:
 @click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
 def engine(as_json: bool, rounds: int | None, quick: bool) -> None:
     """Compare the engine with a bare compiled loop, and with a Keras `fit` per client."""
-    from tffl.bench.engine import engine as measure
+    from tffl.studies.bench.engine import engine as measure
 
     chosen = {} if rounds is None else {"rounds": rounds}
     figures = measure(quick=quick, **chosen)
@@ -54,8 +54,8 @@ def defenses(
 
     100 clients of resnet18 take 8 GiB of memory, and Flower's functions more.
     """
-    from tffl.bench.defenses import SIZES, measure
     from tffl.defenses import defenses as registry
+    from tffl.studies.bench.defenses import SIZES, measure
     from tffl_cli.console import Watch
 
     for name in names:
@@ -74,7 +74,7 @@ def defenses(
 @click.option("--clients", type=click.IntRange(min=5), default=20, help="How many.")
 def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
     """Compare heat-map detectors with the clients' training, and the maps with tf-keras-vis."""
-    from tffl.bench.maps import maps as measure
+    from tffl.studies.bench.maps import maps as measure
 
     figures = measure(model, rounds, clients)
     _show(figures, as_json)
@@ -110,8 +110,8 @@ def clients(
     defense: str,
 ) -> None:
     """Measure what registered clients cost that do not take part."""
-    from tffl.bench.clients import REGISTERED, Workload
-    from tffl.bench.clients import clients as measure
+    from tffl.studies.bench.clients import REGISTERED, Workload
+    from tffl.studies.bench.clients import clients as measure
     from tffl_cli.console import Watch
 
     workload = Workload(participants, rounds=rounds, malicious=malicious, defense=defense)
@@ -126,7 +126,7 @@ def clients(
 @click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
 def cluster(as_json: bool, rounds: int, quick: bool) -> None:
     """Compare workers with local devices on two cores, and estimate a cluster."""
-    from tffl.bench.cluster import cluster as measure
+    from tffl.studies.bench.cluster import cluster as measure
 
     figures = measure(rounds, quick)
     _show(figures, as_json)

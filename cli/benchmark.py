@@ -13,7 +13,7 @@ import click
 from tffl_cli.main import Interrupted, Session
 
 if TYPE_CHECKING:
-    from tffl.benchmark import Cell
+    from tffl.studies.benchmark import Cell
 
 
 @click.command()
@@ -35,7 +35,7 @@ def benchmark(
     Attack-free and undefended runs are added. What is finished is not run again, so that the same
     command continues after an interruption. Writes results.csv and results.md.
     """
-    from tffl.benchmark import load, run
+    from tffl.studies.benchmark import load, run
 
     cells = load(file)
     folder = out or Path("runs") / file.stem

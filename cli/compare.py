@@ -22,7 +22,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON, and only that.")
 def compare(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Put several runs side by side, in a table and a chart."""
-    from tffl.record.run_directory import plain
+    from tffl.core.jsonable import plain
     from tffl.report.comparison import compare as put_together
 
     comparison = put_together(runs)

@@ -13,16 +13,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tffl.comparison import Outcome, percent
-from tffl.federated.observer import Observer
+from tffl.engine.observer import Observer
+from tffl.studies.comparison import Outcome, percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tffl.explain.look import Look
+    from tffl.drawing.explanation import Look
     from tffl.report.document import Table as ReportTable
-    from tffl.reproduce.listing import Line
-    from tffl.reproduce.page import Report
+    from tffl.studies.reproduce.listing import Line
+    from tffl.studies.reproduce.page import Report
 
 LINES = 10
 """Lines of progress, at most, of a run whose output is not a terminal."""
@@ -186,7 +186,7 @@ def print_comparison(outcomes: Mapping[str, Outcome], sentence: str) -> None:
 
 def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints, for each setting and defense, how it fares without attack and in its worst case."""
-    from tffl.benchmark_table import (
+    from tffl.studies.benchmark_table import (
         NONE,
         defined,
         distinct,
@@ -304,7 +304,7 @@ def print_models(entries: Sequence[Mapping[str, Any]]) -> None:
 
 def print_items(lines: Sequence[Line]) -> None:
     """Prints what can be reproduced."""
-    from tffl.reproduce.cost import told
+    from tffl.studies.reproduce.cost import told
 
     out = console()
     for paper in dict.fromkeys(line.paper for line in lines):
@@ -337,7 +337,7 @@ def print_items(lines: Sequence[Line]) -> None:
 
 def print_reproduction(reports: Sequence[Report]) -> None:
     """Prints paper against ours, and the verdict on each claim."""
-    from tffl.reproduce.page import counts, legend
+    from tffl.studies.reproduce.page import counts, legend
 
     out = console()
     for report in reports:

@@ -105,7 +105,7 @@ def prepare(names: tuple[str, ...], data_dir: Path | None) -> None:
 def show(config: Path | None, settings: tuple[str, ...], out: Path | None, **options: Any) -> None:
     """Print how many images of each class every client holds, before any poisoning."""
     from tffl.config import build, read
-    from tffl.errors import require
+    from tffl.core.errors import require
 
     require(
         out is None or out.suffix.lower() in PICTURES,
@@ -125,8 +125,8 @@ def show(config: Path | None, settings: tuple[str, ...], out: Path | None, **opt
     _print_split(holders, counts, federation, sampled)
     if out is None:
         return
-    from tffl.data.picture import split_picture
-    from tffl.record import drawing
+    from tffl.drawing import guard as drawing
+    from tffl.drawing.split import split_picture
 
     title = f"{federation.dataset.name}, {_describe(experiment)}"
     names = federation.dataset.class_names

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from tffl.explain.look import Look
+    from tffl.drawing.explanation import Look
 
 
 @click.command()
@@ -29,10 +29,12 @@ def explain(run: Path, rounds: tuple[int, ...], as_json: bool) -> None:
     from what the clients have in common. Where the defense of RUN does not look at heat maps, they
     are made of the updates that `--store-updates` kept. Pictures are written into RUN/figures.
     """
-    from tffl.explain import look, pictures
-    from tffl.record.run_directory import FIGURES, plain
+    from tffl.core.jsonable import plain
+    from tffl.drawing import heat_maps as pictures
+    from tffl.record.run_directory import FIGURES
+    from tffl.studies import explain as study
 
-    drawn = [(seen, pictures.write(seen, run / FIGURES)) for seen in look.explain(run, rounds)]
+    drawn = [(seen, pictures.write(seen, run / FIGURES)) for seen in study.explain(run, rounds)]
     if as_json:
         reports = [_report(seen, paths) for seen, paths in drawn]
         click.echo(json.dumps(plain({"run": str(run), "looks": reports}), indent=2))

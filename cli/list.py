@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from tffl.registry import Registry
+    from tffl.core.registry import Registry
 
 KINDS = ("attacks", "defenses", "models", "datasets")
 
@@ -20,9 +20,9 @@ def registry(kind: str) -> Registry:
       UsageError: There is no such kind; the message lists them.
     """
     from tffl.attacks import attacks
+    from tffl.core.errors import unknown
     from tffl.data import datasets
     from tffl.defenses import defenses
-    from tffl.errors import unknown
     from tffl.models import models
 
     found = {"attacks": attacks, "defenses": defenses, "models": models, "datasets": datasets}
@@ -87,10 +87,10 @@ def with_figures(
     Raises:
       UsageError: The entries are no models.
     """
-    from tffl.errors import require
+    from tffl.core.errors import require
 
     require(kind == "models", f"--image-size goes with `tffl list models`, not with {kind}")
-    from tffl.federated.runtime import silence
+    from tffl.core.process import silence
 
     silence()
     from tffl.models.shape import figures

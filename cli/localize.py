@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tffl.errors import require
+from tffl.core.errors import require
 from tffl_cli.main import Session
 from tffl_cli.options import assemble, experiment_options
 
@@ -67,8 +67,8 @@ def localize(
         out = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-localize"
         run = _simulate(session, config, settings, options, out, as_json)
 
-    from tffl.localize import PICTURE, describe
-    from tffl.localize import localize as rank
+    from tffl.studies.localize import PICTURE, describe
+    from tffl.studies.localize import localize as rank
 
     ranking = rank(run, reference, statistic)
     if as_json:
@@ -110,8 +110,8 @@ def _simulate(
 
 
 def _print_json(ranking: pd.DataFrame, run: Path, reference: str, statistic: str) -> None:
-    from tffl.localize import PICTURE
-    from tffl.record.run_directory import plain
+    from tffl.core.jsonable import plain
+    from tffl.studies.localize import PICTURE
 
     report = {
         "run": str(run),
@@ -127,7 +127,7 @@ def _print_table(ranking: pd.DataFrame, measured: str) -> None:
     from rich import box
     from rich.table import Table
 
-    from tffl.localize import EARLY
+    from tffl.studies.localize import EARLY
     from tffl_cli.console import console
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"By {measured}", title_justify="left")

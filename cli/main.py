@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from tffl import __version__
-from tffl.errors import TfflError, TfflWarning, first_line, unknown
+from tffl.core.errors import TfflError, TfflWarning, first_line, unknown
 
 COMMANDS = {
     "simulate": ("tffl_cli.simulate:simulate", "Attack a federation and see what a defense stops."),
@@ -43,7 +43,7 @@ COMMANDS = {
 
 INTERRUPTED = 130
 
-WAITING = ("tffl.federated.cluster.chief", "tffl.federated.threads")
+WAITING = ("tffl.simulation.cluster.chief", "tffl.engine.threads")
 """Modules that know whether something still runs that the end of the process would wait for."""
 
 _HELP_INSTEAD = getattr(click.exceptions, "NoArgsIsHelpError", ())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tffl.errors import require
+from tffl.core.errors import require
 from tffl_cli.options import registered
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def replay(
     from the honest run's weights, not trajectories. Make a run to replay with
     `tffl simulate --store-updates 1,5,10 --attack none`.
     """
-    from tffl.record.atomic import write_text
+    from tffl.core.atomic import write_text
     from tffl.record.tables import to_csv
-    from tffl.replay import Grid, summarize
-    from tffl.replay import replay as measure
+    from tffl.studies.replay import Grid, summarize
+    from tffl.studies.replay import replay as measure
     from tffl_cli.console import Watch, print_replay
 
     chosen = _chosen("attack", attacks, grid, settings)
@@ -98,9 +98,9 @@ def _chosen(
 ) -> dict[str, Named]:
     """Returns label → attacks or defenses from the command line and the grid file."""
     from tffl.attacks import attacks
-    from tffl.benchmark import Listed, labeled
     from tffl.config import build, override, parse_setting, read
     from tffl.defenses import defenses
+    from tffl.studies.benchmark import Listed, labeled
 
     registry = {"attack": attacks, "defense": defenses}[section]
     file = build(read(grid) if grid else {}, Listed)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tffl.errors import require, unknown
+from tffl.core.errors import require, unknown
 from tffl_cli.benchmark import show_progress
 from tffl_cli.main import Interrupted, Session
 
 if TYPE_CHECKING:
-    from tffl.reproduce.listing import Line
-    from tffl.reproduce.page import Report
-    from tffl.reproduce.plan import Entry
+    from tffl.studies.reproduce.listing import Line
+    from tffl.studies.reproduce.page import Report
+    from tffl.studies.reproduce.plan import Entry
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -73,7 +73,7 @@ def reproduce(
     What is recorded already is not run again, so that the same command continues after an
     interruption. Writes tables, pictures, a verdict on each claim, and the page README.md.
     """
-    from tffl.reproduce.plan import SCALES, load
+    from tffl.studies.reproduce.plan import SCALES, load
 
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
@@ -83,13 +83,13 @@ def reproduce(
         _list(entries, out, runs, not no_times, as_json)
         return
     _check(entries, scale, item is not None)
-    from tffl.reproduce.measure import default_out
+    from tffl.studies.reproduce.measure import default_out
 
     target = out or default_out(paper, scale)
     failed = 0
     if not no_run:
         failed = _run(session, entries, scale, target, runs, quiet or as_json)
-    from tffl.reproduce.page import reports, write
+    from tffl.studies.reproduce.page import reports, write
 
     write(catalogue, paper, target)
     found = reports(entries, target, scale)
@@ -124,8 +124,8 @@ def _run(
     session: Session, entries: Sequence[Entry], scale: str, out: Path, runs: Path, silent: bool
 ) -> int:
     """Runs what is missing; returns how many runs failed."""
-    from tffl.reproduce.listing import missing_data
-    from tffl.reproduce.measure import reproduce as measure
+    from tffl.studies.reproduce.listing import missing_data
+    from tffl.studies.reproduce.measure import reproduce as measure
 
     lacking = missing_data(entries, scale)
     require(
@@ -158,7 +158,7 @@ def _run(
 def _list(
     entries: Sequence[Entry], out: Path | None, runs: Path, timed: bool, as_json: bool
 ) -> None:
-    from tffl.reproduce.listing import lines
+    from tffl.studies.reproduce.listing import lines
 
     with _timing() as tell:
         found: list[Line] = lines(entries, out, runs, tell if timed else None)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tffl.errors import UsageError, require
+from tffl.core.errors import UsageError, require
 from tffl_cli.options import registered
 
 if TYPE_CHECKING:
     from tffl.defenses import Defense
-    from tffl.scan import Scan, Scanner
-    from tffl.scan_report import Place
+    from tffl.scan.report import Place
+    from tffl.scan.scan import Scan, Scanner
 
 SUSPECTS = 3
 """Exit code where anything is suspect."""
@@ -103,8 +103,8 @@ def scan(
     chosen = choose(defenses, settings, dataset is not None)
     place = _place(out, updates, global_model)
 
-    from tffl.files.trusted import load_global
-    from tffl.scan import Scanner, load_samples
+    from tffl.scan.scan import Scanner, load_samples
+    from tffl.untrusted.trusted import load_global
 
     model = load_global(global_model)
     samples = None if dataset is None else load_samples(model, dataset, data_dir)
@@ -133,7 +133,7 @@ def choose(names: Sequence[str], settings: Sequence[str], samples: bool) -> dict
     from tffl.config import override, parse_setting
     from tffl.defenses import create_defense
     from tffl.defenses import defenses as registry
-    from tffl.scan import WITH_SAMPLES, WITHOUT_SAMPLES
+    from tffl.scan.scan import WITH_SAMPLES, WITHOUT_SAMPLES
 
     names = list(dict.fromkeys(names)) or [WITH_SAMPLES if samples else WITHOUT_SAMPLES]
     pairs = [parse_setting(text) for text in settings]
@@ -152,7 +152,7 @@ def _place(out: Path | None, updates: Path, model: Path) -> Place | None:
     """Returns where the results go, if they go anywhere, checked."""
     if out is None:
         return None
-    from tffl.scan_report import Place
+    from tffl.scan.report import Place
 
     place = Place(out, updates, model)
     place.check()
@@ -188,7 +188,7 @@ class Told:
     def tell(self, found: Scan, indent: int | None) -> None:
         """Prints what was found and writes the report, which a full disk may keep from ending."""
         if self.as_json:
-            from tffl.record.run_directory import plain
+            from tffl.core.jsonable import plain
 
             click.echo(json.dumps(plain({"seed": self.seed, **found.report()}), indent=indent))
             self._write(found)
@@ -210,7 +210,7 @@ def _print_table(found: Scan) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tffl.files import shown
+    from tffl.untrusted import shown
     from tffl_cli.console import console, defined
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import tffl
-from tffl.errors import TfflError, WorkersLost, require
+from tffl.core.errors import TfflError, WorkersLost, require
 from tffl_cli.main import Interrupted, Session
 from tffl_cli.options import assemble, experiment_options
 
 if TYPE_CHECKING:
     from tffl.config import Config
-    from tffl.federated.observer import Observer
+    from tffl.engine.observer import Observer
 
 
 @click.command(epilog="Later ones win: --config, then single options, then --set.")
@@ -111,14 +111,14 @@ def _simulate(job: Job, quiet: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(run.summary, indent=2))
     elif not quiet:
-        from tffl.comparison import Outcome
+        from tffl.studies.comparison import Outcome
         from tffl_cli.console import print_run
 
         print_run(run.rounds, Outcome.of(run.rounds, run.summary))
 
 
 def _compare(job: Job, quiet: bool, as_json: bool) -> None:
-    from tffl.comparison import Outcome, compare, verdict
+    from tffl.studies.comparison import Outcome, compare, verdict
 
     with _observer(quiet, as_json) as observe:
         runs = compare(
@@ -136,7 +136,7 @@ def _compare(job: Job, quiet: bool, as_json: bool) -> None:
 @contextmanager
 def _observer(quiet: bool, as_json: bool) -> Iterator[Callable[[str], Observer]]:
     """Makes the observer of each run, given its title."""
-    from tffl.federated.observer import Observer
+    from tffl.engine.observer import Observer
     from tffl_cli.console import Warnings, Watch
 
     if quiet:
@@ -195,7 +195,7 @@ def _directory(config: Config, out: Path | None, resumed: Path | None) -> Path:
     chosen = resumed or out
     if chosen:
         return chosen
-    from tffl.record.atomic import make_free_folder
+    from tffl.core.atomic import make_free_folder
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return make_free_folder(Path("runs") / f"{stamp}-{config.defense.name}-{config.attack.name}")

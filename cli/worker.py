@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from tffl.errors import TfflError, require
+from tffl.core.errors import TfflError, require
 from tffl_cli.main import Session
 
 PORT = 5000
@@ -55,7 +55,7 @@ def worker(
     A worker loads datasets itself and refuses to train on others than the chief's. It runs what
     whoever reaches its port sends: keep it on loopback, or in a network of your own.
     """
-    from tffl.federated.cluster.addresses import own
+    from tffl.simulation.cluster.addresses import own
 
     told = own() if host is None or port is None else None
     host = host or (told[0] if told else "127.0.0.1")
@@ -72,7 +72,7 @@ def worker(
 def _warn(host: str) -> None:
     import socket
 
-    from tffl.federated.cluster.confinement import is_loopback
+    from tffl.simulation.cluster.confinement import is_loopback
 
     try:
         private = is_loopback(socket.gethostbyname(host))
@@ -83,7 +83,7 @@ def _warn(host: str) -> None:
 
 
 def _serve(host: str, port: int, data_dir: Path | None, number: int, child: bool) -> None:
-    from tffl.federated.cluster.worker import Worker
+    from tffl.simulation.cluster.worker import Worker
 
     serving = Worker(host, port, data_dir, number, _say)
     _say(f"Worker at {serving.name} is ready.")

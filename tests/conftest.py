@@ -7,7 +7,8 @@ import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-from tffl.federated.runtime import computes, configure
+from tffl.engine.runtime import computes, configure
+from tffl.record.identity import resolved
 
 configure(devices=4)
 
@@ -21,22 +22,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run with heat maps, and its undefended and attack-free siblings; do not change it."""
-    from tffl.comparison import variants
     from tffl.config import build
-    from tffl.federated.simulation import simulate
-    from tffl.federated.workshop import Workshop
+    from tffl.simulation.simulation import simulate
+    from tffl.simulation.workshop import Workshop
+    from tffl.studies.comparison import variants
 
     path = tmp_path_factory.mktemp("compared") / "run_1"
-    config = build(
-        {
-            "data": {"train_limit": 300, "test_limit": 100},
-            "federation": {"clients": 6, "malicious": 2, "rounds": 2},
-            "model": {"name": "lenet5"},
-            "attack": {"name": "label-flip"},
-            "defense": {"name": "gradcam-ae", "epochs": 3},
-            "record": {"export": False, "figures": False},
-        }
-    ).resolved()
+    config = resolved(
+        build(
+            {
+                "data": {"train_limit": 300, "test_limit": 100},
+                "federation": {"clients": 6, "malicious": 2, "rounds": 2},
+                "model": {"name": "lenet5"},
+                "attack": {"name": "label-flip"},
+                "defense": {"name": "gradcam-ae", "epochs": 3},
+                "record": {"export": False, "figures": False},
+            }
+        )
+    )
     chosen, workshop = variants(config), Workshop()
     for variant in ("defended", "undefended", "attack-free"):
         folder = path if variant == "defended" else path / variant

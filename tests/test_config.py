@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tffl import benchmark
 from tffl.attacks import attacks
 from tffl.config import Config, build, load, override, parse_setting, read
+from tffl.core.errors import UsageError
 from tffl.defenses import defenses
-from tffl.errors import UsageError
+from tffl.record.identity import identity, resolved
+from tffl.studies import benchmark
 
 
 def changed(**changes: Any) -> Config:
@@ -102,18 +103,18 @@ def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
 
 def test_resolved_spells_out_attack_and_defense() -> None:
     config = changed(attack={"name": "label-flip"}, defense={"name": "bias-anomaly", "k": 2})
-    resolved = config.resolved()
-    assert resolved.attack.options["scale"] == 1.0
-    assert resolved.defense.options["k"] == 2 and resolved.defense.options["enforce"] is True
-    assert resolved.identity() == config.identity()
-    assert build(resolved.model_dump(exclude_none=True)).identity() == config.identity()
+    whole = resolved(config)
+    assert whole.attack.options["scale"] == 1.0
+    assert whole.defense.options["k"] == 2 and whole.defense.options["enforce"] is True
+    assert identity(whole) == identity(config)
+    assert identity(build(whole.model_dump(exclude_none=True))) == identity(config)
 
 
 def test_identity_ignores_where_it_runs_and_what_it_keeps() -> None:
     same = changed(runtime__devices=3, record__export=False, data__data_dir="elsewhere")
-    assert same.identity() == changed().identity()
-    assert changed(federation__malicious=2).identity() == changed().identity()  # 20 % of 10
-    assert changed(data__beta=0.4).identity() != changed().identity()
+    assert identity(same) == identity(changed())
+    assert identity(changed(federation__malicious=2)) == identity(changed())  # 20 % of 10
+    assert identity(changed(data__beta=0.4)) != identity(changed())
 
 
 @pytest.mark.parametrize("text", ["seed", "=3", " =3"])
@@ -167,4 +168,4 @@ def test_every_config_of_the_project_is_valid(path: Path) -> None:
             named = benchmark.labeled(content[section]).values()
             assert all(registry.create_parts(one.name, one.options) for one in named)
     else:
-        assert load(path).resolved().federation.rounds > 0
+        assert resolved(load(path)).federation.rounds > 0

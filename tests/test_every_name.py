@@ -11,11 +11,11 @@ import pytest
 
 from tffl.attacks import attacks, create_attack
 from tffl.config import build, load, override
+from tffl.core.errors import UsageError
 from tffl.defenses import create_defense, defenses
-from tffl.errors import UsageError
-from tffl.federated.observer import Observer
-from tffl.federated.simulation import Run, simulate
-from tffl.federated.workshop import Workshop
+from tffl.engine.observer import Observer
+from tffl.simulation.simulation import Run, simulate
+from tffl.simulation.workshop import Workshop
 
 BASE: dict[str, Any] = {
     "seed": 3,

@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tffl.errors import UsageError, require, unknown
-from tffl.federated.weighting import Weighting
-from tffl.registry import explain
+from tffl.core.errors import UsageError, require, unknown
+from tffl.core.options import explain
+from tffl.core.weighting import Weighting
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -292,50 +292,10 @@ class Config(Section):
         """Returns the config as TOML, without the keys that are unset."""
         return tomli_w.dumps(_set_only(self.model_dump(mode="json")))
 
-    def resolved(self) -> Config:
-        """Returns the config with every option of its attack and defense spelled out.
-
-        Raises:
-          UsageError: A name or an option does not exist, or a value is out of range.
-        """
-        from tffl.attacks import create_attack
-        from tffl.defenses import create_defense
-
-        parts: dict[str, Any] = {
-            "attack": create_attack(self.attack.name, self.attack.options),
-            "defense": create_defense(self.defense.name, self.defense.options),
-        }
-        chosen = {
-            section: Named.model_validate({"name": getattr(self, section).name, **part.options()})
-            for section, part in parts.items()
-        }
-        return self.model_copy(update=chosen)
-
     def with_rounds(self, rounds: int) -> Config:
         """Returns the config with another number of rounds."""
         federation = self.federation.model_copy(update={"rounds": rounds})
         return self.model_copy(update={"federation": federation})
-
-    def identity(self) -> dict[str, Any]:
-        """Returns what decides the numbers of a run: two runs with equal identity are one."""
-        dump = self.resolved().model_dump(
-            mode="json", exclude={"runtime": True, "record": True, "data": {"data_dir"}}
-        )
-        dump["federation"]["malicious"] = self.federation.malicious_count
-        dump["federation"]["participants"] = self.federation.participant_count
-        for section, key, default in LATER:
-            if dump[section].get(key) == default:
-                dump[section].pop(key, None)
-        return dump
-
-
-LATER = (
-    ("data", "samples_per_client", 50),
-    ("federation", "malicious_participants", None),
-    ("federation", "weighting", "claimed"),
-    ("attack", "claims", 1.0),
-)
-"""Keys that runs from before there was the option lack, with what it was for them."""
 
 
 def _set_only(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tffl.defenses.parts.thresholds import mean_std, median_mad
-from tffl.localize import EARLY, STATISTICS, measure, picture, rank
-from tffl.metrics import detection, roc_auc
-from tffl.record.figures import BLUE, RED, save
+from tffl.core.deviations import STATISTICS
+from tffl.core.metrics import detection, roc_auc
+from tffl.core.thresholds import mean_std, median_mad
+from tffl.drawing.figures import BLUE, RED, save
 from tffl.record.run_directory import RunDirectory
+from tffl.studies.localize import EARLY, measure, picture, rank
 
 HERE = Path(__file__).parent
 CURVES = {

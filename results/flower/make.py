@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from tffl.benchmark_table import percent, table
-from tffl.record.run_directory import write_json
+from tffl.core.jsonable import write_json
+from tffl.studies.benchmark_table import percent, table
 
 HERE = Path(__file__).parent
 RUNS = HERE.parents[1] / "runs" / "flower"

@@ -19,8 +19,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from tffl.benchmark_table import percent, table
-from tffl.record.figures import save
+from tffl.drawing.figures import save
+from tffl.studies.benchmark_table import percent, table
 
 HERE = Path(__file__).parent
 RUNS = HERE.parents[1] / "runs" / "gan_audit"

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tffl.benchmark_table import percent, table
-from tffl.record.figures import save
+from tffl.drawing.figures import save
+from tffl.studies.benchmark_table import percent, table
 
 HERE = Path(__file__).parent
 RUNS = HERE.parents[1] / "runs" / "heat_maps"

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tffl.benchmark_table import percent, table
 from tffl.config import read
-from tffl.record.figures import save
+from tffl.drawing.figures import save
+from tffl.studies.benchmark_table import percent, table
 
 HERE = Path(__file__).parent
 PLAN = HERE.parents[1] / "configs" / "opponents" / "fashion_mnist.toml"

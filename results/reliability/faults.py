@@ -37,7 +37,7 @@ from typing import Any
 
 import pandas as pd
 
-from tffl.federated.cluster.addresses import answers, free_port
+from tffl.simulation.cluster.addresses import answers, free_port
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = ("fault", "case", "seconds", "rounds", "exit_code", "held", "line")

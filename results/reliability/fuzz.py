@@ -105,7 +105,7 @@ def child(kind: str, targets: list[str], cases: int, draw: int, work: Path) -> N
     if kind == "grown":
         grow(targets[0], cases, draw, work)
         return
-    from tffl.federated.runtime import configure
+    from tffl.engine.runtime import configure
 
     configure(devices=1)
     from fuzzing.drive import drive
@@ -153,13 +153,13 @@ def grow(target: str, runs: int, draw: int, work: Path) -> None:
     import atheris
 
     with atheris.instrument_imports(
-        include=["tffl.files", "zipfile", "json", "numpy.lib.format", "numpy.lib._format_impl"]
+        include=["tffl.untrusted", "zipfile", "json", "numpy.lib.format", "numpy.lib._format_impl"]
     ):
         import zipfile  # noqa: F401
 
         import numpy.lib.format  # noqa: F401
 
-        from tffl.files import hdf5, keras_zip, npz, safetensors_file  # noqa: F401
+        from tffl.untrusted import hdf5, keras_zip, npz, safetensors_file  # noqa: F401
 
     from fuzzing import files
     from fuzzing.drive import Tally

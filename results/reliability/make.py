@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tffl.benchmark_table import table
+from tffl.studies.benchmark_table import table
 
 HERE = Path(__file__).parent
 

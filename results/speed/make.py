@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tffl.bench.defenses import LIMIT
-from tffl.benchmark_table import table
+from tffl.studies.bench.defenses import LIMIT
+from tffl.studies.benchmark_table import table
 
 HERE = Path(__file__).parent
 SIZES = ("cnn_20", "cnn_100", "resnet18_20", "resnet18_100")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tffl.attacks import Attack
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
 from tffl.data.federation import ClientData, Dataset, Federation
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
 
 COLORS = ("red", "green", "blue", "gray")
 

@@ -11,9 +11,9 @@ from tffl.attacks import attacks
 from tffl.attacks.adversary import Adversary
 from tffl.attacks.bounded import distances_to
 from tffl.config import build
-from tffl.defenses.base import Samples
+from tffl.core.updates import Updates
+from tffl.data.samples import Samples
 from tffl.explain.maps import Explainer, Probes
-from tffl.federated.updates import Updates
 from tffl.models import models
 
 MALICIOUS = np.array([1, 4])

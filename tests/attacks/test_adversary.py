@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tffl.attacks.adversary import Adversary
 from tffl.config import build
+from tffl.core.layout import WeightLayout
 from tffl.data.federation import ClientData, Federation
-from tffl.federated.layout import WeightLayout
-from tffl.federated.training import LocalTraining, Trainer
+from tffl.engine.training import LocalTraining, Trainer
 
 SHAPE, CLASSES, CLIENTS = (8, 8, 1), 3, 4
 MALICIOUS = np.array([1, 3])

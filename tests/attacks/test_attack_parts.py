@@ -9,9 +9,9 @@ import pytest
 
 from tffl.attacks import attacks
 from tffl.attacks.parts import class_index, draw, scale_rows
-from tffl.errors import UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
+from tffl.core.errors import UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
 
 
 def test_class_by_name_or_number(dataset) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tffl.attacks import attacks, create_attack
 from tffl.attacks.model_attack import ModelAttack
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 
 DATA = [n for n in attacks if not issubclass(attacks[n], ModelAttack)]
 MODEL = [n for n in attacks if issubclass(attacks[n], ModelAttack)]

@@ -12,7 +12,7 @@ from tffl.attacks import attacks
 from tffl.attacks.adversary import Adversary
 from tffl.attacks.model_attack import ALL_BENIGN, OVERHEARD, InformedAttack, ModelAttack
 from tffl.config import build
-from tffl.federated.updates import Updates
+from tffl.core.updates import Updates
 from tffl.models import models
 
 MALICIOUS = np.array([1, 4, 8])

@@ -17,7 +17,7 @@ from tffl.attacks import attacks
 from tffl.attacks.bounded import Expected, distances_to, length, project, unit
 from tffl.attacks.distance_constrained import DistanceConstrained
 from tffl.config import build
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 from tffl.record.run_directory import RunDirectory
 
 

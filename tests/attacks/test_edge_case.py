@@ -10,8 +10,8 @@ import tffl
 from tffl.attacks import attacks
 from tffl.attacks.edge_case import EdgeCase, rarest, rarity
 from tffl.config import build
+from tffl.core.errors import UsageError
 from tffl.data.federation import Dataset, Federation
-from tffl.errors import UsageError
 from tffl.record.run_directory import RunDirectory
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tffl.attacks import attacks
 from tffl.attacks.fang import beyond_extremes, largest_lambda, search
 from tffl.attacks.statistics import Line
-from tffl.defenses.parts.geometry import squared_distances
+from tffl.core.geometry import squared_distances
 
 
 def naive_krum(rows: np.ndarray, malicious: int) -> int:

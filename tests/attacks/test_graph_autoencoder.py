@@ -24,7 +24,7 @@ from tffl.attacks.graph_autoencoder import (
     released_row,
 )
 from tffl.config import build
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 from tffl.record.run_directory import RunDirectory
 
 

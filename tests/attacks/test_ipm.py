@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tffl.attacks import attacks
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.5, 100])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tffl.attacks import attacks
 from tffl.attacks.label_flip import LabelFlip
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 
 
 def create(**options: object) -> LabelFlip:

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from tffl.attacks import attacks
 from tffl.attacks.lie import largest_z
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 
 
 @pytest.mark.parametrize(

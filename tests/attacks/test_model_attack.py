@@ -10,7 +10,7 @@ import pytest
 from tffl.attacks import Attack, attacks
 from tffl.attacks.base import OWN_DATA
 from tffl.attacks.model_attack import ALL_BENIGN, COLLUDERS, InformedAttack, ModelAttack
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tffl import seeds
 from tffl.attacks import attacks
-from tffl.federated.layout import WeightLayout
+from tffl.core import seeds
+from tffl.core.layout import WeightLayout
 from tffl.models import models
 
 

@@ -17,7 +17,7 @@ from tffl.attacks.composed import Composed
 from tffl.attacks.neurotoxin import Neurotoxin, least_used
 from tffl.attacks.patch_backdoor import PatchBackdoor
 from tffl.config import build
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 from tffl.record.run_directory import RunDirectory
 
 

@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from tffl.attacks import attacks
-from tffl.errors import UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
+from tffl.core.errors import UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
 
 WIDE = WeightLayout((Entry("a", (4000,), True),))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tffl.attacks import attacks
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 
 
 def test_multiplies_the_own_update(a_round) -> None:

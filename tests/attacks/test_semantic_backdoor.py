@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tffl.attacks import attacks
 from tffl.attacks.semantic_backdoor import PATTERNS, SemanticBackdoor
 from tffl.config import DataConfig
+from tffl.core.errors import UsageError
 from tffl.data.build import load_dataset
-from tffl.errors import UsageError
 
 TRAIT = (1000, 1004, 1008, 1012)  # all of class 0, "red"
 IDS = np.arange(1000, 1100)

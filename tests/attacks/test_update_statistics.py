@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tffl import seeds
 from tffl.attacks import attacks
 from tffl.attacks.statistics import Line, generators, mean, per_coordinate
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import BLOCK
+from tffl.core import seeds
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import BLOCK
 
 
 def test_rows_are_computed_in_float64_and_zero_where_nothing_trains(a_round, layout) -> None:

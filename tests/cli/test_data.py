@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 from tffl_cli.data import data
 
 

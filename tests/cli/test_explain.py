@@ -13,7 +13,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 import tffl
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 from tffl.record.run_directory import PICTURES, RunDirectory
 from tffl_cli.explain import explain as command
 

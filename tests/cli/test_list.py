@@ -8,7 +8,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 from tffl_cli.list import KINDS, registry
 from tffl_cli.main import cli
 

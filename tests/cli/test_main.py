@@ -12,7 +12,7 @@ from click.shell_completion import BashComplete, FishComplete, ZshComplete
 from click.testing import CliRunner
 
 from tffl import __version__
-from tffl.errors import TfflError, UsageError
+from tffl.core.errors import TfflError, UsageError
 from tffl_cli.main import COMMANDS, Interrupted, cli, explain
 
 HELPS = [[], *([name] for name in COMMANDS), ["bench", "engine"], ["data", "show"]]

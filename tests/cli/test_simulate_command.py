@@ -266,7 +266,8 @@ def test_a_refused_run_leaves_no_folder(tmp_path, monkeypatch):
 
 
 def test_a_picture_that_fails_ends_no_run_and_is_named(tmp_path, monkeypatch):
-    from tffl.record import figures, tensorboard
+    from tffl.drawing import figures
+    from tffl.record import tensorboard
 
     def fail(*_):
         raise ValueError("Too many bins for data range")

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tffl.config import build
+from tffl.core.errors import UsageError
 from tffl.data.build import build_federation, load_dataset, split
 from tffl.data.federation import Dataset
-from tffl.errors import UsageError
 
 NOBODY = np.empty(0, dtype=np.int64)
 PARTITIONS = ("iid", "dirichlet", "shards", "round-robin")

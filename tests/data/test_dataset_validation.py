@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tffl.config import DataConfig
+from tffl.core.errors import TfflError, UsageError
+from tffl.core.registry import Registry
 from tffl.data.build import load_dataset, source
 from tffl.data.federation import Dataset, Federation
 from tffl.data.validation import check_labels, validated
-from tffl.errors import TfflError, UsageError
-from tffl.registry import Registry
 
 CLASSES = tuple(f"class {number}" for number in range(10))
 

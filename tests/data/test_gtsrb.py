@@ -5,8 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from tffl.core.errors import TfflError, UsageError
 from tffl.data.tfds import Gtsrb
-from tffl.errors import TfflError, UsageError
 
 HEADER = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from tffl.core.errors import UsageError
 from tffl.data import partition
-from tffl.errors import UsageError
 
 labels_of = (
     st.integers(1, 12)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tffl import seeds
 from tffl.attacks.label_flip import LabelFlip
 from tffl.config import build
+from tffl.core import seeds
+from tffl.core.errors import UsageError
 from tffl.data.build import build_federation
 from tffl.data.federation import Changed, ClientData, Dataset
 from tffl.data.sampled import SampledClients, sample_labels
-from tffl.errors import UsageError
+from tffl.record.identity import identity
 from tffl_cli.main import cli
 
 SIZES = (50, 100, 150, 200)
@@ -121,10 +122,9 @@ def test_nobody_draws_what_is_reserved_or_the_servers_own():
 
 def test_more_clients_than_images_and_still_one_run_of_its_own():
     assert len(federation(1_000_000).clients) == 1_000_000
-    plain = build({}).identity()
-    assert "samples_per_client" not in plain["data"]
-    chosen = build({"data": {"partition": "sampled", "samples_per_client": 7}}).identity()
-    assert chosen["data"]["samples_per_client"] == 7
+    plain = identity(build({"data": {"partition": "sampled"}}))
+    chosen = identity(build({"data": {"partition": "sampled", "samples_per_client": 7}}))
+    assert chosen != plain
     with pytest.raises(UsageError, match=r"set data\.server_samples"):
         federation(server_shard=True)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tffl.config import DataConfig
+from tffl.core.errors import TfflError, UsageError
 from tffl.data.build import load_dataset, source
 from tffl.data.tfds import Cifar10, FashionMnist, Gtsrb, Mnist, resolve_data_dir
-from tffl.errors import TfflError, UsageError
 
 RACING_STRIPES = (
     2180, 2771, 3233, 4932, 6241, 6813, 6869, 9476, 11395, 11744, 14209,

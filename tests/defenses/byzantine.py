@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
 from tffl.defenses import Defense, Server, Verdict
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
 
 FROZEN = 2
 """The first columns, which no gradient trains."""

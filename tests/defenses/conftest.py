@@ -8,9 +8,9 @@ from typing import cast
 import numpy as np
 import pytest
 
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
 from tffl.defenses import Server
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
 
 LAYOUT = WeightLayout(
     (

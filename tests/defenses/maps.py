@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tffl.core.errors import UsageError
+from tffl.data.samples import Samples
 from tffl.defenses import Defense, Server, Verdict
-from tffl.defenses.base import Samples, State
-from tffl.errors import UsageError
+from tffl.defenses.base import State
 
 from .byzantine import as_updates
 

@@ -12,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tffl import states
 from tffl.config import build, override, parse_setting, read
+from tffl.core import states
+from tffl.core.errors import UsageError
+from tffl.core.updates import Updates
+from tffl.data.samples import PROBE_DATA, ROOT_DATA, Root
 from tffl.defenses import Server, Verdict, create_defense, defenses
-from tffl.defenses.base import PROBE_DATA, ROOT_DATA, Defense, Root, State, sample_shares
+from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.combination import AllOf, AnyOf, Combination, relative_scores
 from tffl.defenses.detector import Detector
-from tffl.errors import UsageError
-from tffl.federated.updates import Updates
+from tffl.record.identity import identity, resolved
 
 from .byzantine import FROZEN, as_updates, cloud
 
@@ -245,7 +247,7 @@ def test_options_of_a_part_by_its_name() -> None:
     defense = create_defense(config.defense.name, config.defense.options)
     assert list(defense.parts) == ["bias-anomaly", "update-consensus"]
     assert defense.parts["bias-anomaly"].k == 4
-    assert config.resolved().defense.options["bias-anomaly"]["alpha"] == 1.5
+    assert resolved(config).defense.options["bias-anomaly"]["alpha"] == 1.5
 
 
 def test_toml_keeps_the_options_of_parts(tmp_path) -> None:
@@ -261,9 +263,9 @@ def test_toml_keeps_the_options_of_parts(tmp_path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(text)
     config = build(read(path))
-    path.write_text(config.resolved().to_toml())
+    path.write_text(resolved(config).to_toml())
     again = build(read(path))
-    assert again.identity() == config.identity()
+    assert identity(again) == identity(config)
     defense = create_defense("any-of", again.defense.options)
     assert defense == create_defense("any-of", config.defense.options)
     assert defense.parts["multi-krum"].selected == 4

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tffl.core.errors import UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
 from tffl.defenses import Server, Verdict, defenses
 from tffl.defenses.bias_anomaly import BiasAnomaly
-from tffl.errors import UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
 
 # Client 3 pulls class 2; the clients' mean is (0.05, 0.05, 1).
 BIAS = [[0.0, 0.1, 0.0], [0.1, 0.0, 0.0], [0.0, 0.1, 0.0], [0.1, 0.0, 4.0]]

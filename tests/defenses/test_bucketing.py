@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tffl.core.errors import UsageError
+from tffl.core.updates import LARGEST_CLAIM
 from tffl.defenses import create_defense
 from tffl.defenses.bucketing import Bucketing
-from tffl.errors import UsageError
-from tffl.federated.updates import LARGEST_CLAIM
 
 from .byzantine import FROZEN, as_updates, cloud, judge
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tffl.core.errors import UsageError
 from tffl.defenses import cam_consensus, create_defense
-from tffl.errors import UsageError
 
 from .maps import judge_maps, see, similar_maps
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tffl.core.errors import UsageError
+from tffl.core.thresholds import TOLERANCE, check_alpha, mean_std, median_mad
 from tffl.defenses.parts import votes
-from tffl.defenses.parts.thresholds import TOLERANCE, check_alpha, mean_std, median_mad
-from tffl.errors import UsageError
 
 SCORES = arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 1e30))
 

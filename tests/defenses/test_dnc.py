@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tffl import seeds
+from tffl.core import seeds
+from tffl.core.errors import UsageError
 from tffl.defenses import defenses
 from tffl.defenses.dnc import DnC, projections
-from tffl.errors import UsageError
 
 from .byzantine import FROZEN, as_updates, cloud, judge
 

@@ -7,11 +7,11 @@ from typing import cast
 import numpy as np
 import pytest
 
+from tffl.core.errors import UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
 from tffl.defenses import Server, Verdict, defenses
 from tffl.defenses.faa_dl import outlyingness, rbf_kernel, variance
-from tffl.errors import UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
 
 from .conftest import LAYOUT
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tffl.core.errors import UsageError
+from tffl.core.layout import WeightLayout
+from tffl.core.tensors import read_tensors, write_tensors
+from tffl.core.updates import Updates
 from tffl.defenses import Server, create_defense
 from tffl.defenses.flcert import deal
-from tffl.errors import UsageError
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
-from tffl.record.tensors import read_tensors, write_tensors
 
 from .conftest import LAYOUT
 

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tffl import seeds
+from tffl.core import seeds
+from tffl.core.clusters import cluster_threshold, two_means
+from tffl.core.errors import UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.tensors import read_tensors, write_tensors
+from tffl.core.updates import Updates
 from tffl.defenses import Server, create_defense
 from tffl.defenses.base import State
 from tffl.defenses.fldetector import FLDetector
-from tffl.defenses.parts.clusters import cluster_threshold, two_means
 from tffl.defenses.parts.lbfgs import hessian_product
-from tffl.errors import UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
-from tffl.record.tensors import read_tensors, write_tensors
 
 from .conftest import LAYOUT
 

@@ -14,11 +14,11 @@ from hypothesis.extra.numpy import arrays
 
 import tffl
 from tffl.config import build
+from tffl.core.errors import UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
+from tffl.data.samples import ROOT_DATA, Root
 from tffl.defenses import Server, Verdict, defenses
-from tffl.defenses.base import ROOT_DATA, Root
-from tffl.errors import UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
 
 LAYOUT = WeightLayout((Entry("bn/mean", (1,), False), Entry("logits/kernel", (2,), True)))
 rows = arrays(

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tffl.core.errors import UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.tensors import read_tensors, write_tensors
+from tffl.core.updates import Updates
 from tffl.defenses import Server, create_defense
 from tffl.defenses.foolsgold import FoolsGold, similarity, trust
-from tffl.errors import UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
-from tffl.record.tensors import read_tensors, write_tensors
 
 from .conftest import LAYOUT
 

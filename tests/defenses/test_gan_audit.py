@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tffl.core.errors import UsageError
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.data.samples import Root, Samples
 from tffl.defenses import Server, Verdict, create_defense
-from tffl.defenses.base import Root, Samples
 from tffl.defenses.gan_audit import negative_variances
-from tffl.errors import UsageError
 from tffl.explain.maps import Explainer
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
 from tffl.models import models
 
 CLIENTS, CLASSES = 9, 4

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tffl.core.errors import UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
 from tffl.defenses import Server, Verdict, defenses
 from tffl.defenses.geometric_median import GeometricMedian
-from tffl.errors import UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
 
 from .conftest import LAYOUT
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tffl import seeds
+from tffl.core import seeds
+from tffl.core.errors import UsageError
 from tffl.defenses import create_defense
 from tffl.defenses.gradcam_ae import enlarged
 from tffl.defenses.parts.autoencoder import Autoencoder
-from tffl.errors import UsageError
 
 from .maps import judge_maps, see, similar_maps
 

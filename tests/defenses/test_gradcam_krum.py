@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from tffl.core.errors import UsageError
 from tffl.defenses import create_defense
-from tffl.errors import UsageError
 
 from .maps import judge_maps, similar_maps
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tffl.core.errors import UsageError
 from tffl.defenses import defenses
 from tffl.defenses.krum import Krum, krum_scores, winner
-from tffl.errors import UsageError
 
 from .byzantine import FROZEN, as_updates, cloud, judge, naive_scores
 

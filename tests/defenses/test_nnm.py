@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tffl.core.errors import UsageError
 from tffl.defenses import create_defense
 from tffl.defenses.nnm import NearestNeighborMixing
-from tffl.errors import UsageError
 
 from .byzantine import FROZEN, as_updates, cloud, judge, naive_scores
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
 from tffl.defenses.parts.order import WIDTH, ranked, trimmed, trims
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
 
 WIDE = WeightLayout(
     (
@@ -83,7 +83,7 @@ def test_bits_do_not_depend_on_the_cores(monkeypatch) -> None:
     updates = round_of(np.random.default_rng(0).normal(size=(9, WIDE.size)).astype("f4"), WIDE)
     results = []
     for cores in (1, 5):
-        monkeypatch.setattr("tffl.federated.runtime.cores", lambda cores=cores: cores)
+        monkeypatch.setattr("tffl.core.process.cores", lambda cores=cores: cores)
         results.append(trimmed(updates, 2))
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -9,14 +9,14 @@ import keras
 import numpy as np
 import pytest
 
+from tffl.core.errors import UsageError
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.data.samples import Samples
 from tffl.defenses import Server, create_defense
-from tffl.defenses.base import Samples
 from tffl.defenses.probe_loss import mean_cross_entropy
-from tffl.errors import UsageError
 from tffl.explain.maps import Explainer
 from tffl.explain.probes import draw
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
 from tffl.models import models
 
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 import tffl
 from tffl.config import build
+from tffl.core.errors import UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
 from tffl.defenses import Server, Verdict, create_defense, defenses
 from tffl.defenses.base import State
 from tffl.defenses.signguard import bandwidth, draw, largest_cluster, sign_shares
-from tffl.errors import UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.observer import Observer
-from tffl.federated.updates import Updates
+from tffl.engine.observer import Observer
 
 LAYOUT = WeightLayout(
     (

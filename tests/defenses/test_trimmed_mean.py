@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tffl.core.errors import UsageError
+from tffl.core.updates import Updates
 from tffl.defenses import Server, Verdict, defenses
 from tffl.defenses.trimmed_mean import TrimmedMean, trim_count
-from tffl.errors import UsageError
-from tffl.federated.updates import Updates
 
 from .conftest import LAYOUT
 

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tffl.core.errors import UsageError
+from tffl.core.updates import Updates
+from tffl.data.samples import ROOT_DATA, Root
 from tffl.defenses import Server, Verdict, defenses
-from tffl.defenses.base import ROOT_DATA, Root
 from tffl.defenses.parts.duplicates import nearness
 from tffl.defenses.update_consensus import UpdateConsensus, robust_z
-from tffl.errors import UsageError
-from tffl.federated.updates import Updates
 
 from .byzantine import FROZEN, as_updates, cloud, judge
 

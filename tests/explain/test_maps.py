@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
 from tffl.explain.maps import PREDICTED, Explainer, Findings, Probes, check_map_size, scaled
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
 from tffl.models import models
 
 SIZES = {"cnn": 12, "lenet5": 28, "resnet8": 32, "resnet18": 16}

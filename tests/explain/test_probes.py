@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tffl.defenses.base import Samples
+from tffl.data.samples import Samples
 from tffl.explain.maps import PREDICTED
 from tffl.explain.probes import draw
 

@@ -1,4 +1,4 @@
-"""Hostile model files: made of sound ones, and what `tffl.files` may make of them."""
+"""Hostile model files: made of sound ones, and what `tffl.untrusted` may make of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import numpy as np
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from tffl.files import Expected, Refused, read_model
+from tffl.untrusted import Expected, Refused, read_model
 
 from .outcome import NotFinite, Outcome, attempt, demand
 
@@ -63,7 +63,7 @@ class Corpus:
     @classmethod
     def make(cls, folder: Path) -> Corpus:
         """Writes the sound files."""
-        from files.models import WRITERS, build, by_path, trained
+        from untrusted.models import WRITERS, build, by_path, trained
 
         model = trained()
         for name in (*SOUND.values(), "saved_model"):

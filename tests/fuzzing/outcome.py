@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from tffl.errors import TfflError
+from tffl.core.errors import TfflError
 
 LIMIT = 10.0
 """Seconds that one input may take."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tffl.files import Refused
+from tffl.untrusted import Refused
 
 from .files import Corpus, Damage, Edit, damages, edits, right, well_formed
 from .outcome import Outcome, attempt, demand
@@ -61,7 +61,7 @@ replies = st.builds(
 
 @cache
 def strategy() -> DefendedStrategy:
-    from files.models import build
+    from untrusted.models import build
 
     from tffl.integrations.flower import DefendedStrategy
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.core.weighting import weighed
+from tffl.data.samples import Root, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense, defenses
-from tffl.defenses.base import Root, Samples
 from tffl.defenses.none import FedAvg
 from tffl.explain.maps import Explainer
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
-from tffl.federated.weighting import weighed
 
 from .outcome import NotFinite, Outcome, attempt, demand
 

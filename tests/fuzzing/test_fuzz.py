@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tffl.errors import TfflError, UsageError
+from tffl.core.errors import TfflError, UsageError
 
 from . import files, rounds
 from .drive import Tally, drive

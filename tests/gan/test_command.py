@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from tffl.config import build
 from tffl.gan.preset import preset
+from tffl.record.identity import resolved
 from tffl_cli.main import cli
 
 SMALL = [
@@ -58,7 +59,7 @@ def test_a_stored_round_is_audited(run: Path) -> None:
 
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist", "cifar10"])
 def test_every_preset_is_a_valid_experiment(dataset: str) -> None:
-    config = build(preset(dataset)).resolved()
+    config = resolved(build(preset(dataset)))
     assert config.federation.malicious_participants == 1
     assert config.defense.options["from_round"] < config.federation.rounds
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tffl import seeds
-from tffl.federated.layout import WeightLayout
+from tffl.core import seeds
+from tffl.core.layout import WeightLayout
+from tffl.core.tensors import read_tensors, write_tensors
 from tffl.gan.dcgan import Dcgan, Recipe, State, discriminator_loss, generator_loss, noise
 from tffl.models.pdgan import pdgan_cnn
-from tffl.record.tensors import read_tensors, write_tensors
 
 RECIPE = Recipe(steps=4, batch=6, latent=5, width=1, generator_rate=1e-2, discriminator_rate=1e-2)
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tffl.federated.layout import WeightLayout
+from tffl.core.layout import WeightLayout
 from tffl.gan.inversion import CHUNK, Inversion, variation
 from tffl.models import models
 

@@ -15,9 +15,9 @@ import pytest
 
 import tffl
 from tffl.config import build
-from tffl.federated.observer import Observer
-from tffl.federated.workshop import Workshop
+from tffl.engine.observer import Observer
 from tffl.record.run_directory import RunDirectory
+from tffl.simulation.workshop import Workshop
 
 SETTING: dict[str, Any] = {
     "seed": 3,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tffl.defenses.base import Samples
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
+from tffl.data.samples import Samples
 from tffl.gan import sources
 from tffl.gan.inversion import Inversion
 

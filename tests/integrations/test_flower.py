@@ -20,16 +20,16 @@ pytest.importorskip("flwr.supercore.task_identity")
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from tffl.core.errors import UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.updates import Updates
+from tffl.data.samples import Root, Samples
 from tffl.defenses import Server, Verdict, create_defense
-from tffl.defenses.base import Root, Samples
 from tffl.defenses.none import FedAvg
-from tffl.errors import UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
-from tffl.files.refusal import Refused
 from tffl.integrations.flower import DefendedStrategy, _weights, average
 from tffl.record.rounds import RoundRecord
 from tffl.record.tables import CLIENT_COLUMNS, Table, read_rows
+from tffl.untrusted.refusal import Refused
 
 NODES = [900, 2**64 - 3, 17, 400, 55, 7, 123456789]
 """Node ids as Flower draws them: unsigned, of 64 bits, in no order."""

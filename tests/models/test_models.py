@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from tffl.errors import UsageError
-from tffl.federated.layout import WeightLayout
+from tffl.core.errors import UsageError
+from tffl.core.layout import WeightLayout
 from tffl.models import models
 
 keras = pytest.importorskip("keras")

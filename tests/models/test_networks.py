@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tffl.config import TrainingConfig
+from tffl.core.errors import UsageError
+from tffl.core.layout import WeightLayout
 from tffl.data.federation import ClientData
-from tffl.errors import UsageError
-from tffl.federated.layout import WeightLayout
 from tffl.models import models
 from tffl.models.parts import he_uniform
 from tffl.models.shape import at_image_size, figures, last_convolution, map_size
@@ -221,7 +221,7 @@ def fast(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", LAST)
 def test_trains_without_variables_of_its_own(name: str, built: Callable, fast: None) -> None:
-    from tffl.federated.training import LocalTraining, Trainer
+    from tffl.engine.training import LocalTraining, Trainer
 
     model = built(name)
     layout = WeightLayout.of(model)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from tffl.config import TrainingConfig
+from tffl.core.errors import UsageError
+from tffl.core.layout import WeightLayout
 from tffl.data.federation import ClientData
-from tffl.errors import UsageError
-from tffl.federated.layout import WeightLayout
-from tffl.federated.placement import LocalDevices
-from tffl.federated.training import LocalTraining, Trainer
+from tffl.engine.placement import LocalDevices
+from tffl.engine.training import LocalTraining, Trainer
 from tffl.models import models
 from tffl.models.pdgan import generator
 
@@ -81,7 +81,7 @@ def test_dropout_depends_on_the_client_alone(setting, trainer) -> None:
 
 
 def test_dropout_masks_differ_with_the_seed_and_are_absent_in_inference(setting) -> None:
-    from tffl.federated.layout import FlatVariables
+    from tffl.core.layout import FlatVariables
 
     model, images, _ = setting
     flat = WeightLayout.of(model).flatten(model.get_weights())

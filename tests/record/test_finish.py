@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from tffl.config import Config, RecordConfig
-from tffl.errors import TfflError
-from tffl.record import figures
+from tffl.core.errors import TfflError
+from tffl.drawing import figures
 from tffl.record.export import export
 from tffl.record.run_directory import RunDirectory
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tffl import benchmark
 from tffl.record import hparams
 from tffl.record.run_directory import RunDirectory
+from tffl.studies import benchmark
 
 PLAN = 'attacks = ["lie"]\ndefenses = ["median"]\n'
 

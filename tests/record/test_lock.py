@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import tffl
-from tffl import benchmark
 from tffl.config import Config
-from tffl.errors import TfflError, UsageError
-from tffl.federated.observer import Observer
+from tffl.core.errors import TfflError, UsageError
+from tffl.engine.observer import Observer
 from tffl.record import lock
 from tffl.record.lock import locked
 from tffl.record.run_directory import RunDirectory
+from tffl.studies import benchmark
 
 HOLD = """
 import sys

@@ -10,16 +10,16 @@ import pytest
 import tensorflow as tf
 
 from tffl.config import Config, FederationConfig, Named, RecordConfig, TrainingConfig, load
-from tffl.errors import TfflError, UsageError
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
+from tffl.core.errors import TfflError, UsageError
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.tensors import read_tensors, write_tensors
+from tffl.core.updates import Updates
 from tffl.record.run_directory import (
     MemoryRecorder,
     RunDirectory,
     check_store_size,
     load_updates,
 )
-from tffl.record.tensors import read_tensors, write_tensors
 
 CONFIG = Config(record=RecordConfig(tensorboard=False))
 LAYOUT = WeightLayout((Entry("dense/kernel", (3, 2), True), Entry("norm/mean", (2,), False)))
@@ -293,7 +293,7 @@ def test_memory_gives_the_same_frames_as_a_folder(tmp_path: Path) -> None:
 def test_tensors_of_another_version_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tffl.record.tensors.FORMAT", "9")
+    monkeypatch.setattr("tffl.core.tensors.FORMAT", "9")
     write_tensors(tmp_path / "a", {"x": np.zeros(2)}, {})
     assert read_tensors(tmp_path / "a")[1]["format"] == "9"
     monkeypatch.undo()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tffl.errors import TfflError
+from tffl.core.errors import TfflError
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table, read_rows, to_csv
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from report_data import benchmark_rows, write_run
 
-from tffl import benchmark
 from tffl.record.tables import to_csv
+from tffl.studies import benchmark
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tffl import benchmark
 from tffl.config import build
+from tffl.core.tensors import write_tensors
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, to_csv
-from tffl.record.tensors import write_tensors
+from tffl.studies import benchmark
 
 
 def write_run(

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import pytest
 from report_data import write_maps
 
-from tffl.errors import UsageError
+from tffl.core.errors import UsageError
 from tffl.report.charts import figure
 from tffl.report.comparison import compare
 from tffl.report.content import report

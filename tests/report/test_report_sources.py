@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from report_data import benchmark_rows
 
-from tffl.errors import TfflError, UsageError
+from tffl.core.errors import TfflError, UsageError
 from tffl.report.sources import RecordedBenchmark, baselines, distinct_names, read, read_runs
 
 

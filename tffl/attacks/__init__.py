@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tffl.attacks.base import Attack, SuccessSet
-from tffl.registry import Registry
+from tffl.core.lazy import lazy
+from tffl.core.registry import Registry
 
 attacks = Registry(
     "attack",
@@ -52,4 +53,15 @@ def create_attack(name: str, options: Mapping[str, Any]) -> Attack:
     return compose(name, attacks.create_parts(name, options))
 
 
-__all__ = ["Attack", "SuccessSet", "attacks", "create_attack"]
+_HOMES = {
+    **attacks.homes(),
+    "InformedAttack": "tffl.attacks.model_attack",
+    "ModelAttack": "tffl.attacks.model_attack",
+}
+
+__all__ = [*sorted(_HOMES), "SuccessSet", "attacks", "create_attack"]
+__getattr__ = lazy(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

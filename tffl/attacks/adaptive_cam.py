@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
 from tffl.attacks.base import State
 from tffl.attacks.bounded import BoundedAttack, Expected, project, unit
+from tffl.core import seeds
+from tffl.core.updates import Updates
 from tffl.explain.maps import Probes
 from tffl.explain.probes import draw
-from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tffl.config import Config
+from tffl.core.layout import WeightLayout
 from tffl.data.federation import ClientData, Federation
-from tffl.federated.layout import WeightLayout
 
 if TYPE_CHECKING:
     import keras
 
-    from tffl.defenses.base import Samples
+    from tffl.data.samples import Samples
+    from tffl.engine.tools import Tools
     from tffl.explain.maps import Explainer
-    from tffl.federated.workshop import Tools
 
 
 class Adversary:
@@ -60,7 +60,7 @@ class Adversary:
 
     @property
     def seed(self) -> int:
-        """The experiment's seed; draw through `tffl.seeds`."""
+        """The experiment's seed; draw through `tffl.core.seeds`."""
         return self.config.seed
 
     @property
@@ -119,7 +119,7 @@ class Adversary:
         """
         import tensorflow as tf
 
-        from tffl.federated.training import LocalTraining
+        from tffl.engine.training import LocalTraining
 
         training = self.config.training
         rate = training.learning_rate_of(round, self.config.federation.rounds)
@@ -149,6 +149,6 @@ class Adversary:
 
     @cached_property
     def _tools(self) -> Tools:
-        from tffl.federated.workshop import Tools
+        from tffl.engine.tools import Tools
 
         return self._given_tools or Tools(self.model, self.config.training)

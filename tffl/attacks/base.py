@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from tffl.core.errors import require
+from tffl.core.options import Options
+from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
-from tffl.errors import require
-from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary
@@ -43,7 +44,7 @@ class SuccessSet:
 
 
 @dataclass(frozen=True)
-class Attack:
+class Attack(Options):
     """No attack: every client is honest.
 
     Attributes:
@@ -115,7 +116,7 @@ class Attack:
         Args:
           federation: As partitioned; reserved images are in its pool but belong to nobody.
           malicious: Malicious client ids, int64, ascending.
-          seed: The experiment's seed; draw through `tffl.seeds`.
+          seed: The experiment's seed; draw through `tffl.core.seeds`.
         """
         return federation
 

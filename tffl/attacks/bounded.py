@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
 from tffl.attacks.model_attack import PARTICIPANTS, InformedAttack
-from tffl.errors import require
-from tffl.federated.updates import Updates
+from tffl.core import seeds
+from tffl.core.errors import require
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

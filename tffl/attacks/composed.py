@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl import states
 from tffl.attacks.base import Attack, State, SuccessSet
 from tffl.attacks.model_attack import ModelAttack
+from tffl.core import states
+from tffl.core.errors import require
+from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
-from tffl.errors import require
-from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

@@ -29,7 +29,7 @@ import numpy as np
 
 from tffl.attacks.base import State
 from tffl.attacks.bounded import BoundedAttack, Expected, project, unit
-from tffl.federated.updates import Updates
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

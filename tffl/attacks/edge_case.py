@@ -30,10 +30,10 @@ from pydantic import Field
 
 from tffl.attacks.base import Attack, State, SuccessSet
 from tffl.attacks.parts import class_index, draw, scale_rows
+from tffl.core.errors import require
+from tffl.core.updates import Updates
 from tffl.data.federation import ClientData, Dataset, Federation
 from tffl.data.resize import resize
-from tffl.errors import require
-from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

@@ -22,7 +22,7 @@ from pydantic import Field
 from tffl.attacks.base import State
 from tffl.attacks.model_attack import ModelAttack
 from tffl.attacks.statistics import generators, per_coordinate
-from tffl.federated.updates import Updates
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

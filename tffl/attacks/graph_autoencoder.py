@@ -42,7 +42,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
 from tffl.attacks.base import State
 from tffl.attacks.bounded import BoundedAttack, Expected, distances_to, length, project, unit
 from tffl.attacks.graph import (
@@ -52,8 +51,9 @@ from tffl.attacks.graph import (
     fourier_basis,
     inner_product_graph,
 )
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.core import seeds
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

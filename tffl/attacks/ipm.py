@@ -20,7 +20,7 @@ from pydantic import Field
 from tffl.attacks.base import State
 from tffl.attacks.model_attack import InformedAttack
 from tffl.attacks.statistics import per_coordinate
-from tffl.federated.updates import Updates
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

@@ -31,8 +31,8 @@ from pydantic import Field
 from tffl.attacks.base import State
 from tffl.attacks.model_attack import PARTICIPANTS, InformedAttack
 from tffl.attacks.statistics import per_coordinate
-from tffl.errors import require
-from tffl.federated.updates import Updates
+from tffl.core.errors import require
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

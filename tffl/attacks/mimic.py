@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
 from tffl.attacks.base import State
 from tffl.attacks.model_attack import InformedAttack
 from tffl.attacks.statistics import Line, mean, per_coordinate
-from tffl.federated.updates import Updates
+from tffl.core import seeds
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

@@ -25,8 +25,8 @@ import numpy as np
 from tffl.attacks.base import State
 from tffl.attacks.model_attack import InformedAttack
 from tffl.attacks.statistics import Line, mean, per_coordinate
-from tffl.defenses.parts.geometry import squared_distances
-from tffl.federated.updates import Updates
+from tffl.core.geometry import squared_distances
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
 from tffl.attacks.base import OWN_DATA, Attack, State
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.core import seeds
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

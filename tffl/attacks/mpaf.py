@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
 from tffl.attacks.base import State
 from tffl.attacks.model_attack import ModelAttack
-from tffl.federated.updates import Updates
+from tffl.core import seeds
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

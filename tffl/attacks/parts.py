@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tffl import seeds
+from tffl.core import seeds
+from tffl.core.errors import require, unknown
+from tffl.core.updates import Updates
 from tffl.data.federation import Dataset
-from tffl.errors import require, unknown
-from tffl.federated.updates import Updates
 
 
 def class_index(dataset: Dataset, value: int | str, option: str) -> int:
@@ -40,7 +40,7 @@ def draw(candidates: np.ndarray, amount: float, seed: int, purpose: str, client:
       candidates: int64 `[m]`.
       amount: How many; rounded to the nearest whole number (half up), at most all.
       seed: The experiment's seed.
-      purpose: What for, as in `tffl.seeds`.
+      purpose: What for, as in `tffl.core.seeds`.
       client: Whose samples.
 
     Returns:

@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from tffl.attacks.trigger import TriggerBackdoor
+from tffl.core.errors import require
 from tffl.data.federation import Dataset
-from tffl.errors import require
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 

@@ -25,7 +25,7 @@ from pydantic import Field
 from tffl.attacks.base import OWN_DATA, State
 from tffl.attacks.model_attack import PARTICIPANTS, ModelAttack
 from tffl.attacks.statistics import per_coordinate
-from tffl.federated.updates import Updates
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

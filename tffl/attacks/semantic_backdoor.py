@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
 from tffl.attacks.base import Attack, State, SuccessSet
 from tffl.attacks.parts import class_index, scale_rows
+from tffl.core import seeds
+from tffl.core.errors import require
+from tffl.core.updates import Updates
 from tffl.data.federation import ClientData, Dataset, Federation
-from tffl.errors import require
-from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tffl import seeds
-from tffl.federated.updates import Updates
+from tffl.core import seeds
+from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from tffl.attacks.base import Attack, State, SuccessSet
 from tffl.attacks.parts import class_index, draw, scale_rows
+from tffl.core.errors import require
+from tffl.core.updates import Updates
 from tffl.data.federation import ClientData, Dataset, Federation
-from tffl.errors import require
-from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary
@@ -37,7 +37,7 @@ class TriggerBackdoor(Attack):
     scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
     purpose: ClassVar[str] = ""
-    """What its random draws are for, as in `tffl.seeds`, and what messages call it."""
+    """What its random draws are for, as in `tffl.core.seeds`, and what messages call it."""
 
     @abstractmethod
     def stamp(self, images: np.ndarray) -> np.ndarray:

@@ -21,9 +21,9 @@ from pydantic import Field
 from tffl.attacks.base import State
 from tffl.attacks.model_attack import ModelAttack
 from tffl.attacks.statistics import generators, per_coordinate
+from tffl.core.errors import require
+from tffl.core.updates import Updates
 from tffl.data.federation import Dataset
-from tffl.errors import require
-from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary

@@ -1,7 +1,7 @@
 """Datasets, their partition over clients, and backdoor triggers."""
 
+from tffl.core.registry import Registry
 from tffl.data.federation import ClientData, Dataset, Federation
-from tffl.registry import Registry
 
 datasets = Registry(
     "dataset",

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tffl import seeds
 from tffl.config import Config, DataConfig
+from tffl.core import seeds
+from tffl.core.errors import TfflError, UsageError, first_line, require
 from tffl.data import datasets, partition
 from tffl.data.federation import ClientData, Dataset, Federation
 from tffl.data.resize import resize
 from tffl.data.sampled import SampledClients
 from tffl.data.validation import check_source, validated
-from tffl.errors import TfflError, UsageError, first_line, require
 
 
 def source(name: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tffl.errors import require
+from tffl.core.errors import require
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tffl.core.errors import TfflError
 from tffl.data.resize import resize
-from tffl.errors import TfflError
 
 CLASSES = 43
 MIRROR = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"

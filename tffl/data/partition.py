@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tffl.errors import UsageError, require
+from tffl.core.errors import UsageError, require
 
 
 def rank_in_class(labels: np.ndarray) -> np.ndarray:

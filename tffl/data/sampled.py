@@ -24,7 +24,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tffl import seeds
+from tffl.core import seeds
 from tffl.data.federation import ClientData
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from tffl.core.errors import TfflError, UsageError, require
 from tffl.data.federation import Dataset
-from tffl.errors import TfflError, UsageError, require
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -204,7 +204,7 @@ class Gtsrb(TfdsSource):
 
 def _tfds() -> Any:
     """Imports TFDS, and TensorFlow with it, without their chatter."""
-    from tffl.federated.runtime import silence
+    from tffl.core.process import silence
 
     silence()
     import tensorflow_datasets

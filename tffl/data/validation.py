@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tffl.core.errors import UsageError, require
 from tffl.data.federation import Dataset
-from tffl.errors import UsageError, require
 
 METHODS = ("prepared", "location", "prepare", "load")
 """What the class of a dataset has to offer, as `tffl.data.digits.Digits` does."""

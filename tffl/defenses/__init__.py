@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tffl.core.lazy import lazy
+from tffl.core.registry import Registry
 from tffl.defenses.base import Defense, Server, Verdict
-from tffl.registry import Registry
 
 defenses = Registry(
     "defense",
@@ -56,4 +57,16 @@ def create_defense(name: str, options: Mapping[str, Any]) -> Defense:
     return wrap(name, defenses.create_parts(name, options))
 
 
-__all__ = ["Defense", "Server", "Verdict", "create_defense", "defenses"]
+_HOMES = {
+    **defenses.homes(),
+    "Detector": "tffl.defenses.detector",
+    "RobustMean": "tffl.defenses.robust_mean",
+    "Session": "tffl.defenses.session",
+}
+
+__all__ = [*sorted(_HOMES), "Defense", "Server", "Verdict", "create_defense", "defenses"]
+__getattr__ = lazy(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

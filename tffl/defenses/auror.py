@@ -33,12 +33,12 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import Server
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
 from tffl.defenses.parts.scope import Layers, within
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 WIDTH = 1 << 12
 """Columns at a time: few, since each needs several float64 copies."""

@@ -1,161 +1,34 @@
 """What a defense is: the updates of a round in, a verdict out.
 
-    features → score → threshold → vote → aggregate
+    score → threshold → vote → aggregate
 
-`Detector` runs these five steps; a defense overrides those in which its paper differs.
+`Detector` runs these four steps; a defense overrides those in which its paper differs.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
-
-if TYPE_CHECKING:
-    import keras
-
-    from tffl.explain.maps import Explainer
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.options import Options
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
+from tffl.defenses.exports import DetectorExport
+from tffl.defenses.server import Server, make_server
 
 State = Mapping[str, np.ndarray]
 """What a defense remembers from round to round; a checkpoint stores it as it is."""
 
 
-ROOT_DATA = "root data"
-"""What a defense needs if the server must have samples of its own; see `Root`."""
-
-
 @dataclass(frozen=True)
-class Root:
-    """The server's own, trusted samples.
-
-    Attributes:
-      images: uint8 `[m, height, width, channels]`, `m >= 1`.
-      labels: int32 `[m]`.
-      train: (start float32 `[d]`, round) → the update float32 `[d]` that the server gets when it
-        trains on them exactly as a client would in that round.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    train: Callable[[np.ndarray, int], np.ndarray]
-
-
-PROBE_DATA = "probe images"
-"""What a defense needs if it looks at how clients' models see some images; see `Samples`."""
-
-
-AUXILIARY_DATA = "auxiliary images"
-"""What a defense needs if it learns from the server's images of some classes."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Labeled images: uint8 `[m, height, width, channels]`, int32 `[m]`, how many classes, names.
-
-    The classes' names may be unknown.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    classes: int
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Server:
-    """What a real server owns, and nothing more: never the ground truth.
-
-    Attributes:
-      model: The global network, for its structure; its weights are those of the round's start.
-      layout: Columns of the update matrix.
-      clients: Number of registered clients; ids are below it.
-      seed: The experiment's seed; draw through `tffl.seeds`.
-      root: Its own samples, if the experiment grants it any.
-      learning_rate: What it multiplies an aggregated update by.
-      samples: Labeled images to look at clients' models with: its root samples if it has any, else
-        the test set, as in the papers.
-      explainer: Makes class activation maps of clients' models.
-    """
-
-    model: keras.Model
-    layout: WeightLayout
-    clients: int
-    seed: int
-    root: Root | None = None
-    learning_rate: float = 1.0
-    samples: Samples | None = None
-    explainer: Explainer | None = None
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A function that an export serves.
-
-    Attributes:
-      function: Tensors, in the order of `inputs` and by their names → tensors by name.
-      inputs: Name → shape, None for what may vary, and dtype.
-    """
-
-    function: Callable[..., dict[str, Any]]
-    inputs: Mapping[str, tuple[tuple[int | None, ...], str]]
-
-
-@dataclass(frozen=True)
-class DetectorExport:
-    """A trained detector that a server without tffl can load.
-
-    Attributes:
-      networks: Keras models by name.
-      endpoints: What it serves, by the signature's name.
-      arrays: What its inputs are made with, such as `probes`, uint8 `[p, height, width, channels]`.
-      about: What else is needed to make its inputs and to judge the scores, for a JSON file.
-    """
-
-    networks: Mapping[str, keras.Model]
-    endpoints: Mapping[str, Endpoint]
-    arrays: Mapping[str, np.ndarray]
-    about: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a defense decided about the n clients of one round.
-
-    Attributes:
-      flagged: bool `[n]`, suspected by this round's evidence alone.
-      convicted: bool `[n]`, malicious in the defense's judgment, after any vote. Detection metrics
-        are computed from it.
-      accepted: bool `[n]`, part of the average: not convicted, unless the defense only observes.
-      weights: float64 `[n]`, each client's share of the average; zeros and sums to 1, or all zero
-        when nobody was accepted.
-      scores: float64 `[n]`, higher is more suspicious; NaN where the defense has none.
-      threshold: Scores above it are flagged; NaN where there is none.
-      aggregate: float32 `[d]`, the aggregated update; zeros when nobody was accepted, so that the
-        global model stays as it is.
-      reasons: One string per client, empty where it is accepted and neither flagged nor convicted.
-      pictures: What a person may want to see of it, such as heat maps; the first axis is clients,
-        and of `probes` and `audit_images` images.
-    """
-
-    flagged: np.ndarray
-    convicted: np.ndarray
-    accepted: np.ndarray
-    weights: np.ndarray
-    scores: np.ndarray
-    threshold: float
-    aggregate: np.ndarray
-    reasons: tuple[str, ...]
-    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Defense(ABC):
+class Defense(Options, ABC):
     """Judges the updates of each round. Subclasses are frozen dataclasses of their options."""
 
     reference: ClassVar[str] = ""
@@ -170,6 +43,11 @@ class Defense(ABC):
     def convicts(self) -> bool:
         """Whether it ever names suspects, apart from rows that are not finite."""
         return True
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether it looks at what clients' models say of images."""
+        return False
 
     @property
     def tracks_clients(self) -> bool:
@@ -204,6 +82,65 @@ class Defense(ABC):
     def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
         """Returns trained detectors worth keeping after the last round, by a folder's name."""
         return {}
+
+    def missing(self, server: Server) -> str:
+        """Returns what the server lacks for this defense, in one sentence; empty if nothing."""
+        name, granted = type(self).__name__, self.granted()
+        if self.uses_model and server.explainer is None:
+            return f"{name} looks at clients' models: give model="
+        images = server.samples is not None and len(server.samples.labels) > 0
+        if {PROBE_DATA, AUXILIARY_DATA} & {*granted} and not images:
+            return f"{name} looks at images: give model=, images= and labels="
+        if ROOT_DATA in granted and server.root is None:
+            return f"{name} compares with the server's own update: give root_update="
+        return ""
+
+    def judge_rows(
+        self,
+        rows: np.ndarray,
+        *,
+        counts: np.ndarray | None = None,
+        layout: WeightLayout | None = None,
+        ids: np.ndarray | None = None,
+        start: np.ndarray | None = None,
+        **server: Any,
+    ) -> Verdict:
+        """Judges one round of plain rows, without an experiment and without a memory.
+
+        `tffl.Session` does the same over rounds.
+
+        Args:
+          rows: Client updates, float32 `[n, d]`: trained weights minus the global ones.
+          counts: Sample counts int64 `[n]`; one each if None.
+          layout: What the columns are; one trainable variable if None. `tffl.layout_of(model)`
+            reads a model's.
+          ids: Client ids int64 `[n]`, ascending; 0 … n − 1 if None.
+          start: The global weights float32 `[d]` that clients started from; zeros, or the model's
+            own, if None.
+          **server: What the server owns, as `tffl.defenses.server.make_server` takes it: `model`,
+            `images`, `labels`, `root_update`, `seed`, `learning_rate`.
+
+        Raises:
+          UsageError: The rows are no matrix, the defense cannot work with so few of them, or it
+            needs something that is not given.
+        """
+        updates = Updates.of_rows(rows, counts=counts, layout=layout, ids=ids, start=start)
+        owner = make_server(updates.layout, int(updates.client_ids.max()) + 1, **server)
+        self.check_given(len(updates), owner)
+        return self.judge(updates, owner, self.init(owner))[0]
+
+    def check_given(self, participants: int, server: Server) -> None:
+        """Raises `UsageError` unless it can judge so many clients with what the server has."""
+        name = type(self).__name__
+        require(
+            self.models == 1,
+            f"{name} keeps {self.models} global models: judge the rows of each by what stands "
+            "behind it",
+        )
+        lacking = self.missing(server)
+        require(not lacking, lacking)
+        self.check(participants, server.layout)
+        self.check_server(server)
 
     @abstractmethod
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:

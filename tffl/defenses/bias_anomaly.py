@@ -20,12 +20,12 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import Server
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import check_alpha, mean_std, median_mad
+from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
-from tffl.defenses.parts.thresholds import check_alpha, mean_std, median_mad
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 
 def max_deviation(rows: np.ndarray, reference: np.ndarray) -> np.ndarray:

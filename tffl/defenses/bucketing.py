@@ -21,11 +21,12 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
-from tffl.defenses.base import Defense, Server
+from tffl.core import seeds
+from tffl.core.errors import require
+from tffl.core.updates import LARGEST_CLAIM, Updates
+from tffl.defenses.base import Defense
+from tffl.defenses.server import Server
 from tffl.defenses.wrapper import Mixture, PreAggregation
-from tffl.errors import require
-from tffl.federated.updates import LARGEST_CLAIM, Updates
 
 
 def bucket_mixing(buckets: np.ndarray) -> np.ndarray:

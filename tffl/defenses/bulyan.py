@@ -23,14 +23,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from tffl.defenses.base import Server, State, Verdict
+from tffl.core.geometry import squared_distances
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import State
 from tffl.defenses.krum import krum_scores, only_selected, winner
-from tffl.defenses.parts.geometry import squared_distances
 from tffl.defenses.parts.order import WIDTH, ranked
 from tffl.defenses.parts.tolerance import assumed, check_tolerance, left
 from tffl.defenses.robust_mean import Combined, RobustMean
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 
 def select(distances: np.ndarray, malicious: int, count: int) -> np.ndarray:

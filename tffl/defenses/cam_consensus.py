@@ -40,16 +40,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
+from tffl.core import seeds
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import NORMAL, median_mad
 from tffl.data.resize import area_weights
-from tffl.defenses.base import Server, State
+from tffl.defenses.base import State
 from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, Opinion
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder, Weights
 from tffl.defenses.parts.duplicates import firsts
-from tffl.defenses.parts.thresholds import NORMAL, median_mad
-from tffl.errors import require
+from tffl.defenses.server import Server
 from tffl.explain.maps import Findings, Method, scaled
-from tffl.federated.layout import WeightLayout
 
 if TYPE_CHECKING:
     import keras

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import PROBE_DATA, DetectorExport, Endpoint, Server, State
+from tffl.core.errors import require
+from tffl.core.updates import Updates
+from tffl.data.samples import PROBE_DATA
+from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
-from tffl.errors import require
+from tffl.defenses.exports import DetectorExport, Endpoint
+from tffl.defenses.server import Server
 from tffl.explain.maps import Findings, Method, Probes, check_map_size
 from tffl.explain.probes import PICTURED, draw
-from tffl.federated.updates import Updates
 
 if TYPE_CHECKING:
     import keras
@@ -75,6 +78,11 @@ class CamDetector(Detector):
     method: ClassVar[Method]
     needs: ClassVar[tuple[str, ...]] = (PROBE_DATA,)
 
+    @property
+    def uses_model(self) -> bool:
+        """It evaluates clients' models."""
+        return True
+
     @abstractmethod
     def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> Opinion:
         """Scores what `prepare` made of maps, finite, `[n, p, h, w]` of at least one client."""
@@ -91,6 +99,7 @@ class CamDetector(Detector):
     def check_server(self, server: Server) -> None:
         """Raises `UsageError` if there are too few probes, or no maps to be had of them."""
         assert server.samples is not None and server.explainer is not None
+        assert server.model is not None
         have, classes = len(server.samples.labels), server.samples.classes
         require(
             self.probes <= have,

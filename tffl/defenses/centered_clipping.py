@@ -23,14 +23,15 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import Server, State
+from tffl.core.geometry import squared_distances_to
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.defenses.base import State
 from tffl.defenses.parts.clipping import clip_factors, excess
-from tffl.defenses.parts.geometry import squared_distances_to
 from tffl.defenses.parts.scaling import scaled_mean
 from tffl.defenses.parts.tolerance import check_tolerance
 from tffl.defenses.robust_mean import Combined, RobustMean
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

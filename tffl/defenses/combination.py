@@ -30,13 +30,16 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from tffl import states
+from tffl.core import states
+from tffl.core.errors import UsageError, require
+from tffl.core.layout import WeightLayout
+from tffl.core.registry import TABLES
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
 from tffl.defenses import create_defense
-from tffl.defenses.base import Defense, DetectorExport, Server, State, Verdict, sample_shares
-from tffl.errors import UsageError, require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
-from tffl.registry import TABLES
+from tffl.defenses.base import Defense, State, sample_shares
+from tffl.defenses.exports import DetectorExport
+from tffl.defenses.server import Server
 
 ABOVE = float(np.nextafter(1, 2))
 """The least relative score of a flagged client."""
@@ -100,6 +103,11 @@ class Combination(Defense):
             )
         parts = {name: _create(name, self.tables.get(name, {})) for name in self.of}
         object.__setattr__(self, "parts", parts)
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether any part does."""
+        return any(part.uses_model for part in self.parts.values())
 
     @property
     def tracks_clients(self) -> bool:

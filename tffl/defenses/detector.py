@@ -16,12 +16,14 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import Defense, Server, State, Verdict, sample_shares
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.parts import votes
 from tffl.defenses.parts.votes import Ballot
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

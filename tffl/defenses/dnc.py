@@ -27,14 +27,14 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
-from tffl.defenses.base import Server
+from tffl.core import seeds
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import median_mad, top
+from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
-from tffl.defenses.parts.thresholds import median_mad, top
 from tffl.defenses.parts.tolerance import Malicious, check_tolerance, left, told
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 RESOLUTION = 1e-7
 """Relative spacing of float32: shorter projections, against the longest, are mere rounding."""

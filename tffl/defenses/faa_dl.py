@@ -33,13 +33,13 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import Server
+from tffl.core.errors import require
+from tffl.core.geometry import squared_distances
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
-from tffl.defenses.parts.geometry import squared_distances
 from tffl.defenses.parts.scope import Layers, within
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 SOLVED = 1e-9
 """libsvm's stopping tolerance."""

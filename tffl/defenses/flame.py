@@ -32,13 +32,15 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
-from tffl.defenses.base import Defense, Server, State, Verdict
+from tffl.core import seeds
+from tffl.core.errors import require
+from tffl.core.geometry import cosines, norm, products, products_with
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.clipping import clip_factors
-from tffl.defenses.parts.geometry import cosines, norm, products, products_with
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 DIGITS = 12
 """Distances are rounded to so many, so that equal angles tie whatever their last bit says."""

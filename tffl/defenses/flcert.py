@@ -5,7 +5,7 @@
     prediction(x) = argmax_k |{g : model_g(x) = k}|, the lowest class of those that tie
 
 A client takes part in one group, so that m malicious ones spoil at most m votes, whatever they do
-and whatever the rule is worth. `tffl.federated.voting.Certificates` says how many each test input
+and whatever the rule is worth. `tffl.engine.voting.Certificates` says how many each test input
 bears; a run writes that to `certificates.csv`.
 
 FLCert: Provably Secure Federated Learning Against Poisoning Attacks
@@ -26,13 +26,15 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds, states
-from tffl.defenses.base import Defense, Server, State, Verdict
+from tffl.core import seeds, states
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State
 from tffl.defenses.none import FedAvg, FiniteAvg
+from tffl.defenses.server import Server
 from tffl.defenses.wrapper import Wrapper
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
 
 
 def deal(clients: int, groups: int, generator: np.random.Generator) -> np.ndarray:

@@ -31,13 +31,15 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
-from tffl.defenses.base import Defense, Server, State, Verdict, sample_shares
-from tffl.defenses.parts.clusters import cluster_threshold
+from tffl.core import seeds
+from tffl.core.clusters import cluster_threshold
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.parts.lbfgs import hessian_product
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 MOST_BYTES = 2 << 30
 """Largest memory: it is copied in every round and is part of every checkpoint."""

@@ -24,11 +24,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from tffl.defenses.base import ROOT_DATA, Defense, Server, State, Verdict
-from tffl.defenses.parts.geometry import cosines_with, norm
+from tffl.core.errors import UsageError
+from tffl.core.geometry import cosines_with, norm
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.data.samples import ROOT_DATA
+from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.scaling import scaled_mean
-from tffl.errors import UsageError
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 ZERO = 1e-12
 """A smaller cosine is rounding, and counts as 0."""

@@ -25,13 +25,15 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import Defense, Server, State, Verdict
-from tffl.defenses.parts.geometry import cosines, products
+from tffl.core.errors import require
+from tffl.core.geometry import cosines, products
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import TOLERANCE
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.scope import Layers, within
-from tffl.defenses.parts.thresholds import TOLERANCE
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 MOST_BYTES = 1 << 30
 """Largest memory of histories: it is copied in every round and is part of every checkpoint."""

@@ -32,20 +32,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from tffl import seeds, states
-from tffl.defenses.base import (
-    DetectorExport,
-    Endpoint,
-    Samples,
-    Server,
-    State,
-    sample_shares,
-)
+from tffl.core import seeds, states
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.data.samples import Samples
+from tffl.defenses.base import State, sample_shares
 from tffl.defenses.detector import Detector, Evidence
-from tffl.errors import require
+from tffl.defenses.exports import DetectorExport, Endpoint
+from tffl.defenses.server import Server
 from tffl.explain.maps import Probes
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
 from tffl.gan import audit, sources
 from tffl.gan.dcgan import Dcgan, Recipe
 from tffl.gan.inversion import Inversion
@@ -53,6 +49,7 @@ from tffl.gan.serving import Auditor
 from tffl.models.pdgan import LARGEST
 
 if TYPE_CHECKING:
+    import keras
     import tensorflow as tf
 
 PICTURED = 60
@@ -142,8 +139,14 @@ class GanAudit(Detector):
         "Computation: Practice and Experience"
     )
 
+    @property
+    def uses_model(self) -> bool:
+        """It evaluates clients' models."""
+        return True
+
     def __post_init__(self) -> None:
         """Checks the sources' names."""
+        super().__post_init__()
         sources.parse(self.source)
 
     @property
@@ -178,8 +181,8 @@ class GanAudit(Detector):
             self._auxiliary(server)
         if sources.GAN not in self.sources:
             return
-        name, (height, width, _) = server.model.name, server.model.input_shape[1:]
-        outputs, classes = server.model.output_shape[-1], pool.classes
+        name, (height, width, _) = _network(server).name, _network(server).input_shape[1:]
+        outputs, classes = _network(server).output_shape[-1], pool.classes
         require(
             outputs == classes + 1,
             f"defense.source = {self.source} is not allowed with {name}, which has {outputs} "
@@ -250,7 +253,7 @@ class GanAudit(Detector):
         last, classes = states.part(state, LAST), _pool(server).classes
         if "images" not in last:
             return {}
-        outputs = int(server.model.output_shape[-1])
+        outputs = int(_network(server).output_shape[-1])
         auditor = Auditor(
             classes,
             outputs,
@@ -275,7 +278,7 @@ class GanAudit(Detector):
             "threshold": float(last["threshold"][0]),
         }
         arrays = {"audit_images": last["images"]}
-        endpoints = _endpoints(auditor, networks, tuple(server.model.input_shape[1:]))
+        endpoints = _endpoints(auditor, networks, tuple(_network(server).input_shape[1:]))
         return {"detector": DetectorExport(networks, endpoints, arrays, about)}
 
     def _classes(self, server: Server) -> tuple[int, ...]:
@@ -288,7 +291,7 @@ class GanAudit(Detector):
 
     def _gan(self, server: Server) -> Dcgan:
         return Dcgan(
-            server.model,
+            _network(server),
             Recipe(
                 steps=self.gan_steps,
                 batch=self.gan_batch,
@@ -309,7 +312,7 @@ class GanAudit(Detector):
     def _images(self, server: Server, average: np.ndarray, gan: State, round: int) -> np.ndarray:
         needs_auxiliary = sources.AUXILIARY in self.sources
         request = sources.Request(
-            model=server.model,
+            model=_network(server),
             weights=average,
             count=self.images,
             seed=server.seed,
@@ -330,7 +333,7 @@ class GanAudit(Detector):
         """Evaluates sound updates' models only; the others have no vote."""
         assert server.explainer is not None
         probes = Probes(images, np.zeros(len(images), np.int32))
-        outputs = int(server.model.output_shape[-1])
+        outputs = int(_network(server).output_shape[-1])
         logits = np.full((len(updates), len(images), outputs), np.nan, dtype=np.float32)
         with np.errstate(over="ignore"):
             logits[sound] = server.explainer.logits(updates.select(sound), probes)
@@ -341,7 +344,7 @@ class GanAudit(Detector):
         self, server: Server, images: np.ndarray, result: audit.Audit
     ) -> dict[str, np.ndarray]:
         """Returns some images of all sources, their labels, and what everybody takes them for."""
-        outputs = int(server.model.output_shape[-1])
+        outputs = int(_network(server).output_shape[-1])
         shown = _spread(len(images))
         pictures = {
             "audit_images": images[shown],
@@ -380,6 +383,11 @@ def _average(updates: Updates, chosen: np.ndarray) -> np.ndarray:
     step = updates.mean(sample_shares(updates, chosen))
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(updates.start + step)
+
+
+def _network(server: Server) -> keras.Model:
+    assert server.model is not None
+    return server.model
 
 
 def _pool(server: Server) -> Samples:

@@ -24,12 +24,13 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import Server, State, sample_shares
-from tffl.defenses.parts.geometry import RESOLUTION, centered_products
+from tffl.core.geometry import RESOLUTION, centered_products
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.defenses.base import State, sample_shares
 from tffl.defenses.parts.tolerance import check_tolerance
 from tffl.defenses.robust_mean import Combined, RobustMean
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 CONVERGED = 1e-9
 """Relative change of every weight below which a further pass would change no float32."""

@@ -32,15 +32,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
+from tffl.core import seeds
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import check_alpha, mean_std
 from tffl.data.resize import bilinear_weights
-from tffl.defenses.base import Server, State
+from tffl.defenses.base import State
 from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, Opinion
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder
-from tffl.defenses.parts.thresholds import check_alpha, mean_std
 from tffl.defenses.parts.votes import Ballot
+from tffl.defenses.server import Server
 from tffl.explain.maps import Method, scaled
-from tffl.federated.layout import WeightLayout
 
 if TYPE_CHECKING:
     import keras
@@ -102,6 +103,7 @@ class GradCamAe(CamAutoencoder):
 
     def __post_init__(self) -> None:
         """Gives options that are not given the variant's value."""
+        super().__post_init__()
         preset = RELEASED if self.variant == "released" else PAPER
         for name, value in preset.items():
             object.__setattr__(self, name, getattr(self, name) or value)

@@ -22,14 +22,16 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import Server, State, Verdict
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import median_mad, top
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import State
 from tffl.defenses.cam_detector import CamDetector, Opinion
 from tffl.defenses.krum import krum_scores, most, only_selected, tolerated, winner
-from tffl.defenses.parts.thresholds import median_mad, top
 from tffl.defenses.parts.tolerance import Malicious, check_tolerance, told
+from tffl.defenses.server import Server
 from tffl.explain.maps import Method, scaled
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from tffl.defenses.base import Server, State, Verdict
-from tffl.defenses.parts.geometry import squared_distances
-from tffl.defenses.parts.thresholds import TOLERANCE
+from tffl.core.geometry import squared_distances
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import TOLERANCE
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import State
 from tffl.defenses.parts.tolerance import assumed, check_tolerance, left
 from tffl.defenses.robust_mean import Combined, RobustMean
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 
 def krum_scores(distances: np.ndarray, malicious: int) -> np.ndarray:

@@ -17,12 +17,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from tffl.defenses.base import Server, State
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.defenses.base import State
 from tffl.defenses.parts.order import trimmed
 from tffl.defenses.parts.tolerance import check_tolerance
 from tffl.defenses.robust_mean import Combined, RobustMean
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,15 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import Server
+from tffl.core.errors import require
+from tffl.core.geometry import squared_distances
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import median_mad, top
+from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
 from tffl.defenses.krum import krum_scores, most, tolerated
-from tffl.defenses.parts.geometry import squared_distances
-from tffl.defenses.parts.thresholds import median_mad, top
 from tffl.defenses.parts.tolerance import Malicious, check_tolerance, told
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

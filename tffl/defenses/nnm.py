@@ -19,11 +19,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from tffl.defenses.base import Server
-from tffl.defenses.parts.geometry import squared_distances
+from tffl.core.geometry import squared_distances
+from tffl.core.updates import Updates
 from tffl.defenses.parts.tolerance import Malicious, assumed, check_tolerance, left
+from tffl.defenses.server import Server
 from tffl.defenses.wrapper import Mixture, PreAggregation
-from tffl.federated.updates import Updates
 
 
 def neighbor_mixing(distances: np.ndarray, malicious: int) -> np.ndarray:

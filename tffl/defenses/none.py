@@ -14,8 +14,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tffl.defenses.base import Defense, Server, State, Verdict, sample_shares
-from tffl.federated.updates import Updates
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State, sample_shares
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

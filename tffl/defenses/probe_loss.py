@@ -26,13 +26,14 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import PROBE_DATA, Server
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import median_mad
+from tffl.core.updates import Updates
+from tffl.data.samples import PROBE_DATA
 from tffl.defenses.detector import Detector
-from tffl.defenses.parts.thresholds import median_mad
-from tffl.errors import require
+from tffl.defenses.server import Server
 from tffl.explain.probes import draw
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
 
 FLOOR = 0.3
 """The least spread, relative to the median."""
@@ -73,6 +74,11 @@ class ProbeLoss(Detector):
     reference: ClassVar[str] = (
         "tffl's own, after Fang et al., USENIX Security 2020, and Xie et al., Zeno, ICML 2019"
     )
+
+    @property
+    def uses_model(self) -> bool:
+        """It evaluates clients' models."""
+        return True
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` with fewer than 3 participants."""

@@ -15,10 +15,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import Defense, Server, State, Verdict
-from tffl.defenses.parts.thresholds import median_mad, top
+from tffl.core.thresholds import median_mad, top
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.tolerance import Malicious, told
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from tffl.defenses.base import PROBE_DATA
+from tffl.data.samples import PROBE_DATA
 from tffl.defenses.combination import AnyOf
 
 

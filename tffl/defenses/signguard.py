@@ -31,13 +31,15 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl import seeds
-from tffl.defenses.base import Defense, Server, State, Verdict
-from tffl.defenses.parts.geometry import cosines_with, squared_distances_to
+from tffl.core import seeds
+from tffl.core.errors import require
+from tffl.core.geometry import cosines_with, squared_distances_to
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.scaling import scaled_mean
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 DIGITS = 12
 """Of features: equal updates have equal ones, whatever the last bit of a product says."""

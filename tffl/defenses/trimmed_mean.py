@@ -18,13 +18,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from tffl.defenses.base import Server, State
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.defenses.base import State
 from tffl.defenses.parts.order import trimmed
 from tffl.defenses.parts.tolerance import assumed, check_tolerance, left
 from tffl.defenses.robust_mean import Combined, RobustMean
-from tffl.errors import require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 
 def trim_count(malicious: int | float | None, n: int) -> int:

@@ -40,15 +40,17 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from tffl.defenses.base import ROOT_DATA, Server, State
+from tffl.core import geometry
+from tffl.core.errors import UsageError, require
+from tffl.core.layout import WeightLayout
+from tffl.core.thresholds import NORMAL, TOLERANCE
+from tffl.core.updates import Updates
+from tffl.data.samples import ROOT_DATA
+from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
-from tffl.defenses.parts import geometry
 from tffl.defenses.parts.duplicates import nearness
 from tffl.defenses.parts.order import WIDTH, ranked
-from tffl.defenses.parts.thresholds import NORMAL, TOLERANCE
-from tffl.errors import UsageError, require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 FAR, ASTRAY = 0.3, 0.2
 """The least spreads of distance and of 1 − cosine, relative to their medians."""

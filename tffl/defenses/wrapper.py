@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tffl.defenses.base import Defense, Server, State, Verdict
+from tffl.core.errors import UsageError, require
+from tffl.core.layout import WeightLayout
+from tffl.core.options import Options
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.defenses.base import Defense, State
 from tffl.defenses.combination import Combination
 from tffl.defenses.none import FedAvg, FiniteAvg
 from tffl.defenses.parts.tolerance import told
-from tffl.errors import UsageError, require
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.defenses.server import Server
 
 
 @dataclass(frozen=True)
-class Wrapper:
+class Wrapper(Options, ABC):
     """Options of what stands before another defense."""
 
     reference: ClassVar[str] = ""
@@ -111,6 +114,11 @@ class Mixed(Defense):
     def convicts(self) -> bool:
         """Whether the inner defense does."""
         return self.inner.convicts
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether the inner defense does."""
+        return self.inner.uses_model
 
     @property
     def tracks_clients(self) -> bool:

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from tffl.errors import require, unknown
-from tffl.federated.layout import FlatVariables, WeightLayout
-from tffl.federated.updates import Updates
+from tffl.core.errors import require, unknown
+from tffl.core.layout import FlatVariables, WeightLayout
+from tffl.core.updates import Updates
 from tffl.models.layers import convolutions, outputs_of
 from tffl.models.shape import at_image_size, last_convolution, map_size
 

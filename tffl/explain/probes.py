@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tffl import seeds
+from tffl.core import seeds
 from tffl.data.resize import resize
-from tffl.defenses.base import Samples
+from tffl.data.samples import Samples
 from tffl.explain.maps import PREDICTED, Probes
 
 PICTURED = 4

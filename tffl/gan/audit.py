@@ -25,8 +25,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from tffl.defenses.parts.clusters import two_means as split_in_two
-from tffl.defenses.parts.thresholds import NORMAL
+from tffl.core.clusters import two_means as split_in_two
+from tffl.core.thresholds import NORMAL
 
 Rule: TypeAlias = Literal["fixed", "mean-std", "median-mad", "two-means"]
 """How the threshold comes about."""

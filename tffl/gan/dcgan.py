@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tffl import seeds
-from tffl.federated.layout import FlatVariables, WeightLayout
+from tffl.core import seeds
+from tffl.core.layout import FlatVariables, WeightLayout
 from tffl.models.layers import set_weights
 from tffl.models.pdgan import LATENT, generator
 
@@ -298,7 +298,7 @@ def _adam(rate: float, model: keras.Model) -> tuple[Any, list[np.ndarray]]:
     """Returns a function (slots, gradients, weights) → (weights, slots), and the first slots."""
     import keras
 
-    from tffl.federated.optimizers import stateless
+    from tffl.engine.optimizers import stateless
 
     adam = stateless(keras.optimizers.Adam)(rate, beta_1=BETA)
     adam.build(model.trainable_variables)

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl import seeds
-from tffl.federated.layout import FlatVariables, WeightLayout
+from tffl.core import seeds
+from tffl.core.layout import FlatVariables, WeightLayout
 
 if TYPE_CHECKING:
     import keras
@@ -90,8 +90,8 @@ class Inversion:
         """
         import tensorflow as tf
 
-        from tffl.federated.runtime import cores
-        from tffl.federated.threads import run_jobs
+        from tffl.core.process import cores
+        from tffl.engine.threads import run_jobs
 
         function, flat = _compile(model, self), tf.constant(weights, tf.float32)
 

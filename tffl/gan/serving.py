@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tffl.defenses.parts.thresholds import NORMAL
+from tffl.core.thresholds import NORMAL
 from tffl.gan.audit import NOTHING, ROUNDING, Rule
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tffl import seeds
-from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, Samples
-from tffl.errors import UsageError, require, unknown
+from tffl.core import seeds
+from tffl.core.errors import UsageError, require, unknown
+from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, Samples
 from tffl.explain.probes import draw
 from tffl.gan import dcgan
 from tffl.gan.inversion import Inversion

@@ -33,17 +33,18 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.lib import format as npy
 
+from tffl.core.atomic import write_text
+from tffl.core.errors import UsageError, require
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.tensors import read_tensors, write_tensors
+from tffl.core.updates import LARGEST_CLAIM, Updates
+from tffl.core.weighting import Weighting, weighed
+from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
-from tffl.defenses.base import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples, State
-from tffl.errors import UsageError, require
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import LARGEST_CLAIM, Updates
-from tffl.federated.weighting import Weighting, weighed
-from tffl.files.expected import Expected
-from tffl.files.refusal import Refused, shown
-from tffl.record.atomic import write_text
+from tffl.defenses.base import State
 from tffl.record.tables import CLIENT_COLUMNS, Table, to_csv
-from tffl.record.tensors import read_tensors, write_tensors
+from tffl.untrusted.expected import Expected
+from tffl.untrusted.refusal import Refused, shown
 
 try:
     from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict

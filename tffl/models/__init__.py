@@ -4,7 +4,7 @@ Every model takes float images in 0 … 255 and rescales them itself, so that an
 serves raw images.
 """
 
-from tffl.registry import Registry
+from tffl.core.registry import Registry
 
 models = Registry(
     "model",

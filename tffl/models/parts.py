@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from tffl import seeds
-from tffl.errors import require
+from tffl.core import seeds
+from tffl.core.errors import require
 
 if TYPE_CHECKING:
     import keras

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tffl import seeds
+from tffl.core import seeds
 from tffl.models.parts import check_size, cited, convolve, logits, normalize
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.errors import UsageError, require
+from tffl.core.errors import UsageError, require
 from tffl.models import models
 from tffl.models.layers import convolutions, output_shape, resized, set_weights
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tffl.record.atomic import replacing, tensorflow_writing
+from tffl.core.atomic import replacing, tensorflow_writing
 
 if TYPE_CHECKING:
     import keras
 
-    from tffl.defenses.base import DetectorExport
+    from tffl.defenses.exports import DetectorExport
 
 
 def export(model: keras.Model, folder: Path) -> None:
@@ -44,7 +44,7 @@ def export_detector(detector: DetectorExport, folder: Path) -> None:
     Raises:
       TfflError: The disk is full, or the folder is not writable.
     """
-    from tffl.record.run_directory import write_json
+    from tffl.core.jsonable import write_json
 
     with tensorflow_writing(folder):
         with replacing(folder / "saved_model") as temporary:

@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tffl.record.atomic import remove, tensorflow_writing
-from tffl.record.drawing import attempt
+from tffl.core.atomic import remove, tensorflow_writing
+from tffl.drawing.guard import attempt
 from tffl.record.tensorboard import metadata, write_scalar
 
 PLUGIN = "hparams"

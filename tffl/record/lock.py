@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tffl.errors import TfflError, UsageError
+from tffl.core.errors import TfflError, UsageError
 
 if sys.platform == "win32":
     import msvcrt

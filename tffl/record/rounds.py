@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from tffl.core.deviations import deviations
+from tffl.core.metrics import detection
+from tffl.core.updates import Updates
 from tffl.defenses import Verdict
-from tffl.federated.updates import Updates
-from tffl.localize import deviations
-from tffl.metrics import detection
 
 
 class RoundRecord:
@@ -71,5 +71,5 @@ class RoundRecord:
         return [{"round": round, **row, "weight": row["weight"] / groups} for row in rows]
 
     def deviations(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns client ids `[n]`, and what `tffl.localize.deviations` says of them."""
+        """Returns client ids `[n]`, and what `tffl.core.deviations.deviations` says of them."""
         return np.concatenate(self._ids), np.concatenate(self._deviations)

@@ -7,11 +7,9 @@ newer than the newest valid checkpoint is dropped, and those rounds are run agai
 from __future__ import annotations
 
 import json
-import math
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,20 +18,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.config import Config, load
-from tffl.errors import TfflError, UsageError, require
-from tffl.federated.layout import Entry, WeightLayout
-from tffl.federated.updates import Updates
-from tffl.record.atomic import TEMPORARY, remove, remove_left_overs, write_text
+from tffl.core.atomic import TEMPORARY, remove, remove_left_overs, write_text
+from tffl.core.deviations import Deviations
+from tffl.core.errors import TfflError, UsageError, require
+from tffl.core.jsonable import write_json
+from tffl.core.layout import Entry, WeightLayout
+from tffl.core.tensors import read_tensors, write_tensors
+from tffl.core.updates import Updates
+from tffl.record.identity import identity
 from tffl.record.lock import LOCK
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table, to_csv
 from tffl.record.tensorboard import EventLog
-from tffl.record.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-    from tffl.defenses.base import DetectorExport
+    from tffl.defenses.exports import DetectorExport
 
 CHECKPOINTS_KEPT = 2
 
@@ -42,23 +43,6 @@ PICTURES = "heat_maps"
 
 FIGURES = "figures"
 """Folder of what a person looks at."""
-
-
-@dataclass(frozen=True)
-class Deviations:
-    """How far each client's variables are from the others', in one round.
-
-    Attributes:
-      round: 1-based.
-      client_ids: int64 `[n]`.
-      names: One per variable.
-      values: float32 `[n, variables, 2, 2]`, see `tffl.localize.deviations`.
-    """
-
-    round: int
-    client_ids: np.ndarray
-    names: tuple[str, ...]
-    values: np.ndarray
 
 
 class MemoryRecorder:
@@ -94,7 +78,7 @@ class MemoryRecorder:
     def store_deviations(
         self, round: int, client_ids: np.ndarray, deviations: np.ndarray, names: Sequence[str]
     ) -> None:
-        """Keeps what `tffl.localize.deviations` returned; `names` are the variables'."""
+        """Keeps what `tffl.core.deviations.deviations` returned; `names` are the variables'."""
         self._deviations.append(Deviations(round, client_ids, tuple(names), deviations))
 
     def store_pictures(
@@ -376,7 +360,8 @@ class RunDirectory(MemoryRecorder):
         Raises:
           TfflError: A file cannot be written.
         """
-        from tffl.record import export, figures
+        from tffl.drawing import figures
+        from tffl.record import export
 
         write_json(self.path / "summary.json", summary)
         self._write_events()
@@ -395,10 +380,11 @@ class RunDirectory(MemoryRecorder):
         """Draws the heat maps that a defense has looked at in a round."""
         if not (self._draws(round) and _round_file(self.path / PICTURES, round).exists()):
             return
-        from tffl.explain import look, pictures
+        from tffl.drawing import heat_maps
+        from tffl.drawing.explanation import recorded
 
-        for seen in look.recorded(self, round):
-            pictures.write(seen, self.path / FIGURES)
+        for seen in recorded(self.config, round, *self.frames(round), self.pictures(round)):
+            heat_maps.write(seen, self.path / FIGURES)
 
     def _draws(self, round: int) -> bool:
         return self.config.record.draws(round, self.config.federation.rounds)
@@ -500,7 +486,7 @@ def differences(first: Config, second: Config, limit: int = 3) -> str:
     >>> differences(Config(seed=1), Config(seed=2))
     'seed is 1 there, 2 here'
     """
-    there, here = flat(first.identity()), flat(second.identity())
+    there, here = flat(identity(first)), flat(identity(second))
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     told = [f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:limit]]
     return "; ".join(told) + (f"; and {len(keys) - limit} more" if len(keys) > limit else "")
@@ -528,30 +514,6 @@ def picture_files(folder: Path, round: int) -> list[tuple[str, Path]]:
     """Returns names and files of a round's pictures, such as `heat_maps_round_0003.png`."""
     end = f"_round_{round:04d}.png"
     return [(file.name.removesuffix(end), file) for file in sorted(folder.glob(f"*{end}"))]
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes JSON atomically; undefined numbers become null.
-
-    Raises:
-      TfflError: The file cannot be written.
-    """
-    write_text(path, json.dumps(plain(values), indent=2, allow_nan=False) + "\n")
-
-
-def plain(value: Any) -> Any:
-    """Turns nested NumPy values into what JSON knows, and non-finite numbers into None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _round_file(folder: Path, round: int) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.errors import TfflError
+from tffl.core.errors import TfflError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.record.atomic import remove, tensorflow_writing
-from tffl.record.drawing import attempt
+from tffl.core.atomic import remove, tensorflow_writing
+from tffl.drawing.guard import attempt
 
 if TYPE_CHECKING:
     import pandas as pd

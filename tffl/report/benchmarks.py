@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tffl.benchmark_table import (
+from tffl.report.document import Block, Grid, Section, Table
+from tffl.report.sources import RecordedBenchmark
+from tffl.studies.benchmark_table import (
     NONE,
     RUIN_NOTE,
     Rows,
@@ -19,8 +21,6 @@ from tffl.benchmark_table import (
     where,
     with_interval,
 )
-from tffl.report.document import Block, Grid, Section, Table
-from tffl.report.sources import RecordedBenchmark
 
 WORST = "worst case"
 

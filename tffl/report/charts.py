@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tffl.record.drawing import drawable
+from tffl.drawing.guard import drawable
 from tffl.report.document import COLORS, Bars, Chart, Grid, Plot, Series
 
 POINTS = 60

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tffl.errors import require
-from tffl.record import drawing
+from tffl.core.errors import require
+from tffl.drawing import guard as drawing
 from tffl.report.document import Plot, Table
 from tffl.report.figures import differing, figures_of
 from tffl.report.overview import curve_chart, differences_table, overview_table

@@ -18,7 +18,7 @@ from tffl.report.sources import RecordedBenchmark, RecordedRun, baselines, read
 from tffl.report.verdicts import detection_block, ranking_blocks, scores_block, yes
 
 if TYPE_CHECKING:
-    from tffl.explain.look import Look
+    from tffl.drawing.explanation import Look
 
 PHASES = {"train": "training", "attack": "attack", "defense": "defense", "evaluate": "evaluation"}
 

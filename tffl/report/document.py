@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tffl.explain.look import Look
+    from tffl.drawing.explanation import Look
 
 BLUE, RED, GREEN, ORANGE, SKY, PURPLE, GRAY = (
     *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"),

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tffl.comparison import percent
+from tffl.record.identity import identity
 from tffl.report.sources import RecordedRun
+from tffl.studies.comparison import percent
 
 
 def seconds(value: float) -> str:
@@ -68,7 +69,7 @@ def differing(runs: Sequence[RecordedRun]) -> dict[str, list[Any]]:
     """
     from tffl.record.run_directory import flat
 
-    values = [flat(run.config.identity()) for run in runs]
+    values = [flat(identity(run.config)) for run in runs]
     keys = dict.fromkeys(key for one in values for key in one)
     told = {key: [one.get(key) for one in values] for key in keys}
     different = {key: each for key, each in told.items() if any(one != each[0] for one in each)}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tffl.benchmark import slug
-from tffl.record.atomic import write_text
+from tffl.core.atomic import write_text
 from tffl.report.document import Block, Report, Table
 from tffl.report.pictures import draw
+from tffl.studies.benchmark import slug
 
 LONG = ("Config", "Environment")
 """Tables that are shown, though they are long, because nothing else tells what they do."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tffl.comparison import percent
-from tffl.record.drawing import is_steep, usual_size
+from tffl.drawing.guard import is_steep, usual_size
 from tffl.report import document
 from tffl.report.document import Block, Plot, Section, Series, Table
 from tffl.report.figures import OVERVIEW, differing, figures_of
 from tffl.report.sources import RecordedRun
+from tffl.studies.comparison import percent
 
 CURVES = {
     "accuracy": ("Accuracy", True),

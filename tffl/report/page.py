@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl import __version__
-from tffl.record.drawing import attempt
+from tffl.drawing.guard import attempt
 from tffl.report.charts import figure
 from tffl.report.document import Block, Gallery, Grid, Report, Section
 
 if TYPE_CHECKING:
-    from tffl.explain.pictures import Panel
+    from tffl.drawing.heat_maps import Panel
 
 LARGEST = 96
 """Pixels across of a picture; larger ones are reduced."""
@@ -85,7 +85,7 @@ def _block(name: str, block: Block) -> dict[str, Any]:
 
 
 def _gallery(gallery: Gallery) -> dict[str, Any]:
-    from tffl.explain.pictures import panels
+    from tffl.drawing.heat_maps import panels
 
     found, caption = panels(gallery.look)
     # The caption of the drawn picture speaks of colors that are not those of the page.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.record import drawing, figures
+from tffl.drawing import figures
+from tffl.drawing import guard as drawing
 from tffl.report.charts import LETTERED, POINTS, highest
 from tffl.report.document import COLORS, Bars, Block, Chart, Grid, Plot
 
@@ -29,7 +30,7 @@ def draw(block: Block, path: Path) -> bool:
       TfflError: It cannot be written.
     """
     if block.gallery is not None:
-        from tffl.explain.pictures import heat_maps
+        from tffl.drawing.heat_maps import heat_maps
 
         return drawing.write(path, heat_maps, block.gallery.look)
     return drawing.write(path, picture, block.chart)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tffl.config import Config
-from tffl.errors import TfflError, UsageError, require
+from tffl.core.errors import TfflError, UsageError, require
 from tffl.record.tables import read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tffl.explain.look import Look
+    from tffl.drawing.explanation import Look
 
 SPLIT_COLUMNS = ("client", "class", "samples", "trained")
 
@@ -85,9 +85,9 @@ class RecordedRun:
           UsageError: A round has none.
           TfflError: A file is damaged.
         """
-        from tffl.explain.look import recorded
-        from tffl.federated.runtime import silence
+        from tffl.core.process import silence
         from tffl.record.run_directory import PICTURES, RunDirectory, round_files
+        from tffl.studies.explain import recorded_in
 
         known = set(self.rounds["round"].tolist())
         there = [round for round in round_files(self.path / PICTURES) if round in known]
@@ -99,7 +99,7 @@ class RecordedRun:
             return []
         silence()  # pictures of heat maps need TensorFlow
         directory = RunDirectory.resume(self.path)
-        return [look for round in chosen for look in recorded(directory, round)]
+        return [look for round in chosen for look in recorded_in(directory, round)]
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def read_runs(paths: Sequence[Path]) -> list[RecordedRun]:
 
 def baselines(run: RecordedRun) -> list[RecordedRun]:
     """Returns the runs that `tffl simulate --compare` put into a run's folder."""
-    from tffl.comparison import VARIANTS
+    from tffl.studies.comparison import VARIANTS
 
     folders = [run.path / variant for variant in VARIANTS]
     there = [folder for folder in folders if (folder / "config.toml").is_file()]
@@ -268,7 +268,7 @@ def _read_split(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_results(path: Path) -> list[dict[str, Any]]:
-    from tffl.benchmark import COLUMNS
+    from tffl.studies.benchmark import COLUMNS
 
     rows = read_rows(path)
     if any(set(row) != set(COLUMNS) for row in rows):
@@ -287,7 +287,7 @@ def _value(key: str, text: str) -> Any:
 
 
 def _read_cell(path: Path, folder: Path) -> dict[str, Any]:
-    from tffl.benchmark import COLUMNS
+    from tffl.studies.benchmark import COLUMNS
 
     stored = _read_json(path)
     if not isinstance(stored.get("row"), dict):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.comparison import percent
-from tffl.record.drawing import at_edges, is_steep, usual_size
+from tffl.drawing.guard import at_edges, is_steep, usual_size
 from tffl.report import document, ranking
 from tffl.report.document import Block, Plot, Series, Table
 from tffl.report.overview import nan, number
 from tffl.report.sources import RecordedRun
+from tffl.studies.comparison import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,7 +169,7 @@ def ranking_blocks(run: RecordedRun) -> tuple[list[Block], str]:
 
 
 def _operating_point(malicious: np.ndarray, flagged: np.ndarray) -> dict[str, tuple[float, float]]:
-    from tffl.metrics import detection
+    from tffl.core.metrics import detection
 
     found = detection(malicious, flagged, np.zeros(len(flagged)))
     recall, precision, fpr = (found[name] for name in ("recall", "precision", "fpr"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tffl.record.atomic import write_text
+from tffl.core.atomic import write_text
 from tffl.report import content
 
 FORMATS = ("html", "md", "tex")

@@ -7,7 +7,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from defended.task import Task
-from tffl import seeds
+from tffl.core import seeds
 
 app = ClientApp()
 

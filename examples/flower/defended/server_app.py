@@ -12,8 +12,8 @@ from flwr.serverapp.strategy import FedAvg, MultiKrum, Strategy
 from flwr.serverapp.strategy.multikrum import select_multikrum
 
 from defended.task import Task
+from tffl.core.atomic import write_text
 from tffl.integrations.flower import DefendedStrategy
-from tffl.record.atomic import write_text
 from tffl.record.tables import to_csv
 
 app = ServerApp()

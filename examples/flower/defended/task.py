@@ -13,12 +13,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 
-from tffl import seeds
 from tffl.config import DataConfig
+from tffl.core import seeds
 from tffl.data.build import load_dataset
 from tffl.data.federation import Dataset
 from tffl.data.partition import balanced, iid
-from tffl.defenses.base import Samples
+from tffl.data.samples import Samples
 from tffl.models import models
 
 SERVER_SAMPLES = 200

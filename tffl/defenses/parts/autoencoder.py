@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tffl import seeds
+from tffl.core import seeds
 
 if TYPE_CHECKING:
     import keras
@@ -131,7 +131,7 @@ def _compiled(recipe: Autoencoder, size: int, count: int) -> _Compiled:
     import keras
     import tensorflow as tf
 
-    from tffl.federated.optimizers import stateless
+    from tffl.engine.optimizers import stateless
 
     model = recipe.build(size)
     stacked = [keras.Variable(np.zeros((count, *v.shape), np.float32)) for v in model.variables]

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from tffl.defenses.parts import geometry
+from tffl.core import geometry
 
 NEAREST = 1e-3
 """Neighbors nearer than this, relative to the median, count as that near: results stay finite."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tffl.federated.updates import Updates
+from tffl.core.updates import Updates
 
 WIDTH = 1 << 12
 """Columns to sort at a time: those of 100 clients fit into a core's cache."""

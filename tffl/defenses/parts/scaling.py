@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tffl.federated.updates import Updates
+from tffl.core.updates import Updates
 
 
 def scaled_mean(updates: Updates, shares: np.ndarray, factors: np.ndarray) -> np.ndarray:

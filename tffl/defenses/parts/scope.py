@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
-from tffl.federated.layout import WeightLayout
-from tffl.federated.updates import Updates
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
 
 Layers: TypeAlias = Literal["all", "final"]
 

@@ -1,0 +1,89 @@
+"""Malicious clients whose data an attack cannot change: a run says how many there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import tffl
+from tffl.config import build, override
+from tffl.engine.observer import Observer
+from tffl.record.identity import resolved
+from tffl.simulation.simulation import Experiment
+from tffl.simulation.workshop import Workshop
+
+SHARED = Workshop()
+BASE: dict[str, Any] = {
+    "data": {"partition": "shards", "classes_per_client": 1, "train_limit": 400, "test_limit": 100},
+    "federation": {"clients": 10, "malicious": 4, "rounds": 1},
+    "model": {"name": "lenet5"},
+    "attack": {"name": "label-flip", "source": 1},
+}
+"""Every client holds about one class, so that most attackers have none to flip."""
+
+
+class Listener(Observer):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def made(**changes: Any) -> tuple[Experiment, list[str]]:
+    """Returns the experiment of a seed in which an attacker has the class, and its warnings."""
+    listener = Listener()
+    values = {"seed": 2, **{key.replace("__", "."): value for key, value in changes.items()}}
+    config = resolved(build(override(BASE, values)))
+    return Experiment(config, listener, SHARED), listener.warnings
+
+
+def test_who_holds_nothing_to_flip_does_not_act() -> None:
+    experiment, warnings = made()
+    acting = experiment.acting_clients()
+    counts = experiment.federation.class_counts()
+    honest = [experiment.honest_clients[client].labels for client in experiment.malicious]
+    holders = [
+        int(client)
+        for client, labels in zip(experiment.malicious, honest, strict=True)
+        if (labels == 1).any()
+    ]
+    assert acting == holders and 0 < len(acting) < 4
+    assert all(counts[client, 1] == 0 for client in acting)
+    assert warnings == [
+        f"label-flip changes the data of {len(acting)} of 4 malicious clients: the others hold "
+        "nothing that it could change and train honestly, but recall counts them as malicious all "
+        "the same"
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attack__scale": 2.0},
+        {"attack__claims": 3.0},
+        {"attack__name": "label-flip+sign-flip"},
+        {"attack": {"name": "sign-flip"}},
+        {"attack": {"name": "patch-backdoor", "target": 0}, "data__partition": "iid"},
+    ],
+)
+def test_everybody_acts_who_changes_updates_or_finds_data(changes: dict[str, Any]) -> None:
+    experiment, warnings = made(**changes)
+    assert experiment.acting_clients() == experiment.malicious.tolist() and not warnings
+
+
+def test_nobody_is_idle_without_attackers() -> None:
+    experiment, warnings = made(federation__malicious=0)
+    assert experiment.acting_clients() == [] and not warnings
+
+
+def test_the_summary_and_the_report_name_them(tmp_path: Any) -> None:
+    from tffl.report.content import report
+
+    config = build(override(BASE, {"seed": 2, "record.export": False, "record.figures": False}))
+    run = tffl.simulate(config, tmp_path / "run", workshop=SHARED)
+    acting = run.summary["acting_clients"]
+    assert set(acting) < set(run.summary["malicious_clients"])
+    about = report([tmp_path / "run"]).about[0]
+    assert f"4 of them malicious (only {len(acting)} of whom had data to attack with)" in about

@@ -1,0 +1,58 @@
+"""A run that is prolonged is the run that had been longer from the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tffl.config import build, load, override
+from tffl.core.errors import UsageError
+from tffl.engine.observer import Observer
+from tffl.simulation.simulation import simulate
+from tffl.simulation.workshop import Workshop
+
+SHARED = Workshop()
+BASE: dict[str, Any] = {
+    "data": {"train_limit": 200, "test_limit": 50},
+    "federation": {"clients": 5, "malicious": 1},
+    "model": {"name": "lenet5"},
+    "training": {"schedule": "exponential", "decay": 0.5},
+    "attack": {"name": "label-flip+mimic", "scale": 2.0, "until_round": 2},
+    "defense": {"name": "bias-anomaly", "window": 2, "votes": 1},
+    "record": {"tensorboard": False, "export": False, "figures": False},
+}
+
+
+def run(path: Path, rounds: int, **options: Any) -> None:
+    values = override(BASE, {"federation.rounds": rounds})
+    simulate(build(values), path, workshop=SHARED, **options)
+
+
+def tables(path: Path) -> list[str]:
+    read = [pd.read_csv(path / name, dtype=str) for name in ("rounds.csv", "clients.csv")]
+    return [frame.loc[:, ~frame.columns.str.endswith("_seconds")].to_csv() for frame in read]
+
+
+class Stop(Observer):
+    def round(self, row: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_prolonged_or_cut_short_it_is_the_same_run(tmp_path: Path) -> None:
+    run(tmp_path / "whole", 3)
+    run(tmp_path / "longer", 2)
+    run(tmp_path / "longer", 3, resume=True)
+    assert tables(tmp_path / "longer") == tables(tmp_path / "whole")
+    assert load(tmp_path / "longer" / "config.toml") == load(tmp_path / "whole" / "config.toml")
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "shorter", 9, observer=Stop())
+    run(tmp_path / "shorter", 3, resume=True)
+    assert tables(tmp_path / "shorter") == tables(tmp_path / "whole")
+
+    with pytest.raises(UsageError, match="has played 3 rounds already"):
+        run(tmp_path / "longer", 2, resume=True)
+    assert tables(tmp_path / "longer") == tables(tmp_path / "whole")

@@ -1,0 +1,55 @@
+"""Updates in a file: the same numbers, and nothing left behind."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tffl
+from tffl.config import override
+from tffl.core.errors import TfflError
+from tffl.engine import on_disk
+from tffl.simulation.workshop import Workshop
+
+SETTING = {
+    "data": {"train_limit": 200, "test_limit": 100},
+    "federation": {"clients": 6, "malicious": 2, "rounds": 2},
+    "model": {"name": "lenet5"},
+    "attack": {"name": "min-max"},
+}
+
+
+def test_a_matrix_in_a_file_that_nobody_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    matrix = on_disk.empty(3, 5000)
+    matrix[1] = 2.5
+    assert matrix.dtype == np.float32 and matrix.shape == (3, 5000)
+    assert matrix.sum() == 12_500
+    assert list(tmp_path.iterdir()) == []
+    assert on_disk.empty(1, 1).shape == (1, 1)
+
+
+def test_no_room_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(on_disk, "_reserve", full)
+    with pytest.raises(TfflError, match=r"cannot keep 1\.0 GiB of updates in .*No space left"):
+        on_disk.empty(1 << 14, 1 << 14)
+
+
+@pytest.mark.parametrize("defense", ["trimmed-mean", "multi-krum", "median"])
+def test_the_numbers_are_those_of_memory(defense: str) -> None:
+    shared = Workshop()
+
+    def clients(on_disk: bool) -> pd.DataFrame:
+        changes = {"defense.name": defense, "runtime.updates_on_disk": on_disk}
+        return tffl.simulate(override(SETTING, changes), workshop=shared).clients
+
+    pd.testing.assert_frame_equal(clients(True), clients(False))

@@ -1,0 +1,37 @@
+"""The tiny model, and a client's files of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tffl.untrusted import Expected
+
+from .models import WRITERS, build, trained
+
+
+@pytest.fixture(scope="session")
+def client() -> keras.Model:
+    return trained()
+
+
+@pytest.fixture(scope="session")
+def expected() -> Expected:
+    return Expected.of(build())
+
+
+@pytest.fixture(scope="session")
+def vector(client: keras.Model, expected: Expected) -> np.ndarray:
+    return expected.layout.flatten(client.get_weights())
+
+
+@pytest.fixture(scope="session")
+def files(client: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the client's model in every format; only to be read."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, write in WRITERS.items():
+        write(client, folder / name)
+    return folder

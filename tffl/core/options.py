@@ -1,0 +1,62 @@
+"""Options of attacks and defenses: fields of frozen dataclasses, checked when one is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, get_type_hints
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from tffl.core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Options:
+    """A frozen dataclass that checks its fields, and converts what stands for another value.
+
+    Subclasses that have a `__post_init__` of their own call this one first.
+
+    Raises:
+      UsageError: A value is out of its range; one line that says what is allowed.
+    """
+
+    def __post_init__(self) -> None:
+        """Checks every field against its annotation: `"30%"` becomes 0.3, `"krum"` an error."""
+        cls: Any = type(self)
+        given = {name: _plain(getattr(self, name)) for name in option_names(cls)}
+        try:
+            checked = _checker(cls).model_validate(given)
+        except ValidationError as error:
+            raise UsageError(explain(error)) from None
+        for name in given:
+            object.__setattr__(self, name, getattr(checked, name))
+
+
+def option_names(cls: type) -> list[str]:
+    """Returns the names of a dataclass' options, in their order."""
+    return [field.name for field in fields(cls) if field.init]
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """Turns pydantic's first complaint into one line: what was passed, what is allowed."""
+    first = error.errors()[0]
+    key = prefix + ".".join(str(part) for part in first["loc"])
+    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "missing":
+        return f"{key} is required"
+    return f"{key} = {first['input']!r} is not allowed: it should be {reason}"
+
+
+def _plain(value: Any) -> Any:
+    """Returns a NumPy scalar as the Python number that it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@cache
+def _checker(cls: Any) -> type[BaseModel]:
+    """Returns what checks a dataclass' fields; making it takes longer than using it."""
+    hints = get_type_hints(cls, include_extras=True)
+    types: dict[str, Any] = {name: (hints[name], ...) for name in option_names(cls)}
+    return create_model(cls.__name__, __config__=ConfigDict(arbitrary_types_allowed=True), **types)

@@ -1,0 +1,256 @@
+"""The client updates of one round: one matrix, a row per client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from tffl.core.errors import UsageError, require
+from tffl.core.layout import Entry, WeightLayout
+
+LARGEST_CLAIM = 1 << 40
+"""What a client may claim: more than any has, few enough that millions of claims fit an int64."""
+
+BLOCK = 1 << 15
+"""Columns that a blocked pass over the matrix handles at a time: few enough for a core's cache."""
+
+NARROW = 1 << 12
+"""The same for passes that need float64 copies of a block, of up to 100 clients."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What a server receives in a round.
+
+    The matrix holds differences, not weights: they are what rules and attacks speak about, and
+    `start + deltas[i]` gives the weights back where maps or audits need a whole model.
+
+    The matrix may be larger than all else together, so rules read it block by block, through
+    `columns` and `block`, and `select` and `mixed` change what the rows are without copying it.
+
+    Attributes:
+      round: 1-based.
+      client_ids: int64 `[n]`, ascending.
+      sample_counts: int64 `[n]`, as the clients claim them, from 0 to `LARGEST_CLAIM`.
+      start: float32 `[d]`, the global weights that the clients started from.
+      matrix: float32 `[m, d]`, trained weights minus `start`; one row per client, unless the next
+        two say otherwise.
+      layout: What the columns are.
+      rows: int64 `[r]`, the rows of `matrix` that count; all if None.
+      mixing: float32 `[n, r]`, how each update is combined from those rows; not at all if None.
+
+    Raises:
+      UsageError: A sample count is none: a liar's negative one would turn its own weight, or the
+        others', negative.
+    """
+
+    round: int
+    client_ids: np.ndarray
+    sample_counts: np.ndarray
+    start: np.ndarray
+    matrix: np.ndarray
+    layout: WeightLayout
+    rows: np.ndarray | None = None
+    mixing: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the claims."""
+        counts = self.sample_counts
+        whole = counts.dtype.kind in "iu"
+        odd = counts[(counts < 0) | (counts > LARGEST_CLAIM)] if whole else counts
+        if len(odd):
+            raise UsageError(
+                f"a client claims {odd.item(0)!r} samples: it must be a whole number from 0 to "
+                f"{LARGEST_CLAIM:,}"
+            )
+
+    @classmethod
+    def of_rows(
+        cls,
+        rows: np.ndarray,
+        *,
+        counts: np.ndarray | None = None,
+        layout: WeightLayout | None = None,
+        ids: np.ndarray | None = None,
+        start: np.ndarray | None = None,
+        round: int = 1,
+    ) -> Updates:
+        """Makes a round of a plain matrix.
+
+        Args:
+          rows: Client updates, numbers `[n, d]`, `n >= 1`; copied unless they are float32.
+          counts: Sample counts int64 `[n]`; one each if None.
+          layout: What the columns are; one trainable variable if None.
+          ids: Client ids int64 `[n]`, ascending; 0 … n − 1 if None.
+          start: float32 `[d]`; zeros if None.
+          round: 1-based.
+
+        Raises:
+          UsageError: The rows are no matrix of numbers, or the others do not fit them.
+
+        >>> len(Updates.of_rows(np.zeros((3, 5), np.float32)))
+        3
+        """
+        given = np.asarray(rows)
+        require(
+            given.ndim == 2 and given.size > 0 and given.dtype.kind in "fiu",
+            f"rows of shape {given.shape} and dtype {given.dtype} are not allowed: give a matrix "
+            "of numbers, a row per client",
+        )
+        n, d = given.shape
+        layout = layout or WeightLayout((Entry("weights", (d,), trainable=True),))
+        require(layout.size == d, f"layout has {layout.size} columns, and rows have {d}")
+        clients = np.arange(n) if ids is None else np.asarray(ids)
+        require(
+            clients.shape == (n,)
+            and clients.dtype.kind in "iu"
+            and bool((np.diff(clients.astype(np.int64)) > 0).all() and clients[0] >= 0),
+            f"ids are not allowed: give {n} whole numbers from 0 on, ascending, one per row",
+        )
+        claimed = np.ones(n, np.int64) if counts is None else np.asarray(counts)
+        require(claimed.shape == (n,), f"counts are not allowed: give {n} of them, one per row")
+        begin = np.zeros(d, np.float32) if start is None else np.asarray(start, np.float32)
+        require(begin.shape == (d,), f"start of shape {begin.shape} is not allowed: give ({d},)")
+        matrix = given.astype(np.float32, copy=False)
+        return cls(round, clients.astype(np.int64), claimed, begin, matrix, layout)
+
+    def __len__(self) -> int:
+        """Number of clients, n."""
+        return len(self.client_ids)
+
+    @property
+    def deltas(self) -> np.ndarray:
+        """The updates, float32 `[n, d]`: `matrix` itself, or a copy after `select` or `mixed`."""
+        if self.rows is None and self.mixing is None:
+            return self.matrix
+        return self.block(slice(None))
+
+    def block(self, columns: slice | np.ndarray) -> np.ndarray:
+        """Returns the updates in a slice of columns, or in some few, float32 `[n, width]`.
+
+        Only to be read.
+        """
+        part = self.matrix[:, columns]
+        if self.rows is not None:
+            part = part[self.rows]
+        return part if self.mixing is None else self.mixing @ part
+
+    def row(self, row: int) -> np.ndarray:
+        """Returns one client's update, float32 `[d]`. Only to be read."""
+        if self.mixing is None:
+            return self.matrix[row if self.rows is None else self.rows[row]]
+        return replace(self, mixing=self.mixing[row : row + 1]).block(slice(None))[0]
+
+    def weights(self, row: int) -> np.ndarray:
+        """Returns the full weights `[d]` of the client in `row`."""
+        return self.start + self.row(row)
+
+    def select(self, chosen: np.ndarray) -> Updates:
+        """Returns the updates of some clients, bool `[n]` or positions, without copying them."""
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        if len(chosen) == len(self) and (chosen == np.arange(len(self))).all():
+            return self
+        ids, counts = self.client_ids[chosen], self.sample_counts[chosen]
+        part = replace(self, client_ids=ids, sample_counts=counts)
+        if self.mixing is not None:
+            return replace(part, mixing=self.mixing[chosen])
+        return replace(part, rows=chosen if self.rows is None else self.rows[chosen])
+
+    def mixed(
+        self,
+        mixing: np.ndarray,
+        client_ids: np.ndarray | None = None,
+        sample_counts: np.ndarray | None = None,
+    ) -> Updates:
+        """Returns updates that are combinations of these, without computing them yet.
+
+        Args:
+          mixing: `[k, n]`, a row of factors for each new update.
+          client_ids: int64 `[k]`, what to call them; as now if None, and then `k = n`.
+          sample_counts: int64 `[k]`; as now if None, and then `k = n`.
+        """
+        factors = mixing if self.mixing is None else mixing @ self.mixing.astype(np.float64)
+        return replace(
+            self,
+            client_ids=self.client_ids if client_ids is None else client_ids,
+            sample_counts=self.sample_counts if sample_counts is None else sample_counts,
+            mixing=factors.astype(np.float32),
+        )
+
+    def columns(self, trainable: bool = False, size: int | None = None) -> Iterator[slice]:
+        """Yields column blocks, so that passes over the matrix need no copy of it.
+
+        Args:
+          trainable: Leave out columns that no gradient trains, such as BatchNorm statistics.
+          size: Most columns in a block; `BLOCK` if None.
+        """
+        size = size or BLOCK
+        whole = [slice(0, self.layout.size)]
+        for span in self.layout.trainable_spans if trainable else whole:
+            for begin in range(span.start, span.stop, size):
+                yield slice(begin, min(begin + size, span.stop))
+
+    def map_columns(
+        self, function: Callable[[slice], Result], trainable: bool = False, size: int | None = None
+    ) -> Iterator[Result]:
+        """Yields `function(columns)` for every block, in order, computed on all cores.
+
+        It pays where NumPy releases Python's lock and is not parallel itself, as in sorting.
+        Results come in order, so that what is summed of them does not depend on the cores.
+        """
+        from tffl.core.process import cores
+
+        with ThreadPoolExecutor(cores(), thread_name_prefix="tffl-columns") as pool:
+            yield from pool.map(function, self.columns(trainable, size))
+
+    def norms(self, trainable: bool = False) -> np.ndarray:
+        """Returns the Euclidean norm of each row, float64 `[n]`; inf or NaN where not finite."""
+
+        def squares(columns: slice) -> np.ndarray:
+            with np.errstate(over="ignore", invalid="ignore"):
+                part = self.block(columns).astype(np.float64)
+                return np.einsum("ij,ij->i", part, part)
+
+        return np.sqrt(sum(self.map_columns(squares, trainable, NARROW), np.zeros(len(self))))
+
+    def finite(self) -> np.ndarray:
+        """Returns bool `[n]`: which rows hold neither NaN nor infinity."""
+        result = np.ones(len(self), dtype=bool)
+        for part in self.map_columns(lambda columns: np.isfinite(self.block(columns)).all(axis=1)):
+            result &= part
+        return result
+
+    def mean(self, weights: np.ndarray) -> np.ndarray:
+        """Returns the weighted mean update, float32 `[d]`.
+
+        Rows of weight zero are left out, so that their NaN cannot reach the mean.
+
+        Args:
+          weights: float64 `[n]`. They are used as they are: for a mean, they sum to 1.
+        """
+        if self.mixing is not None:  # a mean of means
+            return replace(self, mixing=None).mean(weights @ self.mixing)
+        chosen = np.flatnonzero(weights)
+        factors = weights[chosen]
+        result = np.empty_like(self.start)
+
+        def block(columns: slice) -> None:
+            # Row by row in float64: exact enough, and, unlike a matrix product, the same bits
+            # whatever the number of threads.
+            part = self.block(columns)
+            total = np.zeros(columns.stop - columns.start)
+            term = np.empty_like(total)
+            with np.errstate(over="ignore", invalid="ignore"):
+                for row, factor in zip(chosen, factors, strict=True):
+                    total += np.multiply(part[row], factor, out=term)
+                result[columns] = total
+
+        for _ in self.map_columns(block):
+            pass
+        return result

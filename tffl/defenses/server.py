@@ -1,0 +1,111 @@
+"""What a server gives a defense to judge with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.data.samples import Root, Samples
+
+if TYPE_CHECKING:
+    import keras
+
+    from tffl.explain.maps import Explainer
+
+
+@dataclass(frozen=True)
+class Server:
+    """What a real server owns, and nothing more: never the ground truth.
+
+    Attributes:
+      model: The global network, for its structure; its weights are those of the round's start.
+        None where a rule judges plain rows.
+      layout: Columns of the update matrix.
+      clients: Number of registered clients; ids are below it.
+      seed: The experiment's seed; draw through `tffl.core.seeds`.
+      root: Its own samples, if the experiment grants it any.
+      learning_rate: What it multiplies an aggregated update by.
+      samples: Labeled images to look at clients' models with: its root samples if it has any, else
+        the test set, as in the papers.
+      explainer: Makes class activation maps of clients' models.
+    """
+
+    model: keras.Model | None
+    layout: WeightLayout
+    clients: int
+    seed: int
+    root: Root | None = None
+    learning_rate: float = 1.0
+    samples: Samples | None = None
+    explainer: Explainer | None = None
+
+
+def make_server(
+    layout: WeightLayout,
+    clients: int,
+    *,
+    seed: int = 0,
+    learning_rate: float = 1.0,
+    model: keras.Model | None = None,
+    images: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    root_update: np.ndarray | Callable[[np.ndarray, int], np.ndarray] | None = None,
+) -> Server:
+    """Makes a server of what its owner has, for defenses that judge without an experiment.
+
+    Args:
+      layout: Columns of the update matrix.
+      clients: Number of registered clients; ids are below it.
+      seed: Of what the defense draws.
+      learning_rate: What the server multiplies an aggregated update by.
+      model: The global network.
+      images: uint8 `[m, height, width, channels]`, to look at clients' models with.
+      labels: int `[m]`, their classes.
+      root_update: The update float32 `[d]` that the server's own, trusted data yields in the round,
+        or (start `[d]`, round) → that update.
+
+    Raises:
+      UsageError: Images come without a model or without as many labels, or the model is another.
+    """
+    if model is not None:
+        size = WeightLayout.of(model).size
+        require(
+            size == layout.size,
+            f"model has {size} weights, and the rows {layout.size} columns: give the model that "
+            "the clients train",
+        )
+    require(
+        images is None or (model is not None and labels is not None and len(images) == len(labels)),
+        "images need model= and as many labels=",
+    )
+    if model is None:
+        return Server(None, layout, clients, seed, _root(root_update), learning_rate)
+
+    from tffl.explain.maps import Explainer
+
+    shown = np.empty((0, 1, 1, 1), np.uint8) if images is None else np.asarray(images)
+    classes = np.empty(0, np.int32) if labels is None else np.asarray(labels, np.int32)
+    return Server(
+        model,
+        layout,
+        clients,
+        seed,
+        _root(root_update),
+        learning_rate,
+        Samples(shown, classes, int(model.output_shape[-1])),
+        Explainer(model),
+    )
+
+
+def _root(
+    update: np.ndarray | Callable[[np.ndarray, int], np.ndarray] | None,
+) -> Root | None:
+    if update is None:
+        return None
+    train = update if callable(update) else (lambda start, round: np.asarray(update, np.float32))
+    return Root(np.empty((0, 1, 1, 1), np.uint8), np.empty(0, np.int32), train)

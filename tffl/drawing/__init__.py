@@ -1,0 +1,1 @@
+"""Pictures of runs, heat maps and audits."""

@@ -1,0 +1,356 @@
+"""Pictures of a round's heat maps: who looks where, who is hard to rebuild, who leaves the others.
+
+    heat_maps   each client's map over the probe, its reconstruction, and the error
+    errors      each client's score and the threshold
+    consensus   each client's distance to the clients' median map
+
+The first two are Figures 9 and 8 of the paper; maps are enlarged and normalized as tf-keras-vis
+does it, with its functions. Malicious clients are named as such: a picture knows the truth, a
+defense does not.
+
+GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated Learning
+    Jingjing Zheng, Kai Li, Xin Yuan, Wei Ni, Eduardo Tovar. Section 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tffl.drawing import figures
+from tffl.drawing import guard as drawing
+from tffl.drawing.explanation import Look, distances, finite
+from tffl.drawing.figures import BLUE, GRAY, RED
+from tffl.explain.probes import PICTURED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHOWN = 24
+"""Clients in a picture of heat maps, unless more are flagged or malicious."""
+
+MOST = 240
+"""Clients in it, at most: a picture has no room for more."""
+
+CELLS_ACROSS = 12
+"""Small images side by side in it."""
+
+LETTERS = 16
+"""Of a client's name that have room above one small image."""
+
+ENLARGED = 8
+"""How many times larger than its maps a picture without probes is."""
+
+EMPTY = "#EEEEEE"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A small image, or a word in its place.
+
+    Attributes:
+      image: float `[height, width, 3]` in 0 … 1.
+      word: Why there is none.
+    """
+
+    image: np.ndarray | None
+    word: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The cells of one client, with what is written above them.
+
+    Attributes:
+      cells: The client's map, its reconstruction and the error; or its maps of several probes.
+      name: Who it is.
+      note: Its score and verdict.
+      color: Of the name.
+      framed: Whether the client was flagged.
+    """
+
+    cells: list[Cell]
+    name: str
+    note: str = ""
+    color: str = "black"
+    framed: bool = False
+
+
+def write(look: Look, folder: Path) -> list[Path]:
+    """Writes the pictures of a round, such as `heat_maps_round_0003.png`, and returns the paths.
+
+    There is no picture of scores where the defense has none, nor one that cannot be drawn.
+
+    Raises:
+      TfflError: A picture cannot be written.
+    """
+    draw = {"heat_maps": heat_maps, "consensus": consensus}
+    if look.scored:
+        draw["errors"] = errors
+    part = f"_{look.part}" if look.part else ""
+    paths = {folder / f"{name}{part}_round_{look.round:04d}.png": draw[name] for name in draw}
+    return [path for path, picture in paths.items() if drawing.write(path, picture, look)]
+
+
+def heat_maps(look: Look) -> Figure:
+    """Draws the heat maps of flagged and malicious clients, and of some others.
+
+    Where the detector rebuilds maps, it is the first probe's map, its reconstruction and the error;
+    else it is the maps of the first probes.
+    """
+    return _draw(*panels(look))
+
+
+def panels(look: Look) -> tuple[list[Panel], list[str]]:
+    """Returns what `heat_maps` draws: what clients are compared with, clients, and the caption."""
+    rows = chosen(look)
+    scale = _error_scale(look, rows)
+    found = [*_references(look), *(_client(look, row, scale) for row in rows)]
+    return found, _caption(look, rows, scale)
+
+
+def errors(look: Look) -> Figure:
+    """Draws each client's score, and the threshold."""
+    return _chart(look, look.scores, look.score_name, look.threshold)
+
+
+def consensus(look: Look) -> Figure:
+    """Draws each client's distance to the clients' median map."""
+    label = "distance to the median map\n(of the median client: 1)"
+    figure = _chart(look, distances(look.maps), label, np.nan)
+    figure.axes[0].axhline(1, color=GRAY, linewidth=0.8, zorder=0)
+    return figure
+
+
+def chosen(look: Look) -> np.ndarray:
+    """Returns the rows to draw, int64: flagged, then malicious ones, and others up to `SHOWN`.
+
+    Of more than `MOST` flagged and malicious ones, the first are drawn.
+    """
+    notable = np.concatenate(
+        [np.flatnonzero(look.flagged), np.flatnonzero(look.malicious & ~look.flagged)]
+    )
+    others = np.flatnonzero(~(look.flagged | look.malicious))[: max(0, SHOWN - len(notable))]
+    return np.sort(np.concatenate([notable[:MOST], others]))
+
+
+def enlarge(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns maps `[p, h, w]` enlarged bilinearly to `[p, *size]` and scaled to 0 … 1."""
+    from scipy.ndimage import zoom
+    from tf_keras_vis.utils import normalize, zoom_factor
+
+    maps = maps.astype(np.float64)
+    factors = zoom_factor(maps.shape, (len(maps), *size))
+    return np.asarray(normalize(zoom(maps, factors, order=1)))
+
+
+def _references(look: Look) -> list[Panel]:
+    """Returns what clients are to be compared with: the bare probes, and the median maps."""
+    usable = finite(look.maps)
+    count = _width(look)
+    median = np.median(look.maps[usable], axis=0) if usable.any() else look.maps[0] * np.nan
+    if _rebuilds(look):
+        bare = [Cell(None, "no image") if look.probes is None else Cell(_gray(look.probes[0]))]
+        return [Panel([*bare, _map_cell(look, median, 0)], "probe, median of all maps")]
+    medians = Panel([_map_cell(look, median, probe) for probe in range(count)], "median of all")
+    if look.probes is None:
+        return [medians]
+    return [Panel([Cell(_gray(probe)) for probe in look.probes[:count]], "probes"), medians]
+
+
+def _client(look: Look, row: int, scale: float) -> Panel:
+    maps = look.maps[row]
+    if _rebuilds(look):
+        cells = [_map_cell(look, maps, 0), *_rebuilt_cells(look, row, scale)]
+    else:
+        cells = [_map_cell(look, maps, probe) for probe in range(_width(look))]
+    name = look.name(row)
+    score = look.scores[row]
+    notes = [] if np.isnan(score) else [f"{score:.3g}"]
+    return Panel(
+        cells,
+        f"{name} malicious" if look.malicious[row] else name,
+        " ".join([*notes, "flagged"] if look.flagged[row] else notes),
+        RED if look.malicious[row] else "black",
+        bool(look.flagged[row]),
+    )
+
+
+def _map_cell(look: Look, maps: np.ndarray, probe: int) -> Cell:
+    """Lays a client's map `[p, h, w]` of a probe over the probe, or says why there is none."""
+    one = maps[probe : probe + 1]
+    if not np.isfinite(one).all():
+        return Cell(None, "not finite")
+    if not one.any():
+        return Cell(None, "dead")
+    return Cell(_overlay(look, enlarge(one, _size(look))[0], probe))
+
+
+def _rebuilt_cells(look: Look, row: int, scale: float) -> list[Cell]:
+    """Shows the reconstruction of a client's first map, and where it is wrong."""
+    import matplotlib
+    from scipy.ndimage import zoom
+
+    assert look.inputs is not None and look.rebuilt is not None
+    before, after = look.inputs[row, 0], look.rebuilt[row, 0]
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return [Cell(None, "–"), Cell(None, "–")]
+    factors = np.divide(_size(look), after.shape)
+    shown = np.clip(zoom(after.astype(np.float64), factors, order=1), 0, 1)
+    wrong = matplotlib.colormaps["Reds"](np.abs(before - after) / scale)[..., :3]
+    return [Cell(_overlay(look, shown, 0)), Cell(wrong)]
+
+
+def _overlay(look: Look, values: np.ndarray, probe: int) -> np.ndarray:
+    """Colors values `[height, width]` in 0 … 1, the stronger the less of the probe is seen."""
+    import matplotlib
+
+    colors = np.asarray(matplotlib.colormaps["inferno"](values)[..., :3])
+    if look.probes is None:
+        return colors
+    opacity = (0.35 + 0.4 * values)[..., None]
+    return np.asarray(opacity * colors + (1 - opacity) * _gray(look.probes[probe]))
+
+
+def _gray(image: np.ndarray) -> np.ndarray:
+    """Returns an image uint8 `[height, width, channels]` in gray, so that colors are the map's."""
+    values = image.astype(np.float64) / 255
+    weights = [0.299, 0.587, 0.114] if image.shape[2] == 3 else np.full(image.shape[2], 1.0)
+    gray = np.average(values, axis=2, weights=weights)
+    return np.repeat(gray[..., None], 3, axis=2)
+
+
+def _rebuilds(look: Look) -> bool:
+    return look.inputs is not None and look.rebuilt is not None
+
+
+def _width(look: Look) -> int:
+    """Returns the number of cells of a client."""
+    known = PICTURED if look.probes is None else len(look.probes)
+    return 3 if _rebuilds(look) else min(look.maps.shape[1], known)
+
+
+def _size(look: Look) -> tuple[int, int]:
+    if look.probes is not None:
+        return look.probes.shape[1], look.probes.shape[2]
+    return look.maps.shape[2] * ENLARGED, look.maps.shape[3] * ENLARGED
+
+
+def _error_scale(look: Look, rows: np.ndarray) -> float:
+    """Returns the largest error of a pixel that is drawn."""
+    if look.inputs is None or look.rebuilt is None:
+        return 1.0
+    wrong = np.abs(look.inputs[rows, 0].astype(np.float64) - look.rebuilt[rows, 0])
+    return float(max(1e-9, np.max(wrong, where=np.isfinite(wrong), initial=0.0)))
+
+
+def _caption(look: Look, rows: np.ndarray, scale: float) -> list[str]:
+    left = len(look.maps) - len(rows)
+    notable = int((look.flagged | look.malicious).sum()) > MOST
+    truth = "" if look.names else "Red name: malicious, which only the picture knows. "
+    lines = [
+        f"Heat maps of {look.heading}",
+        f"Red frame: flagged. {truth}Bright is where a model looks; each map is scaled by itself.",
+    ]
+    if _rebuilds(look):
+        lines.append(
+            f"From left to right: the map of probe 1 of {look.maps.shape[1]}, what the "
+            f"autoencoder rebuilds, and the error, from 0 (white) to {scale:.2g} (dark red)."
+        )
+    if notable:
+        kind = "files" if look.names else "clients"
+        lines.append(f"{len(rows)} of {len(look.maps)} {kind}; there is no room for the others.")
+    elif left and look.names:
+        lines.append(f"{len(rows)} of {len(look.maps)} files; the {left} left out are not flagged.")
+    elif left:
+        lines.append(
+            f"{len(rows)} of {len(look.maps)} clients; the {left} left out are neither flagged "
+            "nor malicious."
+        )
+    return lines
+
+
+def _draw(panels: list[Panel], caption: list[str]) -> Figure:
+    """Draws panels in rows on one pair of axes, whose unit is a cell: fast, and nothing moves."""
+    width = max(len(panel.cells) for panel in panels)
+    across = min(8 if width == 1 else CELLS_ACROSS // width, len(panels))
+    step_x, step_y = width + 0.35, 1.45
+    top = 0.35 + 0.24 * len(caption)
+    right = max(across * step_x, 8.8) + 0.1
+    bottom = top + -(-len(panels) // across) * step_y
+    inch = 0.95 if width > 1 else 1.1
+    figure, axes = figures.canvas(right * inch, bottom * inch)
+    figure.set_layout_engine("none")
+    axes.set_position((0, 0, 1, 1))
+    axes.set_axis_off()
+    for number, line in enumerate(caption):
+        size, weight = (11, "bold") if number == 0 else (8, "normal")
+        shown = drawing.label(line, 300)
+        axes.text(0.2, 0.3 + 0.24 * number, shown, fontsize=size, weight=weight, va="center")
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, across)
+        _draw_panel(axes, panel, 0.2 + column * step_x, top + 0.3 + row * step_y, width)
+    axes.set(xlim=(0, right), ylim=(bottom, 0), aspect="auto")
+    return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel, x: float, y: float, width: int) -> None:
+    from matplotlib.patches import Rectangle
+
+    weight = "bold" if panel.color == RED else "normal"
+    style: dict[str, Any] = {"fontsize": 8, "va": "bottom", "color": panel.color, "weight": weight}
+    room = int(LETTERS * (width + 0.35)) - (len(panel.note) if width > 1 else 0)
+    name = drawing.label(panel.name, room)
+    if width > 1:
+        axes.text(x, y - 0.06, name, **style)
+        axes.text(x + width - 0.04, y - 0.06, panel.note, fontsize=8, va="bottom", ha="right")
+    else:
+        axes.text(x, y - 0.2, name, **style)
+        axes.text(x, y - 0.05, panel.note, fontsize=7, va="bottom")
+    for index, cell in enumerate(panel.cells):
+        left, right = x + index, x + index + 0.96
+        if cell.image is not None:
+            extent = (left, right, y + 0.96, y)
+            axes.imshow(cell.image, extent=extent, interpolation="nearest", vmin=0, vmax=1)
+            continue
+        axes.add_patch(Rectangle((left, y), 0.96, 0.96, color=EMPTY))
+        axes.text(left + 0.48, y + 0.48, cell.word, fontsize=9, ha="center", va="center")
+    if panel.framed:
+        size = (len(panel.cells) + 0.02, 1.02)  # around cells and the gaps between them
+        frame = Rectangle((x - 0.03, y - 0.03), *size, fill=False, edgecolor=RED, linewidth=2.5)
+        axes.add_patch(frame)
+
+
+def _chart(look: Look, values: np.ndarray, label: str, threshold: float) -> Figure:
+    """Draws a value of each client; infinite ones as triangles at the edges."""
+    figure, axes = figures.canvas(8, 4)
+    clients, known = look.client_ids, np.isfinite(values)
+    drawing.set_scale(axes, values)
+    shown = drawing.drawable(values)
+    groups = ((~look.malicious, BLUE, "o", "benign"), (look.malicious, RED, "X", "malicious"))
+    for mine, color, marker, name in groups:
+        dots: dict[str, Any] = {"s": 32, "color": color, "zorder": 3}
+        legend = name if mine.any() else None
+        axes.scatter(clients[mine], shown[mine], marker=marker, label=legend, **dots)
+        figures.mark_infinite(axes, clients[mine], values[mine], **dots)
+    ring: dict[str, Any] = {"s": 110, "marker": "s", "facecolors": "none", "edgecolors": "black"}
+    ringed = look.flagged & known
+    legend = "flagged" if look.flagged.any() else None
+    axes.scatter(clients[ringed], shown[ringed], label=legend, **ring)
+    figures.mark_infinite(axes, clients[look.flagged], values[look.flagged], **ring)
+    if np.isinf(values).any():
+        axes.margins(y=0.15)
+        axes.scatter([], [], marker="^", color=GRAY, label="infinite")
+    if np.isfinite(threshold):
+        level = float(drawing.drawable(threshold))
+        axes.axhline(level, linestyle="--", color=GRAY, label="threshold")
+    if not known.any():
+        axes.set_yticks([])
+    axes.set_title(f"Round {look.round}: {drawing.label(look.title, 100)}", fontsize=10)
+    axes.set(xlabel="client", ylabel=label)
+    figures.finish(figure, axes, columns=5)
+    return figure

@@ -1,0 +1,324 @@
+"""One client's local training, compiled: start weights and indices in, the update out.
+
+The function is traced once per device, whatever the clients' sizes: it loops over all local steps
+inside the graph, on images that already lie on the device. It holds no variables of its own, so
+the same trace serves every client, and a remote worker could run it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tffl.config import TrainingConfig
+from tffl.core import seeds
+from tffl.core.layout import FlatVariables, WeightLayout
+from tffl.data.federation import ClientData
+from tffl.engine.optimizers import make_optimizer
+from tffl.engine.placement import LocalDevices, Resident
+
+State: TypeAlias = tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]
+"""Trainable tensors, non-trainable ones, and the optimizer's."""
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """What one client needs besides the start weights.
+
+    Attributes:
+      data: Its indices into the pool of images, and its labels.
+      order: int32 `[epochs, n]`, the order of its samples in each epoch.
+      seed: uint32 `[2]`, for random layers such as Dropout.
+      learning_rate: Of this round.
+    """
+
+    data: ClientData
+    order: np.ndarray
+    seed: np.ndarray
+    learning_rate: float
+
+    @classmethod
+    def draw(
+        cls,
+        data: ClientData,
+        epochs: int,
+        learning_rate: float,
+        *,
+        seed: int,
+        round: int,
+        client: int,
+    ) -> LocalTraining:
+        """Draws the sample order and layer seed from (experiment seed, round, client)."""
+        generator = seeds.generator(seed, "client-training", round, client)
+        rows = np.arange(len(data), dtype=np.int32)
+        order = np.stack([generator.permutation(rows) for _ in range(epochs)])
+        layer_seed = generator.integers(2**32, size=2, dtype=np.uint32)
+        return cls(data, order, layer_seed, learning_rate)
+
+    def tensors(self) -> tuple[tf.Tensor, ...]:
+        """Returns it as the compiled function takes it, whatever integers an attack has made."""
+        return (
+            tf.constant(self.data.indices, tf.int32),
+            tf.constant(self.data.labels, tf.int32),
+            tf.constant(self.order, tf.int32),
+            tf.constant(self.learning_rate, tf.float32),
+            tf.constant(self.seed, tf.uint32),
+        )
+
+
+class Trainer:
+    """Trains clients of one model and one training config.
+
+    Args:
+      model: Built Keras model that ends in logits.
+      config: Optimizer, batch size, XLA.
+    """
+
+    def __init__(self, model: keras.Model, config: TrainingConfig) -> None:
+        step = make_step(model, config)
+        self._function = _make_training(model, step, config)
+        self._constrained = _make_constrained(model, step, config)
+
+    def train(self, start: tf.Tensor, images: tf.Tensor, job: LocalTraining) -> tf.Tensor:
+        """Returns the client's update, float32 `[d]`: trained minus start weights.
+
+        Args:
+          start: float32 `[d]`.
+          images: uint8 `[P, height, width, channels]`, the pool, on the device.
+          job: The client's samples, their order, seed and learning rate.
+        """
+        return self._function(start, images, *job.tensors())
+
+    def train_constrained(
+        self,
+        start: tf.Tensor,
+        images: tf.Tensor,
+        job: LocalTraining,
+        mask: tf.Tensor,
+        radius: tf.Tensor,
+    ) -> tf.Tensor:
+        """Returns a client's update, as `train` does, confined after every step.
+
+        Args:
+          start: float32 `[d]`.
+          images: uint8 `[P, height, width, channels]`.
+          job: The client's samples, their order, seed and learning rate.
+          mask: float32 `[d]`, 1 where the weights may move, 0 where they may not. All optimizers
+            here work weight by weight, so this equals masking their gradients.
+          radius: float32 scalar, the largest Euclidean norm of the update's trainable columns.
+        """
+        return self._constrained(start, images, *job.tensors(), mask, radius)
+
+    def train_all(
+        self,
+        start: np.ndarray,
+        images: Resident,
+        jobs: Sequence[LocalTraining],
+        placement: LocalDevices,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Trains every client from the same start, and returns their updates, float32 `[n, d]`.
+
+        Args:
+          start: float32 `[d]`.
+          images: uint8 `[P, height, width, channels]`, the pool.
+          jobs: One per client.
+          placement: Where to train.
+          out: Where to put the updates; in memory if None.
+        """
+        deltas = np.empty((len(jobs), len(start)), dtype=np.float32) if out is None else out
+        placement.fill(deltas, self._function, start, images, lambda row: jobs[row].tensors())
+        return deltas
+
+    @property
+    def traces(self) -> int:
+        """How often the training function was traced: once per device."""
+        return self._function.experimental_get_tracing_count()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimization step as a pure function on lists of tensors.
+
+    Attributes:
+      begin: flat weights, layer seed, learning rate → the state before the first step.
+      end: state → flat weights.
+      apply: state, images, labels → state after one step.
+      confine: state, start, mask, radius → state whose trainable weights are back within bounds.
+    """
+
+    begin: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], State]
+    end: Callable[[State], tf.Tensor]
+    apply: Callable[[State, tf.Tensor, tf.Tensor], State]
+    confine: Callable[[State, tf.Tensor, tf.Tensor, tf.Tensor], State]
+
+
+def make_step(model: keras.Model, config: TrainingConfig) -> Step:
+    """Builds the optimization step: forward, loss, backward, Keras' optimizer.
+
+    The loss is the mean cross-entropy, plus what the layers of the model add to it.
+    """
+    variables = FlatVariables(model)
+    optimizer = make_optimizer(config)
+    optimizer.build(model.trainable_variables)
+    initial = [np.asarray(variable) for variable in optimizer.variables]
+    rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+
+    def begin(flat: tf.Tensor, seed: tf.Tensor, learning_rate: tf.Tensor) -> State:
+        trainable, frozen = variables.split(flat, seed)
+        slots = [
+            learning_rate if variable is rate else tf.constant(value)
+            for variable, value in zip(optimizer.variables, initial, strict=True)
+        ]
+        return trainable, frozen, slots
+
+    def end(state: State) -> tf.Tensor:
+        trainable, frozen, _ = state
+        return variables.join(trainable, frozen)
+
+    def apply(state: State, images: tf.Tensor, labels: tf.Tensor) -> State:
+        trainable, frozen, slots = state
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            logits, new_frozen, penalties = variables.call(
+                trainable, frozen, tf.cast(images, tf.float32), training=True, return_losses=True
+            )
+            loss = mean_cross_entropy(logits, labels)
+            for penalty in penalties:  # of regularizers, as Keras adds them
+                loss += tf.cast(penalty, tf.float32)
+            scaled = _scale_loss(optimizer, slots, loss)
+        gradients = tape.gradient(scaled, trainable)
+        trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
+        # Seed generators come back as int64, and a loop's state must keep its types.
+        frozen = [tf.cast(new, old.dtype) for new, old in zip(new_frozen, frozen, strict=True)]
+        return list(trainable), frozen, list(slots)
+
+    def confine(state: State, start: tf.Tensor, mask: tf.Tensor, radius: tf.Tensor) -> State:
+        trainable, frozen, slots = state
+        origin, free = variables.split(start)[0], variables.split(mask)[0]
+        # Where no bound is met, a weight stays to the last bit; o + (w − o) would round it.
+        kept = [tf.where(f > 0, w, o) for w, o, f in zip(trainable, origin, free, strict=True)]
+        moved = [k - o for k, o in zip(kept, origin, strict=True)]
+        norm = tf.linalg.global_norm(moved)
+        inside = [
+            tf.where(norm > radius, o + radius / norm * move, k)
+            for k, o, move in zip(kept, origin, moved, strict=True)
+        ]
+        return inside, frozen, slots
+
+    step = tf.function(apply, jit_compile=True) if config.jit else apply
+    return Step(begin, end, step, confine)
+
+
+def mean_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns the mean softmax cross-entropy of a batch, a float32 scalar."""
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+    return tf.reduce_mean(losses)
+
+
+def _scale_loss(
+    optimizer: keras.optimizers.Optimizer, slots: Sequence[tf.Tensor], loss: tf.Tensor
+) -> tf.Tensor:
+    if not hasattr(optimizer, "dynamic_scale"):
+        return loss
+    scale = next(
+        slot
+        for slot, variable in zip(slots, optimizer.variables, strict=True)
+        if variable is optimizer.dynamic_scale
+    )
+    return loss * scale
+
+
+def _make_training(model: keras.Model, step: Step, config: TrainingConfig) -> Any:
+    @tf.function(input_signature=_signature(model), autograph=False)
+    def train(
+        start: tf.Tensor,
+        images: tf.Tensor,
+        indices: tf.Tensor,
+        labels: tf.Tensor,
+        order: tf.Tensor,
+        learning_rate: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tf.Tensor:
+        batches = _Batches(images, indices, labels, order, config.batch_size)
+        state = _loop(batches, step.begin(start, seed, learning_rate), step.apply)
+        return step.end(state) - start
+
+    return train
+
+
+def _make_constrained(model: keras.Model, step: Step, config: TrainingConfig) -> Any:
+    size = WeightLayout.of(model).size
+    bounds = [tf.TensorSpec([size], tf.float32), tf.TensorSpec([], tf.float32)]
+
+    @tf.function(input_signature=[*_signature(model), *bounds], autograph=False)
+    def train(
+        start: tf.Tensor,
+        images: tf.Tensor,
+        indices: tf.Tensor,
+        labels: tf.Tensor,
+        order: tf.Tensor,
+        learning_rate: tf.Tensor,
+        seed: tf.Tensor,
+        mask: tf.Tensor,
+        radius: tf.Tensor,
+    ) -> tf.Tensor:
+        def apply(state: State, chosen: tf.Tensor, targets: tf.Tensor) -> State:
+            return step.confine(step.apply(state, chosen, targets), start, mask, radius)
+
+        batches = _Batches(images, indices, labels, order, config.batch_size)
+        return step.end(_loop(batches, step.begin(start, seed, learning_rate), apply)) - start
+
+    return train
+
+
+def _signature(model: keras.Model) -> list[tf.TensorSpec]:
+    return [
+        tf.TensorSpec([WeightLayout.of(model).size], tf.float32),
+        tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None, None], tf.int32),
+        tf.TensorSpec([], tf.float32),
+        tf.TensorSpec([2], tf.uint32),
+    ]
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """A client's batches, by the number of the step; the last one of an epoch may be smaller."""
+
+    images: tf.Tensor
+    indices: tf.Tensor
+    labels: tf.Tensor
+    order: tf.Tensor
+    size: int
+
+    def count(self) -> tf.Tensor:
+        return tf.shape(self.order)[0] * self._per_epoch()
+
+    def at(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        begin = (number % self._per_epoch()) * self.size
+        rows = self.order[number // self._per_epoch(), begin : begin + self.size]
+        return tf.gather(self.images, tf.gather(self.indices, rows)), tf.gather(self.labels, rows)
+
+    def _per_epoch(self) -> tf.Tensor:
+        return (tf.size(self.indices) + self.size - 1) // self.size
+
+
+def _loop(
+    batches: _Batches, state: State, apply: Callable[[State, tf.Tensor, tf.Tensor], State]
+) -> State:
+    count = batches.count()
+
+    def body(number: tf.Tensor, state: Any) -> Any:
+        return number + 1, apply(state, *batches.at(number))
+
+    start = (tf.constant(0), state)
+    _, state = tf.while_loop(lambda n, _: n < count, body, start, parallel_iterations=1)
+    return state

@@ -1,0 +1,1 @@
+"""Judging model files of strangers."""

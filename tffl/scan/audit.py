@@ -1,0 +1,163 @@
+"""The audit of models that are there already: files in a folder, or stored updates of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tffl.config import override
+from tffl.record.identity import resolved
+from tffl.scan.scan import Opinion, Scanner
+
+if TYPE_CHECKING:
+    import keras
+
+    from tffl.config import Config
+    from tffl.data.samples import Samples
+    from tffl.defenses import Verdict
+    from tffl.defenses.gan_audit import GanAudit
+    from tffl.record.run_directory import RunDirectory
+
+DEFENSE = "gan-audit"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an audit found.
+
+    Attributes:
+      opinions: Name of a file or a client → what is said of it; a score is 1 − audit accuracy.
+      unjudged: Why nothing could be judged; empty if all was.
+      classes: Names of the model's outputs.
+      label_counts: int64 `[outputs]`, audit images that count, by voted label.
+      confusions: Name → int64 `[outputs, outputs]`, voted label × what the model sees, for each
+        model that could be read.
+    """
+
+    opinions: Mapping[str, Opinion]
+    unjudged: str
+    classes: tuple[str, ...]
+    label_counts: np.ndarray
+    confusions: Mapping[str, np.ndarray]
+
+    @property
+    def suspects(self) -> list[str]:
+        """The names that are suspected."""
+        return [name for name, opinion in self.opinions.items() if opinion.suspect]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns a row per name: `accuracy`, `threshold`, `suspect`, `reason`, `confusion`."""
+        return [
+            {
+                "name": name,
+                "suspect": opinion.suspect,
+                "accuracy": 1 - opinion.score,
+                "threshold": 1 - opinion.threshold,
+                "reason": opinion.reason,
+                "confusion": self.confusions.get(name),
+            }
+            for name, opinion in self.opinions.items()
+        ]
+
+
+def audit_folder(
+    model: keras.Model,
+    folder: Path,
+    defense: GanAudit,
+    samples: Samples | None = None,
+    seed: int | None = None,
+) -> Found:
+    """Audits the models in a folder as the defense `gan-audit` does the clients of one round.
+
+    Args:
+      model: The user's own, trusted global one.
+      folder: One file or SavedModel folder per client.
+      defense: With `from_round = 1`.
+      samples: Images that the sources `gan`, `auxiliary` and `held-out` start from.
+      seed: Of all random choices; drawn at random if None.
+
+    Raises:
+      UsageError: There is no such folder, or its source needs images that there are not.
+    """
+    scan = Scanner(model, {DEFENSE: defense}, samples, seed).scan(folder)
+    names = samples.names if samples is not None else ()
+    unjudged = scan.unjudged.get(DEFENSE, "")
+    unknown = Opinion("", False, np.nan, np.nan, "")
+    opinions = {name: next(iter(said), unknown) for name, said in scan.files.items()}
+    verdict = scan.verdicts.get(DEFENSE)
+    return _found(model, opinions, unjudged, scan.inbox.names, verdict, names)
+
+
+def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> Found:
+    """Audits the updates that a run has stored of a round, with the data that its server has.
+
+    Args:
+      directory: Of a run with stored updates.
+      round: 1-based.
+      defense: With `from_round = 1`. Its GAN, if it has one, learns from this round's model only.
+
+    Raises:
+      UsageError: The run has not stored that round, or the defense cannot judge it.
+      TfflError: A file is damaged.
+    """
+    from tffl.config import build
+    from tffl.engine.observer import Observer
+    from tffl.simulation.simulation import Experiment
+
+    updates = directory.stored(round)
+    changes: dict[str, Any] = {"defense": {"name": "none"}, "record.store_updates": ""}
+    config: Config = build(override(directory.config.model_dump(), changes))
+    stage = Experiment(resolved(config), Observer())
+    defense.check(len(updates), updates.layout)
+    stage.check_defense(defense, DEFENSE)
+    verdict, _ = stage.judge(updates, defense.init(stage.server), defense)
+    names = [f"client {client}" for client in updates.client_ids.tolist()]
+    opinions = {
+        name: Opinion(
+            DEFENSE,
+            bool(verdict.convicted[row]),
+            float(verdict.scores[row]),
+            float(verdict.threshold),
+            verdict.reasons[row],
+        )
+        for row, name in enumerate(names)
+    }
+    samples = stage.server.samples
+    assert samples is not None
+    return _found(stage.model, opinions, "", names, verdict, samples.names)
+
+
+def _found(
+    model: keras.Model,
+    opinions: Mapping[str, Opinion],
+    unjudged: str,
+    judged: Sequence[str],
+    verdict: Verdict | None,
+    class_names: Sequence[str],
+) -> Found:
+    outputs = int(model.output_shape[-1])
+    classes = tuple(class_names[i] if i < len(class_names) else str(i) for i in range(outputs))
+    seen: Mapping[str, np.ndarray] = {} if verdict is None else verdict.pictures
+    counts = seen.get("label_counts", np.zeros(outputs, dtype=np.int64))
+    confusions = dict(zip(judged, seen.get("confusions", ()), strict=False))
+    return Found(opinions, unjudged, classes, counts, confusions)
+
+
+def mistakes(confusion: np.ndarray, classes: Sequence[str], most: int) -> str:
+    """Says in words which labels a model takes for which others most often.
+
+    >>> mistakes(np.array([[5, 0], [3, 1]]), ("cat", "dog"), most=2)
+    'dog → cat: 3 of 4'
+    """
+    wrong = confusion * (1 - np.eye(len(confusion), dtype=np.int64))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(place), len(confusion)) for place in order]
+    return ", ".join(
+        f"{classes[label]} → {classes[seen]}: {wrong[label, seen]} of {confusion[label].sum()}"
+        for label, seen in pairs
+        if wrong[label, seen]
+    )

@@ -1,0 +1,82 @@
+"""What experiments in one process can share: images, and compiled functions.
+
+Tracing takes longer than many a small experiment. Nothing here depends on a seed, and no function
+holds weights, so sharing changes no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+from tffl.config import Config, DataConfig
+from tffl.core import seeds
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.data.build import load_dataset
+from tffl.data.federation import Dataset
+from tffl.engine.runtime import computes
+from tffl.engine.tools import Tools
+from tffl.models import models
+
+
+class Workshop:
+    """Keeps the last dataset, and the tools of every model and training config it has met."""
+
+    def __init__(self) -> None:
+        self._dataset: tuple[Any, Dataset] | None = None
+        self._tools: dict[Any, Tools] = {}
+
+    def dataset(self, config: DataConfig) -> Dataset:
+        """Returns a dataset as `load_dataset` does."""
+        key = (config.dataset, config.data_dir, config.test_limit, config.image_size)
+        if self._dataset is None or self._dataset[0] != key:
+            self._dataset = None  # before the next one is loaded: two may not fit into memory
+            self._dataset = key, load_dataset(config)
+        return self._dataset[1]
+
+    def tools(self, config: Config, dataset: Dataset) -> Tools:
+        """Returns the tools of an experiment's model."""
+        shape, training = (dataset.image_shape, dataset.classes), config.training
+        key = (config.model.model_dump_json(), shape, training.model_dump_json())
+        if key not in self._tools:
+            self._tools[key] = Tools(build_model(config, *shape), training)
+        return self._tools[key]
+
+
+def build_model(config: Config, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """Returns an experiment's model with its first weights.
+
+    Raises:
+      UsageError: The model is unknown, or too deep for the images, or the processor lacks the
+        precision.
+    """
+    build, precision = models[config.model.name], config.training.precision
+    require(
+        precision == "float32" or computes(precision.removeprefix("mixed_")),
+        f"training.precision = {precision} is not allowed here: this processor has no convolution "
+        "in that precision; take float32",
+    )
+    with _dtype_policy(precision):
+        return build(image_shape, classes, seed=seeds.integer(config.seed, "model"))
+
+
+def first_weights(config: Config, dataset: Dataset) -> np.ndarray:
+    """Returns the flat weights float32 `[d]` that an experiment starts from."""
+    model = build_model(config, dataset.image_shape, dataset.classes)
+    return WeightLayout.of(model).flatten(model.get_weights())
+
+
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Builds layers in a precision, and leaves Keras' global policy as it was."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

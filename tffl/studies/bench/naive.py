@@ -1,0 +1,330 @@
+"""Every rule once more, as one would first write it from its paper with NumPy and scikit-learn.
+
+They are what `tffl bench defenses` measures tffl's rules against, and what tests compare these
+with: whole-matrix expressions or plain loops over clients, no blocks, no threads of their own, no
+care for memory. They return the aggregate alone, where tffl's also score and explain, and expect
+finite rows.
+
+All columns count as trainable, which makes neither side faster: of resnet18's, 0.09 % are BatchNorm
+statistics. Means weigh by sample counts where tffl's do. Each does what tffl's rule does with the
+options of the benchmark, where rounding and ties leave a choice with these differences:
+
+- `bulyan` and `krum` take the first of rows that tie; with f = 1 or 2 Bulyan's last rows always do.
+- `auror` splits all columns at once: scikit-learn's `KMeans`, column by column, would take hours.
+- `fldetector` is right if everybody takes part and nobody has been convicted yet.
+- `signguard` wants a bandwidth above 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tffl.core import seeds
+from tffl.core.updates import Updates
+from tffl.defenses.base import State
+from tffl.defenses.server import Server
+
+
+@dataclass(frozen=True)
+class Case:
+    """A round to be judged, and all that the server has: tffl's rules and the naive get the same.
+
+    Attributes:
+      updates: All finite, neither selected nor mixed.
+      server: With root data.
+      state: What tffl's rule remembers of earlier rounds.
+      malicious: f, of which the rules are told.
+    """
+
+    updates: Updates
+    server: Server
+    state: State
+    malicious: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The updates, float32 `[n, d]`."""
+        return self.updates.matrix
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """Returns the random numbers that tffl's rule draws, so that both take the same columns."""
+        return seeds.generator(self.server.seed, purpose, self.updates.round)
+
+    def average(self, accepted: np.ndarray) -> np.ndarray:
+        """Returns FedAvg's mean of the rows in a bool `[n]` or positions."""
+        return _average(self.rows[accepted], self.updates.sample_counts[accepted])
+
+
+def none(case: Case) -> np.ndarray:
+    """Averages by sample counts."""
+    return _average(case.rows, case.updates.sample_counts)
+
+
+def auror(case: Case) -> np.ndarray:
+    """Tries every split of every sorted column, and counts who is in the minority."""
+    n, d = case.rows.shape
+    order = np.argsort(case.rows, axis=0)
+    ranked = np.take_along_axis(case.rows, order, axis=0).astype(np.float64)
+    ranked -= ranked.mean(axis=0)
+    sizes, sums = np.arange(1, n)[:, None], np.cumsum(ranked, axis=0)[:-1]
+    low, high = sums / sizes, -sums / (n - sizes)
+    errors = (ranked**2).sum(axis=0) - sizes * low**2 - (n - sizes) * high**2
+    best = errors.argmin(axis=0)
+    at_best = (best, np.arange(d))
+    gap, spread = (high - low)[at_best], np.sqrt(errors[at_best] / (n - 2))
+    indicative = gap > 5 * spread
+    place, lower = np.argsort(order, axis=0)[:, indicative], best[indicative] + 1
+    minority = np.where(2 * lower < n, place < lower, place >= lower) & (2 * lower != n)
+    return case.average(minority.sum(axis=1) <= 0.5 * indicative.sum())
+
+
+def bias_anomaly(case: Case) -> np.ndarray:
+    """Leaves out whose final bias is far from the mean one."""
+    bias = case.rows[:, case.updates.layout.final_bias]
+    scores = np.abs(bias - bias.mean(axis=0)).max(axis=1)
+    median = np.median(scores)
+    deviation = 1.4826 * np.median(np.abs(scores - median))
+    return case.average(scores <= median + 3.5 * deviation)
+
+
+def bucketing(case: Case) -> np.ndarray:
+    """Averages pairs, and then all pairs."""
+    buckets = case.generator("bucketing").permutation(np.arange(len(case.rows)) // 2)
+    mixed = np.array([case.rows[buckets == k].mean(axis=0) for k in range(buckets.max() + 1)])
+    return _average(mixed, np.bincount(buckets, weights=case.updates.sample_counts))
+
+
+def bulyan(case: Case) -> np.ndarray:
+    """Picks rows by Krum, one after the other, and averages around each column's median."""
+    n, f = len(case.rows), case.malicious
+    distances, rest, chosen = _squared_distances(case.rows), list(range(n)), []
+    for _ in range(n - 2 * f):
+        scores = _krum_scores(distances[np.ix_(rest, rest)], f)
+        chosen.append(rest.pop(int(np.argmin(scores))))
+    rows = case.rows[chosen]
+    nearest = np.argsort(np.abs(rows - np.median(rows, axis=0)), axis=0)[: n - 4 * f]
+    return np.take_along_axis(rows, nearest, axis=0).mean(axis=0)
+
+
+def centered_clipping(case: Case) -> np.ndarray:
+    """Goes one clipped step from the last aggregate."""
+    center = case.state["center"]
+    differences = case.rows - center
+    return center + _clipped(differences).mean(axis=0)
+
+
+def dnc(case: Case) -> np.ndarray:
+    """Leaves out the f rows that are longest along the first singular vector of some columns."""
+    n, d = case.rows.shape
+    columns = case.generator("dnc").choice(d, min(10_000, d), replace=False, shuffle=False)
+    centered = case.rows[:, columns] - case.rows[:, columns].mean(axis=0)
+    direction = np.linalg.svd(centered, full_matrices=False)[2][0]
+    scores = (centered @ direction) ** 2
+    return case.average(np.argsort(scores)[: n - case.malicious])
+
+
+def faa_dl(case: Case) -> np.ndarray:
+    """Leaves out whom scikit-learn's one-class SVM finds outside, solved as closely as in tffl."""
+    from sklearn.svm import OneClassSVM
+
+    machine = OneClassSVM(nu=0.5, tol=1e-9).fit(case.rows)
+    return case.average(machine.decision_function(case.rows) >= -1e-6)
+
+
+def flame(case: Case) -> np.ndarray:
+    """Clusters by angles with HDBSCAN, clips to the median norm, averages and adds noise."""
+    from sklearn.cluster import HDBSCAN
+
+    n, d = case.rows.shape
+    clustering = HDBSCAN(
+        min_cluster_size=n // 2 + 1,
+        min_samples=1,
+        metric="cosine",
+        allow_single_cluster=True,
+        copy=True,
+    )
+    inside = clustering.fit_predict(case.rows) >= 0
+    bound = np.median(np.linalg.norm(case.rows, axis=1))
+    noise = case.generator("flame").standard_normal(d)
+    return _clipped(case.rows)[inside].mean(axis=0) + 0.001 * bound * noise
+
+
+def fldetector(case: Case) -> np.ndarray:
+    """Leaves out whose update is far from its last one, carried on by L-BFGS."""
+    state, n = case.state, len(case.rows)
+    step = case.updates.start - state["start"]
+    predicted = state["expected"] - _hessian_product(state["steps"], state["turns"], step)
+    errors = np.linalg.norm(predicted - case.rows, axis=1)
+    distances = np.column_stack([errors / errors.mean(), state["distances"][:, :-1]])
+    scores = np.nanmean(distances, axis=1)
+    labels, one, two = _two_means((scores - scores.min()) / np.ptp(scores))
+    draws = case.generator("fldetector").random((10, n))
+    ones, twos = np.array([_two_means(draw)[1:] for draw in draws]).T
+    if one - two <= ones.mean() - twos.mean() + np.sqrt(1 + 1 / 10) * twos.std():
+        return none(case)
+    higher = scores[labels == 1].mean() > scores[labels == 0].mean()
+    return case.average(labels != int(higher))
+
+
+def fltrust(case: Case) -> np.ndarray:
+    """Weighs by the cosine to the server's own update, and gives everybody its length."""
+    assert case.server.root is not None
+    root = case.server.root.train(case.updates.start, case.updates.round)
+    norms, length = np.linalg.norm(case.rows, axis=1), np.linalg.norm(root)
+    trust = np.maximum(case.rows @ root / (norms * length), 0)
+    return (trust * length / norms) @ case.rows / trust.sum()
+
+
+def foolsgold(case: Case) -> np.ndarray:
+    """Takes weight from clients with like histories of the final layer."""
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    layout, n = case.updates.layout, len(case.rows)
+    final = np.repeat(
+        [entry.layer == layout.final_layer for entry in layout.entries],
+        [entry.size for entry in layout.entries],
+    )
+    cosines = cosine_similarity(case.state["history"] + case.rows[:, final]) - np.eye(n)
+    nearest = cosines.max(axis=1)
+    for i in range(n):
+        for j in range(n):
+            if nearest[i] < nearest[j]:
+                cosines[i, j] *= nearest[i] / nearest[j]
+    distinct = 1 - np.clip(cosines.max(axis=1), 0, 1)
+    distinct /= distinct.max()
+    with np.errstate(divide="ignore"):
+        weights = np.clip(np.log(distinct / (1 - distinct)) + 0.5, 0, 1)
+    return weights @ case.rows / weights.sum()
+
+
+def geometric_median(case: Case) -> np.ndarray:
+    """Iterates Weiszfeld's step until it moves by no more than a millionth."""
+    center = none(case)
+    while True:
+        distances = np.linalg.norm(case.rows - center, axis=1)
+        moved = _average(case.rows, case.updates.sample_counts / np.maximum(distances, 1e-6))
+        if np.linalg.norm(moved - center) <= 1e-6 * np.linalg.norm(moved):
+            return moved
+        center = moved
+
+
+def krum(case: Case) -> np.ndarray:
+    """Takes the row of lowest score."""
+    scores = _krum_scores(_squared_distances(case.rows), case.malicious)
+    return case.rows[np.argmin(scores)]
+
+
+def median(case: Case) -> np.ndarray:
+    """Takes each column's median."""
+    return np.median(case.rows, axis=0)
+
+
+def multi_krum(case: Case) -> np.ndarray:
+    """Averages the n − f rows of lowest score."""
+    scores = _krum_scores(_squared_distances(case.rows), case.malicious)
+    return case.average(np.argsort(scores)[: len(case.rows) - case.malicious])
+
+
+def nnm(case: Case) -> np.ndarray:
+    """Replaces each row by the mean of its n − f nearest, and averages."""
+    distances, kept = _squared_distances(case.rows), len(case.rows) - case.malicious
+    mixed = [case.rows[np.argsort(row)[:kept]].mean(axis=0) for row in distances]
+    return _average(np.array(mixed), case.updates.sample_counts)
+
+
+def norm_clipping(case: Case) -> np.ndarray:
+    """Averages rows that are clipped to their median norm."""
+    return _average(_clipped(case.rows), case.updates.sample_counts)
+
+
+def signguard(case: Case) -> np.ndarray:
+    """Averages, clipped, rows of usual norm in the largest MeanShift cluster of sign counts."""
+    from sklearn.cluster import MeanShift, estimate_bandwidth
+
+    d = case.rows.shape[1]
+    norms = np.linalg.norm(case.rows, axis=1)
+    usual = (0.1 * np.median(norms) <= norms) & (norms <= 3 * np.median(norms))
+    columns = case.generator("signguard").choice(d, max(1, round(0.1 * d)), replace=False)
+    signs = np.sign(case.rows[:, columns])
+    features = np.column_stack([(signs == sign).mean(axis=1) for sign in (1, 0, -1)])
+    width = estimate_bandwidth(features, quantile=0.5)
+    labels = MeanShift(bandwidth=width).fit_predict(features)
+    similar = labels == np.bincount(labels).argmax()
+    return _clipped(case.rows)[usual & similar].mean(axis=0)
+
+
+def trimmed_mean(case: Case) -> np.ndarray:
+    """Averages each column's values but the f largest and f smallest."""
+    f = case.malicious
+    return np.sort(case.rows, axis=0)[f : len(case.rows) - f].mean(axis=0)
+
+
+NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
+    "none": none,
+    "auror": auror,
+    "bias-anomaly": bias_anomaly,
+    "bucketing": bucketing,
+    "bulyan": bulyan,
+    "centered-clipping": centered_clipping,
+    "dnc": dnc,
+    "faa-dl": faa_dl,
+    "flame": flame,
+    "fldetector": fldetector,
+    "fltrust": fltrust,
+    "foolsgold": foolsgold,
+    "geometric-median": geometric_median,
+    "krum": krum,
+    "median": median,
+    "multi-krum": multi_krum,
+    "nnm": nnm,
+    "norm-clipping": norm_clipping,
+    "signguard": signguard,
+    "trimmed-mean": trimmed_mean,
+}
+"""Defense → the naive version: a case in, the aggregate `[d]` out."""
+
+
+def _average(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.average(rows, axis=0, weights=weights).astype(rows.dtype)
+
+
+def _clipped(rows: np.ndarray) -> np.ndarray:
+    """Returns the rows, none of them longer than their median norm."""
+    norms = np.linalg.norm(rows, axis=1)
+    return rows * np.minimum(1, np.median(norms) / norms)[:, None]
+
+
+def _squared_distances(rows: np.ndarray) -> np.ndarray:
+    """Returns them for all pairs, float64 `[n, n]`, pair by pair."""
+    n = len(rows)
+    distances = np.zeros((n, n))
+    for i in range(n):
+        for j in range(i + 1, n):
+            distances[i, j] = distances[j, i] = np.sum((rows[i] - rows[j]) ** 2, dtype=np.float64)
+    return distances
+
+
+def _krum_scores(distances: np.ndarray, malicious: int) -> np.ndarray:
+    neighbors = max(len(distances) - malicious - 2, 1)
+    return np.sort(distances, axis=1)[:, 1 : neighbors + 1].sum(axis=1)
+
+
+def _hessian_product(steps: np.ndarray, turns: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Returns Ĥ·v by the compact form of L-BFGS, of pairs `[k, d]`, oldest first."""
+    products = steps @ turns.T
+    sigma = products[-1, -1] / (steps[-1] @ steps[-1])
+    lower, diagonal = np.tril(products, -1), np.diag(np.diag(products))
+    middle = np.block([[sigma * steps @ steps.T, lower], [lower.T, -diagonal]])
+    wings = np.concatenate([sigma * steps, turns])
+    return sigma * vector - np.linalg.solve(middle, wings @ vector) @ wings
+
+
+def _two_means(values: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Returns each value's cluster, 0 or 1, and the log squared errors of one cluster and two."""
+    from sklearn.cluster import KMeans
+
+    one, two = (KMeans(k, n_init=10, random_state=0).fit(values[:, None]) for k in (1, 2))
+    return two.labels_, float(np.log(one.inertia_)), float(np.log(two.inertia_))

@@ -1,0 +1,237 @@
+"""What an attack did and what a defense saved: one experiment, run three ways.
+
+| run | attackers | defense |
+|---|---|---|
+| attack-free | the same clients, but nobody malicious | as in the experiment |
+| undefended | as in the experiment | none: plain FedAvg |
+| defended | as in the experiment | as in the experiment |
+
+The attack-free run keeps the attack's success inputs, so that the other two have a baseline, and
+the defense, so that its false alarms without any attacker show.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tffl.config import Config, Named
+from tffl.core.errors import require
+from tffl.engine.observer import Observer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tffl.simulation.simulation import Run
+
+VARIANTS = ("attack-free", "undefended", "defended")
+"""In the order in which they are reported."""
+
+MARGIN = 0.01
+"""Changes of a rate below one percentage point are not called an effect."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, and how well its defense judged. Undefined rates are NaN.
+
+    Attributes:
+      accuracy: On the test images, after the last round.
+      attack_success: After the last round.
+      recall: Share of malicious updates that were convicted; mean over the rounds that define it.
+      precision: Share of convicted updates that were malicious; mean likewise.
+      fpr: Share of honest updates that were convicted; mean likewise.
+      rejected: Updates left out of the average, over all rounds.
+      caught: Malicious updates convicted, over all rounds.
+      malicious: Malicious updates sent, over all rounds.
+      blamed: Honest updates convicted, over all rounds.
+      honest: Honest updates sent, over all rounds.
+      source: `"test"` or `"train"`: which images measured attack success; empty if none did.
+    """
+
+    accuracy: float
+    attack_success: float
+    recall: float
+    precision: float
+    fpr: float
+    rejected: int
+    caught: int
+    malicious: int
+    blamed: int
+    honest: int
+    source: str = ""
+
+    @property
+    def ruined(self) -> bool:
+        """Whether the model's outputs are not finite, so that it has no accuracy to compare."""
+        return math.isnan(self.accuracy) or bool(self.source and math.isnan(self.attack_success))
+
+    @classmethod
+    def of(cls, rounds: pd.DataFrame, summary: Mapping[str, Any]) -> Outcome:
+        """Reads the outcome of a run from its `rounds` and `summary`."""
+        last = rounds.iloc[-1]
+        caught, blamed = (int(rounds[key].sum()) for key in ("true_positives", "false_positives"))
+        return cls(
+            accuracy=float(last["accuracy"]),
+            attack_success=float(last["attack_success"]),
+            recall=float(rounds["recall"].mean()),
+            precision=float(rounds["precision"].mean()),
+            fpr=float(rounds["fpr"].mean()),
+            rejected=int(rounds["rejected"].sum()),
+            caught=caught,
+            malicious=caught + int(rounds["false_negatives"].sum()),
+            blamed=blamed,
+            honest=blamed + int(rounds["true_negatives"].sum()),
+            source=str(summary.get("attack_success_source") or ""),
+        )
+
+
+def variants(config: Config) -> dict[str, Config]:
+    """Returns the three configs to run, by name.
+
+    Raises:
+      UsageError: The experiment has no attacker or no defense, so that nothing can be compared.
+    """
+    attacked = config.attack.name != "none" and config.federation.malicious_count > 0
+    require(
+        attacked and config.defense.name != "none",
+        "a comparison needs an attack, at least one malicious client and a defense: "
+        f"attack = {config.attack.name}, malicious = {config.federation.malicious_count}, "
+        f"defense = {config.defense.name}",
+    )
+    peaceful = config.federation.model_copy(update={"malicious": 0})
+    return {
+        "attack-free": config.model_copy(update={"federation": peaceful}),
+        "undefended": config.model_copy(update={"defense": Named()}),
+        "defended": config,
+    }
+
+
+def compare(
+    config: Config,
+    out: Path | str | None = None,
+    *,
+    resume: bool = False,
+    observe: Callable[[str], Observer] = lambda variant: Observer(),
+    command: Sequence[str] = (),
+) -> dict[str, Run]:
+    """Runs an experiment defended, undefended and attack-free.
+
+    Args:
+      config: The experiment.
+      out: Run directory of the defended run; the others are `undefended` and `attack-free` in it.
+      resume: Continue what is there already.
+      observe: Makes the observer of a variant.
+      command: As for `tffl.simulate`.
+
+    Returns:
+      Variant → run, in the order of `VARIANTS`.
+
+    Raises:
+      UsageError: There is nothing to compare, or one of the runs is impossible.
+    """
+    from tffl import simulate
+
+    configs = variants(config)
+    runs = {}
+    # The defended run goes first: its directory holds the others.
+    for variant in reversed(VARIANTS):
+        folder = directory(out, variant)
+        runs[variant] = simulate(
+            configs[variant],
+            folder,
+            resume=resume and folder is not None and (folder / "config.toml").exists(),
+            observer=observe(variant),
+            command=command,
+        )
+    return {variant: runs[variant] for variant in VARIANTS}
+
+
+def directory(out: Path | str | None, variant: str) -> Path | None:
+    """Returns the run directory of a variant."""
+    if out is None:
+        return None
+    return Path(out) if variant == "defended" else Path(out) / variant
+
+
+def verdict(outcomes: Mapping[str, Outcome], defense: str) -> str:
+    """Says in one sentence what the attack did, what the defense caught, and what it saved."""
+    free, undefended, defended = (outcomes[variant] for variant in VARIANTS)
+    if free.ruined:
+        return (
+            "Without any attacker the model is ruined already (its outputs are not finite), so "
+            "that it tells nothing about the attack or the defense; "
+            f"{defense} {_catch(defended)}."
+        )
+    return (
+        f"Undefended, {_damage(free, undefended)}; {defense} {_catch(defended)}, "
+        f"which {_savings(undefended, defended)}."
+    )
+
+
+def _damage(free: Outcome, undefended: Outcome) -> str:
+    if undefended.ruined:
+        return "the attack ruined the model (its outputs are not finite)"
+    effects = []
+    if undefended.accuracy < free.accuracy - MARGIN:
+        change = _change(free.accuracy, undefended.accuracy)
+        effects.append(f"cut accuracy from {change}")
+    if undefended.attack_success > free.attack_success + MARGIN:
+        change = _change(free.attack_success, undefended.attack_success)
+        effects.append(f"raised its success from {change}")
+    if effects:
+        return f"the attack {' and '.join(effects)}"
+    return "the attack did no measurable damage"
+
+
+def _catch(defended: Outcome) -> str:
+    caught, blamed = defended.caught or "none", defended.blamed or "none"
+    return (
+        f"caught {caught} of {defended.malicious} malicious updates and "
+        f"blamed {blamed} of {defended.honest} honest ones"
+    )
+
+
+def _savings(undefended: Outcome, defended: Outcome) -> str:
+    if defended.ruined:
+        return "saved nothing: the defended model is ruined" + (" too" * undefended.ruined)
+    if undefended.ruined:
+        return f"saved the model: it ends {_ending(defended)}"
+    gain = defended.accuracy - undefended.accuracy
+    relief = undefended.attack_success - defended.attack_success
+    success = _change(undefended.attack_success, defended.attack_success)
+    saved = []
+    if gain > MARGIN:
+        saved.append(f"restored {gain * 100:.1f} points of accuracy")
+    if relief > MARGIN:
+        saved.append(f"cut attack success from {success}")
+    cost = []
+    if gain < -MARGIN:
+        cost.append(f"lost {-gain * 100:.1f} points of accuracy")
+    if relief < -MARGIN:
+        cost.append(f"let attack success rise from {success}")
+    told = " and ".join(saved) or "saved nothing measurable"
+    return f"{told} but {' and '.join(cost)}" if cost else told
+
+
+def _ending(run: Outcome) -> str:
+    accuracy = f"with accuracy {percent(run.accuracy)}"
+    if math.isnan(run.attack_success):
+        return accuracy
+    return f"{accuracy} and attack success {percent(run.attack_success)}"
+
+
+def _change(before: float, after: float) -> str:
+    return f"{percent(before)} to {percent(after)}"
+
+
+def percent(rate: float) -> str:
+    """Writes a rate for people; an undefined one as a dash.
+
+    >>> percent(0.9876), percent(float("nan"))
+    ('98.8%', '–')
+    """
+    return "–" if math.isnan(rate) else f"{rate * 100:.1f}%"

@@ -1,0 +1,495 @@
+"""Which experiment makes which table or figure of which paper, at which size.
+
+A file in `configs/<paper>/` that has `items` is the plan of a benchmark with more to it:
+
+    [scales.small]                       # changes of sizes, and of nothing else
+    seeds = [0, 1]
+    "federation.rounds" = 10
+    [scales.small.settings."100 clients"]
+    "data.train_limit" = 8000
+
+    [[items]]                            # a table or figure, or a part of one
+    name = "table-1"
+    shows = "detection"
+    settings = ["IID"]
+
+    [[items.claims]]                     # a sentence of the paper, and what would bear it out
+    text = "GradCAM-AE finds every attacker."
+    checks = [{ metric = "recall", defense = "gradcam-ae", operator = ">=", value = 0.99 }]
+
+What several items need is run once. A file with `elsewhere` names items that have commands of
+their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tffl.config import Section, build, override, read
+from tffl.core.errors import UsageError, require, unknown
+from tffl.studies.benchmark import NONE, Cell, Plan, grid, labeled
+
+SCALES = ("smoke", "small", "paper")
+SMOKE, PAPER = "smoke", "paper"
+
+SIZES = frozenset(
+    {
+        "data.train_limit",
+        "data.test_limit",
+        "data.image_size",
+        "data.server_samples",
+        "federation.clients",
+        "federation.participants",
+        "federation.malicious",
+        "federation.malicious_participants",
+        "federation.rounds",
+        "model.name",
+        "training.local_epochs",
+        "training.batch_size",
+        # The one thing that is no size: with a hundredth of the steps it must be larger.
+        "training.learning_rate",
+        # Images in a step of an attack's own solver; everything else of an attack is its method.
+        "attack.batch",
+        "defense.from_round",
+        "defense.images",
+        "defense.gan_steps",
+        "defense.inversion_steps",
+        "defense.generator_rate",
+        "defense.discriminator_rate",
+        "defense.probe_size",
+    }
+)
+"""What a scale may change: how much, never how."""
+
+Shows = Literal["detection", "accuracy", "poisoning", "runtime", "scores", "maps"]
+Operator = Literal[">=", ">", "<=", "<", "~"]
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Labels = Annotated[tuple[str, ...], BeforeValidator(_several)]
+
+
+class Against(Section):
+    """The other side of a comparison: what differs from this side; each, if there are several."""
+
+    metric: Labels = ()
+    setting: Labels = ()
+    attack: Labels = ()
+    defense: Labels = ()
+
+
+class Check(Section):
+    """A comparison of a metric, mean over seeds, with a number or with another run's.
+
+    With several settings, attacks or defenses it must hold for each.
+    """
+
+    metric: str
+    setting: Labels = ()
+    attack: Labels = ()
+    defense: Labels
+    operator: Operator
+    value: float | None = None
+    against: Against | None = None
+    gap_to: Against | None = None
+    """For the metric `accuracy_gap`: the run from which accuracy differs."""
+    by: float = 0.0
+    """By how much more than the other side, or less."""
+    factor: Annotated[float, Field(gt=0)] = 1.0
+    """Of the other side."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    """By how much it may be missed."""
+
+    @model_validator(mode="after")
+    def _check_sides(self) -> Check:
+        if (self.value is None) == (self.against is None):
+            raise ValueError("a check is not allowed without either value or against")
+        if (self.metric == "accuracy_gap") != (self.gap_to is not None):
+            raise ValueError("gap_to is not allowed but with the metric accuracy_gap")
+        return self
+
+
+class Claim(Section):
+    """A sentence of a paper, and the comparisons that all must hold for it."""
+
+    text: str
+    checks: Annotated[tuple[Check, ...], Field(min_length=1)]
+    scales: tuple[str, ...] = ("small", PAPER)
+    """Where it can be tested: absolute accuracies, for instance, need all data."""
+
+
+class Item(Section):
+    """A table or figure, or the part of it that one experiment makes."""
+
+    name: Annotated[str, Field(pattern=r"^(table|figure)-\d+$")]
+    title: str
+    part: str = ""
+    """What this part shows of it, if there are several."""
+    shows: Shows
+    paper: str = ""
+    """Another paper than the folder's."""
+    about: str = ""
+    """What the paper's text leaves open, and what was taken."""
+    settings: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+    defenses: tuple[str, ...] = ()
+    """Labels; all if empty, attack-free and undefended runs only if named."""
+    references: bool = False
+    """Also show attack-free and undefended runs."""
+    stand_ins: dict[str, str] = Field(default_factory=dict)
+    """Setting → the one that stands in for it below the paper's scale, its data not being there."""
+    claims: tuple[Claim, ...] = ()
+
+
+class Reproduction(Plan):
+    """What a file in `configs/<paper>/` says."""
+
+    title: str
+    about: str = ""
+    extra: tuple[str, ...] = ()
+    """Defenses that the papers do not have."""
+    scales: dict[str, dict[str, Any]]
+    items: Annotated[tuple[Item, ...], Field(min_length=1)]
+
+
+class Evidence(Section):
+    """How to see what is recorded: a table, and the values that a column of it should have."""
+
+    file: str
+    column: str
+    values: tuple[str, ...]
+
+
+class Elsewhere(Section):
+    """A table or figure that has commands of its own."""
+
+    name: Annotated[str, Field(pattern=r"^(table|figure)-\d+$")]
+    title: str
+    paper: str = ""
+    config: str
+    commands: tuple[str, ...] = ()
+    """To be run from the root; none if it cannot be reproduced."""
+    results: str = ""
+    scales: tuple[str, ...] = ()
+    recorded: Evidence | None = None
+    about: str = ""
+
+
+class OtherItems(Section):
+    """A file of items that have commands of their own."""
+
+    elsewhere: tuple[Elsewhere, ...]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A file of `configs/`, at all scales."""
+
+    path: Path
+    said: Reproduction
+
+    @property
+    def paper(self) -> str:
+        """Its folder's paper."""
+        return paper_of(self.path)
+
+    @property
+    def name(self) -> str:
+        """Its name in results."""
+        return self.path.stem
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """The scales at which it exists."""
+        return tuple(scale for scale in SCALES if scale in self.said.scales)
+
+    @cached_property
+    def attacks(self) -> tuple[str, ...]:
+        """Labels of the attacks, without `none`."""
+        return tuple(label for label in labeled(self.said.attacks) if label != NONE)
+
+    @cached_property
+    def defenses(self) -> tuple[str, ...]:
+        """Labels of the defenses, without `none`."""
+        return tuple(label for label in labeled(self.said.defenses) if label != NONE)
+
+    def plan(self, scale: str) -> Plan:
+        """Returns the benchmark at a scale."""
+        changes = dict(self.said.scales[scale])
+        seeds = changes.pop("seeds", self.said.seeds)
+        of_settings = changes.pop("settings", {})
+        attacks, defenses = (_taken(changes, section) for section in ("attack", "defense"))
+        settings = {
+            label: {**own, **of_settings.get(label, {})}
+            for label, own in self.said.settings.items()
+        }
+        values = {
+            "seeds": seeds,
+            "attacks": [_with_options(entry, attacks) for entry in self.said.attacks],
+            "defenses": [_with_options(entry, defenses) for entry in self.said.defenses],
+            "experiment": override(self.said.experiment, changes),
+            "settings": settings,
+        }
+        return build(values, Plan)
+
+    def settings_of(self, item: Item, scale: str) -> tuple[str, ...]:
+        """Returns an item's settings at a scale."""
+        named = item.settings or tuple(self.said.settings)
+        return tuple(stand_in(item, label, scale) for label in named)
+
+    def wants(self, item: Item, scale: str, setting: str, attack: str, defense: str) -> bool:
+        """Says whether an item shows a run."""
+        if setting not in self.settings_of(item, scale):
+            return False
+        attacks, defenses = item.attacks or self.attacks, item.defenses or self.defenses
+        if item.references and defense == NONE and attack in (NONE, *attacks):
+            return True
+        return attack in attacks and defense in defenses
+
+    def cells(self, items: Iterable[Item], scale: str) -> list[Cell]:
+        """Returns the runs that some items need at a scale."""
+        chosen = tuple(items)
+
+        def wanted(setting: str, attack: str, defense: str) -> bool:
+            return any(self.wants(item, scale, setting, attack, defense) for item in chosen)
+
+        return grid(self.plan(scale), str(self.path), wanted)
+
+    def keeps_maps(self, cell: Cell, scale: str) -> bool:
+        """Says whether the heat maps of a run are to be drawn: of the first seed."""
+        return cell.seed == self.plan(scale).seeds[0] and any(
+            item.shows == "maps"
+            and self.wants(item, scale, cell.setting, cell.attack, cell.defense)
+            for item in self.said.items
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table or figure of a paper, and the parts that make it."""
+
+    paper: str
+    name: str
+    parts: list[tuple[Experiment, Item]] = field(default_factory=list)
+    elsewhere: Elsewhere | None = None
+
+    @property
+    def title(self) -> str:
+        """Its caption."""
+        return self.elsewhere.title if self.elsewhere else self.parts[0][1].title
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """The scales at which all of it exists."""
+        if self.elsewhere:
+            return self.elsewhere.scales
+        shared = [set(experiment.scales) for experiment, _ in self.parts]
+        return tuple(scale for scale in SCALES if all(scale in scales for scales in shared))
+
+    @property
+    def configs(self) -> list[str]:
+        """The files that make it."""
+        if self.elsewhere:
+            return [self.elsewhere.config]
+        return list(dict.fromkeys(str(experiment.path) for experiment, _ in self.parts))
+
+    @property
+    def stand_ins(self) -> dict[str, str]:
+        """Setting → the one that stands in for it."""
+        return {key: value for _, item in self.parts for key, value in item.stand_ins.items()}
+
+
+PAPERS = {
+    "gradcam-ae": "GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated "
+    "Learning (Zheng et al.)",
+    "gcama": "Detecting Poisoning Attacks on Federated Learning Using Gradient-Weighted Class "
+    "Activation Mapping (Zheng et al., WWW 2024 Companion)",
+    "fedcamae": "FedCAMAE, a defense with LayerCAM and an autoencoder (Zheng et al.)",
+    "bias-anomaly": "Anomaly Localization in Model Gradients Under Backdoor Attacks Against "
+    "Federated Learning (Bilgin)",
+    "pdgan": "Detecting and Mitigating Poisoning Attacks in Federated Learning Using Generative "
+    "Adversarial Networks (Zhao et al., 2020)",
+}
+"""The papers, in the order in which they are listed."""
+
+
+class Catalogue:
+    """Every table and figure that a folder of configs knows."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.entries = sorted(entries, key=_order)
+
+    @property
+    def papers(self) -> tuple[str, ...]:
+        """Papers with any item, in order."""
+        return tuple(dict.fromkeys(entry.paper for entry in self.entries))
+
+    def of(self, paper: str | None = None, item: str | None = None) -> list[Entry]:
+        """Returns the entries of a paper, or one of them.
+
+        Raises:
+          UsageError: There is no such paper or item; the message says which there are.
+        """
+        if paper is None:
+            return self.entries
+        if paper not in self.papers:
+            raise unknown("paper", paper, self.papers)
+        mine = [entry for entry in self.entries if entry.paper == paper]
+        if item is None:
+            return mine
+        names = [entry.name for entry in mine]
+        if item not in names:
+            raise unknown(f"item of {paper}", item, names)
+        return [entry for entry in mine if entry.name == item]
+
+    def experiments(self, paper: str) -> list[tuple[Experiment, list[Item]]]:
+        """Returns a paper's experiments, each with the paper's items that it makes."""
+        found: dict[Path, tuple[Experiment, list[Item]]] = {}
+        for entry in self.of(paper):
+            for experiment, item in entry.parts:
+                found.setdefault(experiment.path, (experiment, []))[1].append(item)
+        return list(found.values())
+
+
+def load(folder: Path) -> Catalogue:
+    """Reads all plans of a folder of configs.
+
+    Raises:
+      UsageError: There is none, or one is invalid: the message names the file.
+    """
+    require(
+        folder.is_dir(),
+        f"there is no folder {folder}: run this in a clone of tffl, or name its configs by "
+        "--configs",
+    )
+    entries: dict[tuple[str, str], Entry] = {}
+    for path in sorted(folder.glob("*/*.toml")):
+        for entry in _entries(path):
+            known = entries.setdefault((entry.paper, entry.name), entry)
+            if known is not entry:
+                known.parts.extend(entry.parts)
+    require(bool(entries), f"{folder} has no plan with items: name tffl's configs by --configs")
+    return Catalogue(entries.values())
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Reads and checks one plan.
+
+    Raises:
+      UsageError: It is invalid.
+    """
+    said = build(read(path), Reproduction)
+    experiment = Experiment(path, said)
+    try:
+        _check(experiment)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return experiment
+
+
+def paper_of(path: Path) -> str:
+    """Returns the paper that a config's folder is about."""
+    return path.parent.name.replace("_", "-")
+
+
+def stand_in(item: Item, setting: str, scale: str) -> str:
+    """Returns the setting that is run for a setting of the paper."""
+    return setting if scale == PAPER else item.stand_ins.get(setting, setting)
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    values = read(path)
+    if "elsewhere" in values:
+        for told in build(values, OtherItems).elsewhere:
+            yield Entry(told.paper or paper_of(path), told.name, elsewhere=told)
+    elif "items" in values:
+        experiment = read_experiment(path)
+        for item in experiment.said.items:
+            yield Entry(item.paper or experiment.paper, item.name, [(experiment, item)])
+
+
+def _check(experiment: Experiment) -> None:
+    said = experiment.said
+    for scale, changes in said.scales.items():
+        if scale not in SCALES:
+            raise unknown("scale", scale, SCALES)
+        of_settings = changes.get("settings", {})
+        _check_names("setting", of_settings, said.settings)
+        own = {key: value for key, value in changes.items() if key not in ("seeds", "settings")}
+        for part in (own, *of_settings.values()):
+            _check_sizes(scale, part)
+    known = {
+        "setting": tuple(said.settings),
+        "attack": (NONE, *experiment.attacks),
+        "defense": (NONE, *experiment.defenses),
+    }
+    _check_names("defense", said.extra, known["defense"])
+    for item in said.items:
+        stand_ins = (*item.stand_ins, *item.stand_ins.values())
+        _check_names("setting", (*item.settings, *stand_ins), known["setting"])
+        _check_names("attack", item.attacks, known["attack"])
+        _check_names("defense", item.defenses, known["defense"])
+        for check in (check for claim in item.claims for check in claim.checks):
+            _check_labels(check, known)
+
+
+def _check_labels(check: Check, known: Mapping[str, tuple[str, ...]]) -> None:
+    for part in filter(None, (check, check.against, check.gap_to)):
+        for kind in known:
+            _check_names(kind, getattr(part, kind), known[kind])
+
+
+def _check_names(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
+
+
+def _check_sizes(scale: str, changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if key not in SIZES:
+            raise UsageError(
+                f"scale {scale} sets {key}, but a scale changes sizes only: "
+                f"{', '.join(sorted(SIZES))}"
+            )
+        require(
+            key != "federation.malicious" or isinstance(value, float),
+            f"scale {scale} sets federation.malicious = {value}: give a fraction, so that the "
+            "share of attackers stays the paper's",
+        )
+
+
+def _taken(changes: dict[str, Any], section: str) -> dict[str, Any]:
+    """Takes a section's keys out of a scale's changes, and returns them without its name."""
+    keys = [key for key in changes if key.startswith(f"{section}.")]
+    return {key.partition(".")[2]: changes.pop(key) for key in keys}
+
+
+def _with_options(entry: str | dict[str, Any], options: Mapping[str, Any]) -> Any:
+    """Gives an attack or a defense those options that it names itself; a scale adds none."""
+    if isinstance(entry, str):
+        return entry
+    inner = {
+        key: _with_options(value, options)
+        for key, value in entry.items()
+        if isinstance(value, dict)
+    }
+    own = {key: value for key, value in options.items() if key in entry}
+    return {**entry, **inner, **own}
+
+
+def _order(entry: Entry) -> tuple[Any, ...]:
+    kind, _, number = entry.name.partition("-")
+    papers = list(PAPERS)
+    place = papers.index(entry.paper) if entry.paper in papers else len(papers)
+    return place, entry.paper, kind != "table", int(re.sub(r"\D", "", number) or 0)

@@ -1,0 +1,27 @@
+"""Why a file is refused, in words that are safe to print."""
+
+from __future__ import annotations
+
+from tffl.core.errors import TfflError
+
+LONGEST = 300
+"""Characters of a reason, at most."""
+
+
+class Refused(TfflError):
+    """A file is not the model that it should be; the message is the reason, in one line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(shown(reason, LONGEST))
+
+
+def shown(text: str, longest: int = 80) -> str:
+    r"""Returns a stranger's text as one line without control characters, cut where it is long.
+
+    Names of files and variables could move the cursor or change what a terminal shows otherwise.
+
+    >>> shown("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    whole = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return whole if len(whole) <= longest else whole[: longest - 1] + "…"
