@@ -297,10 +297,13 @@ class FlatVariables:
                     layer.finalize_state()
 
     def join(self, trainable: Sequence[Any], frozen: Sequence[Any]) -> Any:
-        """Returns the flat tensor float32 `[d]` of what `split` gave."""
+        """Returns the flat tensor float32 `[d]` of what `split` gave; zeros where there is None."""
         import tensorflow as tf
 
         found = zip([*self._trainable, *self._frozen], [*trainable, *frozen], strict=True)
         tensors = {id(variable): tensor for variable, tensor in found}
-        ordered = [tensors[key] for key in self._column]
-        return tf.concat([tf.reshape(tf.cast(t, tf.float32), [-1]) for t in ordered], axis=0)
+        parts = [
+            tf.zeros(entry.size) if tensors[key] is None else tf.cast(tensors[key], tf.float32)
+            for key, entry in zip(self._column, self._layout.entries, strict=True)
+        ]
+        return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)

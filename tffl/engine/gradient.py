@@ -68,7 +68,7 @@ def _make_gradient(model: keras.Model, size: int) -> Any:
                 labels, tf.cast(logits, tf.float32)
             )
             loss = tf.reduce_sum(losses)
-        gradients = tape.gradient(loss, trainable, unconnected_gradients="zero")
+        gradients = tape.gradient(loss, trainable)
         return loss, variables.join(gradients, [tf.zeros_like(tensor) for tensor in frozen])
 
     return gradient
