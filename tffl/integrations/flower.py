@@ -42,6 +42,7 @@ from tffl.core.weighting import Weighting, weighed
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
+from tffl.models.validation import check_built
 from tffl.record.tables import CLIENT_COLUMNS, Table, to_csv
 from tffl.untrusted.expected import Expected
 from tffl.untrusted.refusal import Refused, shown
@@ -88,6 +89,7 @@ class DefendedStrategy(FedAvg):
       seed: Of everything random in the defense.
       learning_rate: What an aggregated update is multiplied by, `> 0`.
       samples: Labeled images that the defense may look at clients' models with; the server's own.
+        They are checked, and a model that ends in softmax is looked at without it.
       root: Trusted samples, and how to train on them, for defenses that compare with the server's
         own update.
       max_samples: The most samples that a node may claim, 1 to 2**40; more is malformed.
@@ -145,12 +147,13 @@ class DefendedStrategy(FedAvg):
             f"learning_rate = {learning_rate} must be above 0",
         )
         require(weighting in get_args(Weighting), f"weighting {weighting!r} does not exist")
+        check_built(model, "the model")
         self.layout = WeightLayout.of(model)
         self.max_samples = max_samples
         self.weighting = weighting
         self.arrays = None
         self.verdict = None
-        self._model = model
+        self._model = model if samples is None else _seen_through(model, samples, root)
         self._capacity = clients
         self._seed = secrets.randbelow(1 << 32) if seed is None else seed
         self._learning_rate = learning_rate
@@ -166,6 +169,7 @@ class DefendedStrategy(FedAvg):
         self._start = np.empty(0, dtype=np.float32)
         self._keys: tuple[str, ...] = ()
         self._table = Table(CLIENT_COLUMNS)
+        self._make_server(clients or 1)  # the first one comes with the first round: check it now
         self._out = Path(out) if out is not None else None
         self._open(resume)
 
@@ -591,6 +595,25 @@ def _check_defense(name: str, defense: Defense, samples: Samples | None, root: R
         samples is not None or not {PROBE_DATA, AUXILIARY_DATA} & granted,
         f"{name} looks at clients' models with images of the server's own: give samples",
     )
+
+
+def _seen_through(model: keras.Model, samples: Samples, root: Root | None) -> keras.Model:
+    """Returns the model that a defense looks at images with: checked, and ending in logits.
+
+    Raises:
+      UsageError: The model, the samples or the root do not suit.
+    """
+    from tffl.core.keras_settings import settle
+    from tffl.explain.samples import check_samples
+    from tffl.models.head import activation, as_logits
+    from tffl.models.validation import check_classifier
+
+    settle()
+    check_classifier(model, f"the model {model.name}")
+    check_samples(model, f"the model {model.name}", samples, root)
+    if end := activation(model):
+        log.warning("tffl: %s ends in %s: defenses see what goes into it", model.name, end)
+    return as_logits(model)
 
 
 def _row(answer: _Answer, judgment: _Judgment, norm: float | None) -> dict[str, Any]:
