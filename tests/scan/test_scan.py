@@ -210,7 +210,7 @@ def test_the_global_model_has_to_be_one_that_keras_loads_safely(tmp_path):
     for name, reason in {
         "lambda.keras": "cannot load the global model",
         "damaged.keras": "cannot load the global model",
-        "flat.keras": "no model from images to the logits",
+        "flat.keras": r"it should have one of \(height, width, channels\)",
         "absent.keras": "is no .keras file",
         ".": "no run that has exported its model",
     }.items():

@@ -12,6 +12,10 @@ of the global model, float32, of its shape and finite, and one plausible number 
 defense such a reply is a row of NaN, which it rejects and holds against the node; where a defense
 averages even that, it does not see the row. Nodes that report an error, or nothing, take no part in
 the round. None of them stops it.
+
+Integer and boolean variables, such as counters, are the server's own: what a reply says of them is
+passed over, and the next global model has the server's values. Flower takes arrays only, and Keras
+gives plain numbers for scalars: `ArrayRecord([np.asarray(w) for w in model.get_weights()])`.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from tffl.core.weighting import Weighting, weighed
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
+from tffl.models.validation import check_built
 from tffl.record.tables import CLIENT_COLUMNS, Table, to_csv
 from tffl.untrusted.expected import Expected
 from tffl.untrusted.refusal import Refused, shown
@@ -76,13 +81,15 @@ class DefendedStrategy(FedAvg):
       defense: A name, such as `"shield"` or `"nnm+krum"`, or a defense.
       options: Of the named defense.
       model: The Keras model that is trained, built: for its variables and structure. Its weights do
-        not matter. Defenses that look at images expect what tffl's own models are: images of
-        0 … 255 in, logits out.
+        not matter, but what it does not train does: counters, and what Normalization has adapted
+        to. Defenses that look at images expect what tffl's own models are: images of 0 … 255 in,
+        logits out.
       clients: The most nodes that may ever take part; further ones are not asked. As many as are
         connected when the first round begins if None.
       seed: Of everything random in the defense.
       learning_rate: What an aggregated update is multiplied by, `> 0`.
       samples: Labeled images that the defense may look at clients' models with; the server's own.
+        They are checked, and a model that ends in softmax is looked at without it.
       root: Trusted samples, and how to train on them, for defenses that compare with the server's
         own update.
       max_samples: The most samples that a node may claim, 1 to 2**40; more is malformed.
@@ -140,12 +147,13 @@ class DefendedStrategy(FedAvg):
             f"learning_rate = {learning_rate} must be above 0",
         )
         require(weighting in get_args(Weighting), f"weighting {weighting!r} does not exist")
+        check_built(model, "the model")
         self.layout = WeightLayout.of(model)
         self.max_samples = max_samples
         self.weighting = weighting
         self.arrays = None
         self.verdict = None
-        self._model = model
+        self._model = model if samples is None else _seen_through(model, samples, root)
         self._capacity = clients
         self._seed = secrets.randbelow(1 << 32) if seed is None else seed
         self._learning_rate = learning_rate
@@ -161,6 +169,7 @@ class DefendedStrategy(FedAvg):
         self._start = np.empty(0, dtype=np.float32)
         self._keys: tuple[str, ...] = ()
         self._table = Table(CLIENT_COLUMNS)
+        self._make_server(clients or 1)  # the first one comes with the first round: check it now
         self._out = Path(out) if out is not None else None
         self._open(resume)
 
@@ -175,6 +184,7 @@ class DefendedStrategy(FedAvg):
           UsageError: It cannot, or the arrays are not the model's.
         """
         messages = list(super().configure_train(server_round, arrays, config, grid))
+        self._take_over(arrays)
         self._meet(grid.get_node_ids())
         known = [m for m in messages if m.metadata.dst_node_id in self._clients]
         if len(known) < len(messages):
@@ -182,7 +192,6 @@ class DefendedStrategy(FedAvg):
                 "tffl: %d nodes are not asked: they came after the %d that the defense knows",
                 *(len(messages) - len(known), self._capacity),
             )
-        self._start, self._keys = self._read_global(arrays), tuple(arrays)
         asked = {self._clients[m.metadata.dst_node_id]: m.metadata.dst_node_id for m in known}
         self._asked = dict(sorted(asked.items()))
         if known and len(known) != self._checked:
@@ -253,7 +262,8 @@ class DefendedStrategy(FedAvg):
         require(self._last > 0, "there is nothing to save before the first round")
         nodes = np.array(sorted(self._clients, key=self._clients.__getitem__), dtype=np.uint64)
         state = {f"defense/{key}": value for key, value in self._state.items()}
-        tensors = {"weights": self._read_global(self.arrays), "nodes": nodes, **state}
+        own = {f"server/{v.position}": v.value for v in self.layout.server_variables}
+        tensors = {"weights": self._read_global(self.arrays), "nodes": nodes, **own, **state}
         metadata = {
             "defense": self._identity(),
             "round": str(self._last),
@@ -283,6 +293,13 @@ class DefendedStrategy(FedAvg):
         self._capacity, self._seed = int(about["clients"]), int(about["seed"])
         self._before = self._last = int(about["round"])
         self._clients = {int(node): client for client, node in enumerate(tensors["nodes"])}
+        self.layout = self.layout.with_server_values(
+            {
+                int(key.removeprefix("server/")): value
+                for key, value in tensors.items()
+                if key.startswith("server/")
+            }
+        )
         self._server = self._make_server(self._capacity)
         self._state = {
             key.removeprefix("defense/"): value
@@ -362,8 +379,16 @@ class DefendedStrategy(FedAvg):
         except Refused as refused:
             raise UsageError(
                 f"the arrays of the global model are not those of {self._model.name}: {refused}; "
-                "start with ArrayRecord(model.get_weights())"
+                "start with ArrayRecord([np.asarray(w) for w in model.get_weights()])"
             ) from None
+
+    def _take_over(self, arrays: ArrayRecord) -> None:
+        """Takes over the global model that a round begins with."""
+        self._start, self._keys = self._read_global(arrays), tuple(arrays)
+        own = {
+            v.position: arrays[self._keys[v.position]].numpy() for v in self.layout.server_variables
+        }
+        self.layout = self.layout.with_server_values(own)
 
     def _record(self, weights: np.ndarray) -> ArrayRecord:
         parts = self.layout.unflatten(weights)
@@ -515,15 +540,20 @@ def _weights(record: ArrayRecord | None, keys: Sequence[str], layout: WeightLayo
     """Returns the arrays under `keys` as one finite float32 vector `[d]`.
 
     Raises:
-      Refused: They are not one for each variable, of its shape, float32 and finite.
+      Refused: They are not one for each variable, of its shape, float32 (or of the variable's own
+        precision) and finite.
     """
     found = {} if record is None else record
-    if len(found) != len(layout.entries) or len(keys) != len(layout.entries):
-        raise Refused(f"{len(found)} arrays: it should be {len(layout.entries)}")
+    expected = len(layout.entries) + len(layout.server_variables)
+    if len(found) != expected or len(keys) != expected:
+        raise Refused(f"{len(found)} arrays: it should be {expected}")
     missing = [key for key in keys if key not in found]
     if missing:
         raise Refused(f"array {shown(missing[0])} is missing")
-    arrays = {e.name: _values(found[key], e) for key, e in zip(keys, layout.entries, strict=True)}
+    arrays = {
+        entry.name: _values(found[keys[position]], entry)
+        for position, entry in zip(layout.positions, layout.entries, strict=True)
+    }
     return Expected(layout, ()).vector(arrays)
 
 
@@ -531,7 +561,7 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
     """Reads one array after a look at its header, which alone says how much memory it takes."""
     if array.stype != "numpy.ndarray":
         raise Refused(f"{entry.name} is stored as {shown(array.stype)}, not as numpy.ndarray")
-    if len(array.data) > entry.size * 4 + HEADER:
+    if len(array.data) > entry.size * 8 + HEADER:
         raise Refused(f"{entry.name} has {len(array.data)} bytes for {entry.size} values")
     stream = io.BytesIO(array.data)
     try:
@@ -539,14 +569,15 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
         shape, columns_first, dtype = readers[npy.read_magic(stream)](stream)
     except Exception as error:  # whatever a stranger's bytes do to NumPy's parser
         raise Refused(f"{entry.name} has no readable NumPy header: {error}") from None
-    if dtype != np.dtype(np.float32):
-        raise Refused(f"{entry.name} holds {dtype}: it should be float32")
+    own = "V2" if entry.dtype == "bfloat16" else entry.dtype  # NumPy does not know bfloat16
+    if dtype not in (np.dtype(np.float32), np.dtype(own)):
+        raise Refused(f"{entry.name} holds {dtype}: it should be {entry.dtype}")
     if tuple(shape) != entry.shape:
         raise Refused(f"{entry.name} has shape {shape}: it should be {entry.shape}")
     begin = stream.tell()
-    if len(array.data) - begin != entry.size * 4:
+    if len(array.data) - begin != entry.size * dtype.itemsize:
         raise Refused(f"{entry.name} has {len(array.data) - begin} bytes, which do not fit")
-    values = np.frombuffer(array.data, np.float32, offset=begin)
+    values = np.frombuffer(array.data, dtype, offset=begin)
     return values.reshape(entry.shape, order="F" if columns_first else "C")
 
 
@@ -564,6 +595,25 @@ def _check_defense(name: str, defense: Defense, samples: Samples | None, root: R
         samples is not None or not {PROBE_DATA, AUXILIARY_DATA} & granted,
         f"{name} looks at clients' models with images of the server's own: give samples",
     )
+
+
+def _seen_through(model: keras.Model, samples: Samples, root: Root | None) -> keras.Model:
+    """Returns the model that a defense looks at images with: checked, and ending in logits.
+
+    Raises:
+      UsageError: The model, the samples or the root do not suit.
+    """
+    from tffl.core.keras_settings import settle
+    from tffl.explain.samples import check_samples
+    from tffl.models.head import activation, as_logits
+    from tffl.models.validation import check_classifier
+
+    settle()
+    check_classifier(model, f"the model {model.name}")
+    check_samples(model, f"the model {model.name}", samples, root)
+    if end := activation(model):
+        log.warning("tffl: %s ends in %s: defenses see what goes into it", model.name, end)
+    return as_logits(model)
 
 
 def _row(answer: _Answer, judgment: _Judgment, norm: float | None) -> dict[str, Any]:
