@@ -102,6 +102,7 @@ def scan(
     """
     chosen = choose(defenses, settings, dataset is not None)
     place = _place(out, updates, global_model)
+    check_inputs(global_model, updates, dataset, data_dir)
 
     from tffl.scan.scan import Scanner, load_samples
     from tffl.untrusted.trusted import load_global
@@ -117,6 +118,25 @@ def scan(
     for name, reason in found.unjudged.items() if not found.suspects else ():
         raise UsageError(f"{name} could not judge: {reason}")
     ctx.exit(SUSPECTS if found.suspects else 0)
+
+
+def check_inputs(
+    global_model: Path, updates: Path, dataset: str | None, data_dir: Path | None
+) -> None:
+    """Refuses, without TensorFlow, what is not there.
+
+    Raises:
+      UsageError: There is no such model or folder, or the dataset is unknown or not prepared.
+    """
+    from tffl.config import DataConfig
+    from tffl.data.build import check_prepared
+    from tffl.untrusted.inbox import listing
+    from tffl.untrusted.trusted import find_global
+
+    find_global(global_model)
+    listing(updates)
+    if dataset is not None:
+        check_prepared(DataConfig(dataset=dataset, data_dir=data_dir))
 
 
 def choose(names: Sequence[str], settings: Sequence[str], samples: bool) -> dict[str, Defense]:

@@ -11,33 +11,22 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tffl.core import shipped
 from tffl.core.errors import UsageError, require, unknown
-from tffl.core.options import explain
+from tffl.core.options import count_or_fraction, explain
 from tffl.core.weighting import Weighting
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-
-def count_or_fraction(value: Any) -> Any:
-    """Reads `"3"` as a count and `"0.3"` or `"30%"` as a fraction."""
-    if not isinstance(value, str):
-        return value
-    try:
-        if value.endswith("%"):
-            return float(value[:-1]) / 100
-        return int(value) if value.lstrip("+-").isdigit() else float(value)
-    except ValueError:
-        raise ValueError("a count such as 2, or a fraction such as 0.2 or 20%") from None
 
 
 CountOrFraction = Annotated[int | float, BeforeValidator(count_or_fraction)]
@@ -342,17 +331,71 @@ def _check_keys(values: Mapping[str, Any], cls: type[BaseModel], prefix: str = "
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads a TOML file.
+    """Reads a TOML file, or a config that is installed with tffl, such as `quickstart`.
 
     Raises:
       UsageError: It is missing, unreadable or not TOML.
     """
+    if not path.exists() and not path.suffix:
+        path = shipped.find(path.as_posix()) or _unknown(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read config {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"config {path} is not valid TOML: {error}") from None
+
+
+def _unknown(path: Path) -> Path:
+    raise UsageError(
+        f"there is no file {path}, and no config of this name comes with tffl: choose a file, or "
+        f"one of {', '.join(shipped.names())}"
+    )
+
+
+def build_upon(
+    path: Path,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: values,
+    cls: type[AnyConfig] = Config,  # type: ignore[assignment]
+) -> AnyConfig:
+    """Builds a config from what a TOML file says, changed; a fault of the file names it.
+
+    Raises:
+      UsageError: The file cannot be read, or a key or value is not allowed.
+    """
+    values = read(path)
+    try:
+        return build(change(values), cls)
+    except UsageError as error:
+        if _fault(values, cls) != str(error):
+            raise
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _fault(values: Mapping[str, Any], cls: type[BaseModel]) -> str:
+    """Returns what is wrong with values; nothing if they are a config."""
+    try:
+        build(values, cls)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def as_config(experiment: Config | Mapping[str, Any] | Path | str) -> Config:
+    """Returns an experiment that may also be nested values, or the path of a TOML file.
+
+    Raises:
+      UsageError: It is none of these, or a key or value is not allowed.
+    """
+    if isinstance(experiment, Config):
+        return experiment
+    if isinstance(experiment, Path | str):
+        return load(experiment)
+    require(
+        isinstance(experiment, Mapping),
+        f"an experiment is a Config, nested values or the path of a TOML file, not {experiment!r}",
+    )
+    return build(experiment)
 
 
 def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -381,8 +424,10 @@ def load(path: Path | str | None = None, overrides: Mapping[str, Any] | None = N
     Raises:
       UsageError: The file is missing or invalid, or a key or value is not allowed.
     """
-    values = read(Path(path)) if path is not None else {}
-    return build(override(values, overrides or {}))
+    changes = overrides or {}
+    if path is None:
+        return build(override({}, changes))
+    return build_upon(Path(path), lambda values: override(values, changes))
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -1,5 +1,6 @@
 """`tffl data`."""
 
+import dataclasses
 import json
 import re
 
@@ -27,6 +28,11 @@ def rows(output):
         if match:
             found[match[1]] = [int(number) for number in match[2].split()]
     return found
+
+
+def test_show_takes_the_name_as_prepare_does():
+    options = ("--clients", "3", "--train-limit", "60")
+    assert call("show", "digits", *options) == call("show", "--dataset", "digits", *options)
 
 
 def test_list_tells_what_is_prepared_and_where(tmp_path):
@@ -84,6 +90,23 @@ def test_show_draws_a_picture(tmp_path):
     assert pixels[..., :3].std() > 0.05
 
 
+def test_class_names_are_no_formulas(tmp_path, monkeypatch):
+    from tffl.data import build
+
+    load = build.load_dataset
+
+    def renamed(*arguments):
+        dataset = load(*arguments)
+        names = (r"$5 \frac{$", "$", "_x", "<b>", "a\nb", "\u202eb", *dataset.class_names[6:])
+        return dataclasses.replace(dataset, class_names=names)
+
+    monkeypatch.setattr(build, "load_dataset", renamed)
+    for suffix in ("png", "svg"):
+        out = tmp_path / f"split.{suffix}"
+        told = call("show", "--dataset", "digits", "--clients", 3, "--out", out)
+        assert "The picture is in" in told and out.exists()
+
+
 def test_show_prints_many_clients_in_few_lines():
     output = call("show", "--clients", "300")
     assert "… 260 more" in output
@@ -97,6 +120,7 @@ def test_show_prints_many_clients_in_few_lines():
         (("show", "--beta", "0"), "data.beta = 0.0 is not allowed"),
         (("show", "--clients", "0"), "federation.clients = 0 is not allowed"),
         (("show", "--clients", "5000"), "too few for 5000 shards"),
+        (("show", "digits", "--dataset", "mnist"), "digits and --dataset mnist name two datasets"),
         (("show", "--out", "split.gif"), "should end in .png"),
         (("show", "--partition", "dirichlet", "--beta", "0.001"), "would do"),
         (("prepare", "digits", "mnits"), "did you mean 'mnist'"),

@@ -20,6 +20,23 @@ ENDING = ".keras"
 """Keras takes it in lower case only."""
 
 
+def find_global(path: Path) -> Path:
+    """Returns the file of the global model; imports no TensorFlow.
+
+    Args:
+      path: A `.keras` file, a run directory, or its `export` folder.
+
+    Raises:
+      UsageError: There is none.
+    """
+    found = next((path / inner for inner in INSIDE if (path / inner).is_file()), path)
+    if not found.exists():
+        raise UsageError(f"there is no global model {path}: check the path")
+    if not found.is_file() or found.suffix.lower() != ENDING:
+        raise UsageError(f"{path} is no .keras file, and no run that has exported its model")
+    return found
+
+
 def load_global(path: Path) -> keras.Model:
     """Loads the global model in Keras' safe mode: no Lambda layers.
 
@@ -29,14 +46,12 @@ def load_global(path: Path) -> keras.Model:
     Raises:
       UsageError: It is missing, damaged, holds code, or is no classifier of images.
     """
+    found = find_global(path)
     from tffl.core.process import silence
 
     silence()
     import tffl.models.group_convolution  # noqa: F401 (registers its layer)
 
-    found = next((path / inner for inner in INSIDE if (path / inner).is_file()), path)
-    if not found.is_file() or found.suffix.lower() != ENDING:
-        raise UsageError(f"{path} is no .keras file, and no run that has exported its model")
     try:
         model = _load(found)
     except Exception as error:  # Keras raises whatever its layers raise

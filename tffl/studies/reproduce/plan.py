@@ -32,7 +32,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tffl.config import Section, build, override, read
+from tffl.config import Section, build, build_upon, override, read
 from tffl.core.errors import UsageError, require, unknown
 from tffl.studies.benchmark import NONE, Cell, Plan, grid, labeled
 
@@ -369,8 +369,7 @@ def load(folder: Path) -> Catalogue:
     """
     require(
         folder.is_dir(),
-        f"there is no folder {folder}: run this in a clone of tffl, or name its configs by "
-        "--configs",
+        f"there is no folder {folder}: name a folder of plans by --configs",
     )
     entries: dict[tuple[str, str], Entry] = {}
     for path in sorted(folder.glob("*/*.toml")):
@@ -388,7 +387,7 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
       UsageError: It is invalid.
     """
-    said = build(read(path), Reproduction)
+    said = build_upon(path, cls=Reproduction)
     experiment = Experiment(path, said)
     try:
         _check(experiment)
