@@ -12,7 +12,7 @@ import click
 from tffl.core.errors import UsageError, require
 from tffl_cli.main import Session
 from tffl_cli.options import experiment_options, registered
-from tffl_cli.scan import SUSPECTS
+from tffl_cli.scan import SUSPECTS, check_inputs
 from tffl_cli.simulate import Job, carry_out, read_experiment, refuse_both
 
 if TYPE_CHECKING:
@@ -202,13 +202,14 @@ def _audit_folder(
     settings: Sequence[str],
 ) -> Found:
     defense = _auditor_of_now(source, settings)
+    where = None if data_dir is None else Path(data_dir)
+    check_inputs(global_model, folder, aux, where)
 
     from tffl.scan.audit import audit_folder
     from tffl.scan.scan import load_samples
     from tffl.untrusted.trusted import load_global
 
     model = load_global(global_model)
-    where = None if data_dir is None else Path(data_dir)
     samples = None if aux is None else load_samples(model, aux, where)
     return audit_folder(model, folder, defense, samples, seed)
 
@@ -219,10 +220,12 @@ def _audit_run(path: Path, number: int, source: str | None, settings: Sequence[s
     from tffl.core.process import silence
     from tffl.record.run_directory import RunDirectory
 
+    run = RunDirectory.resume(path)
+    run.check_stored(number)
     silence()
     from tffl.scan.audit import audit_run
 
-    return audit_run(RunDirectory.resume(path), number, defense)
+    return audit_run(run, number, defense)
 
 
 def _print(found: Found, as_json: bool) -> None:

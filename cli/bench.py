@@ -74,6 +74,9 @@ def defenses(
 @click.option("--clients", type=click.IntRange(min=5), default=20, help="How many.")
 def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
     """Compare heat-map detectors with the clients' training, and the maps with tf-keras-vis."""
+    from tffl.models import models
+
+    models[model]
     from tffl.studies.bench.maps import maps as measure
 
     figures = measure(model, rounds, clients)

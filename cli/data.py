@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tffl_cli.options import allowed, assemble, registered
+from tffl_cli.options import allowed, registered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,12 +74,13 @@ def prepare(names: tuple[str, ...], data_dir: Path | None) -> None:
 
 
 @data.command()
+@click.argument("name", required=False, type=registered("datasets"))
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Experiment in TOML; the options below win over it.",
 )
-@click.option("--dataset", type=registered("datasets"), help="See `tffl data list`.")
+@click.option("--dataset", type=registered("datasets"), help="The same as NAME.")
 @_data_dir
 @click.option("--train-limit", type=int, help="Use only this many training images.")
 @click.option(
@@ -102,18 +103,32 @@ def prepare(names: tuple[str, ...], data_dir: Path | None) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also draw it: a PNG, SVG or PDF.",
 )
-def show(config: Path | None, settings: tuple[str, ...], out: Path | None, **options: Any) -> None:
-    """Print how many images of each class every client holds, before any poisoning."""
-    from tffl.config import build, read
-    from tffl.core.errors import require
+def show(
+    name: str | None,
+    config: Path | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    **options: Any,
+) -> None:
+    """Print how many images of each class every client holds, before any poisoning.
 
+    NAME is a dataset of `tffl data list`; else it is the config's, or digits.
+    """
+    from tffl.core.errors import require
+    from tffl_cli.simulate import read_experiment
+
+    require(
+        options["dataset"] in (None, name or options["dataset"]),
+        f"{name} and --dataset {options['dataset']} name two datasets: give one",
+    )
+    options["dataset"] = name or options["dataset"]
     require(
         out is None or out.suffix.lower() in PICTURES,
         f"--out {out} is not allowed: the name should end in {', '.join(PICTURES)}",
     )
     if options["data_dir"] is not None:
         options["data_dir"] = str(options["data_dir"])
-    experiment: Config = build(assemble(read(config) if config else {}, options, settings))
+    experiment = read_experiment({}, config, options, settings)
     sampled = experiment.data.partition == "sampled"
     require(
         not sampled or experiment.federation.clients <= MAX_SAMPLED,

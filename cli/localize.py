@@ -11,7 +11,7 @@ import click
 
 from tffl.core.errors import require
 from tffl_cli.main import Session
-from tffl_cli.options import assemble, experiment_options
+from tffl_cli.options import experiment_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,11 +88,10 @@ def _simulate(
     as_json: bool,
 ) -> Path:
     """Runs the experiment that the options describe, and returns its folder."""
-    from tffl.config import Config, build, read
     from tffl_cli.console import Warnings, Watch
-    from tffl_cli.simulate import check
+    from tffl_cli.simulate import check, read_experiment
 
-    experiment: Config = build(assemble(read(config) if config else {}, options, settings))
+    experiment = read_experiment({}, config, options, settings)
     require(
         experiment.attack.name != "none" and experiment.federation.malicious_count > 0,
         "there is nobody to localize: choose an --attack, and --malicious above 0",

@@ -22,6 +22,7 @@ import click
 
 from tffl import __version__
 from tffl.core.errors import TfflError, TfflWarning, first_line, unknown
+from tffl_cli.plain import plain_streams
 
 COMMANDS = {
     "simulate": ("tffl_cli.simulate:simulate", "Attack a federation and see what a defense stops."),
@@ -100,7 +101,7 @@ class Program(click.Group):
         arguments = list(sys.argv[1:] if args is None else args)
         session = Session(["tffl", *arguments])
         extra |= {"prog_name": "tffl", "standalone_mode": False, "obj": session}
-        with _quiet():
+        with plain_streams(), _quiet():
             try:
                 code = super().main(arguments, **extra)
             except Exception as error:

@@ -98,12 +98,12 @@ def _chosen(
 ) -> dict[str, Named]:
     """Returns label → attacks or defenses from the command line and the grid file."""
     from tffl.attacks import attacks
-    from tffl.config import build, override, parse_setting, read
+    from tffl.config import build, build_upon, override, parse_setting
     from tffl.defenses import defenses
     from tffl.studies.benchmark import Listed, labeled
 
     registry = {"attack": attacks, "defense": defenses}[section]
-    file = build(read(grid) if grid else {}, Listed)
+    file = build_upon(grid, cls=Listed) if grid else build({}, Listed)
     listed = {"attack": file.attacks, "defense": file.defenses}[section]
     pairs = [parse_setting(text) for text in settings]
     sections = [key.partition(".")[0] for key, _ in pairs]

@@ -176,7 +176,7 @@ def _timing() -> Iterator[Callable[[str, int, int], None]]:
     from tffl_cli.console import console
 
     err = console(stderr=True)
-    with err.status("") as status:
+    with err.status("", spinner="line") as status:
 
         def tell(what: str, number: int, total: int) -> None:
             text = f"timing {what} on this machine, once ({number} of {total})"

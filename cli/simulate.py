@@ -69,6 +69,7 @@ def carry_out(
     """Runs an experiment, shows what it shows, and says how to continue if it is interrupted."""
     again = f"tffl {command} --resume {job.directory}{' --compare' if compare else ''}"
     with _resumable(job, again):
+        check_folder(job)
         if compare:
             _compare(job, quiet, as_json)
         else:
@@ -118,8 +119,9 @@ def _simulate(job: Job, quiet: bool, as_json: bool) -> None:
 
 
 def _compare(job: Job, quiet: bool, as_json: bool) -> None:
-    from tffl.studies.comparison import Outcome, compare, verdict
+    from tffl.studies.comparison import Outcome, compare, variants, verdict
 
+    variants(job.config)
     with _observer(quiet, as_json) as observe:
         runs = compare(
             job.config, job.directory, resume=job.resume, observe=observe, command=job.command
@@ -149,20 +151,37 @@ def _observer(quiet: bool, as_json: bool) -> Iterator[Callable[[str], Observer]]
 
 
 def check(config: Config) -> None:
-    """Refuses misspelled names and options in an instant, before TensorFlow is imported.
+    """Refuses what cannot work in an instant, before TensorFlow is imported.
 
     Raises:
-      UsageError: A name or an option does not exist; the message lists the nearest and all.
+      UsageError: A name or an option does not exist, and the message lists the nearest and all; or
+        the dataset is not prepared.
     """
     from tffl.attacks import create_attack
-    from tffl.data.build import source
+    from tffl.data.build import check_prepared
     from tffl.defenses import create_defense
     from tffl.models import models
 
-    source(config.data.dataset)
     models[config.model.name]
     create_attack(config.attack.name, config.attack.options)
     create_defense(config.defense.name, config.defense.options)
+    check_prepared(config.data)
+
+
+def check_folder(job: Job) -> None:
+    """Refuses a folder that cannot hold a run, or holds another one, before TensorFlow is imported.
+
+    Raises:
+      UsageError: It is so; the message says what to do.
+    """
+    from tffl.record.identity import resolved
+    from tffl.record.run_directory import RunDirectory, refuse_occupied
+
+    config = resolved(job.config)
+    if job.resume and (job.directory / "config.toml").exists():
+        RunDirectory.resume(job.directory, config)
+    else:
+        refuse_occupied(job.directory, config)
 
 
 def read_experiment(
@@ -170,23 +189,23 @@ def read_experiment(
     config: Path | None,
     options: Mapping[str, Any],
     settings: tuple[str, ...],
-    resumed: Path | None,
+    resumed: Path | None = None,
 ) -> Config:
     """Returns the experiment that the options describe, upon a file's values or else `base`."""
-    from tffl.config import build, read
+    from tffl.config import build, build_upon
 
-    if resumed is None:
-        return build(assemble(read(config) if config else base, options, settings))
-    stored = resumed / "config.toml"
-    if stored.exists():
-        return build(assemble(read(config or stored), options, settings))
+    if resumed is not None and (resumed / "config.toml").exists():
+        config = config or resumed / "config.toml"
+        return build_upon(config, lambda values: assemble(values, options, settings))
     told = config or settings or any(value is not None for value in options.values())
     # A run killed before its first file was written can only begin again, from its options.
     require(
-        bool(told),
+        resumed is None or bool(told),
         f"{resumed} holds no config.toml, hence no run to resume: begin one with --out {resumed}",
     )
-    return build(assemble(read(config) if config else base, options, settings))
+    if config is None:
+        return build(assemble(base, options, settings))
+    return build_upon(config, lambda values: assemble(values, options, settings))
 
 
 def _directory(config: Config, out: Path | None, resumed: Path | None) -> Path:

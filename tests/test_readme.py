@@ -2,11 +2,20 @@
 
 import doctest
 import re
+import shlex
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from tffl_cli.main import cli
+from tffl_cli.options import Name
+
+OF_A_PLUGIN = "norm-limit"
+"""A defense that the README adds."""
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 TEST_COMMAND = (
@@ -48,3 +57,140 @@ def test_every_package_is_installed() -> None:
     folders = [file.parent.relative_to(ROOT) for file in (ROOT / "tffl").rglob("__init__.py")]
     packages = {".".join(folder.parts) for folder in folders} | {"tffl_cli"}
     assert set(config["options"]["packages"].split()) == packages
+
+
+def commands(file):
+    """Every call of the program in a page's blocks and after its prompts."""
+    text = file.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"^\$ (.*)$", text, re.MULTILINE)
+    calls = [part.strip() for line in lines for part in line.split("&&")]
+    calls = [re.sub(r"\s+#.*", "", call) for call in calls]
+    return list(dict.fromkeys(call for call in calls if re.match(r"(\S*/)?tffl [-a-z]", call)))
+
+
+def mentions(file):
+    """Every call of the program within a page's sentences, which may leave out arguments."""
+    text = file.read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    calls = [" ".join(code.split()) for code in re.findall(r"`(tffl [^`]+)`", prose)]
+    return [call for call in calls if OF_A_PLUGIN not in call]
+
+
+def words(call):
+    return shlex.split(call)[1:]
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("examples/*/*.md"), *ROOT.glob("results/*/README.md")]
+CALLS = sorted({call for page in PAGES for call in commands(page)})
+MENTIONS = sorted({call for page in PAGES for call in mentions(page)} - {*CALLS})
+
+
+def test_commands_of_the_readme_are_found():
+    found = commands(README)
+    assert len(found) > 20 and len(mentions(README)) > 20
+    assert "tffl data show fashion_mnist --partition dirichlet --beta 0.3 --clients 20" in found
+    assert ".venv/bin/tffl simulate --config configs/quickstart.toml --compare" in found
+
+
+def leaf(arguments):
+    """The command that the first words name."""
+    command = cli
+    for word in arguments:
+        if not isinstance(command, click.Group):
+            break
+        command = command.get_command(click.Context(command), word) or command
+    return command
+
+
+@pytest.mark.parametrize("call", [*CALLS, *MENTIONS])
+def test_every_command_line_of_the_pages_parses(call, monkeypatch):
+    arguments, parsed = words(call), []
+    command = leaf(arguments)
+    monkeypatch.setattr(command, "callback", lambda *_, **given: parsed.append(given))
+    result = CliRunner().invoke(cli, arguments)
+    lacking = re.search("Missing|requires an argument", result.stderr) or command.name == "data"
+    incomplete = call in MENTIONS and lacking
+    assert result.exit_code == 0 or incomplete, result.stderr
+    for given in parsed:
+        check_names(command, given)
+        check_experiment(given)
+
+
+def check_names(command, given):
+    """Names of attacks, defenses, models and datasets exist."""
+    for option in command.params:
+        if not isinstance(option.type, Name) or not given.get(option.name):
+            continue
+        values = given[option.name]
+        for value in values if isinstance(values, tuple) else [values]:
+            for part in value.split("/")[0].split("+"):
+                assert part in option.type.values()
+
+
+def check_experiment(given):
+    """Settings and options describe an experiment, and its file exists."""
+    from tffl.config import build, read
+    from tffl_cli.options import KEYS, assemble
+    from tffl_cli.simulate import check
+
+    if "weighting" not in given:
+        return
+    file = given["config"]
+    base = read(ROOT / file) if file and file.parts[0] == "configs" else {}
+    options = {name: given[name] for name in KEYS}
+    check(build(assemble(base, options, given["settings"])))
+
+
+SMALL = "--model lenet5 --rounds 3 --set data.train_limit=200 --set data.test_limit=100"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder in which the README's small run has been made, smaller still, and another one."""
+    folder = tmp_path_factory.mktemp("readme")
+    simulate = next(call for call in commands(README) if call.endswith("--out runs/flip"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        small = f"{SMALL} --set record.export=false --set record.figures=false"
+        result = CliRunner().invoke(cli, words(f"{simulate} {small}"))
+    assert result.exit_code == 0, result.stderr
+    shutil.copytree(folder / "runs/flip", folder / "runs/other")
+    return folder
+
+
+FOR_REAL = [
+    call
+    for call in commands(README)
+    if re.match(r"tffl (localize|report|compare|explain) runs/", call)
+    or call in ("tffl data list", "tffl --help")
+]
+
+
+@pytest.mark.parametrize("call", FOR_REAL)
+def test_cheap_command_lines_of_the_readme_run(call, runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    result = CliRunner().invoke(cli, words(call))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout
+
+
+def test_the_readmes_scan_runs(tmp_path, monkeypatch):
+    import keras
+    import numpy as np
+
+    monkeypatch.chdir(tmp_path)
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential(layers)
+    model.save("global.keras")
+    (tmp_path / "inbox").mkdir()
+    kernel, bias = model.get_weights()
+    for client in range(4):
+        step = np.random.default_rng(client).normal(scale=0.01, size=kernel.shape)
+        model.set_weights([(kernel + step).astype("float32"), bias])
+        model.save_weights(tmp_path / f"inbox/client_{client}.weights.h5")
+    call = next(call for call in commands(README) if call.startswith("tffl scan "))
+    result = CliRunner().invoke(cli, words(call))
+    assert result.exit_code in (0, 3), result.stderr
+    assert "of 4 files suspect" in result.stdout

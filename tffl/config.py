@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -355,6 +355,51 @@ def read(path: Path) -> dict[str, Any]:
         raise UsageError(f"config {path} is not valid TOML: {error}") from None
 
 
+def build_upon(
+    path: Path,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: values,
+    cls: type[AnyConfig] = Config,  # type: ignore[assignment]
+) -> AnyConfig:
+    """Builds a config from what a TOML file says, changed; a fault of the file names it.
+
+    Raises:
+      UsageError: The file cannot be read, or a key or value is not allowed.
+    """
+    values = read(path)
+    try:
+        return build(change(values), cls)
+    except UsageError as error:
+        if _fault(values, cls) != str(error):
+            raise
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _fault(values: Mapping[str, Any], cls: type[BaseModel]) -> str:
+    """Returns what is wrong with values; nothing if they are a config."""
+    try:
+        build(values, cls)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def as_config(experiment: Config | Mapping[str, Any] | Path | str) -> Config:
+    """Returns an experiment that may also be nested values, or the path of a TOML file.
+
+    Raises:
+      UsageError: It is none of these, or a key or value is not allowed.
+    """
+    if isinstance(experiment, Config):
+        return experiment
+    if isinstance(experiment, Path | str):
+        return load(experiment)
+    require(
+        isinstance(experiment, Mapping),
+        f"an experiment is a Config, nested values or the path of a TOML file, not {experiment!r}",
+    )
+    return build(experiment)
+
+
 def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Returns nested `values` with `changes` applied, whose keys are dotted paths.
 
@@ -381,8 +426,10 @@ def load(path: Path | str | None = None, overrides: Mapping[str, Any] | None = N
     Raises:
       UsageError: The file is missing or invalid, or a key or value is not allowed.
     """
-    values = read(Path(path)) if path is not None else {}
-    return build(override(values, overrides or {}))
+    changes = overrides or {}
+    if path is None:
+        return build(override({}, changes))
+    return build_upon(Path(path), lambda values: override(values, changes))
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

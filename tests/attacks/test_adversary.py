@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -45,8 +47,8 @@ def federation() -> Federation:
         )
         for client in range(CLIENTS)
     )
-    nothing = None
-    return Federation(nothing, images, np.arange(120), clients)  # type: ignore[arg-type]
+    dataset = SimpleNamespace(classes=CLASSES)
+    return Federation(dataset, images, np.arange(120), clients)  # type: ignore[arg-type]
 
 
 def adversary(**training: object) -> Adversary:

@@ -34,11 +34,12 @@ def test_n_over_m_reaches_it_in_one_round(a_round, layout) -> None:
     np.testing.assert_allclose(joint[layout.trainable], 1, rtol=1e-5)
 
 
-def test_the_base_model_is_fresh_and_fixed(layout) -> None:
+@pytest.mark.parametrize(("name", "size"), [("cnn", 6), ("pdgan-cnn", 28)])
+def test_the_base_model_is_fresh_and_fixed(name: str, size: int) -> None:
     def adversary(seed: int) -> SimpleNamespace:
-        model = models["cnn"]((6, 6, 2), 4, seed=seeds.integer(seed, "model"))
-        config = SimpleNamespace(model=SimpleNamespace(name="cnn"))
-        return SimpleNamespace(seed=seed, model=model, layout=WeightLayout.of(model), config=config)
+        model = models[name]((size, size, 2), 4, seed=seeds.integer(seed, "model"))
+        config, layout = SimpleNamespace(model=SimpleNamespace(name=name)), WeightLayout.of(model)
+        return SimpleNamespace(seed=seed, model=model, layout=layout, config=config, classes=4)
 
     one = adversary(1)
     first = one.layout.flatten(one.model.get_weights())
@@ -46,7 +47,7 @@ def test_the_base_model_is_fresh_and_fixed(layout) -> None:
     base = attack.init(one)["base"]
     assert base.dtype == np.float32 and base.shape == first.shape
     np.testing.assert_array_equal(base, attack.init(one)["base"])
-    kernel = one.layout["dense/kernel"]
+    kernel = one.layout[f"{one.layout.final_layer}/kernel"]
     assert abs(np.corrcoef(base[kernel], first[kernel])[0, 1]) < 0.05
     assert base[kernel].std() == pytest.approx(first[kernel].std(), rel=0.02)
     assert (attack.init(adversary(2))["base"][kernel] != base[kernel]).any()

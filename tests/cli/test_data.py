@@ -29,6 +29,11 @@ def rows(output):
     return found
 
 
+def test_show_takes_the_name_as_prepare_does():
+    options = ("--clients", "3", "--train-limit", "60")
+    assert call("show", "digits", *options) == call("show", "--dataset", "digits", *options)
+
+
 def test_list_tells_what_is_prepared_and_where(tmp_path):
     for folder in ("mnist/3.0.1", "gtsrb/64x64-crop/1.0.0"):
         (tmp_path / folder).mkdir(parents=True)
@@ -97,6 +102,7 @@ def test_show_prints_many_clients_in_few_lines():
         (("show", "--beta", "0"), "data.beta = 0.0 is not allowed"),
         (("show", "--clients", "0"), "federation.clients = 0 is not allowed"),
         (("show", "--clients", "5000"), "too few for 5000 shards"),
+        (("show", "digits", "--dataset", "mnist"), "digits and --dataset mnist name two datasets"),
         (("show", "--out", "split.gif"), "should end in .png"),
         (("show", "--partition", "dirichlet", "--beta", "0.001"), "would do"),
         (("prepare", "digits", "mnits"), "did you mean 'mnist'"),

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,90 @@ def test_defenses_that_look_at_images_get_the_samples(tmp_path: Path) -> None:
     result = train(strategy, honest(network), network.get_weights())
     np.testing.assert_array_equal(flat(network, result.arrays), weights)
     assert (tmp_path / "clients.csv").read_text() == table(rows)
+
+
+def test_images_that_do_not_suit_the_model_are_found_before_anyone_trains() -> None:
+    """A network without a scaling of its own, whose weights suit pixels from 0 to 1."""
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(inputs))
+    network = keras.Model(inputs, keras.layers.Dense(4)(x))
+    images = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 1)).astype(np.uint8)
+    samples = Samples(images, np.arange(80, dtype=np.int32) % 4, 4)
+    before = network.get_weights()
+    with pytest.raises(UsageError, match=r"as pixels \(0,1\)"):
+        train(make("probe-loss", model=network, samples=samples), honest(network), before)
+    for was, now in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(was, now)
+    told = make("probe-loss", model=network, samples=samples, pixels=(0, 1))
+    train(told, honest(network), before)
+    assert told.verdict is not None
+
+
+SAMPLES = Samples(np.zeros((4, 6, 6, 1), np.uint8), np.arange(4, dtype=np.int32) % 3, 3)
+PROBES = {"probe-loss": {"probes": 3}}
+
+
+def classifier(**options: Any) -> keras.Model:
+    layers = [keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(3, **options)]
+    return keras.Sequential([keras.Input((6, 6, 1)), *layers])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"images": SAMPLES.images.astype(np.float32)},
+            r"samples\.images are float32: they should",
+        ),
+        ({"images": SAMPLES.images[..., 0]}, r"samples\.images have shape \(4, 6, 6\)"),
+        ({"images": np.zeros((4, 5, 5, 1), np.uint8)}, r"takes images of \(6, 6, 1\)"),
+        ({"labels": SAMPLES.labels + 1}, r"samples\.labels are 1 to 3: for 3 classes"),
+        ({"labels": np.eye(4, dtype=np.int32)}, r"samples\.labels have shape \(4, 4\)"),
+        ({"classes": 7}, "has 3 outputs for 7 classes"),
+    ],
+)
+def test_samples_are_checked_when_the_strategy_is_made(
+    changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UsageError, match=reason):
+        make("shield", PROBES, model=classifier(), samples=replace(SAMPLES, **changes))
+
+
+def test_a_root_s_images_are_checked_with_the_samples() -> None:
+    root = Root(SAMPLES.images / 255, SAMPLES.labels, lambda start, round: start)
+    with pytest.raises(UsageError, match=r"root\.images are float64"):
+        make("shield", PROBES, model=classifier(), samples=SAMPLES, root=root)
+
+
+def test_a_model_has_to_be_built(model: keras.Model) -> None:
+    with pytest.raises(UsageError, match="the model is not built"):
+        make("none", model=keras.Sequential([keras.layers.Dense(3)]))
+    with pytest.raises(UsageError, match=r"the model is a builtins\.list"):
+        make("none", model=model.get_weights())
+
+
+def test_what_a_defense_looks_at_is_checked_when_the_strategy_is_made() -> None:
+    flat = [keras.Input((6, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    with pytest.raises(UsageError, match="no convolution"):
+        make("gradcam-ae", model=keras.Sequential(flat), samples=SAMPLES)
+
+
+def test_a_defense_sees_the_logits_of_a_model_that_ends_in_softmax(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    network = classifier(activation="softmax")
+    with caplog.at_level("WARNING", logger="flwr"):
+        strategy = make("probe-loss", {"probes": 3}, model=network, samples=SAMPLES, seed=5)
+    assert "ends in softmax: defenses see what goes into it" in caplog.text
+    seen = strategy._model
+    assert network.layers[-1].activation is keras.activations.softmax
+    assert seen.layers[-1].activation is keras.activations.linear
+    weights = network.get_weights()
+    result = train(strategy, honest(network), weights)
+    assert [array.shape for array in result.arrays.to_numpy_ndarrays()] == [
+        array.shape for array in weights
+    ]
+    assert strategy.verdict is not None
 
 
 def test_defenses_that_need_root_data_get_it(model: keras.Model) -> None:

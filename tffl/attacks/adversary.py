@@ -28,6 +28,7 @@ class Adversary:
       layout: Columns of the update matrix.
       config: The experiment, as far as every client knows it: training and federation.
       ids: Malicious client ids, int64, ascending.
+      classes: Number of classes; the network may have one output more.
       data: Client id → its samples, with indices into `images`; poisoned, if the attack does so.
       images: uint8 `[m, height, width, channels]`, the images of all malicious clients.
       server_samples: What a defense may look at models with; for attacks that know the server's
@@ -48,6 +49,7 @@ class Adversary:
         self.layout = WeightLayout.of(model)
         self.config = config
         self.ids = ids
+        self.classes = federation.dataset.classes
         self.server_samples = server_samples
         owned = [federation.clients[client] for client in ids.tolist()]
         empty = np.empty(0, np.int32)

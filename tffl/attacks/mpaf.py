@@ -31,11 +31,10 @@ if TYPE_CHECKING:
 
 def random_weights(adversary: Adversary) -> np.ndarray:
     """Returns freshly initialized weights float32 `[d]` of the global model's network."""
-    from tffl.models import models
+    from tffl.models.build import build_network
 
-    network, seed = adversary.model, seeds.integer(adversary.seed, "mpaf base model")
-    build = models[adversary.config.model.name]
-    fresh = build(network.input_shape[1:], network.output_shape[-1], seed=seed)
+    name, seed = adversary.config.model.name, seeds.integer(adversary.seed, "mpaf base model")
+    fresh = build_network(name, adversary.model.input_shape[1:], adversary.classes, seed)
     return adversary.layout.flatten(fresh.get_weights())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -63,9 +64,13 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UsageError:
 def first_line(error: BaseException) -> str:
     """Returns what an unexpected error says: its kind, and the first line of its message.
 
+    Keras begins with the layer that was called, and ends with what is wrong and its arguments.
+
     >>> first_line(ValueError("no such layer"))
     'ValueError: no such layer'
     """
-    lines = str(error).strip().splitlines()
-    name = type(error).__name__
-    return f"{name}: {lines[0][:200]}" if lines else name
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("\n\nArguments received")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    by_keras = text.startswith("Exception encountered when calling")
+    said = " ".join([lines[0], lines[-1]] if by_keras else lines[:1])
+    return ": ".join(filter(None, (type(error).__name__, said[:300])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,28 @@ def source(name: str) -> Any:
       UsageError: The dataset or its variant is unknown, or what is registered is no dataset.
     """
     base, _, variant = name.partition("/")
+    if base not in datasets and (base in ("", ".", "..", "~") or Path(name).exists()):
+        raise UsageError(
+            f"dataset {name!r} is a path: give a name of `tffl list datasets`, and the folder of "
+            "prepared datasets as --data-dir; images of your own are a plug-in"
+        )
     check_source(datasets[base], base)
     if not variant:
         return datasets.create(base, {})
     known = datasets.describe(base)["options"]
     require("variant" in known, f"dataset {name} is not allowed: {base} has no variants")
     return datasets.create(base, {"variant": variant})
+
+
+def check_prepared(config: DataConfig) -> None:
+    """Refuses, without TensorFlow, a dataset that is unknown or not prepared.
+
+    Raises:
+      UsageError: It is; the message says what to do.
+    """
+    chosen = source(config.dataset)
+    if hasattr(chosen, "check_prepared"):  # what is embedded, or a plug-in, has no need of it
+        chosen.check_prepared(config.data_dir)
 
 
 def load_dataset(config: DataConfig) -> Dataset:

@@ -54,6 +54,21 @@ class TfdsSource:
         """Returns whether `load` would find the dataset; imports no TensorFlow."""
         return self.location(data_dir) is not None
 
+    def check_prepared(self, data_dir: Path | None) -> Path:
+        """Returns the folder that `load` would read; imports no TensorFlow.
+
+        Raises:
+          UsageError: The dataset is not prepared; the message says how to do it.
+        """
+        folder = self.location(data_dir)
+        if folder is not None:
+            return folder
+        option = f" --data-dir {data_dir}" if data_dir else ""
+        raise UsageError(
+            f"dataset {self.name} is not prepared in {resolve_data_dir(data_dir)}: "
+            f"run tffl data prepare {self.name}{option}"
+        )
+
     def prepare(self, data_dir: Path | None) -> Path:
         """Downloads the dataset and writes its records; the only method that uses the network.
 
@@ -82,13 +97,7 @@ class TfdsSource:
           UsageError: The dataset is not prepared.
           TfflError: Its files are missing, truncated or corrupt.
         """
-        folder = self.location(data_dir)
-        if folder is None:
-            option = f" --data-dir {data_dir}" if data_dir else ""
-            raise UsageError(
-                f"dataset {self.name} is not prepared in {resolve_data_dir(data_dir)}: "
-                f"run tffl data prepare {self.name}{option}"
-            )
+        folder = self.check_prepared(data_dir)
         try:
             builder = _tfds().builder_from_directory(folder)
             train, test = _read(builder, "train"), _read(builder, "test")

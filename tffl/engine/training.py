@@ -135,6 +135,10 @@ class Trainer:
         placement.fill(deltas, self._function, start, images, lambda row: jobs[row].tensors())
         return deltas
 
+    def trace(self) -> None:
+        """Traces the training function, to see whether the model can be trained at all."""
+        self._function.get_concrete_function()
+
     @property
     def traces(self) -> int:
         """How often the training function was traced: once per device."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.core.errors import UsageError, require
-from tffl.models import models
+from tffl.models.build import build_network
 from tffl.models.layers import convolutions, output_shape, resized, set_weights
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def figures(name: str, image_shape: tuple[int, int, int], classes: int) -> dict[
       why the model takes no such images or has no maps.
     """
     try:
-        model = models[name](image_shape, classes)
+        model = build_network(name, image_shape, classes)
         layer = last_convolution(model)
         height, width = map_size(model, layer)
     except UsageError as error:

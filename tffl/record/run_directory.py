@@ -333,13 +333,21 @@ class RunDirectory(MemoryRecorder):
           UsageError: They were not stored.
           TfflError: The file is damaged.
         """
+        return load_updates(self.check_stored(round))
+
+    def check_stored(self, round: int) -> Path:
+        """Returns the file with the stored updates of one round.
+
+        Raises:
+          UsageError: They were not stored.
+        """
         files = round_files(self.path / "updates")
         have = f"it has those of {', '.join(map(str, files))}" if files else "it has none"
         require(
             round in files,
             f"{self.path} stores no updates of round {round}: {have}; run it with --store-updates",
         )
-        return load_updates(files[round])
+        return files[round]
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes a further CSV file, `name`, into the folder; `rows` is not empty.
@@ -547,6 +555,8 @@ def refuse_occupied(path: Path, config: Config) -> None:
     require(
         not path.exists() or path.is_dir(), f"{path} is a file: choose another folder for --out"
     )
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    require(above.is_dir(), f"{path} lies in {above}, which is a file: choose another --out")
     if (path / "config.toml").exists():
         stored, rounds = load(path / "config.toml"), config.federation.rounds
         differing = _differences_but_end(stored, config)

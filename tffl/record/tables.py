@@ -110,13 +110,19 @@ class Table:
         """Reads a table, empty if there is no such file.
 
         Raises:
-          TfflError: The file is unreadable, or has other columns.
+          TfflError: The file is unreadable, has other columns, or cells that are no numbers.
         """
         table = cls(columns)
         by_round: dict[int, list[dict[str, str]]] = {}
         for row in read_rows(path) if path.exists() else []:
             if tuple(row) != table.columns or not str(row["round"]).isdigit():
                 raise TfflError(f"{path} is not a table with columns {','.join(columns)}")
+            for column in columns:
+                if column != "reason" and not _is_number(row[column]):
+                    raise TfflError(
+                        f"{path} is damaged: in round {row['round']}, {column} is "
+                        f"{row[column] or 'missing'}, which is no number"
+                    )
             by_round.setdefault(int(row["round"]), []).append(row)
         for round, rows in by_round.items():
             table.append(round, rows)
@@ -185,6 +191,14 @@ def _is_formula(text: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _is_number(text: str | None) -> bool:
+    """Says whether a cell holds a number, or is empty; None is a cell that its line lacks."""
+    try:
+        return text == "" or math.isfinite(float(text or "nan")) or text in ("inf", "-inf")
+    except ValueError:
+        return False
 
 
 def _without_apostrophe(text: Any) -> Any:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from tffl.attacks import Attack, SuccessSet, create_attack
 from tffl.attacks.adversary import Adversary
-from tffl.config import Config, build
+from tffl.config import Config, as_config
 from tffl.core import seeds, states
 from tffl.core.errors import require
 from tffl.core.updates import Updates
@@ -74,7 +74,7 @@ class Run:
 
 
 def simulate(
-    config: Config | Mapping[str, Any],
+    config: Config | Mapping[str, Any] | Path | str,
     out: Path | str | None = None,
     *,
     resume: bool = False,
@@ -85,7 +85,7 @@ def simulate(
     """Runs one experiment.
 
     Args:
-      config: A `Config`, or nested values for one.
+      config: A `Config`, nested values for one, or the path of a TOML file.
       out: Run directory to write; nothing is written without it.
       resume: Continue the run in `out` after its last checkpoint; with another number of rounds
         than it began with, it ends there.
@@ -98,7 +98,7 @@ def simulate(
       UsageError: The experiment is impossible; before round 1.
       TfflError: It failed, for instance because a file cannot be written.
     """
-    config = resolved(config if isinstance(config, Config) else build(config))
+    config = resolved(as_config(config))
     observer = observer or Observer()
     if out is None:
         require(not resume, "resume needs the run directory")

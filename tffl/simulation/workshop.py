@@ -21,7 +21,7 @@ from tffl.data.build import load_dataset
 from tffl.data.federation import Dataset
 from tffl.engine.runtime import computes
 from tffl.engine.tools import Tools
-from tffl.models import models
+from tffl.models.build import build_network, check_trainable
 
 
 class Workshop:
@@ -40,11 +40,17 @@ class Workshop:
         return self._dataset[1]
 
     def tools(self, config: Config, dataset: Dataset) -> Tools:
-        """Returns the tools of an experiment's model."""
+        """Returns the tools of an experiment's model.
+
+        Raises:
+          UsageError: As `build_model`, or a model of others cannot be trained.
+        """
         shape, training = (dataset.image_shape, dataset.classes), config.training
         key = (config.model.model_dump_json(), shape, training.model_dump_json())
         if key not in self._tools:
-            self._tools[key] = Tools(build_model(config, *shape), training)
+            tools = Tools(build_model(config, *shape), training)
+            check_trainable(tools.model, config.model.name, lambda: tools.trainer.trace())
+            self._tools[key] = tools
         return self._tools[key]
 
 
@@ -52,17 +58,17 @@ def build_model(config: Config, image_shape: tuple[int, int, int], classes: int)
     """Returns an experiment's model with its first weights.
 
     Raises:
-      UsageError: The model is unknown, or too deep for the images, or the processor lacks the
-        precision.
+      UsageError: The model is unknown, too deep for the images, or not what it should be, or the
+        processor lacks the precision.
     """
-    build, precision = models[config.model.name], config.training.precision
+    name, precision = config.model.name, config.training.precision
     require(
         precision == "float32" or computes(precision.removeprefix("mixed_")),
         f"training.precision = {precision} is not allowed here: this processor has no convolution "
         "in that precision; take float32",
     )
     with _dtype_policy(precision):
-        return build(image_shape, classes, seed=seeds.integer(config.seed, "model"))
+        return build_network(name, image_shape, classes, seeds.integer(config.seed, "model"))
 
 
 def first_weights(config: Config, dataset: Dataset) -> np.ndarray:

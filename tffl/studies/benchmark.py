@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from tffl.config import Config, Named, Section, build, override, read
+from tffl.config import Config, Named, Section, build, build_upon, override
+from tffl.config import load as load_config
 from tffl.core.atomic import write_text
 from tffl.core.errors import FAILURES, TfflError, reason, require
 from tffl.core.jsonable import plain
@@ -123,7 +124,7 @@ def load(path: Path | str) -> list[Cell]:
     Raises:
       UsageError: The file is invalid, or names what does not exist.
     """
-    return grid(build(read(Path(path)), Plan), str(path))
+    return grid(build_upon(Path(path), cls=Plan), str(path))
 
 
 def grid(
@@ -339,7 +340,7 @@ def _outcome(
     from tffl.simulation.simulation import simulate
 
     resume = (directory / "config.toml").exists()
-    if resume and differences(build(read(directory / "config.toml")), cell.config):
+    if resume and differences(load_config(directory / "config.toml"), cell.config):
         shutil.rmtree(directory)  # left by an older version of the benchmark file
         resume = False
     result = simulate(cell.config, directory, resume=resume, workshop=workshop)

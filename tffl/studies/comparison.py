@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tffl.config import Config, Named
+from tffl.config import Config, Named, as_config
 from tffl.core.errors import require
 from tffl.engine.observer import Observer
 
@@ -111,7 +111,7 @@ def variants(config: Config) -> dict[str, Config]:
 
 
 def compare(
-    config: Config,
+    config: Config | Mapping[str, Any] | Path | str,
     out: Path | str | None = None,
     *,
     resume: bool = False,
@@ -121,7 +121,7 @@ def compare(
     """Runs an experiment defended, undefended and attack-free.
 
     Args:
-      config: The experiment.
+      config: The experiment: a `Config`, nested values for one, or a TOML file.
       out: Run directory of the defended run; the others are `undefended` and `attack-free` in it.
       resume: Continue what is there already.
       observe: Makes the observer of a variant.
@@ -135,7 +135,7 @@ def compare(
     """
     from tffl import simulate
 
-    configs = variants(config)
+    configs = variants(as_config(config))
     runs = {}
     # The defended run goes first: its directory holds the others.
     for variant in reversed(VARIANTS):

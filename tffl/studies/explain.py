@@ -41,9 +41,10 @@ def explain(run: RunDirectory | Path | str, rounds: Sequence[int] = ()) -> Itera
       UsageError: There is no such run, or a round has neither maps nor updates.
       TfflError: A file is damaged.
     """
-    silence()
     directory = run if isinstance(run, RunDirectory) else RunDirectory.resume(Path(run))
-    for round in _chosen(directory, rounds):
+    wanted = _chosen(directory, rounds)
+    silence()
+    for round in wanted:
         yield from recorded_in(directory, round) or [_made(directory, round)]
 
 

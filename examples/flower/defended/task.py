@@ -19,7 +19,7 @@ from tffl.data.build import load_dataset
 from tffl.data.federation import Dataset
 from tffl.data.partition import balanced, iid
 from tffl.data.samples import Samples
-from tffl.models import models
+from tffl.models.build import build_network
 
 SERVER_SAMPLES = 200
 """Training images that the server keeps, to look at nodes' models with."""
@@ -98,7 +98,7 @@ def _load(name: str) -> Dataset:
 @lru_cache(maxsize=1)
 def _network(task: Task) -> keras.Model:
     data = task.data()
-    network = models[task.model](data.image_shape, data.classes, seed=task.seed)
+    network = build_network(task.model, data.image_shape, data.classes, task.seed)
     network.compile(
         keras.optimizers.Adam(task.learning_rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

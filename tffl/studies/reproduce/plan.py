@@ -32,7 +32,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tffl.config import Section, build, override, read
+from tffl.config import Section, build, build_upon, override, read
 from tffl.core.errors import UsageError, require, unknown
 from tffl.studies.benchmark import NONE, Cell, Plan, grid, labeled
 
@@ -388,7 +388,7 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
       UsageError: It is invalid.
     """
-    said = build(read(path), Reproduction)
+    said = build_upon(path, cls=Reproduction)
     experiment = Experiment(path, said)
     try:
         _check(experiment)
