@@ -192,7 +192,6 @@ def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
         defined,
         distinct,
         mean,
-        percent_of_worst,
         where,
         worst,
     )
@@ -207,13 +206,20 @@ def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
             table.add_row(
                 "undefended" if defense == NONE else defense,
                 percent(mean(defined(free, "accuracy"))),
-                "–" if lowest is None else percent_of_worst(lowest[1]),
+                _worst_accuracy(lowest),
                 "" if lowest is None else lowest[0],
                 percent(mean([] if defense == NONE else defined(judged, "recall"))),
                 percent(mean([] if defense == NONE else defined(free, "fpr"))),
             )
         out.print(table)
     out.print("Accuracy after the last round; recall is the mean over all attacks.", style="dim")
+
+
+def _worst_accuracy(lowest: tuple[str, float] | None) -> str:
+    """Writes what `worst` returns."""
+    if lowest is None:
+        return "–"
+    return "ruined" if math.isnan(lowest[1]) else percent(lowest[1])
 
 
 def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
@@ -226,10 +232,12 @@ def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
         table.add_row(row["attack"], row["defense"], *rates, rate(row["fpr"]), auc)
     out = console()
     out.print(table)
-    for row in rows:
-        if row["error"]:
-            why = f"{row['attack']} against {row['defense']}: {row['error']}"
-            out.print(f"Not replayed: {why}", markup=False, soft_wrap=True)
+    failed: dict[tuple[str, str], list[str]] = {}
+    for row in filter(lambda row: row["error"], rows):
+        failed.setdefault((row["attack"], row["error"]), []).append(row["defense"])
+    for (attack, error), defenses in failed.items():
+        line = f"Not replayed: {attack} against {', '.join(defenses)}: {error}"
+        out.print(line, markup=False, soft_wrap=True)
     if any(not row["error"] and not defined(row["lost"]) for row in rows):
         out.print("Lost –: the model is ruined, its outputs are not finite.", style="dim")
     out.print(

@@ -12,9 +12,11 @@ import pytest
 from tffl.attacks import attacks, create_attack
 from tffl.config import build, load, override
 from tffl.core.errors import UsageError
+from tffl.core.updates import Updates
 from tffl.defenses import create_defense, defenses
 from tffl.engine.observer import Observer
-from tffl.simulation.simulation import Run, simulate
+from tffl.record.identity import resolved
+from tffl.simulation.simulation import Experiment, Run, simulate
 from tffl.simulation.workshop import Workshop
 
 BASE: dict[str, Any] = {
@@ -177,3 +179,70 @@ def test_pictures_of_mixed_updates_are_not_shown_as_clients(tmp_path: Path) -> N
     changes = {"defense.name": "bucketing+gradcam-krum", "record.figures": True}
     run({**changes, "federation.rounds": 1}, tmp_path / "run")
     assert not (tmp_path / "run" / "heat_maps").exists()
+
+
+def small(clients: int, malicious: int, **changes: Any) -> Experiment:
+    """Prepares an experiment of one to three clients, without training them."""
+    values = {
+        "federation": {"clients": clients, "malicious": malicious, "rounds": 1},
+        **{key.replace("__", "."): value for key, value in changes.items()},
+    }
+    return Experiment(resolved(build(override(BASE, values))), Observer(), SHARED)
+
+
+def sent(stage: Experiment) -> Updates:
+    """Makes updates as if a stage's clients had trained."""
+    clients = stage.config.federation.clients
+    rows = np.random.default_rng(clients).normal(size=(clients, stage.layout.size))
+    matrix = 0.01 * rows.astype(np.float32)
+    start, counts = stage.first_weights.copy(), np.full(clients, 40)
+    return Updates(1, np.arange(clients), counts, start, matrix, stage.layout)
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3])
+@pytest.mark.parametrize("name", [*attacks, *JOINED])
+def test_every_attack_with_very_few_clients(name: str, clients: int) -> None:
+    options = {key.replace(".", "__"): value for key, value in NEEDED.get(name, {}).items()}
+    for malicious in {0, 1, clients}:
+        try:
+            stage = small(clients, malicious, attack__name=name, **options)
+            updates, state = sent(stage), stage.attack.init(stage.adversary)
+            honest = updates.matrix.copy()
+            attackers, _ = stage.attack_updates(updates, state)
+        except UsageError as error:
+            assert "\n" not in str(error)
+            continue
+        assert attackers.sum() == (0 if name == "none" else malicious)
+        np.testing.assert_array_equal(updates.matrix[~attackers], honest[~attackers])
+        assert np.isfinite(updates.matrix).all() or "non-finite" in name
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[int, Experiment]:
+    return {clients: small(clients, 0) for clients in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3])
+@pytest.mark.parametrize("name", [*defenses, *WRAPPED])
+def test_every_defense_with_very_few_clients(
+    name: str, clients: int, stages: dict[int, Experiment]
+) -> None:
+    stage = stages[clients]
+    honest = sent(stage)
+    copies, ruined = sent(stage), sent(stage)
+    copies.matrix[:] = copies.matrix[0]
+    ruined.matrix[:] = np.nan
+    try:
+        defense = create_defense(name, PARTS.get(name, {}))
+        stage.check_defense(defense, name)
+        state = defense.init(stage.server)
+        for updates in (honest, copies, ruined):
+            verdict, state = stage.judge(updates, state, defense)
+            assert len(verdict.accepted) == len(verdict.weights) == clients
+            share = float(verdict.weights.sum())
+            assert np.isclose(share, 1) or np.isclose(share, 0)
+            if updates is not ruined or name != "none":
+                assert np.isfinite(verdict.aggregate).all()
+        assert name == "none" or not verdict.accepted.any()
+    except UsageError as error:
+        assert "\n" not in str(error)

@@ -163,3 +163,19 @@ def test_a_benchmark_says_who_ruined_what() -> None:
     assert "80.0, 1 of 2 ruined" in text and "ruined (ipm)" in text
     table = benchmark_sections(RecordedBenchmark(Path("b"), "b", rows))[1].blocks[0].table
     assert ["worst case", "ruined"] in table.rows and ["by", "ipm"] in table.rows
+
+
+def test_the_terminal_writes_a_ruined_worst_case_and_others_in_percent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from tffl_cli.console import print_benchmark
+
+    figures = dict.fromkeys(("recall", "fpr"))
+    rows = [
+        {"setting": "", "attack": "lie", "defense": defense, "seed": 0, "error": "", **figures}
+        | {"accuracy": accuracy}
+        for defense, accuracy in (("none", None), ("median", 0.25))
+    ]
+    print_benchmark(rows)
+    shown = capsys.readouterr().out
+    assert "ruined" in shown and "25.0%" in shown

@@ -181,6 +181,8 @@ def test_the_table_says_what_was_not_replayed(capsys: pytest.CaptureFixture[str]
 
     line = {key: float("nan") for key in ("lost", "undefended_lost", *METRICS)}
     names = {"attack": "lie", "defense": "krum"}
-    print_replay([{**line, **names, "error": "too few"}, {**line, **names, "error": ""}], 2)
+    other = {"attack": "lie", "defense": "median"}
+    told = [(names, "too few"), (other, "too few"), (names, "")]
+    print_replay([{**line, **who, "error": error} for who, error in told], 2)
     shown = capsys.readouterr().out
-    assert "Not replayed: lie against krum: too few" in shown and "ruined" in shown
+    assert "Not replayed: lie against krum, median: too few" in shown and "ruined" in shown

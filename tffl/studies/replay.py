@@ -82,12 +82,15 @@ def replay(
     """
     from tffl.core.process import silence
     from tffl.engine.observer import Observer
+    from tffl.engine.runtime import configure
 
     directory = run if isinstance(run, RunDirectory) else RunDirectory.resume(Path(run))
     _check_run(directory)
     silence()
     import pandas as pd
 
+    # Before the dataset is read: that would start TensorFlow with several threads in an operation.
+    configure(directory.config.runtime.devices)
     rows = list(_replay(directory, grid, observer or Observer()))
     errors = [row["error"] for row in rows]
     require(not all(errors), next(iter(errors), "the grid is empty"))
