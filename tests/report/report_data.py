@@ -108,8 +108,8 @@ def benchmark_rows() -> list[dict[str, Any]]:
 def scan_of(names: Sequence[str], refused: Mapping[str, str] | None = None) -> Report:
     """Returns what is told of a scan in which every second file is a suspect."""
     from tffl.core.verdict import Verdict
+    from tffl.scan.report import Place, report
     from tffl.scan.scan import Scan
-    from tffl.scan.scan import report as scan_report
     from tffl.untrusted.inbox import Inbox
 
     guilty = np.arange(len(names)) % 2 == 1
@@ -126,5 +126,5 @@ def scan_of(names: Sequence[str], refused: Mapping[str, str] | None = None) -> R
     )
     inbox = Inbox(tuple(names), None, refused or {})  # type: ignore[arg-type]
     found = Scan(inbox, {"krum": verdict}, {}, {})
-    place = scan_report.Place(Path("out"), Path("clients"), Path("global.keras"))
-    return scan_report.report(found, place, 1, {"krum": []})
+    place = Place(Path("out"), Path("clients"), Path("global.keras"))
+    return report(found, place, 1, {"krum": []})
