@@ -217,6 +217,23 @@ def test_defenses_that_look_at_images_get_the_samples(tmp_path: Path) -> None:
     assert (tmp_path / "clients.csv").read_text() == table(rows)
 
 
+def test_images_that_do_not_suit_the_model_are_found_before_anyone_trains() -> None:
+    """A network without a scaling of its own, whose weights suit pixels from 0 to 1."""
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(inputs))
+    network = keras.Model(inputs, keras.layers.Dense(4)(x))
+    images = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 1)).astype(np.uint8)
+    samples = Samples(images, np.arange(80, dtype=np.int32) % 4, 4)
+    before = network.get_weights()
+    with pytest.raises(UsageError, match=r"as pixels \(0,1\)"):
+        train(make("probe-loss", model=network, samples=samples), honest(network), before)
+    for was, now in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(was, now)
+    told = make("probe-loss", model=network, samples=samples, pixels=(0, 1))
+    train(told, honest(network), before)
+    assert told.verdict is not None
+
+
 SAMPLES = Samples(np.zeros((4, 6, 6, 1), np.uint8), np.arange(4, dtype=np.int32) % 3, 3)
 PROBES = {"probe-loss": {"probes": 3}}
 

@@ -42,6 +42,7 @@ from tffl.core.weighting import Weighting, weighed
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
+from tffl.explain.pixels import BYTES, PixelRange
 from tffl.models.validation import check_built
 from tffl.record.tables import CLIENT_COLUMNS, Table, to_csv
 from tffl.untrusted.expected import Expected
@@ -82,14 +83,16 @@ class DefendedStrategy(FedAvg):
       options: Of the named defense.
       model: The Keras model that is trained, built: for its variables and structure. Its weights do
         not matter, but what it does not train does: counters, and what Normalization has adapted
-        to. Defenses that look at images expect what tffl's own models are: images of 0 … 255 in,
-        logits out.
+        to. Defenses that look at images expect logits out; before the first round, the model that
+        it starts from is tried on the samples.
       clients: The most nodes that may ever take part; further ones are not asked. As many as are
         connected when the first round begins if None.
       seed: Of everything random in the defense.
       learning_rate: What an aggregated update is multiplied by, `> 0`.
       samples: Labeled images that the defense may look at clients' models with; the server's own.
         They are checked, and a model that ends in softmax is looked at without it.
+      pixels: What the model takes for the darkest pixel of the samples and the brightest; 0 to 255
+        if None. Where it does not suit, that is an error if it is not given, and else a warning.
       root: Trusted samples, and how to train on them, for defenses that compare with the server's
         own update.
       max_samples: The most samples that a node may claim, 1 to 2**40; more is malformed.
@@ -122,6 +125,7 @@ class DefendedStrategy(FedAvg):
         seed: int | None = None,
         learning_rate: float = 1.0,
         samples: Samples | None = None,
+        pixels: PixelRange | None = None,
         root: Root | None = None,
         max_samples: int = MOST_SAMPLES,
         weighting: Weighting = "claimed",
@@ -158,6 +162,7 @@ class DefendedStrategy(FedAvg):
         self._seed = secrets.randbelow(1 << 32) if seed is None else seed
         self._learning_rate = learning_rate
         self._samples = samples
+        self._pixels = pixels
         self._root = root
         self._server: Server | None = None
         self._state: State = {}
@@ -192,6 +197,8 @@ class DefendedStrategy(FedAvg):
                 "tffl: %d nodes are not asked: they came after the %d that the defense knows",
                 *(len(messages) - len(known), self._capacity),
             )
+        if self._last == 0:
+            self._check_images()
         asked = {self._clients[m.metadata.dst_node_id]: m.metadata.dst_node_id for m in known}
         self._asked = dict(sorted(asked.items()))
         if known and len(known) != self._checked:
@@ -359,7 +366,7 @@ class DefendedStrategy(FedAvg):
         if self._samples is not None:
             from tffl.explain.maps import Explainer
 
-            explainer = Explainer(self._model)
+            explainer = Explainer(self._model, self._pixels or BYTES)
         server = Server(
             self._model,
             self.layout,
@@ -372,6 +379,29 @@ class DefendedStrategy(FedAvg):
         )
         self.defense.check_server(server)
         return server
+
+    def _check_images(self) -> None:
+        """Tries the global model of the first round on the samples.
+
+        Raises:
+          UsageError: It takes other pixels, outputs or classes, and no range is given.
+        """
+        if self._samples is None or PROBE_DATA not in self.defense.granted():
+            return
+        from tffl.explain.suitability import check_model, predictor
+
+        # No more than chance is usual before the first round, and no reason for a warning.
+        model = self._model
+        pixels, before = self._pixels or BYTES, model.get_weights()
+        try:
+            model.set_weights(self.layout.unflatten(self._start))
+            check_model(predictor(model), self._samples, pixels, self._seed)
+        except UsageError as error:
+            if self._pixels is None:
+                raise
+            log.warning("tffl: %s", error)
+        finally:
+            model.set_weights(before)
 
     def _read_global(self, arrays: ArrayRecord | None) -> np.ndarray:
         try:
