@@ -39,6 +39,7 @@ defenses = Registry(
         "probe-loss": "tffl.defenses.probe_loss:ProbeLoss",
         "shield": "tffl.defenses.shield:Shield",
         "signguard": "tffl.defenses.signguard:SignGuard",
+        "statistics-consensus": "tffl.defenses.statistics_consensus:StatisticsConsensus",
         "trimmed-mean": "tffl.defenses.trimmed_mean:TrimmedMean",
         "update-consensus": "tffl.defenses.update_consensus:UpdateConsensus",
     },
