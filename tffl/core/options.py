@@ -66,6 +66,11 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def json_schema(cls: Any) -> dict[str, Any]:
+    """Returns what a dataclass' options may be, as a JSON schema."""
+    return _checker(cls).model_json_schema()
+
+
 @cache
 def _checker(cls: Any) -> type[BaseModel]:
     """Returns what checks a dataclass' fields; making it takes longer than using it."""
