@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import tracemalloc
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,8 @@ def test_a_global_model_that_ends_in_softmax_is_looked_at_without_it(tmp_path):
         options = ("--dataset", "digits", "--seed", 1, "--defense", "probe-loss", "--json")
         report = json.loads(scan(tmp_path / name, tmp_path / name / "clients", *options).stdout)
         scores.append([file["opinions"][0]["score"] for file in report["files"]])
+        said = "the global model ends in softmax: defenses see what goes into it"
+        assert (said in report["warnings"]) == (name == "softmax")
     np.testing.assert_allclose(*scores, rtol=1e-4)
 
 
@@ -330,6 +333,14 @@ def test_the_global_model_has_to_be_one_that_keras_loads_safely(tmp_path):
         with pytest.raises(UsageError, match=reason) as error:
             load_global(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+def test_a_scanner_checks_the_samples_that_it_is_given(round_of_clients):
+    model = load_global(round_of_clients / "global.keras")
+    samples = load_samples(model, "digits", None)
+    floats = replace(samples, images=samples.images / 255)
+    with pytest.raises(UsageError, match=r"samples\.images are float64: they should be uint8"):
+        Scanner(model, {}, floats)
 
 
 def test_a_run_stands_for_the_model_that_it_exported(round_of_clients, tmp_path):

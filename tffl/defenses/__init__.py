@@ -43,6 +43,7 @@ defenses = Registry(
         "trimmed-mean": "tffl.defenses.trimmed_mean:TrimmedMean",
         "update-consensus": "tffl.defenses.update_consensus:UpdateConsensus",
     },
+    base="tffl.defenses.base:Defense",
 )
 
 

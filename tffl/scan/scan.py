@@ -157,19 +157,28 @@ class Scanner:
         pixels: PixelRange | None = None,
     ) -> None:
         from tffl.explain.maps import Explainer
-        from tffl.models.head import as_logits
+        from tffl.explain.samples import check_samples
+        from tffl.models.head import activation, as_logits
+        from tffl.models.validation import check_classifier
 
+        check_classifier(model, "the global model")
+        if samples is not None:
+            check_samples(model, "the global model", samples, None)
         for name, defense in defenses.items():
             check_defense(name, defense, samples)
         self.expected = Expected.of(model)
         self.defenses = defenses
         self.seed = secrets.randbelow(1 << 32) if seed is None else seed
         looks = any(PROBE_DATA in defense.granted() for defense in defenses.values())
-        self._model = as_logits(model) if looks else model
+        end = activation(model) if looks else ""
+        self._model = as_logits(model) if end else model
         self._start = self.expected.layout.flatten(model.get_weights())
         self._samples = _limited(samples or _no_samples(model), self.seed)
         self._explainer = Explainer(self._model, pixels or BYTES)
-        self.warnings = [*self._check_images(pixels), *self._check_statistics()]
+        left_out = (
+            [f"the global model ends in {end}: defenses see what goes into it"] if end else []
+        )
+        self.warnings = [*left_out, *self._check_images(pixels), *self._check_statistics()]
         for defense in defenses.values():
             defense.check_server(self.server(0))
 
