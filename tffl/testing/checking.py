@@ -39,7 +39,7 @@ def run_checks(
 
 
 def require_instance(component: Any, cls: type) -> None:
-    """Raises `UsageError` for what cannot be checked at all, such as a class in place of an object."""
+    """Raises `UsageError` unless it can be checked at all: an instance of `cls`, and no class."""
     kind = cls.__name__.lower()
     name = component.__name__ if isinstance(component, type) else type(component).__name__
     what = f"the class {name}: call it" if isinstance(component, type) else f"a {name}"
