@@ -11,6 +11,7 @@ import numpy as np
 
 from tffl.core.errors import require
 from tffl.core.layout import Entry, WeightLayout
+from tffl.untrusted.h5_places import keras_paths
 from tffl.untrusted.refusal import Refused, shown
 from tffl.untrusted.vocabulary import Vocabulary
 
@@ -45,13 +46,11 @@ class Expected:
     def of(cls, model: keras.Model) -> Expected:
         """Finds out what files of a trusted, built model look like.
 
-        Its weights change meanwhile, and are put back: see `tffl.untrusted.hdf5.keras_paths`.
+        Its weights change meanwhile, and are put back: see `tffl.untrusted.h5_places.keras_paths`.
 
         Raises:
           UsageError: Its variables have no names of their own.
         """
-        from tffl.untrusted.hdf5 import keras_paths
-
         layout = WeightLayout.of(model)
         twice = [name for name, n in Counter(e.name for e in layout.entries).items() if n > 1]
         require(not twice, f"{model.name} has several variables called {', '.join(twice)}")
