@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -284,6 +285,34 @@ def print_entries(entries: Iterable[Mapping[str, Any]], needs: str) -> None:
             entry["name"], entry["summary"], ", ".join(entry["needs"]), entry["reference"]
         )
     console().print(table, markup=False)
+
+
+def print_entry(entry: Mapping[str, Any], needs: str, section: str) -> None:
+    """Prints one entry of a registry, with a table of its options."""
+    out = console()
+    out.print(f"{entry['name']}: {entry['summary']}", markup=False)
+    for title, text in ((needs, ", ".join(entry["needs"])), ("by", entry["reference"])):
+        if text:
+            out.print(f"{title.capitalize()}: {text}", markup=False)
+    if not entry["options"]:
+        out.print("It has no options.")
+        return
+    table = _table("option", "meaning", "allowed", "default", numbers=False)
+    table.columns[0].no_wrap = True
+    for option in entry["options"]:
+        default = (
+            "unset" if option["default"] is None else json.dumps(option["default"], default=str)
+        )
+        table.add_row(
+            option["name"],
+            escape(option["meaning"]),
+            escape(option["allowed"]),
+            "to be set" if option["required"] else escape(default),
+        )
+    out.print(table)
+    if section in ("attack", "defense"):
+        example = entry["options"][0]["name"]
+        out.print(f"Set one with --set {section}.{example}=VALUE", markup=False, style="dim")
 
 
 def print_models(entries: Sequence[Mapping[str, Any]]) -> None:

@@ -42,7 +42,7 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_datasets(data_dir: Path | None, as_json: bool) -> None:
     """List the datasets, and where those are that are prepared."""
-    entries = [_entry(name, data_dir) for name in _names(data_dir)]
+    entries = _entries(data_dir)
     if as_json:
         click.echo(json.dumps(entries, indent=2))
         return
@@ -149,18 +149,24 @@ def show(
         click.echo(f"The picture is in {out}")
 
 
-def _names(data_dir: Path | None) -> list[str]:
-    """Returns the registered names, and the variants of them that are prepared."""
+def _entries(data_dir: Path | None) -> list[dict[str, Any]]:
+    """Returns what is known of the registered names, and of their variants that are prepared."""
+    from tffl.data import datasets
+
+    def described(name: str) -> list[dict[str, Any]]:
+        return [_entry(one, data_dir) for one in [name, *_variants(name, data_dir)]]
+
+    return [entry for entries in datasets.usable(described) for entry in entries]
+
+
+def _variants(name: str, data_dir: Path | None) -> list[str]:
     from tffl.data import datasets
     from tffl.data.tfds import resolve_data_dir
 
-    names: list[str] = []
-    for name in datasets:
-        names.append(name)
-        if "variant" in datasets.describe(name)["options"]:
-            found = (resolve_data_dir(data_dir) / name).glob("*x*/*.*.*/dataset_info.json")
-            names.extend(sorted({f"{name}/{path.parents[1].name}" for path in found}))
-    return names
+    if "variant" not in datasets.describe(name)["options"]:
+        return []
+    found = (resolve_data_dir(data_dir) / name).glob("*x*/*.*.*/dataset_info.json")
+    return sorted({f"{name}/{path.parents[1].name}" for path in found})
 
 
 def _entry(name: str, data_dir: Path | None) -> dict[str, Any]:

@@ -47,8 +47,20 @@ class Kind(click.ParamType):
         ]
 
 
+def complete_name(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[click.shell_completion.CompletionItem]:
+    """Completes the names of the kind that stands before."""
+    kind = ctx.params.get("kind")
+    names = registry(kind) if kind in KINDS else ()
+    return [
+        click.shell_completion.CompletionItem(name) for name in names if name.startswith(incomplete)
+    ]
+
+
 @click.command("list")
 @click.argument("kind", type=Kind(), metavar="attacks|defenses|models|datasets")
+@click.argument("name", required=False, shell_complete=complete_name)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the options of each entry.")
 @click.option(
     "--image-size",
@@ -62,10 +74,17 @@ class Kind(click.ParamType):
     "--classes", type=click.IntRange(min=2), default=10, show_default=True, help="Of those models."
 )
 def list_entries(
-    kind: str, as_json: bool, image_size: int | None, channels: int, classes: int
+    kind: str, name: str | None, as_json: bool, image_size: int | None, channels: int, classes: int
 ) -> None:
-    """List attacks, defenses, models or datasets, with what they need and who published them."""
-    entries = [registry(kind).describe(name) for name in registry(kind)]
+    """List attacks, defenses, models or datasets, with what they need and who published them.
+
+    With NAME, such as `tffl list defenses krum`, every option of that one: what it means, what it
+    may be, and what it is if it is not set.
+    """
+    if name is not None:
+        _print_one(kind, name, image_size, as_json)
+        return
+    entries = registry(kind).describe_all()
     if image_size is not None:
         entries = with_figures(kind, entries, (image_size, image_size, channels), classes)
     if as_json:
@@ -76,7 +95,25 @@ def list_entries(
     if image_size is not None:
         print_models(entries)
         return
-    print_entries(entries, "may know" if kind == "attacks" else "needs")
+    print_entries(entries, needs(kind))
+
+
+def _print_one(kind: str, name: str, image_size: int | None, as_json: bool) -> None:
+    from tffl.core.errors import require
+
+    require(image_size is None, f"--image-size lists all models: leave out {name}, or the option")
+    entry = registry(kind).explain(name)
+    if as_json:
+        click.echo(json.dumps(entry, indent=2, default=str))
+        return
+    from tffl_cli.console import print_entry
+
+    print_entry(entry, needs(kind), registry(kind).kind)
+
+
+def needs(kind: str) -> str:
+    """Returns what the column is called that says what an attack or a defense has to go by."""
+    return "may know" if kind == "attacks" else "needs"
 
 
 def with_figures(
@@ -93,6 +130,14 @@ def with_figures(
     from tffl.core.process import silence
 
     silence()
+    return [entry | _figures(entry["name"], image_shape, classes) for entry in entries]
+
+
+def _figures(name: str, image_shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
+    from tffl.core.errors import TfflError
     from tffl.models.shape import figures
 
-    return [entry | figures(entry["name"], image_shape, classes) for entry in entries]
+    try:
+        return figures(name, image_shape, classes)
+    except TfflError as error:  # of a plug-in
+        return {"refusal": str(error)}

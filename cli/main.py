@@ -157,7 +157,8 @@ def _quiet() -> Iterator[None]:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", TfflWarning)
+        if "_TFFL_COMPLETE" not in os.environ:
+            warnings.simplefilter("always", TfflWarning)
         warnings.showwarning = _show_warning
         logging.disable(logging.WARNING)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,22 @@ if TYPE_CHECKING:
 
 SUSPECTS = 3
 """Exit code where anything is suspect."""
+
+
+class PixelRangeType(click.ParamType):
+    """Two numbers, the first smaller, as in `0,1`."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns both, or says what they should be."""
+        try:
+            low, high = map(float, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers, as in 0,1", param, ctx)
+        if not -math.inf < low < high < math.inf:
+            self.fail(f"{value!r} does not go from a smaller number to a larger one", param, ctx)
+        return low, high
 
 
 @click.command(
@@ -43,7 +60,8 @@ SUSPECTS = 3
     "defenses",
     multiple=True,
     type=registered("defenses"),
-    help="Repeatable; else shield with a --dataset, and update-consensus without.",
+    help="Repeatable; else shield with a --dataset, and update-consensus and statistics-consensus "
+    "without.",
 )
 @click.option(
     "--set",
@@ -56,6 +74,13 @@ SUSPECTS = 3
     "--dataset", type=registered("datasets"), help="Its test images show what models look at."
 )
 @click.option(
+    "--pixels",
+    type=PixelRangeType(),
+    metavar="LOW,HIGH",
+    help="What the global model takes for the darkest pixel and the brightest, if it is not 0,255: "
+    "0,1 or -1,1 where images are scaled outside of it.",
+)
+@click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of prepared datasets; else $TFFL_DATA_DIR.",
@@ -63,7 +88,8 @@ SUSPECTS = 3
 @click.option(
     "--seed",
     type=click.IntRange(min=0, max=2**32 - 1),
-    help="Decides which images; drawn at random, so that no attacker knows them.",
+    help="Of which images, and all else that is drawn; random, so that no attacker knows it. A "
+    "scan tells its seed, which repeats it.",
 )
 @click.option("--watch", is_flag=True, help="Scan again when files arrive or change, until Ctrl-C.")
 @click.option(
@@ -87,6 +113,7 @@ def scan(
     defenses: tuple[str, ...],
     settings: tuple[str, ...],
     dataset: str | None,
+    pixels: tuple[float, float] | None,
     data_dir: Path | None,
     seed: int | None,
     watch: bool,
@@ -101,15 +128,20 @@ def scan(
     with each other, so give them all models of a round at once.
     """
     chosen = choose(defenses, settings, dataset is not None)
+    require(pixels is None or dataset is not None, "--pixels belongs to images: give a --dataset")
     place = _place(out, updates, global_model)
     check_inputs(global_model, updates, dataset, data_dir)
 
-    from tffl.scan.scan import Scanner, load_samples
+    from tffl.core.layout import WeightLayout
+    from tffl.scan.scan import Scanner, load_samples, usual_defenses
     from tffl.untrusted.trusted import load_global
 
     model = load_global(global_model)
     samples = None if dataset is None else load_samples(model, dataset, data_dir)
-    scanner = Scanner(model, chosen, samples, seed)
+    if not defenses:
+        usual = usual_defenses(dataset is not None, WeightLayout.of(model))
+        chosen = {name: chosen[name] for name in usual}
+    scanner = Scanner(model, chosen, samples, seed, pixels)
     told = Told(scanner.seed, as_json, place)
     if watch:
         ctx.exit(_watch(scanner, updates, interval, told))
@@ -153,9 +185,9 @@ def choose(names: Sequence[str], settings: Sequence[str], samples: bool) -> dict
     from tffl.config import override, parse_setting
     from tffl.defenses import create_defense
     from tffl.defenses import defenses as registry
-    from tffl.scan.scan import WITH_SAMPLES, WITHOUT_SAMPLES
+    from tffl.scan.scan import usual_defenses
 
-    names = list(dict.fromkeys(names)) or [WITH_SAMPLES if samples else WITHOUT_SAMPLES]
+    names = tuple(dict.fromkeys(names)) or usual_defenses(samples)
     pairs = [parse_setting(text) for text in settings]
     for key, _ in pairs:
         require(key.startswith("defense."), f"--set {key}: a scan takes defense.KEY only")
@@ -214,10 +246,13 @@ class Told:
             self._write(found)
             return
         _print_table(found)
+        for warning in found.warnings:
+            click.echo(f"Warning: {warning}")
         for name, reason in found.unjudged.items():
             click.echo(f"Not judged by {name}: {reason}")
         count = len(found.files)
-        click.echo(f"{len(found.suspects)} of {count} file{'' if count == 1 else 's'} suspect.")
+        suspects = f"{len(found.suspects)} of {count} file{'' if count == 1 else 's'} suspect."
+        click.echo(f"{suspects} (Seed {self.seed}: --seed repeats what was drawn.)")
         for page in self._write(found)[:1]:
             click.echo(f"The report is in {page}")
 

@@ -132,15 +132,15 @@ def check_names(command, given):
 def check_experiment(given):
     """Settings and options describe an experiment, and its file exists."""
     from tffl.config import build, read
+    from tffl.record.identity import resolved
     from tffl_cli.options import KEYS, assemble
-    from tffl_cli.simulate import check
 
     if "weighting" not in given:
         return
     file = given["config"]
     base = read(ROOT / file) if file and file.parts[0] == "configs" else {}
     options = {name: given[name] for name in KEYS}
-    check(build(assemble(base, options, given["settings"])))
+    assert resolved(build(assemble(base, options, given["settings"])))
 
 
 SMALL = "--model lenet5 --rounds 3 --set data.train_limit=200 --set data.test_limit=100"

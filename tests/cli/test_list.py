@@ -37,6 +37,26 @@ def test_citations_are_listed():
     assert "Bilgin" in references["bias-anomaly"]
 
 
+def test_every_option_of_one_entry():
+    table = " ".join(CliRunner().invoke(cli, ["list", "defenses", "krum"]).stdout.split())
+    assert table.startswith("krum: Takes the one update")
+    assert "k Told nothing, they are those above number >= 0 3.5" in table
+    assert "--set defense." in table
+
+    result = CliRunner().invoke(cli, ["list", "defenses", "any-of", "--json"])
+    options = {option["name"]: option for option in json.loads(result.stdout)["options"]}
+    assert options["of"]["required"] and not options["enforce"]["required"]
+    assert options["enforce"]["default"] is True
+
+    result = CliRunner().invoke(cli, ["list", "models", "lenet5"])
+    assert result.exit_code == 0 and "It has no options." in result.stdout
+
+
+def test_of_a_misspelled_entry_the_nearest_is_named():
+    result = CliRunner().invoke(cli, ["list", "defenses", "kurm"])
+    assert result.exit_code == 2 and "did you mean 'krum'?" in result.stderr
+
+
 def test_models_at_an_image_size():
     """At 8 x 8 only small networks are built; the others say why not."""
     options = ["list", "models", "--image-size", "8", "--channels", "1", "--classes", "4"]

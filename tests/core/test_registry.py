@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tffl.attacks import attacks
 from tffl.core import seeds
-from tffl.core.errors import UsageError
+from tffl.core.errors import TfflError, TfflWarning, UsageError
+from tffl.core.registry import Registry
 from tffl.data import datasets
 from tffl.defenses import defenses
 from tffl.models import models
+from tffl_cli.main import cli
 
 
 @pytest.mark.parametrize("registry", [attacks, defenses, models, datasets], ids=lambda r: r.kind)
@@ -80,3 +88,130 @@ def test_seed_integers_fit_plain_libraries() -> None:
     assert len(set(values)) == 100
     assert all(0 <= value < 2**31 for value in values)
     assert np.random.RandomState(values[0]) is not None
+
+
+PLUGINS = """
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+from pydantic import Field
+from tffl.attacks.base import Attack
+from tffl.defenses.detector import Detector
+
+@dataclass(frozen=True)
+class Sound(Detector):
+    \"\"\"Rejects updates by their norms.
+
+    Attributes:
+      factor: How much longer than the others
+        an update may be.
+    \"\"\"
+    factor: Annotated[float, Field(gt=1)] = 3.0
+    def score(self, updates, server): return updates.norms()
+    def threshold(self, scores): return self.factor
+
+class Forgotten(Detector):
+    \"\"\"Lacks the decorator.\"\"\"
+    words: ClassVar[int] = 2
+    factor: float = 3.0
+    limit: int = 4
+
+class Bare(Sound):
+    \"\"\"Has no options of its own, and needs no decorator.\"\"\"
+
+def function(updates): return updates
+"""
+
+
+@pytest.fixture
+def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Registry]:
+    """Makes the registry of defenses with plug-ins, name → attribute of a module."""
+    (tmp_path / "plugged_in.py").write_text(PLUGINS)
+    (tmp_path / "broken_plugin.py").write_text("import no_such_module")
+    (tmp_path / "leaving_plugin.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(**targets: str) -> Registry:
+        points = [
+            EntryPoint(name, value if ":" in value else f"plugged_in:{value}", "tffl.defenses")
+            for name, value in targets.items()
+        ]
+        monkeypatch.setattr("tffl.core.registry.entry_points", lambda group: points)
+        registry = Registry("defense", dict(defenses.builtin), defenses.base)
+        monkeypatch.setattr("tffl.defenses.defenses", registry)
+        return registry
+
+    return install
+
+
+BROKEN = {
+    "broken_plugin:X": "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'",
+    "leaving_plugin:X": "cannot be loaded: SystemExit: 3",
+    "plugged_in:Absent": "cannot be loaded: AttributeError",
+    "plugged_in:Forgotten": "would lose its options factor, limit: decorate it with @dataclass",
+    "plugged_in:function": "is no defense: it should be a subclass of tffl.defenses.base:Defense",
+}
+
+
+@pytest.mark.parametrize("target", BROKEN)
+def test_a_broken_plugin_is_named_and_leaves_listings_be(plugged: Any, target: str) -> None:
+    registry = plugged(mine=target, sound="Sound")
+    with pytest.warns(TfflWarning) as warned:
+        names = [entry["name"] for entry in registry.describe_all()]
+    assert names == sorted([*defenses.builtin, "sound"])
+    (warning,) = warned
+    assert str(warning.message).startswith(f"the plug-in defense mine ({target}) {BROKEN[target]}")
+    with pytest.raises(TfflError) as error:
+        registry.create("mine", {})
+    assert str(error.value) == str(warning.message)
+
+
+def test_sound_plugins_work(plugged: Any) -> None:
+    registry = plugged(sound="Sound", bare="Bare")
+    assert registry.create("sound", {"factor": 2}).factor == 2.0
+    assert registry.create("bare", {"factor": 2}).factor == 2.0
+    (option,) = [o for o in registry.explain("sound")["options"] if o["name"] == "factor"]
+    assert option == {
+        "name": "factor",
+        "meaning": "How much longer than the others an update may be.",
+        "allowed": "number > 1",
+        "default": 3.0,
+        "required": False,
+    }
+
+
+def test_a_plugin_with_a_taken_name_is_said(plugged: Any) -> None:
+    registry = plugged(krum="Sound")
+    with pytest.warns(TfflWarning, match=r"plug-in defense krum \(plugged_in:Sound\) is ignored"):
+        assert registry["krum"].__name__ == "Krum"
+
+
+def test_listings_go_on_without_a_broken_plugin(plugged: Any) -> None:
+    plugged(mine="broken_plugin:X")
+    result = CliRunner().invoke(cli, ["list", "defenses", "--json"])
+    assert result.exit_code == 0
+    assert len(json.loads(result.stdout)) == len(defenses.builtin)
+    assert result.stderr.startswith("Warning: the plug-in defense mine (broken_plugin:X) cannot")
+    assert len(result.stderr.splitlines()) == 1
+    result = CliRunner().invoke(cli, ["list", "defenses", "mine"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: the plug-in defense mine (broken_plugin:X) cannot")
+
+
+def test_the_list_of_data_goes_on_without_a_broken_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("mine", "no_such_module:X", "tffl.datasets")
+    monkeypatch.setattr("tffl.core.registry.entry_points", lambda group: [point])
+    registry = Registry("dataset", dict(datasets.builtin))
+    monkeypatch.setattr("tffl.data.datasets", registry)
+    monkeypatch.setattr("tffl.data.build.datasets", registry)
+    result = CliRunner().invoke(cli, ["data", "list", "--json"])
+    assert result.exit_code == 0
+    assert {entry["name"] for entry in json.loads(result.stdout)} >= set(datasets.builtin)
+    assert "the plug-in dataset mine (no_such_module:X) cannot be loaded" in result.stderr
+
+
+@pytest.mark.parametrize("registry", [attacks, defenses, datasets], ids=lambda r: r.kind)
+def test_every_option_has_a_meaning_and_a_range(registry) -> None:
+    for name in registry:
+        for option in registry.explain(name)["options"]:
+            assert option["meaning"].endswith("."), (name, option)
+            assert option["allowed"], (name, option)

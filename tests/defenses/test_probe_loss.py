@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 
+from tffl.core.cross_entropy import mean_cross_entropy
 from tffl.core.errors import UsageError
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
 from tffl.data.samples import Samples
 from tffl.defenses import Server, create_defense
-from tffl.defenses.probe_loss import mean_cross_entropy
 from tffl.explain.maps import Explainer
 from tffl.explain.probes import draw
 from tffl.models import models

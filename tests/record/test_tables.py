@@ -52,16 +52,14 @@ def test_frame_tells_undefined_from_zero() -> None:
     assert row["reason"] == ""
 
 
+numbers = st.one_of(st.none(), st.booleans(), st.integers(), st.floats())
 cells = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
+    numbers,
     st.text(st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from('",\n')),
 )
 
 
-@given(st.lists(st.fixed_dictionaries({"score": cells, "reason": cells}), max_size=8))
+@given(st.lists(st.fixed_dictionaries({"score": numbers, "reason": cells}), max_size=8))
 def test_reading_and_writing_again_gives_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
 ) -> None:
@@ -75,6 +73,21 @@ def test_reading_and_writing_again_gives_the_same_bytes(
     assert again.text() == table.text()
     assert again.rounds == table.rounds
     assert to_csv(CLIENT_COLUMNS, read_rows(file)) == table.text()
+
+
+@pytest.mark.parametrize(
+    ("line", "damage"),
+    [
+        ("1,2,300,0,a lot,0,1,0.5,2.5,", "in round 1, score is a lot, which is no number"),
+        ("1,2,300,0,1.5,0", "in round 1, accepted is missing, which is no number"),
+    ],
+)
+def test_damaged_cells_are_named_with_their_file(tmp_path: Path, line: str, damage: str) -> None:
+    file = tmp_path / "clients.csv"
+    file.write_text(f"{','.join(CLIENT_COLUMNS)}\n{line}\n")
+    with pytest.raises(TfflError) as error:
+        Table.read(file, CLIENT_COLUMNS)
+    assert str(error.value) == f"{file} is damaged: {damage}"
 
 
 def test_keep_drops_later_rounds() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import re
 import shutil
+import tracemalloc
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -152,6 +155,118 @@ def test_shield_looks_at_images_and_judges_by_default(round_of_clients, folder):
     assert {o["defense"] for f in report["files"] for o in f["opinions"]} == {"shield"}
 
 
+def test_images_scaled_outside_of_the_model_are_an_error_until_their_range_is_given(
+    round_of_clients, folder, tmp_path
+):
+    scaled = keras.layers.Rescaling
+    old = load_global(round_of_clients / "global.keras")
+    assert any(isinstance(layer, scaled) for layer in old.layers)
+    inputs = keras.Input(old.input_shape[1:])
+    x = inputs
+    for layer in old.layers[1:]:
+        x = x if isinstance(layer, scaled) else layer(x)
+    model = keras.Model(inputs, x)
+    model.save(tmp_path / "global.keras")
+    for path in folder.iterdir():
+        client = load_global(path)
+        model.set_weights(client.get_weights())
+        model.save(path)
+    options = ("--dataset", "digits", "--seed", 3, "--defense", "probe-loss", "--json")
+    blind = scan(tmp_path, folder, *options)
+    assert blind.exit_code == 2 and "as pixels (0,1)" in blind.stderr, blind.output
+    assert len(blind.stderr.strip().splitlines()) == 1
+    before = json.loads(scan(round_of_clients, round_of_clients / "clients", *options).stdout)
+    seeing = json.loads(scan(tmp_path, folder, *options, "--pixels", "0,1").stdout)
+    one, two = ([f["opinions"][0]["score"] for f in report["files"]] for report in (before, seeing))
+    np.testing.assert_allclose(one, two, rtol=1e-3)
+    assert before["warnings"] == seeing["warnings"]
+    wrong = json.loads(scan(tmp_path, folder, *options, "--pixels", "0,255").stdout)
+    assert "as pixels (0,1)" in wrong["warnings"][0]
+
+
+@pytest.fixture(scope="module")
+def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with BatchNorm, and six clients, of which the last multiplies its variances."""
+    folder = tmp_path_factory.mktemp("normed")
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.BatchNormalization(name="bn")(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    model.save(folder / "global.keras")
+    (folder / "clients").mkdir()
+    weights = model.get_weights()
+    for number in range(6):
+        own = [w + 0.1 * rng.uniform(size=w.shape).astype(np.float32) for w in weights]
+        if number == 5:
+            own[5] = own[5] * 100
+        model.set_weights(own)
+        model.save(folder / "clients" / f"{number}.keras")
+    return folder
+
+
+def test_a_global_model_that_ends_in_softmax_is_looked_at_without_it(tmp_path):
+    """Nothing is trained; files and verdicts are those of the same model with logits."""
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(keras.layers.Rescaling(1 / 255)(inputs)))
+    dense = keras.layers.Dense(10)
+    logits = keras.Model(inputs, dense(x))
+    softmax = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+    scores = []
+    for name, model in (("logits", logits), ("softmax", softmax)):
+        rng = np.random.default_rng(0)
+        start = [rng.normal(size=w.shape) / 10 for w in model.get_weights()]
+        (tmp_path / name / "clients").mkdir(parents=True)
+        model.set_weights(start)
+        model.save(tmp_path / name / "global.keras")
+        for number in range(4):
+            model.set_weights([w + rng.normal(size=w.shape) / 10 for w in start])
+            model.save(tmp_path / name / "clients" / f"{number}.keras")
+        options = ("--dataset", "digits", "--seed", 1, "--defense", "probe-loss", "--json")
+        report = json.loads(scan(tmp_path / name, tmp_path / name / "clients", *options).stdout)
+        scores.append([file["opinions"][0]["score"] for file in report["files"]])
+        said = "the global model ends in softmax: defenses see what goes into it"
+        assert (said in report["warnings"]) == (name == "softmax")
+    np.testing.assert_allclose(*scores, rtol=1e-4)
+
+
+def test_ruined_batchnorm_statistics_are_suspect_without_images(normed):
+    result = scan(normed, normed / "clients", "--json")
+    assert result.exit_code == 3, result.output
+    report = json.loads(result.stdout)
+    assert report["suspects"] == ["5.keras"] and report["warnings"] == []
+    (suspect,) = (file for file in report["files"] if file["suspect"])
+    weights, statistics = suspect["opinions"]
+    assert not weights["suspect"] and weights["defense"] == "update-consensus"
+    assert statistics["defense"] == "statistics-consensus"
+    assert "bn/moving_variance is off by a factor of" in statistics["reason"]
+
+
+def test_a_scan_says_that_statistics_were_not_looked_at(normed, round_of_clients, folder, tmp_path):
+    options = ("--defense", "update-consensus", "--out", tmp_path / "out")
+    result = scan(normed, normed / "clients", *options)
+    assert result.exit_code == 0
+    assert "Warning: statistics of BatchNorm" in result.stdout
+    assert "Statistics of BatchNorm" in (tmp_path / "out" / "scan.html").read_text()
+    assert "BatchNorm" not in scan(round_of_clients, folder).stdout  # it has none
+
+
+def test_a_scan_says_that_graphs_were_not_looked_at(round_of_clients, folder):
+    client = load_global(folder / "client-0.keras")
+    (folder / "client-0.keras").unlink()
+    client.export(str(folder / "client-0"), verbose=False)
+    report = json.loads(scan(round_of_clients, folder, "--json").stdout)
+    assert all(file["readable"] for file in report["files"])
+    assert ["graphs were not looked at" in text for text in report["warnings"]] == [True]
+
+
+def test_what_is_drawn_is_told_and_repeated_by_its_seed(round_of_clients, folder):
+    options = ("--defense", "signguard", "--json")
+    first = json.loads(scan(round_of_clients, folder, *options).stdout)
+    again = json.loads(scan(round_of_clients, folder, *options, "--seed", first["seed"]).stdout)
+    assert again == first
+    assert "(Seed 7: --seed repeats" in scan(round_of_clients, folder, "--seed", 7).stdout
+
+
 def test_probes_cannot_be_known_in_advance(round_of_clients):
     model = load_global(round_of_clients / "global.keras")
     seeds = {Scanner(model, {}).seed for _ in range(3)}
@@ -192,6 +307,7 @@ def test_an_empty_or_absent_folder_is_an_error(round_of_clients, tmp_path):
         (["--set", "defense.kk=3"], "no --defense has an option kk"),
         (["--set", "attack.k=3"], "a scan takes defense.KEY only"),
         (["--dataset", "digitz"], "unknown dataset 'digitz'"),
+        (["--pixels", "0,1"], "--pixels belongs to images"),
     ],
 )
 def test_what_cannot_be_asked_for(arguments, reason, round_of_clients, folder):
@@ -211,12 +327,20 @@ def test_the_global_model_has_to_be_one_that_keras_loads_safely(tmp_path):
         "lambda.keras": "cannot load the global model",
         "damaged.keras": "cannot load the global model",
         "flat.keras": r"it should have one of \(height, width, channels\)",
-        "absent.keras": "is no .keras file",
+        "absent.keras": "there is no global model",
         ".": "no run that has exported its model",
     }.items():
         with pytest.raises(UsageError, match=reason) as error:
             load_global(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+def test_a_scanner_checks_the_samples_that_it_is_given(round_of_clients):
+    model = load_global(round_of_clients / "global.keras")
+    samples = load_samples(model, "digits", None)
+    floats = replace(samples, images=samples.images / 255)
+    with pytest.raises(UsageError, match=r"samples\.images are float64: they should be uint8"):
+        Scanner(model, {}, floats)
 
 
 def test_a_run_stands_for_the_model_that_it_exported(round_of_clients, tmp_path):
@@ -248,6 +372,34 @@ def test_watching_scans_when_something_has_changed_and_come_to_rest(round_of_cli
     assert second.inbox.refused.keys() == {"late.npz"}
     (folder / "late.npz").unlink()
     assert not next(scans).inbox.refused
+
+
+def test_watching_for_long_takes_neither_memory_nor_open_files(normed, tmp_path):
+    """A folder that changes all the time; the last scans need no more than the first ones."""
+    folder = shutil.copytree(normed / "clients", tmp_path / "clients")
+    model = load_global(normed / "global.keras")
+    model.export(str(folder / "saved"), verbose=False)
+    names = ("update-consensus", "statistics-consensus")
+    scanner = Scanner(model, {name: create_defense(name, {}) for name in names})
+    scans = scanner.watch(folder, interval=0.001)
+    tracemalloc.start()
+    try:
+        before = [_held(folder, scans, number) for number in range(3)][-1]
+        after = [_held(folder, scans, number) for number in range(3, 13)][-1]
+    finally:
+        tracemalloc.stop()
+    assert after[0] < before[0] + 200_000, "bytes"
+    assert after[1] == before[1], "open files"
+
+
+def _held(folder: Path, scans: Any, number: int) -> tuple[int, int]:
+    """Returns bytes and open files that Python holds after one more scan."""
+    (folder / "bad.npz").write_bytes(bytes(number + 1))
+    assert next(scans).inbox.refused.keys() == {"bad.npz"}
+    gc.collect()
+    descriptors = Path("/proc/self/fd")
+    held = len(list(descriptors.iterdir())) if descriptors.exists() else 0
+    return tracemalloc.get_traced_memory()[0], held
 
 
 def test_ctrl_c_ends_watching_with_the_last_verdict(round_of_clients, folder, monkeypatch):

@@ -34,6 +34,7 @@ attacks = Registry(
         "sign-flip": "tffl.attacks.sign_flip:SignFlip",
         "uniform": "tffl.attacks.uniform:Uniform",
     },
+    base="tffl.attacks.base:Attack",
 )
 
 STANDS_FOR = {"neurotoxin": "patch-backdoor+neurotoxin"}

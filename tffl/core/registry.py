@@ -8,17 +8,21 @@ the entry-point group of the same name (`tffl.attacks`, `tffl.defenses`, `tffl.m
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from tffl.core.errors import UsageError, require, unknown
+from tffl.core.errors import TfflError, TfflWarning, UsageError, first_line, require, unknown
+from tffl.core.option_table import option_table
 from tffl.core.options import explain
+
+T = TypeVar("T")
 
 TABLES = "tables"
 """A dataclass with a field of this name also takes options of other entries of its registry, each
@@ -32,15 +36,28 @@ class Registry:
     Attributes:
       kind: Singular noun for messages, such as `"attack"`.
       builtin: Public name → `"module:attribute"`.
+      base: `"module:attribute"` of the class that plug-ins extend, if there is one.
     """
 
     kind: str
     builtin: Mapping[str, str]
+    base: str = ""
 
     @cached_property
     def _targets(self) -> dict[str, str]:
-        plugins = {point.name: point.value for point in entry_points(group=f"tffl.{self.kind}s")}
-        return {**plugins, **self.builtin}
+        """What each name stands for; a name that is taken is a warning."""
+        targets = dict(self.builtin)
+        for point in entry_points(group=f"tffl.{self.kind}s"):
+            taken = targets.setdefault(point.name, point.value)
+            if taken != point.value:
+                owner = "tffl's own" if point.name in self.builtin else f"that of {taken}"
+                warnings.warn(
+                    f"the plug-in {self.kind} {point.name} ({point.value}) is ignored, as the name "
+                    f"is {owner}: register it under another one",
+                    TfflWarning,
+                    stacklevel=2,
+                )
+        return targets
 
     def __iter__(self) -> Iterator[str]:
         """Yields the public names, sorted."""
@@ -51,11 +68,26 @@ class Registry:
 
         Raises:
           UsageError: The name is unknown; the message lists the nearest one and all of them.
+          TfflError: It is a plug-in that cannot be used; the message names it.
         """
         if name not in self._targets:
             raise unknown(self.kind, name, self._targets)
-        module, _, attribute = self._targets[name].partition(":")
-        return getattr(import_module(module), attribute)
+        if name in self.builtin:
+            return _imported(self._targets[name])
+        plugin = f"the plug-in {self.kind} {name} ({self._targets[name]})"
+        try:
+            target = _imported(self._targets[name])
+        except (Exception, SystemExit) as error:  # of code that others have written
+            raise TfflError(f"{plugin} cannot be loaded: {first_line(error)}") from error
+        if lost := _lost_options(target):
+            raise TfflError(f"{plugin} would lose {lost}: decorate it with @dataclass(frozen=True)")
+        if self.base and not (isinstance(target, type) and issubclass(target, self._base)):
+            raise TfflError(f"{plugin} is no {self.kind}: it should be a subclass of {self.base}")
+        return target
+
+    @property
+    def _base(self) -> Any:
+        return _imported(self.base)
 
     def homes(self) -> dict[str, str]:
         """Returns the Python names of what tffl itself has → the modules that define them."""
@@ -118,6 +150,28 @@ class Registry:
     def _is_name(self, name: str) -> bool:
         return all(part in self._targets for part in name.split("+"))
 
+    def describe_all(self) -> list[dict[str, Any]]:
+        """Describes every entry; a plug-in that cannot be is left out, and a warning names it."""
+        return list(self.usable(self.describe))
+
+    def usable(self, use: Callable[[str], T]) -> Iterator[T]:
+        """Yields what a function makes of each name; where a plug-in fails, a warning names it."""
+        for name in self:
+            try:
+                yield use(name)
+            except Exception as error:  # of code that others have written
+                if name in self.builtin:
+                    raise
+                said = str(error) if isinstance(error, TfflError) else first_line(error)
+                place = f"the plug-in {self.kind} {name} ({self._targets[name]})"
+                text = said if said.startswith(place) else f"{place} is left out: {said}"
+                warnings.warn(text, TfflWarning, stacklevel=2)
+
+    def explain(self, name: str) -> dict[str, Any]:
+        """Returns what `describe` does, its options each with default, range and meaning."""
+        options = option_table(self[name], hidden=TABLES)
+        return {**self.describe(name), "options": [option._asdict() for option in options]}
+
     def describe(self, name: str) -> dict[str, Any]:
         """Returns name, one-line summary, citation, needs and options of an entry."""
         target = self[name]
@@ -129,6 +183,24 @@ class Registry:
             "needs": list(getattr(target, "needs", getattr(target, "knowledge", ()))),
             "options": _options(target),
         }
+
+
+def _imported(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _lost_options(target: Any) -> str:
+    """Returns the options of a class, or of one that it extends, that is no dataclass."""
+    names = [
+        name
+        for cls in getattr(target, "__mro__", ())
+        if cls.__module__.partition(".")[0] not in ("builtins", "abc", "typing")
+        and "__dataclass_fields__" not in vars(cls)
+        for name, annotation in inspect.get_annotations(cls).items()
+        if "ClassVar" not in str(annotation) and not name.startswith("_")
+    ]
+    return f"its option{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
 
 
 @cache

@@ -39,9 +39,11 @@ defenses = Registry(
         "probe-loss": "tffl.defenses.probe_loss:ProbeLoss",
         "shield": "tffl.defenses.shield:Shield",
         "signguard": "tffl.defenses.signguard:SignGuard",
+        "statistics-consensus": "tffl.defenses.statistics_consensus:StatisticsConsensus",
         "trimmed-mean": "tffl.defenses.trimmed_mean:TrimmedMean",
         "update-consensus": "tffl.defenses.update_consensus:UpdateConsensus",
     },
+    base="tffl.defenses.base:Defense",
 )
 
 

@@ -54,6 +54,14 @@ class Defense(Options, ABC):
         """Whether it remembers from round to round what each client sent."""
         return False
 
+    @property
+    def judges_statistics(self) -> bool:
+        """Whether what no gradient trains, such as BatchNorm statistics, can make a suspect.
+
+        It can where clients' models are tried on images.
+        """
+        return bool({PROBE_DATA, AUXILIARY_DATA} & set(self.granted()))
+
     def groups(self, server: Server) -> np.ndarray:
         """Returns int64 `[server.clients]`: which of the global models each client trains."""
         return np.zeros(server.clients, dtype=np.int64)

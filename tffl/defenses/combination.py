@@ -114,6 +114,11 @@ class Combination(Defense):
         """Whether any part does."""
         return any(part.tracks_clients for part in self.parts.values())
 
+    @property
+    def judges_statistics(self) -> bool:
+        """Whether any part does."""
+        return any(part.judges_statistics for part in self.parts.values())
+
     def changed(self: AnyCombination, change: Callable[[Defense], Defense]) -> AnyCombination:
         """Returns the same combination of changed parts."""
         return replace(self, tables={k: change(part).options() for k, part in self.parts.items()})

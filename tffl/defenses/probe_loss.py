@@ -26,6 +26,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from tffl.core.cross_entropy import mean_cross_entropy
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import median_mad
@@ -37,23 +38,6 @@ from tffl.explain.probes import draw
 
 FLOOR = 0.3
 """The least spread, relative to the median."""
-
-
-def mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns each model's mean cross-entropy, float64 `[n]`; NaN stays NaN.
-
-    Args:
-      logits: `[n, p, classes]`.
-      labels: int `[p]`.
-
-    >>> mean_cross_entropy(np.array([[[0.0, 0.0], [50.0, 0.0]]]), np.array([0, 1])).round(3)
-    array([25.347])
-    """
-    with np.errstate(invalid="ignore"):
-        shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    total = np.log(np.exp(shifted).sum(axis=-1))
-    right = np.take_along_axis(shifted, labels[None, :, None], axis=-1)[..., 0]
-    return (total - right).mean(axis=1)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,11 @@ class Mixed(Defense):
         """Whether the inner defense does."""
         return self.inner.tracks_clients
 
+    @property
+    def judges_statistics(self) -> bool:
+        """Whether the inner defense does."""
+        return self.inner.judges_statistics
+
     def options(self) -> dict[str, Any]:
         """Returns the options of both."""
         return {**asdict(self.before), **self.inner.options()}

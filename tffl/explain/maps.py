@@ -31,6 +31,7 @@ import numpy as np
 from tffl.core.errors import require, unknown
 from tffl.core.layout import FlatVariables, WeightLayout
 from tffl.core.updates import Updates
+from tffl.explain.pixels import BYTES, PixelRange, in_range
 from tffl.models.layers import convolutions, outputs_of
 from tffl.models.shape import at_image_size, last_convolution, map_size
 
@@ -69,10 +70,12 @@ class Explainer:
 
     Args:
       model: For its structure; its weights do not matter.
+      pixels: What it takes for the darkest pixel and the brightest.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, pixels: PixelRange = BYTES) -> None:
         self._model = model
+        self._pixels = pixels
         self._sized: dict[int, keras.Model] = {}
         self._map_sizes: dict[tuple[str, int], tuple[int, int]] = {}
         self._functions: dict[Any, Any] = {}
@@ -108,7 +111,7 @@ class Explainer:
 
         size = probes.images.shape[1]
         if ("logits", size) not in self._functions:
-            self._functions["logits", size] = _make_logits(self._at(size))
+            self._functions["logits", size] = _make_logits(self._at(size), self._pixels)
         function, images = self._functions["logits", size], tf.constant(probes.images)
         rows = (function(tf.constant(updates.weights(row)), images) for row in range(len(updates)))
         return np.stack([logits.numpy() for logits in rows])
@@ -168,7 +171,7 @@ class Explainer:
         name = self.layer_name(layer)
         key = (method, name, size, make)
         if key not in self._functions:
-            self._functions[key] = make(self._at(size), name, METHODS[method])
+            self._functions[key] = make(self._at(size), name, METHODS[method], self._pixels)
         return self._functions[key]
 
 
@@ -185,10 +188,11 @@ def check_map_size(size: tuple[int, int], what: str) -> None:
 class _Maps:
     """The graph from weights to maps; compiled by those who use it."""
 
-    def __init__(self, model: keras.Model, layer: str, weigh: Weigh) -> None:
+    def __init__(self, model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange) -> None:
         import tensorflow as tf
 
-        self._layer, self._weigh = convolutions(model)[layer], weigh
+        self._model, self._layer, self._weigh = model, convolutions(model)[layer], weigh
+        self._pixels = pixels
         self.variables = FlatVariables(model)
         self.signature = [
             tf.TensorSpec([WeightLayout.of(model).size], tf.float32),
@@ -202,10 +206,10 @@ class _Maps:
         """Returns maps float32 `[p, h, w]` of trainable and other weights."""
         import tensorflow as tf
 
-        inputs = tf.cast(images, tf.float32)
+        inputs = in_range(tf.cast(images, tf.float32), self._pixels)
         with tf.GradientTape() as tape, outputs_of(self._layer) as outputs:
             tape.watch(inputs)
-            logits, _ = self.variables.call(*tensors, inputs, training=False)
+            logits, _ = self._model.stateless_call(*tensors, inputs, training=False)
             own = tf.argmax(logits, axis=-1, output_type=tf.int32)
             score = tf.gather(logits, tf.where(classes == PREDICTED, own, classes), batch_dims=1)
         features = outputs[-1]
@@ -213,11 +217,11 @@ class _Maps:
         return self._weigh(*(tf.cast(part, tf.float32) for part in (features, gradients, score)))
 
 
-def _make_maps(model: keras.Model, layer: str, weigh: Weigh) -> Any:
+def _make_maps(model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange) -> Any:
     """Compiles weights `[d]`, images `[p, …]`, classes `[p]` → maps float32 `[p, h, w]`."""
     import tensorflow as tf
 
-    graph = _Maps(model, layer, weigh)
+    graph = _Maps(model, layer, weigh, pixels)
 
     @tf.function(input_signature=graph.signature, autograph=False)
     def maps(flat: tf.Tensor, images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
@@ -226,7 +230,7 @@ def _make_maps(model: keras.Model, layer: str, weigh: Weigh) -> Any:
     return maps
 
 
-def _make_logits(model: keras.Model) -> Any:
+def _make_logits(model: keras.Model, pixels: PixelRange) -> Any:
     """Compiles weights `[d]`, images `[p, …]` → logits float32 `[p, classes]`."""
     import tensorflow as tf
 
@@ -238,17 +242,17 @@ def _make_logits(model: keras.Model) -> Any:
 
     @tf.function(input_signature=signature, autograph=False)
     def logits(flat: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-        inputs = tf.cast(images, tf.float32)
-        return variables.call(*variables.split(flat), inputs, training=False)[0]
+        inputs = in_range(tf.cast(images, tf.float32), pixels)
+        return model.stateless_call(*variables.split(flat), inputs, training=False)[0]
 
     return logits
 
 
-def _make_distance(model: keras.Model, layer: str, weigh: Weigh) -> Any:
+def _make_distance(model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange) -> Any:
     """Compiles weights, images, classes, target maps → squared distance, gradient `[d]`."""
     import tensorflow as tf
 
-    graph = _Maps(model, layer, weigh)
+    graph = _Maps(model, layer, weigh, pixels)
     target = tf.TensorSpec([None, None, None], tf.float32)
 
     @tf.function(input_signature=[*graph.signature, target], autograph=False)

@@ -12,10 +12,6 @@ of the global model, float32, of its shape and finite, and one plausible number 
 defense such a reply is a row of NaN, which it rejects and holds against the node; where a defense
 averages even that, it does not see the row. Nodes that report an error, or nothing, take no part in
 the round. None of them stops it.
-
-Integer and boolean variables, such as counters, are the server's own: what a reply says of them is
-passed over, and the next global model has the server's values. Flower takes arrays only, and Keras
-gives plain numbers for scalars: `ArrayRecord([np.asarray(w) for w in model.get_weights()])`.
 """
 
 from __future__ import annotations
@@ -42,6 +38,7 @@ from tffl.core.weighting import Weighting, weighed
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
+from tffl.explain.pixels import BYTES, PixelRange
 from tffl.models.validation import check_built
 from tffl.record.tables import CLIENT_COLUMNS, Table, to_csv
 from tffl.untrusted.expected import Expected
@@ -81,15 +78,16 @@ class DefendedStrategy(FedAvg):
       defense: A name, such as `"shield"` or `"nnm+krum"`, or a defense.
       options: Of the named defense.
       model: The Keras model that is trained, built: for its variables and structure. Its weights do
-        not matter, but what it does not train does: counters, and what Normalization has adapted
-        to. Defenses that look at images expect what tffl's own models are: images of 0 … 255 in,
-        logits out.
+        not matter. Defenses that look at images expect logits out; before the first round, the
+        model that it starts from is tried on the samples.
       clients: The most nodes that may ever take part; further ones are not asked. As many as are
         connected when the first round begins if None.
       seed: Of everything random in the defense.
       learning_rate: What an aggregated update is multiplied by, `> 0`.
       samples: Labeled images that the defense may look at clients' models with; the server's own.
         They are checked, and a model that ends in softmax is looked at without it.
+      pixels: What the model takes for the darkest pixel of the samples and the brightest; 0 to 255
+        if None. Where it does not suit, that is an error if it is not given, and else a warning.
       root: Trusted samples, and how to train on them, for defenses that compare with the server's
         own update.
       max_samples: The most samples that a node may claim, 1 to 2**40; more is malformed.
@@ -122,6 +120,7 @@ class DefendedStrategy(FedAvg):
         seed: int | None = None,
         learning_rate: float = 1.0,
         samples: Samples | None = None,
+        pixels: PixelRange | None = None,
         root: Root | None = None,
         max_samples: int = MOST_SAMPLES,
         weighting: Weighting = "claimed",
@@ -158,6 +157,7 @@ class DefendedStrategy(FedAvg):
         self._seed = secrets.randbelow(1 << 32) if seed is None else seed
         self._learning_rate = learning_rate
         self._samples = samples
+        self._pixels = pixels
         self._root = root
         self._server: Server | None = None
         self._state: State = {}
@@ -184,7 +184,6 @@ class DefendedStrategy(FedAvg):
           UsageError: It cannot, or the arrays are not the model's.
         """
         messages = list(super().configure_train(server_round, arrays, config, grid))
-        self._take_over(arrays)
         self._meet(grid.get_node_ids())
         known = [m for m in messages if m.metadata.dst_node_id in self._clients]
         if len(known) < len(messages):
@@ -192,6 +191,9 @@ class DefendedStrategy(FedAvg):
                 "tffl: %d nodes are not asked: they came after the %d that the defense knows",
                 *(len(messages) - len(known), self._capacity),
             )
+        self._start, self._keys = self._read_global(arrays), tuple(arrays)
+        if self._last == 0:
+            self._check_images()
         asked = {self._clients[m.metadata.dst_node_id]: m.metadata.dst_node_id for m in known}
         self._asked = dict(sorted(asked.items()))
         if known and len(known) != self._checked:
@@ -262,8 +264,7 @@ class DefendedStrategy(FedAvg):
         require(self._last > 0, "there is nothing to save before the first round")
         nodes = np.array(sorted(self._clients, key=self._clients.__getitem__), dtype=np.uint64)
         state = {f"defense/{key}": value for key, value in self._state.items()}
-        own = {f"server/{v.position}": v.value for v in self.layout.server_variables}
-        tensors = {"weights": self._read_global(self.arrays), "nodes": nodes, **own, **state}
+        tensors = {"weights": self._read_global(self.arrays), "nodes": nodes, **state}
         metadata = {
             "defense": self._identity(),
             "round": str(self._last),
@@ -293,13 +294,6 @@ class DefendedStrategy(FedAvg):
         self._capacity, self._seed = int(about["clients"]), int(about["seed"])
         self._before = self._last = int(about["round"])
         self._clients = {int(node): client for client, node in enumerate(tensors["nodes"])}
-        self.layout = self.layout.with_server_values(
-            {
-                int(key.removeprefix("server/")): value
-                for key, value in tensors.items()
-                if key.startswith("server/")
-            }
-        )
         self._server = self._make_server(self._capacity)
         self._state = {
             key.removeprefix("defense/"): value
@@ -359,7 +353,7 @@ class DefendedStrategy(FedAvg):
         if self._samples is not None:
             from tffl.explain.maps import Explainer
 
-            explainer = Explainer(self._model)
+            explainer = Explainer(self._model, self._pixels or BYTES)
         server = Server(
             self._model,
             self.layout,
@@ -373,22 +367,37 @@ class DefendedStrategy(FedAvg):
         self.defense.check_server(server)
         return server
 
+    def _check_images(self) -> None:
+        """Tries the global model of the first round on the samples.
+
+        Raises:
+          UsageError: It takes other pixels, outputs or classes, and no range is given.
+        """
+        if self._samples is None or PROBE_DATA not in self.defense.granted():
+            return
+        from tffl.explain.suitability import check_model, predictor
+
+        # No more than chance is usual before the first round, and no reason for a warning.
+        model = self._model
+        pixels, before = self._pixels or BYTES, model.get_weights()
+        try:
+            model.set_weights(self.layout.unflatten(self._start))
+            check_model(predictor(model), self._samples, pixels, self._seed)
+        except UsageError as error:
+            if self._pixels is None:
+                raise
+            log.warning("tffl: %s", error)
+        finally:
+            model.set_weights(before)
+
     def _read_global(self, arrays: ArrayRecord | None) -> np.ndarray:
         try:
             return _weights(arrays, tuple(arrays or ()), self.layout)
         except Refused as refused:
             raise UsageError(
                 f"the arrays of the global model are not those of {self._model.name}: {refused}; "
-                "start with ArrayRecord([np.asarray(w) for w in model.get_weights()])"
+                "start with ArrayRecord(model.get_weights())"
             ) from None
-
-    def _take_over(self, arrays: ArrayRecord) -> None:
-        """Takes over the global model that a round begins with."""
-        self._start, self._keys = self._read_global(arrays), tuple(arrays)
-        own = {
-            v.position: arrays[self._keys[v.position]].numpy() for v in self.layout.server_variables
-        }
-        self.layout = self.layout.with_server_values(own)
 
     def _record(self, weights: np.ndarray) -> ArrayRecord:
         parts = self.layout.unflatten(weights)
@@ -540,20 +549,15 @@ def _weights(record: ArrayRecord | None, keys: Sequence[str], layout: WeightLayo
     """Returns the arrays under `keys` as one finite float32 vector `[d]`.
 
     Raises:
-      Refused: They are not one for each variable, of its shape, float32 (or of the variable's own
-        precision) and finite.
+      Refused: They are not one for each variable, of its shape, float32 and finite.
     """
     found = {} if record is None else record
-    expected = len(layout.entries) + len(layout.server_variables)
-    if len(found) != expected or len(keys) != expected:
-        raise Refused(f"{len(found)} arrays: it should be {expected}")
+    if len(found) != len(layout.entries) or len(keys) != len(layout.entries):
+        raise Refused(f"{len(found)} arrays: it should be {len(layout.entries)}")
     missing = [key for key in keys if key not in found]
     if missing:
         raise Refused(f"array {shown(missing[0])} is missing")
-    arrays = {
-        entry.name: _values(found[keys[position]], entry)
-        for position, entry in zip(layout.positions, layout.entries, strict=True)
-    }
+    arrays = {e.name: _values(found[key], e) for key, e in zip(keys, layout.entries, strict=True)}
     return Expected(layout, ()).vector(arrays)
 
 
@@ -561,7 +565,7 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
     """Reads one array after a look at its header, which alone says how much memory it takes."""
     if array.stype != "numpy.ndarray":
         raise Refused(f"{entry.name} is stored as {shown(array.stype)}, not as numpy.ndarray")
-    if len(array.data) > entry.size * 8 + HEADER:
+    if len(array.data) > entry.size * 4 + HEADER:
         raise Refused(f"{entry.name} has {len(array.data)} bytes for {entry.size} values")
     stream = io.BytesIO(array.data)
     try:
@@ -569,15 +573,14 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
         shape, columns_first, dtype = readers[npy.read_magic(stream)](stream)
     except Exception as error:  # whatever a stranger's bytes do to NumPy's parser
         raise Refused(f"{entry.name} has no readable NumPy header: {error}") from None
-    own = "V2" if entry.dtype == "bfloat16" else entry.dtype  # NumPy does not know bfloat16
-    if dtype not in (np.dtype(np.float32), np.dtype(own)):
-        raise Refused(f"{entry.name} holds {dtype}: it should be {entry.dtype}")
+    if dtype != np.dtype(np.float32):
+        raise Refused(f"{entry.name} holds {dtype}: it should be float32")
     if tuple(shape) != entry.shape:
         raise Refused(f"{entry.name} has shape {shape}: it should be {entry.shape}")
     begin = stream.tell()
-    if len(array.data) - begin != entry.size * dtype.itemsize:
+    if len(array.data) - begin != entry.size * 4:
         raise Refused(f"{entry.name} has {len(array.data) - begin} bytes, which do not fit")
-    values = np.frombuffer(array.data, dtype, offset=begin)
+    values = np.frombuffer(array.data, np.float32, offset=begin)
     return values.reshape(entry.shape, order="F" if columns_first else "C")
 
 

@@ -196,7 +196,7 @@ def _is_formula(text: str) -> bool:
 def _is_number(text: str | None) -> bool:
     """Says whether a cell holds a number, or is empty; None is a cell that its line lacks."""
     try:
-        return text == "" or math.isfinite(float(text or "nan")) or text in ("inf", "-inf")
+        return text == "" or not math.isnan(float("nan" if text is None else text))
     except ValueError:
         return False
 

@@ -207,7 +207,10 @@ def report(found: Scan, place: Place, seed: int, seen: Mapping[str, list[Look]])
             f"{shown(str(place.updates), LONGEST)}, as updates of "
             f"{shown(str(place.model), LONGEST)}. Judged by {defenses}, seed {seed}; {now}."
         ],
-        warnings=[f"Not judged by {name}: {why}." for name, why in found.unjudged.items()],
+        warnings=[
+            *(f"{text[0].upper()}{text[1:]}." for text in found.warnings),
+            *(f"Not judged by {name}: {why}." for name, why in found.unjudged.items()),
+        ],
         figures=[("files", str(len(found.files))), *((k, str(n)) for k, n in counts.items() if n)],
     )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +21,12 @@ import numpy as np
 
 from tffl.core import seeds
 from tffl.core.errors import UsageError, require
+from tffl.core.layout import WeightLayout
 from tffl.core.verdict import Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
 from tffl.defenses.base import Defense, State
 from tffl.defenses.server import Server
+from tffl.explain.pixels import BYTES, PixelRange
 from tffl.untrusted.expected import Expected
 from tffl.untrusted.inbox import Inbox, listing, read_folder
 from tffl.untrusted.refusal import shown
@@ -35,8 +37,15 @@ if TYPE_CHECKING:
 SAMPLES = 2000
 """The most images to look at models with."""
 
-WITH_SAMPLES, WITHOUT_SAMPLES = "shield", "update-consensus"
+STATISTICS = "statistics-consensus"
+WITH_SAMPLES, WITHOUT_SAMPLES = ("shield",), ("update-consensus", STATISTICS)
 """Defenses that judge where none is named."""
+
+GRAPHS = (
+    "SavedModels are judged by their variables alone: their graphs were not looked at, and a "
+    "program that loads one runs its graph, which can read and write files"
+)
+"""What is said where there are some; no list of harmless operations would do, as saving is one."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,14 @@ class Scan:
       verdicts: Defense → its verdict on `inbox.updates`, with pictures of what it saw.
       memories: Defense → what it would remember, such as what it fitted.
       unjudged: Defense → why it could not judge, such as too few files.
+      warnings: What makes the verdicts worth less.
     """
 
     inbox: Inbox
     verdicts: Mapping[str, Verdict]
     memories: Mapping[str, State]
     unjudged: Mapping[str, str]
+    warnings: Sequence[str] = ()
 
     def opinions(self, name: str) -> list[Opinion]:
         """Returns what is said of a file, by each defense; of a refused one, why it is refused."""
@@ -114,6 +125,7 @@ class Scan:
             ],
             "suspects": [shown(name, 255) for name in self.suspects],
             "unjudged": dict(self.unjudged),
+            "warnings": list(self.warnings),
         }
 
 
@@ -125,9 +137,15 @@ class Scanner:
       defenses: Name → defense; any that need no history, name suspects, and train nothing.
       samples: Images to look at models with, if there are any.
       seed: Decides which; drawn at random if None, so that nobody can prepare for them.
+      pixels: What the model takes for the darkest pixel and the brightest; 0 to 255 if None. A
+        range that does not suit is an error where it is not given, and else a warning.
+
+    Attributes:
+      warnings: What makes its verdicts worth less.
 
     Raises:
-      UsageError: A defense cannot judge a folder, or needs images and there are none.
+      UsageError: A defense cannot judge a folder, needs images and there are none, or the model
+        takes other images or classes.
     """
 
     def __init__(
@@ -136,20 +154,64 @@ class Scanner:
         defenses: Mapping[str, Defense],
         samples: Samples | None = None,
         seed: int | None = None,
+        pixels: PixelRange | None = None,
     ) -> None:
         from tffl.explain.maps import Explainer
+        from tffl.explain.samples import check_samples
+        from tffl.models.head import activation, as_logits
+        from tffl.models.validation import check_classifier
 
+        check_classifier(model, "the global model")
+        if samples is not None:
+            check_samples(model, "the global model", samples, None)
         for name, defense in defenses.items():
             check_defense(name, defense, samples)
         self.expected = Expected.of(model)
         self.defenses = defenses
         self.seed = secrets.randbelow(1 << 32) if seed is None else seed
-        self._model = model
+        looks = any(PROBE_DATA in defense.granted() for defense in defenses.values())
+        end = activation(model) if looks else ""
+        self._model = as_logits(model) if end else model
         self._start = self.expected.layout.flatten(model.get_weights())
         self._samples = _limited(samples or _no_samples(model), self.seed)
-        self._explainer = Explainer(model)
+        self._explainer = Explainer(self._model, pixels or BYTES)
+        left_out = (
+            [f"the global model ends in {end}: defenses see what goes into it"] if end else []
+        )
+        self.warnings = [*left_out, *self._check_images(pixels), *self._check_statistics()]
         for defense in defenses.values():
             defense.check_server(self.server(0))
+
+    def _check_images(self, pixels: PixelRange | None) -> list[str]:
+        """Returns what is wrong with the images, if that is to be tolerated."""
+        from tffl.explain.suitability import check_model, predictor
+
+        granted = {word for defense in self.defenses.values() for word in defense.granted()}
+        if not granted & {PROBE_DATA, AUXILIARY_DATA}:
+            return []
+        require(
+            AUXILIARY_DATA not in granted or pixels in (None, BYTES),
+            "defenses that make images take models of pixels from 0 to 255 only: build the scaling "
+            "into the global model",
+        )
+        try:
+            predict = predictor(self._model)
+            found = check_model(predict, self._samples, pixels or BYTES, self.seed)
+        except UsageError as error:
+            if pixels is None:
+                raise
+            found = str(error)
+        return [found] if found else []
+
+    def _check_statistics(self) -> list[str]:
+        """Returns a warning if the model has statistics that nobody looks at."""
+        judged = any(defense.judges_statistics for defense in self.defenses.values())
+        if judged or not self.defenses or self.expected.layout.trainable.all():
+            return []
+        return [
+            "statistics of BatchNorm and other variables that no gradient trains were not looked "
+            f"at: {STATISTICS} does that"
+        ]
 
     def server(self, clients: int) -> Server:
         """Returns what the defenses are given to judge so many clients."""
@@ -181,7 +243,8 @@ class Scanner:
                 verdicts[name], memories[name] = defense.inspect(inbox.updates, server, state)
             except UsageError as error:
                 unjudged[name] = str(error)
-        return Scan(inbox, verdicts, memories, unjudged)
+        graphs = [GRAPHS] if any((folder / name).is_dir() for name in inbox.names) else []
+        return Scan(inbox, verdicts, memories, unjudged, [*self.warnings, *graphs])
 
     def watch(self, folder: Path, interval: float) -> Iterator[Scan]:
         """Scans a folder now, and again whenever it has changed and then rested for a while.
@@ -199,6 +262,18 @@ class Scanner:
                 scanned = now
                 yield self.scan(folder)
             before = now
+
+
+def usual_defenses(samples: bool, layout: WeightLayout | None = None) -> tuple[str, ...]:
+    """Returns the names of the defenses that judge where none is named.
+
+    Args:
+      samples: Whether there are images.
+      layout: Of the global model, if it is loaded: without statistics, nobody looks at them.
+    """
+    names = WITH_SAMPLES if samples else WITHOUT_SAMPLES
+    bare = layout is not None and bool(layout.trainable.all())
+    return tuple(name for name in names if not (bare and name == STATISTICS))
 
 
 def check_defense(name: str, defense: Defense, samples: Samples | None) -> None:
