@@ -49,7 +49,9 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     help="Unfinished work.",
 )
 @click.option(
-    "--configs", type=FOLDER, default=Path("configs"), show_default=True, help="The plans."
+    "--configs",
+    type=FOLDER,
+    help="The plans; ./configs where there is such a folder, else those that come with tffl.",
 )
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and only that.")
@@ -64,7 +66,7 @@ def reproduce(
     no_run: bool,
     out: Path | None,
     runs: Path,
-    configs: Path,
+    configs: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -77,7 +79,7 @@ def reproduce(
 
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
-    catalogue = load(configs)
+    catalogue = load(configs or _plans())
     entries = catalogue.of(paper, item)
     if as_list or paper is None:
         _list(entries, out, runs, not no_times, as_json)
@@ -153,6 +155,13 @@ def _run(
     except KeyboardInterrupt:
         raise Interrupted(f"continue with {' '.join(session.command)}") from None
     return failed
+
+
+def _plans() -> Path:
+    from tffl.core import shipped
+
+    here = Path("configs")
+    return here if here.is_dir() else shipped.folder()
 
 
 def _list(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tffl.core.updates import Updates as Updates
     from tffl.core.verdict import Verdict as Verdict
     from tffl.defenses.session import Session as Session
+    from tffl.simulation.objects import register as register
     from tffl.simulation.simulation import Run as Run
     from tffl.simulation.simulation import simulate as simulate
 
@@ -38,6 +39,7 @@ _HOMES = {
     "UsageError": "tffl.core.errors",
     "Verdict": "tffl.core.verdict",
     "load": "tffl.config",
+    "register": "tffl.simulation.objects",
     "simulate": "tffl.simulation.simulation",
 }
 _ROOMS = ("attacks", "data", "defenses", "models")

@@ -18,26 +18,15 @@ from typing import Annotated, Any, Literal, TypeVar
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tffl.core import shipped
 from tffl.core.errors import UsageError, require, unknown
-from tffl.core.options import explain
+from tffl.core.options import count_or_fraction, explain
 from tffl.core.weighting import Weighting
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-
-def count_or_fraction(value: Any) -> Any:
-    """Reads `"3"` as a count and `"0.3"` or `"30%"` as a fraction."""
-    if not isinstance(value, str):
-        return value
-    try:
-        if value.endswith("%"):
-            return float(value[:-1]) / 100
-        return int(value) if value.lstrip("+-").isdigit() else float(value)
-    except ValueError:
-        raise ValueError("a count such as 2, or a fraction such as 0.2 or 20%") from None
 
 
 CountOrFraction = Annotated[int | float, BeforeValidator(count_or_fraction)]
@@ -342,17 +331,26 @@ def _check_keys(values: Mapping[str, Any], cls: type[BaseModel], prefix: str = "
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads a TOML file.
+    """Reads a TOML file, or a config that is installed with tffl, such as `quickstart`.
 
     Raises:
       UsageError: It is missing, unreadable or not TOML.
     """
+    if not path.exists() and not path.suffix:
+        path = shipped.find(path.as_posix()) or _unknown(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read config {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"config {path} is not valid TOML: {error}") from None
+
+
+def _unknown(path: Path) -> Path:
+    raise UsageError(
+        f"there is no file {path}, and no config of this name comes with tffl: choose a file, or "
+        f"one of {', '.join(shipped.names())}"
+    )
 
 
 def build_upon(

@@ -1,5 +1,6 @@
 """`tffl data`."""
 
+import dataclasses
 import json
 import re
 
@@ -87,6 +88,23 @@ def test_show_draws_a_picture(tmp_path):
     pixels = imread(out)
     assert min(pixels.shape[:2]) > 300
     assert pixels[..., :3].std() > 0.05
+
+
+def test_class_names_are_no_formulas(tmp_path, monkeypatch):
+    from tffl.data import build
+
+    load = build.load_dataset
+
+    def renamed(*arguments):
+        dataset = load(*arguments)
+        names = (r"$5 \frac{$", "$", "_x", "<b>", "a\nb", "\u202eb", *dataset.class_names[6:])
+        return dataclasses.replace(dataset, class_names=names)
+
+    monkeypatch.setattr(build, "load_dataset", renamed)
+    for suffix in ("png", "svg"):
+        out = tmp_path / f"split.{suffix}"
+        told = call("show", "--dataset", "digits", "--clients", 3, "--out", out)
+        assert "The picture is in" in told and out.exists()
 
 
 def test_show_prints_many_clients_in_few_lines():

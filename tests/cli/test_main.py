@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 
 import click
 import pytest
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from tffl import __version__
 from tffl.core.errors import TfflError, UsageError
-from tffl_cli.main import COMMANDS, Interrupted, cli, explain
+from tffl_cli.main import COMMANDS, WAITING, Interrupted, cli, explain
 
 HELPS = [[], *([name] for name in COMMANDS), ["bench", "engine"], ["data", "show"]]
 
@@ -123,6 +124,12 @@ def test_traceback_only_with_verbose(failing):
         "Error: RuntimeError: surprise (run with --verbose for the traceback)"
     ]
     assert "Traceback (most recent call last)" in verbose.stderr
+
+
+@pytest.mark.parametrize("module", WAITING)
+def test_the_program_asks_modules_that_exist_whether_something_hangs(module):
+    assert callable(import_module(module).stuck)
+    assert not import_module(module).stuck()
 
 
 def test_verbose_shows_what_is_behind_a_line(failing):

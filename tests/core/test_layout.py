@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -110,11 +111,49 @@ def augmenting() -> keras.Model:
     )
 
 
+def regularized() -> keras.Model:
+    """Layers that add to the loss."""
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            layers.Rescaling(1 / 255),
+            layers.Flatten(),
+            layers.Dense(
+                3,
+                kernel_initializer=start(1),
+                kernel_regularizer=keras.regularizers.L2(0.1),
+                activity_regularizer=keras.regularizers.L1(0.01),
+            ),
+        ]
+    )
+
+
+@keras.saving.register_keras_serializable("tests")
+class Bare(layers.Layer):
+    """Variables that Keras takes for trainable, though nothing trains them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.steps, self.flag = keras.Variable(3, dtype="int32"), keras.Variable(True, dtype="bool")
+        self.unused = keras.Variable([1.0, 2.0])
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs * keras.ops.cast(self.steps, "float32") / 3
+
+
+def bare() -> keras.Model:
+    images = keras.Input(SHAPE)
+    x = layers.Flatten()(Bare()(layers.Rescaling(1 / 255)(images)))
+    return keras.Model(images, layers.Dense(3, kernel_initializer=start(1))(x))
+
+
 MODELS: dict[str, Callable[[], keras.Model]] = {
     "twins": twins,
     "counting": counting,
     "sharing": sharing,
     "augmenting": augmenting,
+    "regularized": regularized,
+    "bare": bare,
 }
 
 
@@ -150,6 +189,7 @@ def by_hand(
             with tf.GradientTape() as tape:
                 batch = images[job.data.indices[rows]].astype(np.float32)
                 loss = mean_cross_entropy(copy(batch, training=True), job.data.labels[rows])
+                loss += sum(copy.losses)
             gradients = tape.gradient(loss, copy.trainable_variables)
             optimizer.apply(gradients, copy.trainable_variables)
     return WeightLayout.of(copy).flatten(copy.get_weights())
@@ -185,6 +225,42 @@ def test_training_equals_plain_keras(model: keras.Model, samples: int) -> None:
     np.testing.assert_allclose(trained, expected, atol=2e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("policy", ["float64", "float16", "bfloat16", "mixed_bfloat16"])
+def test_training_in_other_precisions_equals_plain_keras(policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = counting()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    images, client = data(21)
+    job = LocalTraining.draw(client, 1, 0.02, seed=1, round=2, client=3)
+    flat = WeightLayout.of(model).flatten(model.get_weights())
+    config = TrainingConfig(batch_size=BATCH, momentum=0.5)
+    trained = flat + Trainer(model, config).train(tf.constant(flat), tf.constant(images), job)
+    expected = by_hand(model, images, job, momentum=0.5)
+    assert np.abs(expected - flat).max() > 0.1
+    # A value of bfloat16 has 8 bits; 64-bit sums are rounded to float32 here and not there.
+    tolerance = {"float64": 1e-6, "float16": 0.005}.get(policy, 0.04)
+    np.testing.assert_allclose(trained, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_what_normalization_derives_follows_the_weights_it_is_called_with() -> None:
+    """As when Keras loads them from a file; the model itself stays as it was."""
+    model, other = counting(), counting()
+    other.get_layer("norm").adapt(np.linspace(0, 9, 64).reshape(1, *SHAPE))
+    images, client = data(30)
+    inputs, placement = images[:30].astype(np.float32), LocalDevices(["CPU:0"])
+    before = model(inputs, training=False).numpy()
+    flat = WeightLayout.of(other).flatten(other.get_weights())
+    _, loss = Evaluator(model).evaluate(
+        flat[None], placement.resident(images[:30]), client.labels, placement
+    )
+    logits = other(inputs, training=False)
+    assert loss == pytest.approx(float(mean_cross_entropy(logits, client.labels)), rel=1e-4)
+    np.testing.assert_array_equal(model(inputs, training=False).numpy(), before)
+    assert np.abs(logits.numpy() - before).max() > 0.1
+
+
 def test_evaluation_and_gradient_equal_plain_keras(model: keras.Model) -> None:
     images, client = data(30)
     layout, placement = WeightLayout.of(model), LocalDevices(["CPU:0"])
@@ -198,7 +274,9 @@ def test_evaluation_and_gradient_equal_plain_keras(model: keras.Model) -> None:
     assert loss == pytest.approx(float(mean_cross_entropy(logits, targets)), rel=1e-5)
     with tf.GradientTape() as tape:
         wanted = mean_cross_entropy(model(inputs, training=False), targets)
-    by_variable = tape.gradient(wanted, model.trainable_variables)
+    trained = [v for v in model.trainable_variables if v.dtype == "float32"]
+    pairs = zip(trained, tape.gradient(wanted, trained), strict=True)
+    by_variable = [np.zeros(v.shape) if slope is None else slope for v, slope in pairs]
     _, gradient = Gradient(model)(flat, images[:30], client.labels)
     expected = np.concatenate([np.ravel(part) for part in by_variable])
     assert not gradient[~layout.trainable].any()

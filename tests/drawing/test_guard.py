@@ -22,7 +22,7 @@ from tffl.drawing import figures, heat_maps
 from tffl.drawing import guard as drawing
 from tffl.drawing.explanation import Look
 from tffl.drawing.split import split_picture
-from tffl.record import tensorboard
+from tffl.record import hparams, tensorboard
 from tffl.report import charts
 from tffl.report import pictures as report_pictures
 from tffl.report.document import Bars, Grid, Plot, Series
@@ -185,6 +185,11 @@ def test_a_picture_has_no_more_pixels_than_can_be_drawn(monkeypatch: pytest.Monk
     assert Image.open(io.BytesIO(rendered)).size[1] == 300
 
 
+def test_half_of_the_values_may_be_huge() -> None:
+    assert drawing.is_steep(np.array([1.0, 1e12])) and not drawing.is_steep(np.array([1.0, 2.0]))
+    assert drawing.usual_size(np.array([0.0, -1.0, 1e12, np.inf])) == 1.0
+
+
 def test_one_score_of_a_thousand_digits_squeezes_nobody() -> None:
     rounds, clients = a_run([1.0, 2.0, 1e30])
     figure = drawn(figures.scores, rounds, clients)
@@ -230,3 +235,23 @@ def test_a_damaged_picture_ends_no_event_log(tmp_path: Path) -> None:
         log.write(rounds[:1], clients, lambda _: [("maps", tmp_path / "heat_maps_round_0001.png")])
     assert len(caught) == 1, caught[-1].message
     assert sum(file.stat().st_size for file in (tmp_path / "log").iterdir()) > 100
+
+
+def test_one_heat_map_picture_that_fails_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heat_maps, "consensus", fail)
+    with pytest.warns(TfflWarning, match=r"consensus_round_0001\.png is left out"):
+        paths = heat_maps.write(a_look([1.0, 2.0]), tmp_path)
+    assert [path.name for path in paths] == [
+        "heat_maps_round_0001.png",
+        "errors_round_0001.png",
+    ]
+
+
+def test_a_session_that_tensorboard_cannot_hold_leaves_the_others(tmp_path: Path) -> None:
+    metrics = {"accuracy": 1e300, "auc": None, "loss": INF}
+    sessions = {"bad": ({"attack": object()}, metrics, True), "good": ({"a": "x"}, metrics, True)}
+    with pytest.warns(TfflWarning, match="TensorBoard's session bad is left out"):
+        hparams.write(tmp_path, sessions)
+    assert [path.name for path in tmp_path.iterdir()] == ["good"]

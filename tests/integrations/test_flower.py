@@ -788,3 +788,84 @@ def test_evaluation_goes_on_without_malformed_replies(model: keras.Model) -> Non
     strategy = DefendedStrategy("none", model=model, fraction_train=0.0)
     result = train(strategy, nodes, model.get_weights())
     assert result.evaluate_metrics_clientapp[1]["accuracy"] == 0.5
+
+
+# Variables that share a path, count, or are no float32.
+
+
+def twins_that_count() -> keras.Model:
+    """Two branches of one function, and a counter: of `count`, `dense/kernel`, `dense/kernel`."""
+
+    def branch() -> keras.Model:
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, keras.layers.Dense(2, name="dense")(inputs))
+
+    inputs = keras.Input((4,))
+    x = keras.layers.Normalization(name="norm")(inputs)
+    both = keras.layers.Concatenate()([branch()(x), branch()(x)])
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(both), name="twins")
+    model.get_layer("norm").count.assign(7)
+    return model
+
+
+def moved_by(step: float, count: int) -> Callable[[Message, int], Message]:
+    """Returns a node that moves every weight by `step`, and counts."""
+
+    def answer(question: Message, round: int) -> Message:
+        arrays = arrays_of(question)
+        moved = [a + (np.float32(step) if a.dtype.kind == "f" else count) for a in arrays]
+        return reply(question, [np.asarray(a) for a in moved])
+
+    return answer
+
+
+def test_variables_of_one_path_and_counters_are_averaged_as_they_should(tmp_path: Path) -> None:
+    model = twins_that_count()
+    nodes = {n: moved_by(0.5 * i, 1000 * i) for i, n in enumerate(sorted(NODES)[:3])}
+    strategy = make("none", model=twins_that_count(), out=tmp_path)
+    first = [a if a.dtype.kind == "f" else np.full_like(a, 9) for a in model.get_weights()]
+    result = train(strategy, nodes, first, rounds=2).arrays.to_numpy_ndarrays()
+    for before, after in zip(first, result, strict=True):
+        assert after.dtype == before.dtype and after.shape == before.shape
+        step = 1.0 if before.dtype.kind == "f" else 0
+        np.testing.assert_allclose(after, before + step, atol=1e-6)
+    assert all(row["accepted"] == "1" for row in read_rows(tmp_path / "clients.csv"))
+
+    again = make("none", model=twins_that_count(), out=tmp_path, resume=True)
+    for before, after in zip(result, again.arrays.to_numpy_ndarrays(), strict=True):
+        assert after.dtype == before.dtype
+        np.testing.assert_array_equal(after, before)
+
+
+def test_a_counter_of_another_shape_is_no_reason_to_refuse_a_reply(tmp_path: Path) -> None:
+    model = twins_that_count()
+
+    def odd(question: Message, round: int) -> Message:
+        return reply(
+            question, [a if a.dtype.kind == "f" else np.ones(5) for a in arrays_of(question)]
+        )
+
+    strategy = make("none", model=model, out=tmp_path)
+    first = [np.asarray(a) for a in model.get_weights()]
+    train(strategy, {17: odd, 400: moved_by(0.0, 1)}, first)
+    assert [row["accepted"] for row in read_rows(tmp_path / "clients.csv")] == ["1", "1"]
+    with pytest.raises(UsageError, match=r"norm/count is int64 \[5\]: it should be int\d\d \[\]"):
+        wrong = [a if a.dtype.kind == "f" else np.ones(5, np.int64) for a in model.get_weights()]
+        train(make("none", model=model), {17: odd, 400: odd}, wrong)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_models_of_another_precision(dtype: str) -> None:
+    dense = keras.layers.Dense(3, name="logits", dtype=dtype)
+    model = keras.Sequential([keras.Input((4,)), dense])
+    first = model.get_weights()
+
+    def answer(question: Message, round: int) -> Message:
+        arrays = arrays_of(question)
+        assert {a.dtype for a in arrays} == {np.dtype(np.float32)} or round == 1
+        model.set_weights([w + np.asarray(round, w.dtype) for w in first])
+        return reply(question, model.get_weights())
+
+    result = train(make("none", model=model), {17: answer, 7: answer}, first, rounds=2).arrays
+    for before, after in zip(first, result.to_numpy_ndarrays(), strict=True):
+        np.testing.assert_allclose(after, before.astype(np.float32) + 2, rtol=0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from tffl.config import build
 from tffl.core.tensors import write_tensors
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, to_csv
+from tffl.report.document import Report
 from tffl.studies import benchmark
 
 
@@ -101,3 +103,28 @@ def benchmark_rows() -> list[dict[str, Any]]:
     ]
     rows[-1] |= {"error": "it_broke", "accuracy": None}
     return rows
+
+
+def scan_of(names: Sequence[str], refused: Mapping[str, str] | None = None) -> Report:
+    """Returns what is told of a scan in which every second file is a suspect."""
+    from tffl.core.verdict import Verdict
+    from tffl.scan.report import Place, report
+    from tffl.scan.scan import Scan
+    from tffl.untrusted.inbox import Inbox
+
+    guilty = np.arange(len(names)) % 2 == 1
+    reason = "far from the median update: distance 12.9, median 0.1261, z = 337.5"
+    verdict = Verdict(
+        flagged=guilty,
+        convicted=guilty,
+        accepted=~guilty,
+        weights=np.zeros(len(names)),
+        scores=np.where(guilty, 9.0, 1.0) + np.arange(len(names)) / 100,
+        threshold=5.0,
+        aggregate=np.zeros(1, np.float32),
+        reasons=tuple(reason if bad else "" for bad in guilty),
+    )
+    inbox = Inbox(tuple(names), None, refused or {})  # type: ignore[arg-type]
+    found = Scan(inbox, {"krum": verdict}, {}, {})
+    place = Place(Path("out"), Path("clients"), Path("global.keras"))
+    return report(found, place, 1, {"krum": []})

@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from report_data import scan_of
 
+from tffl.drawing import guard as drawing
+from tffl.report.document import Block, Grid, Plot, Report, Section, Series, Table
+from tffl.report.page import page as page_of
 from tffl.report.write import write
 
 playwright = pytest.importorskip(
@@ -164,3 +169,131 @@ def test_it_fits_a_laptop_and_a_narrow_window(page: Any) -> None:
     page.set_viewport_size({"width": 640, "height": 800})
     until(page, f"{wide} <= 0")
     page.set_viewport_size({"width": 1280, "height": 800})
+
+
+BROKEN = """[...document.querySelectorAll("th, td.word:not(.long)")].filter((cell) => {
+  const words = cell.textContent.trim().split(/[\\s-]+/);
+  const style = getComputedStyle(cell), range = document.createRange();
+  range.selectNodeContents(cell);
+  const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size;
+  return lines > words.length;
+}).map((cell) => cell.textContent)"""
+
+
+@pytest.fixture(scope="module")
+def scanned(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The page of a scan of 60 files, every second of which is a suspect."""
+    file = tmp_path_factory.mktemp("scan") / "scan.html"
+    file.write_text(
+        page_of(scan_of([f"client-{n:02d}.keras" for n in range(60)])), encoding="utf-8"
+    )
+    opened = browser.new_page(viewport={"width": 800, "height": 800})
+    opened.set_default_timeout(20_000)
+    opened.goto(file.as_uri())
+    opened.wait_for_selector("html[data-ready]")
+    yield opened
+    opened.close()
+
+
+def test_no_table_breaks_a_word_into_letters(page: Any, scanned: Any) -> None:
+    for opened in (page, scanned):
+        for width in (880, 640, 390):
+            opened.set_viewport_size({"width": width, "height": 800})
+            assert opened.evaluate(BROKEN) == []
+        opened.set_viewport_size({"width": 1280, "height": 800})
+
+
+def test_paper_has_every_suspect_and_charts_that_fit(scanned: Any) -> None:
+    scanned.emulate_media(media="print")
+    scanned.set_viewport_size({"width": 718, "height": 1000})  # A4
+    scanned.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    fits = """[...document.querySelectorAll("body *")].every((element) =>
+      element.closest(".unseen, details:not([open]), dialog") ||
+      element.getBoundingClientRect().right <= document.documentElement.clientWidth + 1)"""
+    until(scanned, fits)
+    box = scanned.locator(".scroll").first
+    assert box.evaluate("(box) => box.scrollHeight <= box.clientHeight + 1")
+    assert box.locator("tr.flagged").count() == 30
+    scanned.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    scanned.emulate_media(media="screen")
+    scanned.set_viewport_size({"width": 1280, "height": 800})
+    drawn = "document.querySelector('.plot .main-svg').getBoundingClientRect().width"
+    until(scanned, f"{drawn} !== 640")
+
+
+def test_a_chart_s_numbers_are_those_of_every_table(scanned: Any) -> None:
+    numbers = """(selector) => Object.fromEntries([...document.querySelectorAll(selector)].map(
+      (row) => [row.cells[0].textContent, row.cells[1].textContent]))"""
+    seen = scanned.evaluate(numbers, "main section:first-of-type tbody tr")
+    assert list(seen) == [str(number) for number in range(1, 61)]
+    assert seen == scanned.evaluate(numbers, "details tbody tr")
+    suspects = "document.querySelector('.plot').data.find((trace) => trace.name === 'suspect')"
+    assert scanned.evaluate(f"{suspects}.x") == list(range(1, 31))
+    hover = scanned.evaluate(f"{suspects}.text")
+    assert [text.split("<br>")[0] for text in hover] == [
+        f"{n}. {seen[str(n)]}" for n in range(1, 31)
+    ]
+
+
+def test_heat_maps_enlarge_and_close_by_key(page: Any) -> None:
+    cells = page.locator("button.cells").nth(2)
+    small = cells.locator("img").first.bounding_box()["width"]
+    cells.focus()
+    page.keyboard.press("Enter")
+    large = page.locator("dialog[open] img")
+    assert large.count() == cells.locator("img").count()
+    assert large.first.bounding_box()["width"] >= 3 * small
+    assert page.locator("dialog figcaption").first.inner_text()
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+    assert page.problems == []
+
+
+def test_axis_titles_cover_no_label(browser: Any, tmp_path: Path) -> None:
+    attacks = ["distance-constrained+scaling", "graph-autoencoder", "no attack"]
+    grid = Grid("t", "defense", "attack", ["median", "krum"], attacks, [[0.5, 0.5]] * 3)
+    blocks = [Block(Table("t", ["a"], []), grid)]
+    file = tmp_path / "page.html"
+    file.write_text(page_of(Report("t", [Section("s", blocks)])), encoding="utf-8")
+    opened = browser.new_page(viewport={"width": 640, "height": 800})
+    opened.goto(file.as_uri())
+    opened.wait_for_selector("html[data-ready]")
+    boxes = """(selector) => [...document.querySelectorAll(selector)].map(
+      (text) => { const { left, right } = text.getBoundingClientRect(); return [left, right]; })"""
+    ((_, end),) = opened.evaluate(boxes, ".ytitle")
+    assert end <= min(left for left, _ in opened.evaluate(boxes, ".ytick text"))
+    opened.close()
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_numbers_of_any_size_are_drawn(browser: Any, tmp_path: Path, log: bool) -> None:
+    inf = math.inf
+    cases = [
+        *([0.0, 1.0, -1e300, 1.7e308], [5e-324, 1e-300], [1e300] * 3, [0.0], [-inf, 1.0, inf]),
+        *([-5.0, inf], [1.0, 1e20]),
+    ]
+    blocks = []
+    for values in cases:
+        array = np.array(values)
+        heights = drawing.at_edges(array).tolist()
+        points = Series("points", list(range(len(values))), heights, dash="", rows=[0])
+        plot = Plot("t", "x", "y", [points], log=log, linear=drawing.usual_size(array))
+        grid = Grid("t", "x", "y", ["a"] * len(values), ["b"], [values])
+        blocks += [Block(Table("t", ["a"], []), chart) for chart in (plot, grid)]
+    file = tmp_path / "page.html"
+    file.write_text(page_of(Report("t", [Section("s", blocks)])), encoding="utf-8")
+    opened = browser.new_page()
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda message: problems.append(message.text))
+    opened.goto(file.as_uri())
+    opened.wait_for_selector("html[data-ready]")
+    drawn = """[...document.querySelectorAll(".plot")]
+      .filter((plot) => plot.data[0].type === "scatter")
+      .map((plot) => plot.querySelectorAll(".points path").length)"""
+    assert opened.evaluate(drawn) == [len(values) for values in cases]
+    ticks = """[...document.querySelectorAll(".plot")].map(
+      (plot) => plot.querySelectorAll(".yaxislayer-above text, .ytick text").length)"""
+    assert all(opened.evaluate(ticks))
+    assert problems == []
+    opened.close()

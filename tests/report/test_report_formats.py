@@ -9,8 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import plotly.graph_objects as go
+import pytest
 from report_data import write_maps
 
+from tffl.core.errors import TfflWarning
 from tffl.report.write import write
 
 VOID = {"meta", "img", "input", "br", "link"}
@@ -123,3 +125,21 @@ def test_latex_tables_are_escaped_and_even(make_run: Callable[..., Path], bench:
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert rows and {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns)}
     assert r"{10.5 $\pm$ 6.4}" in text
+
+
+def test_a_chart_that_fails_leaves_the_report(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("Too many bins")
+
+    path = make_run()
+    monkeypatch.setattr("tffl.report.page.figure", fail)
+    with pytest.warns(TfflWarning, match="Accuracy by round is left out"):
+        (file,) = write([path])
+    page = Page(file.read_text())
+    assert not page.figures and page.tags.count("table") > 8  # the numbers are there all the same
+    monkeypatch.setattr("tffl.report.pictures.picture", fail)
+    with pytest.warns(TfflWarning, match=r"\.png is left out"):
+        files = write([path], tmp_path / "md", format="md")
+    assert len(files) == 1 and "](" not in files[0].read_text()

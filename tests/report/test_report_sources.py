@@ -62,7 +62,7 @@ def test_a_word_among_numbers_is_damage(make_run: Callable[..., Path]) -> None:
     path = make_run()
     text = (path / "clients.csv").read_text()
     (path / "clients.csv").write_text(text.replace("2.0", "two", 1))
-    with pytest.raises(TfflError, match="column score holds something but numbers"):
+    with pytest.raises(TfflError, match="score is two, which is no number"):
         read([path])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 from safetensors.numpy import save_file
+
+from tffl.core.layout import unique_names
 
 
 def build() -> keras.Model:
@@ -21,7 +24,23 @@ def build() -> keras.Model:
     return keras.Model(images, layers.Dense(4, name="logits")(layers.Flatten()(x)), name="tiny")
 
 
-def trained() -> keras.Model:
+def odd() -> keras.Model:
+    """Two branches whose variables are called the same, a counter."""
+
+    def branch(bias: bool) -> keras.Model:
+        images = keras.Input((6, 6, 1))
+        x = layers.Conv2D(2, 3, use_bias=bias, name="conv")(images)
+        return keras.Model(images, layers.GlobalMaxPooling2D()(x))
+
+    images = keras.Input((6, 6, 1), name="images")
+    x = layers.Normalization(name="scale")(images)
+    both = layers.Concatenate()([branch(bias=False)(x), branch(bias=True)(x)])
+    model = keras.Model(images, layers.Dense(4, name="logits")(both), name="odd")
+    model.get_layer("scale").count.assign(12)
+    return model
+
+
+def trained(build: Callable[[], keras.Model] = build) -> keras.Model:
     """A client's model: compiled, trained a little, every variable with values of its own."""
     model = build()
     rng = np.random.default_rng(0)
@@ -32,8 +51,8 @@ def trained() -> keras.Model:
 
 
 def by_path(model: keras.Model) -> dict[str, np.ndarray]:
-    values = zip(model.weights, model.get_weights(), strict=True)
-    return {variable.path: value for variable, value in values}
+    names = unique_names([variable.path for variable in model.weights])
+    return {n: np.asarray(v) for n, v in zip(names, model.get_weights(), strict=True)}
 
 
 def exported(model: keras.Model, path: Path) -> None:

@@ -173,7 +173,7 @@ def test_what_is_no_regular_file(files: Path, expected, tmp_path):
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(1))
     assert refusal(tmp_path / "pipe.npz", expected) == "is a FIFO"
     assert "symbolic link" in refusal(tmp_path / "link.npz", expected)
-    assert "cannot be read: No such file" in refusal(tmp_path / "folder", expected)
+    assert "is no whole SavedModel: it lacks variables" in refusal(tmp_path / "folder", expected)
     assert refusal(tmp_path / "empty.keras", expected) == "is empty"
     assert "is of no known kind" in refusal(tmp_path / "model.pkl", expected)
     assert "No such file" in refusal(tmp_path / "absent.npz", expected)

@@ -7,14 +7,15 @@ for people, and unique.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.core.errors import UsageError, unknown
+from tffl.core.errors import UsageError, require, unknown
 
 if TYPE_CHECKING:
     import keras
@@ -22,11 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One variable: `name` such as `"dense/bias"`, and whether gradients train it."""
+    """One floating-point variable.
+
+    Attributes:
+      name: Such as `"dense/bias"`.
+      shape: Of its values.
+      trainable: Whether gradients train it.
+      dtype: How the model holds it.
+    """
 
     name: str
     shape: tuple[int, ...]
     trainable: bool
+    dtype: str = "float32"
 
     @property
     def size(self) -> int:
@@ -77,7 +86,8 @@ class WeightLayout:
         names = unique_names([variable.path for variable in model.weights])
         for position, (name, variable) in enumerate(zip(names, model.weights, strict=True)):
             if is_floating(variable):
-                entries.append(Entry(name, tuple(variable.shape), bool(variable.trainable)))
+                about = tuple(variable.shape), bool(variable.trainable), str(variable.dtype)
+                entries.append(Entry(name, *about))
             else:
                 own.append(ServerVariable(name, position, np.array(variable)))
         return cls(tuple(entries), tuple(own))
@@ -92,6 +102,13 @@ class WeightLayout:
     def slices(self) -> dict[str, slice]:
         """Variable name → its columns."""
         return {entry.name: span for entry, span in zip(self.entries, self.spans, strict=True)}
+
+    @cached_property
+    def positions(self) -> tuple[int, ...]:
+        """Where each entry is in `model.weights`."""
+        own = {variable.position for variable in self.server_variables}
+        count = len(self.entries) + len(self.server_variables)
+        return tuple(position for position in range(count) if position not in own)
 
     @cached_property
     def size(self) -> int:
@@ -134,9 +151,28 @@ class WeightLayout:
 
     def flatten(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """Joins what `model.get_weights` gives into a float32 vector `[d]`."""
-        own = {variable.position for variable in self.server_variables}
-        parts = [array for position, array in enumerate(arrays) if position not in own]
-        return np.concatenate([np.asarray(part, dtype=np.float32).ravel() for part in parts])
+        parts = [np.asarray(arrays[position], dtype=np.float32) for position in self.positions]
+        return np.concatenate([part.ravel() for part in parts])
+
+    def with_server_values(self, values: Mapping[int, np.ndarray]) -> WeightLayout:
+        """Returns the layout of a model whose integer and boolean variables have other values.
+
+        Args:
+          values: Position → value, in the variable's shape.
+
+        Raises:
+          UsageError: A value has another shape, or is neither integer nor boolean.
+        """
+        changed = []
+        for variable in self.server_variables:
+            value = np.asarray(values.get(variable.position, variable.value))
+            require(
+                value.shape == variable.value.shape and value.dtype.kind in "iub",
+                f"{variable.name} is {value.dtype} {list(value.shape)}: it should be "
+                f"{variable.value.dtype} {list(variable.value.shape)}",
+            )
+            changed.append(replace(variable, value=value.astype(variable.value.dtype)))
+        return replace(self, server_variables=tuple(changed))
 
     def unflatten(self, vector: np.ndarray) -> list[np.ndarray]:
         """Splits a vector `[d]` into one array per variable, as `model.set_weights` wants it."""
@@ -185,7 +221,7 @@ def _next_number(layer: str, runs: Counter[str], taken: Collection[str]) -> str:
 
 
 class FlatVariables:
-    """Moves between a flat weight tensor and the tensors that `model.stateless_call` wants.
+    """Calls a model with flat weights: moves between them and the tensors that the model wants.
 
     Seed generators of random layers are variables of a model too, but not weights: they start
     from a seed that is given with every call. Integer and boolean weights start from the values
@@ -193,6 +229,7 @@ class FlatVariables:
     """
 
     def __init__(self, model: keras.Model) -> None:
+        self._model = model
         self._layout = WeightLayout.of(model)
         self._trainable = model.trainable_variables
         self._frozen = model.non_trainable_variables
@@ -214,7 +251,7 @@ class FlatVariables:
             key = id(variable)
             if key in self._column:
                 part = tf.reshape(parts[self._column[key]], variable.shape)
-                return tf.cast(part, variable.dtype)
+                return tf.cast(part, variable.dtype)  # as Keras computes with it
             if key in self._own:
                 return tf.constant(self._own[key])
             return seed + tf.constant([0, number], tf.uint32)
@@ -222,11 +259,51 @@ class FlatVariables:
         trainable = [tensor(*each) for each in enumerate(self._trainable)]
         return trainable, [tensor(*each) for each in enumerate(self._frozen)]
 
+    def call(
+        self,
+        trainable: Sequence[Any],
+        frozen: Sequence[Any],
+        inputs: Any,
+        *,
+        training: bool,
+        return_losses: bool = False,
+    ) -> Any:
+        """Returns what `model.stateless_call` does, of tensors that `split` gave."""
+        with self._derived([*trainable, *frozen]):
+            return self._model.stateless_call(
+                trainable, frozen, inputs, training=training, return_losses=return_losses
+            )
+
+    @contextmanager
+    def _derived(self, tensors: Sequence[Any]) -> Iterator[None]:
+        """Lets layers such as Normalization derive what they compute with from these tensors.
+
+        Keras does so when weights are loaded from a file only, not when they are set.
+        """
+        import keras
+        import tensorflow as tf
+
+        deriving = [x for x in self._model._flatten_layers() if hasattr(x, "finalize_state")]
+        mapping = zip([*self._trainable, *self._frozen], tensors, strict=True)
+        try:
+            if deriving:
+                with keras.StatelessScope(state_mapping=list(mapping)):
+                    for layer in deriving:
+                        layer.finalize_state()
+            yield
+        finally:
+            with tf.init_scope():  # as it was: the model's own weights have not changed
+                for layer in deriving:
+                    layer.finalize_state()
+
     def join(self, trainable: Sequence[Any], frozen: Sequence[Any]) -> Any:
-        """Returns the flat tensor float32 `[d]` of what `split` gave."""
+        """Returns the flat tensor float32 `[d]` of what `split` gave; zeros where there is None."""
         import tensorflow as tf
 
         found = zip([*self._trainable, *self._frozen], [*trainable, *frozen], strict=True)
         tensors = {id(variable): tensor for variable, tensor in found}
-        ordered = [tensors[key] for key in self._column]
-        return tf.concat([tf.reshape(tf.cast(t, tf.float32), [-1]) for t in ordered], axis=0)
+        parts = [
+            tf.zeros(entry.size) if tensors[key] is None else tf.cast(tensors[key], tf.float32)
+            for key, entry in zip(self._column, self._layout.entries, strict=True)
+        ]
+        return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)

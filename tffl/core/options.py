@@ -49,6 +49,18 @@ def explain(error: ValidationError, prefix: str = "") -> str:
     return f"{key} = {first['input']!r} is not allowed: it should be {reason}"
 
 
+def count_or_fraction(value: Any) -> Any:
+    """Reads `"3"` as a count and `"0.3"` or `"30%"` as a fraction."""
+    if not isinstance(value, str):
+        return value
+    try:
+        if value.endswith("%"):
+            return float(value[:-1]) / 100
+        return int(value) if value.lstrip("+-").isdigit() else float(value)
+    except ValueError:
+        raise ValueError("a count such as 2, or a fraction such as 0.2 or 20%") from None
+
+
 def _plain(value: Any) -> Any:
     """Returns a NumPy scalar as the Python number that it is."""
     return value.item() if isinstance(value, np.generic) else value

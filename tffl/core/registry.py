@@ -8,6 +8,7 @@ the entry-point group of the same name (`tffl.attacks`, `tffl.defenses`, `tffl.m
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -57,7 +58,35 @@ class Registry:
                     TfflWarning,
                     stacklevel=2,
                 )
-        return targets
+        return targets | dict.fromkeys(self._session, "")
+
+    @cached_property
+    def _session(self) -> dict[str, Any]:
+        """Name → what this process has registered."""
+        return {}
+
+    def register(self, name: str, target: Any) -> None:
+        """Gives something of the user's own a name, until the process ends.
+
+        The same name may be given again, as a notebook does when a cell runs twice.
+
+        Raises:
+          UsageError: The name is not kebab-case, or tffl's own.
+        """
+        require(
+            re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", name) is not None,
+            f"{self.kind} {name!r} is not allowed as a name: write it like my-{self.kind}",
+        )
+        require(name not in self.builtin, f"{self.kind} {name!r} is tffl's own: take another name")
+        if lost := _lost_options(target):
+            raise UsageError(f"{name} would lose {lost}: decorate it with @dataclass(frozen=True)")
+        self._session[name] = target
+        self._targets[name] = ""
+
+    def forget(self, name: str) -> None:
+        """Takes back what `register` did; nothing if the name was not registered."""
+        if self._session.pop(name, None) is not None:
+            del self._targets[name]
 
     def __iter__(self) -> Iterator[str]:
         """Yields the public names, sorted."""
@@ -72,6 +101,8 @@ class Registry:
         """
         if name not in self._targets:
             raise unknown(self.kind, name, self._targets)
+        if name in self._session:
+            return self._session[name]
         if name in self.builtin:
             return _imported(self._targets[name])
         plugin = f"the plug-in {self.kind} {name} ({self._targets[name]})"

@@ -64,7 +64,8 @@ class CamDetector(Detector):
       class_rule: The logit that a map explains: of the probe's true class, of the class that each
         model predicts itself, or of a fixed one.
       fixed_class: That class.
-      layer: Name of the convolution whose maps are made; the last one if empty.
+      layer: The convolution whose maps are made, by name, or by path in a nested model, such as
+        `backbone/conv2`; the last one if empty.
     """
 
     probes: Annotated[int, Field(ge=1)] = 1

@@ -126,13 +126,18 @@ def usual_size(values: np.ndarray) -> float:
     """
     sizes = np.abs(drawable(values[np.isfinite(values)]))
     sizes = sizes[sizes > 0]
-    return float(max(np.median(sizes), sizes.max() / DECADES)) if len(sizes) else 1.0
+    return max(_middle(sizes), float(sizes.max()) / DECADES) if len(sizes) else 1.0
 
 
 def is_steep(values: np.ndarray) -> bool:
     """Says whether a few values would squeeze most others together on a linear axis."""
     sizes = np.abs(drawable(values[np.isfinite(values)]))
-    return bool(len(sizes) and sizes.max() > STEEP * np.median(sizes))
+    return bool(len(sizes) and sizes.max() > STEEP * _middle(sizes))
+
+
+def _middle(sizes: np.ndarray) -> float:
+    """Returns the lower median: of 1 and 1e12 it is 1, and not half of 1e12."""
+    return float(np.quantile(sizes, 0.5, method="lower"))
 
 
 def at_edges(values: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,9 +45,10 @@ def split_picture(
     if counts.size <= MAX_NUMBERS:
         _write_numbers(map_axes, counts)
     step = -(-classes // 24)
-    map_axes.set_xticks(
-        range(0, classes, step), names[::step], rotation=60 if longest > 3 else 0, fontsize=8
+    turned: dict[str, Any] = (
+        {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if longest > 3 else {}
     )
+    map_axes.set_xticks(range(0, classes, step), names[::step], fontsize=8, **turned)
     step = -(-rows // MAX_ROWS) if rows > MAX_ROWS else 1
     map_axes.set_yticks(range(0, rows, step), holders[::step], fontsize=8)
     map_axes.set_xlabel("class")

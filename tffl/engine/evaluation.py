@@ -127,7 +127,7 @@ def _make_evaluation(model: keras.Model, layout: WeightLayout) -> Any:
         trainable, frozen = variables.split(flat)
         chunk = tf.cast(images[begin : begin + CHUNK], tf.float32)
         targets = labels[begin : begin + CHUNK]
-        logits, _ = model.stateless_call(trainable, frozen, chunk, training=False)
+        logits, _ = variables.call(trainable, frozen, chunk, training=False)
         logits = tf.cast(logits, tf.float32)
         predicted = _predicted_class(logits)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
@@ -152,7 +152,7 @@ def _make_prediction(model: keras.Model, layout: WeightLayout) -> Any:
     def predict(flat: tf.Tensor, images: tf.Tensor, begin: tf.Tensor) -> tf.Tensor:
         trainable, frozen = variables.split(flat)
         chunk = tf.cast(images[begin : begin + CHUNK], tf.float32)
-        logits, _ = model.stateless_call(trainable, frozen, chunk, training=False)
+        logits, _ = variables.call(trainable, frozen, chunk, training=False)
         return _predicted_class(tf.cast(logits, tf.float32))
 
     return predict

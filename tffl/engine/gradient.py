@@ -63,7 +63,7 @@ def _make_gradient(model: keras.Model, size: int) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(trainable)
             inputs = tf.cast(images, tf.float32)
-            logits, _ = model.stateless_call(trainable, frozen, inputs, training=False)
+            logits, _ = variables.call(trainable, frozen, inputs, training=False)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
                 labels, tf.cast(logits, tf.float32)
             )

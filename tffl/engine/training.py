@@ -163,7 +163,10 @@ class Step:
 
 
 def make_step(model: keras.Model, config: TrainingConfig) -> Step:
-    """Builds the optimization step: forward, mean cross-entropy, backward, Keras' optimizer."""
+    """Builds the optimization step: forward, loss, backward, Keras' optimizer.
+
+    The loss is the mean cross-entropy, plus what the layers of the model add to it.
+    """
     variables = FlatVariables(model)
     optimizer = make_optimizer(config)
     optimizer.build(model.trainable_variables)
@@ -186,10 +189,12 @@ def make_step(model: keras.Model, config: TrainingConfig) -> Step:
         trainable, frozen, slots = state
         with tf.GradientTape() as tape:
             tape.watch(trainable)
-            logits, new_frozen = model.stateless_call(
-                trainable, frozen, tf.cast(images, tf.float32), training=True
+            logits, new_frozen, penalties = variables.call(
+                trainable, frozen, tf.cast(images, tf.float32), training=True, return_losses=True
             )
             loss = mean_cross_entropy(logits, labels)
+            for penalty in penalties:  # of regularizers, as Keras adds them
+                loss += tf.cast(penalty, tf.float32)
             scaled = _scale_loss(optimizer, slots, loss)
         gradients = tape.gradient(scaled, trainable)
         trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)

@@ -191,7 +191,7 @@ class _Maps:
     def __init__(self, model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange) -> None:
         import tensorflow as tf
 
-        self._model, self._layer, self._weigh = model, convolutions(model)[layer], weigh
+        self._layer, self._weigh = convolutions(model)[layer], weigh
         self._pixels = pixels
         self.variables = FlatVariables(model)
         self.signature = [
@@ -209,7 +209,7 @@ class _Maps:
         inputs = in_range(tf.cast(images, tf.float32), self._pixels)
         with tf.GradientTape() as tape, outputs_of(self._layer) as outputs:
             tape.watch(inputs)
-            logits, _ = self._model.stateless_call(*tensors, inputs, training=False)
+            logits, _ = self.variables.call(*tensors, inputs, training=False)
             own = tf.argmax(logits, axis=-1, output_type=tf.int32)
             score = tf.gather(logits, tf.where(classes == PREDICTED, own, classes), batch_dims=1)
         features = outputs[-1]
@@ -243,7 +243,7 @@ def _make_logits(model: keras.Model, pixels: PixelRange) -> Any:
     @tf.function(input_signature=signature, autograph=False)
     def logits(flat: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         inputs = in_range(tf.cast(images, tf.float32), pixels)
-        return model.stateless_call(*variables.split(flat), inputs, training=False)[0]
+        return variables.call(*variables.split(flat), inputs, training=False)[0]
 
     return logits
 

@@ -237,7 +237,7 @@ def _compile(model: keras.Model, recipe: Recipe) -> _Compiled:
         fake, _ = made.stateless_call(g_free, g_fixed, z, training=True)
 
         def judged(free: Any, fixed: Any, images: Any) -> Any:
-            logits, new = model.stateless_call(free, fixed, images, training=True)
+            logits, new = of_d.call(free, fixed, images, training=True)
             # Seed generators come back as int64, and a loop's state must keep its types.
             fixed = [tf.cast(n, o.dtype) for n, o in zip(new, fixed, strict=True)]
             return tf.cast(logits, tf.float32), fixed

@@ -137,7 +137,7 @@ def _compile(model: keras.Model, recipe: Inversion) -> Any:
         def step(number: tf.Tensor, images: tf.Tensor) -> Any:
             with tf.GradientTape() as tape:
                 tape.watch(images)
-                logits, _ = model.stateless_call(*tensors, 255 * images, training=False)
+                logits, _ = variables.call(*tensors, 255 * images, training=False)
                 score = -tf.nn.sparse_softmax_cross_entropy_with_logits(
                     targets, tf.cast(logits, tf.float32)
                 )

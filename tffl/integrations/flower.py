@@ -12,6 +12,10 @@ of the global model, float32, of its shape and finite, and one plausible number 
 defense such a reply is a row of NaN, which it rejects and holds against the node; where a defense
 averages even that, it does not see the row. Nodes that report an error, or nothing, take no part in
 the round. None of them stops it.
+
+Integer and boolean variables, such as counters, are the server's own: what a reply says of them is
+passed over, and the next global model has the server's values. Flower takes arrays only, and Keras
+gives plain numbers for scalars: `ArrayRecord([np.asarray(w) for w in model.get_weights()])`.
 """
 
 from __future__ import annotations
@@ -78,8 +82,9 @@ class DefendedStrategy(FedAvg):
       defense: A name, such as `"shield"` or `"nnm+krum"`, or a defense.
       options: Of the named defense.
       model: The Keras model that is trained, built: for its variables and structure. Its weights do
-        not matter. Defenses that look at images expect logits out; before the first round, the
-        model that it starts from is tried on the samples.
+        not matter, but what it does not train does: counters, and what Normalization has adapted
+        to. Defenses that look at images expect logits out; before the first round, the model that
+        it starts from is tried on the samples.
       clients: The most nodes that may ever take part; further ones are not asked. As many as are
         connected when the first round begins if None.
       seed: Of everything random in the defense.
@@ -184,6 +189,7 @@ class DefendedStrategy(FedAvg):
           UsageError: It cannot, or the arrays are not the model's.
         """
         messages = list(super().configure_train(server_round, arrays, config, grid))
+        self._take_over(arrays)
         self._meet(grid.get_node_ids())
         known = [m for m in messages if m.metadata.dst_node_id in self._clients]
         if len(known) < len(messages):
@@ -191,7 +197,6 @@ class DefendedStrategy(FedAvg):
                 "tffl: %d nodes are not asked: they came after the %d that the defense knows",
                 *(len(messages) - len(known), self._capacity),
             )
-        self._start, self._keys = self._read_global(arrays), tuple(arrays)
         if self._last == 0:
             self._check_images()
         asked = {self._clients[m.metadata.dst_node_id]: m.metadata.dst_node_id for m in known}
@@ -264,7 +269,8 @@ class DefendedStrategy(FedAvg):
         require(self._last > 0, "there is nothing to save before the first round")
         nodes = np.array(sorted(self._clients, key=self._clients.__getitem__), dtype=np.uint64)
         state = {f"defense/{key}": value for key, value in self._state.items()}
-        tensors = {"weights": self._read_global(self.arrays), "nodes": nodes, **state}
+        own = {f"server/{v.position}": v.value for v in self.layout.server_variables}
+        tensors = {"weights": self._read_global(self.arrays), "nodes": nodes, **own, **state}
         metadata = {
             "defense": self._identity(),
             "round": str(self._last),
@@ -294,6 +300,13 @@ class DefendedStrategy(FedAvg):
         self._capacity, self._seed = int(about["clients"]), int(about["seed"])
         self._before = self._last = int(about["round"])
         self._clients = {int(node): client for client, node in enumerate(tensors["nodes"])}
+        self.layout = self.layout.with_server_values(
+            {
+                int(key.removeprefix("server/")): value
+                for key, value in tensors.items()
+                if key.startswith("server/")
+            }
+        )
         self._server = self._make_server(self._capacity)
         self._state = {
             key.removeprefix("defense/"): value
@@ -396,8 +409,16 @@ class DefendedStrategy(FedAvg):
         except Refused as refused:
             raise UsageError(
                 f"the arrays of the global model are not those of {self._model.name}: {refused}; "
-                "start with ArrayRecord(model.get_weights())"
+                "start with ArrayRecord([np.asarray(w) for w in model.get_weights()])"
             ) from None
+
+    def _take_over(self, arrays: ArrayRecord) -> None:
+        """Takes over the global model that a round begins with."""
+        self._start, self._keys = self._read_global(arrays), tuple(arrays)
+        own = {
+            v.position: arrays[self._keys[v.position]].numpy() for v in self.layout.server_variables
+        }
+        self.layout = self.layout.with_server_values(own)
 
     def _record(self, weights: np.ndarray) -> ArrayRecord:
         parts = self.layout.unflatten(weights)
@@ -549,15 +570,20 @@ def _weights(record: ArrayRecord | None, keys: Sequence[str], layout: WeightLayo
     """Returns the arrays under `keys` as one finite float32 vector `[d]`.
 
     Raises:
-      Refused: They are not one for each variable, of its shape, float32 and finite.
+      Refused: They are not one for each variable, of its shape, float32 (or of the variable's own
+        precision) and finite.
     """
     found = {} if record is None else record
-    if len(found) != len(layout.entries) or len(keys) != len(layout.entries):
-        raise Refused(f"{len(found)} arrays: it should be {len(layout.entries)}")
+    expected = len(layout.entries) + len(layout.server_variables)
+    if len(found) != expected or len(keys) != expected:
+        raise Refused(f"{len(found)} arrays: it should be {expected}")
     missing = [key for key in keys if key not in found]
     if missing:
         raise Refused(f"array {shown(missing[0])} is missing")
-    arrays = {e.name: _values(found[key], e) for key, e in zip(keys, layout.entries, strict=True)}
+    arrays = {
+        entry.name: _values(found[keys[position]], entry)
+        for position, entry in zip(layout.positions, layout.entries, strict=True)
+    }
     return Expected(layout, ()).vector(arrays)
 
 
@@ -565,7 +591,7 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
     """Reads one array after a look at its header, which alone says how much memory it takes."""
     if array.stype != "numpy.ndarray":
         raise Refused(f"{entry.name} is stored as {shown(array.stype)}, not as numpy.ndarray")
-    if len(array.data) > entry.size * 4 + HEADER:
+    if len(array.data) > entry.size * 8 + HEADER:
         raise Refused(f"{entry.name} has {len(array.data)} bytes for {entry.size} values")
     stream = io.BytesIO(array.data)
     try:
@@ -573,14 +599,15 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
         shape, columns_first, dtype = readers[npy.read_magic(stream)](stream)
     except Exception as error:  # whatever a stranger's bytes do to NumPy's parser
         raise Refused(f"{entry.name} has no readable NumPy header: {error}") from None
-    if dtype != np.dtype(np.float32):
-        raise Refused(f"{entry.name} holds {dtype}: it should be float32")
+    own = "V2" if entry.dtype == "bfloat16" else entry.dtype  # NumPy does not know bfloat16
+    if dtype not in (np.dtype(np.float32), np.dtype(own)):
+        raise Refused(f"{entry.name} holds {dtype}: it should be {entry.dtype}")
     if tuple(shape) != entry.shape:
         raise Refused(f"{entry.name} has shape {shape}: it should be {entry.shape}")
     begin = stream.tell()
-    if len(array.data) - begin != entry.size * 4:
+    if len(array.data) - begin != entry.size * dtype.itemsize:
         raise Refused(f"{entry.name} has {len(array.data) - begin} bytes, which do not fit")
-    values = np.frombuffer(array.data, np.float32, offset=begin)
+    values = np.frombuffer(array.data, dtype, offset=begin)
     return values.reshape(entry.shape, order="F" if columns_first else "C")
 
 

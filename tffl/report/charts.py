@@ -12,6 +12,7 @@ from typing import Any
 
 from tffl.drawing.guard import drawable
 from tffl.report.document import COLORS, Bars, Chart, Grid, Plot, Series
+from tffl.untrusted.refusal import visible
 
 POINTS = 60
 """Lines of more points are drawn without symbols."""
@@ -29,7 +30,7 @@ def figure(chart: Chart) -> dict[str, Any]:
 
 def text(words: str) -> str:
     """Returns words of a user as plotly shows them, which reads tags in whatever it draws."""
-    return html.escape(words, quote=False).replace("\n", "<br>")
+    return html.escape(visible(words, keep="\n"), quote=False).replace("\n", "<br>")
 
 
 def _height(chart: Chart) -> int:
@@ -164,7 +165,9 @@ def _labels(names: Sequence[str]) -> list[str]:
 
 
 def _axis(title: str, rates: bool = False) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": {"text": text(title)}, "automargin": True, "zeroline": False}
+    # Without a standoff the title would stay where it is when labels need more room.
+    about = {"text": text(title), "standoff": 14}
+    axis: dict[str, Any] = {"title": about, "automargin": True, "zeroline": False}
     if rates:
         axis |= {"tickformat": ".0%", "range": [-0.03, 1.03]}
     return axis

@@ -21,6 +21,10 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 """Shapes repeat what colors say; lists begin anew where they end."""
 
 
+WORD = 24
+"""Letters, at most, of what a table does not break."""
+
+
 @dataclass(frozen=True)
 class Series:
     """Points of a plot, joined by lines or not.
@@ -132,6 +136,12 @@ class Table:
         """Returns the same table with a column for each row, all of them numbers."""
         (corner, *names), *rows = zip(self.header, *self.rows, strict=True)
         return Table(self.title, [corner, *names], rows)
+
+    @property
+    def long(self) -> set[int]:
+        """Columns of words in which something is long: they alone may break within a word."""
+        cells = [(column, row[column]) for row in self.rows for column in self.words]
+        return {column for column, cell in cells if len(cell) > WORD}
 
     @property
     def clients(self) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tffl.report.document import Report, Table
+from tffl.untrusted.refusal import visible
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -19,7 +20,7 @@ _SPECIAL = {
     "≥": r"$\geq$",
     "≤": r"$\leq$",
     "–": "--",
-    "\n": " ",
+    "…": r"\ldots{}",
 }
 
 
@@ -27,6 +28,7 @@ def latex(report: Report) -> str:
     """Returns every table that fits a page, each as a float of the package booktabs."""
     head = [f"% {_comment(line)}" for line in [report.title, *report.about, *report.warnings]]
     head.append(r"% In the preamble: \usepackage{booktabs}")
+    head.append("% Names in letters that are not Latin need XeLaTeX or LuaLaTeX, and a font.")
     tables = [
         _table(block.table, f"{section.title}: {block.table.title}")
         for section in report.sections
@@ -42,12 +44,13 @@ def escape(text: str) -> str:
     >>> print(escape("50 % of a_b"))
     50 \% of a\_b
     """
-    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+    line = visible(text.replace("\n", " "))
+    return "".join(_SPECIAL.get(letter, letter) for letter in line)
 
 
 def _comment(text: str) -> str:
     """Keeps a comment on its line."""
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))
 
 
 def _table(told: Table, caption: str) -> str:

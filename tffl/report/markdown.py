@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from tffl.core.atomic import write_text
 from tffl.report.document import Block, Report, Table
 from tffl.report.pictures import draw
 from tffl.studies.benchmark import slug
+from tffl.studies.benchmark_table import escape
 
 LONG = ("Config", "Environment")
 """Tables that are shown, though they are long, because nothing else tells what they do."""
@@ -31,15 +31,6 @@ def write(report: Report, folder: Path) -> list[Path]:
     text = folder / "report.md"
     write_text(text, "\n\n".join(lines) + "\n")
     return [text, *pictures]
-
-
-def escape(text: str) -> str:
-    r"""Returns text of a user as Markdown shows it, letter by letter.
-
-    >>> escape("a|b <i>")
-    'a\\|b \\<i\\>'
-    """
-    return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", text).replace("\n", " ")
 
 
 def table(told: Table) -> str:

@@ -14,11 +14,12 @@ from tffl import __version__
 from tffl.drawing.guard import attempt
 from tffl.report.charts import figure
 from tffl.report.document import Block, Gallery, Grid, Report, Section
+from tffl.untrusted.refusal import visible
 
 if TYPE_CHECKING:
     from tffl.drawing.heat_maps import Panel
 
-LARGEST = 96
+LARGEST = 224
 """Pixels across of a picture; larger ones are reduced."""
 
 SMALL = 48
@@ -56,6 +57,7 @@ def page(report: Report) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_visible,
     )
     folder = files("tffl.report") / "templates"
     return environment.get_template("report.html").render(
@@ -67,6 +69,11 @@ def page(report: Report) -> str:
         script=Markup((folder / "report.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs()),
     )
+
+
+def _visible(value: Any) -> Any:
+    """Lets nobody's words turn the direction of a page; what is HTML already stays."""
+    return visible(value, keep="\n") if type(value) is str else value
 
 
 def _section(number: int, section: Section) -> dict[str, Any]:

@@ -290,7 +290,7 @@ def _scores(found: Scan, defense: str, told: Verdict) -> Block:
         series.append(Series("threshold", ends, level, document.GRAY, symbol="", dash="dash"))
     plot = Plot(
         f"Scores of {defense}",
-        "file",
+        "file no.",
         label,
         series,
         log=is_steep(scores),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from tffl.record.run_directory import (
     make_folder,
     refuse_occupied,
 )
+from tffl.simulation.objects import Arrays, described
 from tffl.simulation.participants import draw_malicious, draw_participants
 from tffl.simulation.placement import place
 from tffl.simulation.workshop import Workshop, first_weights
@@ -72,6 +74,28 @@ class Run:
     model: keras.Model
     directory: Path | None = None
 
+    def __repr__(self) -> str:
+        """Says what was run and how it ended, in one line."""
+        names = f"{self.config.attack.name} against {self.config.defense.name}"
+        where = f", in {self.directory}" if self.directory else ""
+        return f"<Run: {names} on {self.config.data.dataset}, {self._ended()}{where}>"
+
+    def _repr_html_(self) -> str:
+        """Returns the last rounds as a table, for notebooks."""
+        shown = ["round", "accuracy", "attack_success", "recall", "precision", "fpr", "rejected"]
+        table = (
+            self.rounds[shown]
+            .tail(10)
+            .to_html(index=False, na_rep="–", float_format="{:.3f}".format)
+        )
+        return f"<p>{html.escape(repr(self))}</p>{table}"
+
+    def _ended(self) -> str:
+        last = self.rounds.iloc[-1]
+        figures = {"accuracy": last["accuracy"], "attack success": last["attack_success"]}
+        told = [f"{name} {value:.1%}" for name, value in figures.items() if pd.notna(value)]
+        return ", ".join([f"{len(self.rounds)} rounds", *told])
+
 
 def simulate(
     config: Config | Mapping[str, Any] | Path | str,
@@ -81,6 +105,10 @@ def simulate(
     observer: Observer | None = None,
     command: Sequence[str] = (),
     workshop: Workshop | None = None,
+    attack: Attack | str | None = None,
+    defense: Defense | str | None = None,
+    model: keras.Model | Callable[..., keras.Model] | str | None = None,
+    dataset: Dataset | Arrays | str | None = None,
 ) -> Run:
     """Runs one experiment.
 
@@ -93,12 +121,18 @@ def simulate(
       command: The command line, for `environment.json`.
       workshop: Shares images and compiled functions with other calls. A later call with the same
         one also overwrites the weights of the returned model.
+      attack: An attack, or the name of one, in the place of the config's.
+      defense: A defense, or the name of one.
+      model: A Keras model, whose weights are the first ones; a function (image_shape, classes) →
+        model; or the name of one.
+      dataset: A `Dataset`; `(x_train, y_train, x_test, y_test)`, images uint8 `[N, height, width,
+        channels]` and labels from 0 on; or the name of one.
 
     Raises:
       UsageError: The experiment is impossible; before round 1.
       TfflError: It failed, for instance because a file cannot be written.
     """
-    config = resolved(as_config(config))
+    config = resolved(described(as_config(config), attack, defense, model, dataset))
     observer = observer or Observer()
     if out is None:
         require(not resume, "resume needs the run directory")

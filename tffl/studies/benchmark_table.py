@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from tffl.untrusted.refusal import visible
 
 NONE = "none"
 RUIN_NOTE = (
@@ -23,13 +26,29 @@ def markdown(rows: Rows) -> str:
         + (RUIN_NOTE if ruined(rows) else "")
     ]
     for setting in distinct(rows, "setting"):
-        title = f"## {setting}\n\n" if setting else ""
+        title = f"## {escape(setting)}\n\n" if setting else ""
         parts.append(title + _setting(where(rows, setting=setting)))
     failed = [row for row in rows if row["error"]]
     if failed:
-        line = "- {setting} {attack} against {defense}, seed {seed}: {error}"
-        parts.append("## Failed\n\n" + "\n".join(line.format(**row) for row in failed))
+        parts.append("## Failed\n\n" + "\n".join(map(_failure, failed)))
     return "\n\n".join(parts) + "\n"
+
+
+def _failure(row: Mapping[str, Any]) -> str:
+    """Returns a line about a run that failed."""
+    told = {key: escape(str(value)) for key, value in row.items()}
+    return "- {setting} {attack} against {defense}, seed {seed}: {error}".format(**told)
+
+
+def escape(text: str) -> str:
+    r"""Returns text of a user as Markdown shows it, letter by letter and on one line.
+
+    >>> escape("a|b <i>")
+    'a\\|b \\<i\\>'
+    """
+    line = visible(text.replace("\n", " "))
+    special = re.sub(r"([\\`*_\[\]<>|#~$&]|(?<=\w):(?=//))", r"\\\1", line)
+    return re.sub(r"^(\s*)(?=[-+]\s|=+\s*$)", r"\1\\", special)  # no list, and no heading above
 
 
 def where(rows: Rows, **values: Any) -> Rows:
@@ -118,7 +137,7 @@ def _matrix(
 ) -> str:
     lines = [
         [
-            "*no attack*" if attack == NONE else attack,
+            "*no attack*" if attack == NONE else escape(attack),
             *(cell(where(rows, attack=attack, defense=defense)) for defense in defenses),
         ]
         for attack in attacks
@@ -136,7 +155,7 @@ def _summary(rows: Rows, defenses: Sequence[str]) -> str:
             [
                 _defense(defense),
                 percent(mean(defined(free, "accuracy"))),
-                "–" if lowest is None else f"{percent_of_worst(lowest[1])} ({lowest[0]})",
+                "–" if lowest is None else f"{percent_of_worst(lowest[1])} ({escape(lowest[0])})",
                 "–" if defense == NONE else percent(mean(defined(mine, "recall"))),
                 "–" if defense == NONE else percent(mean(defined(free, "fpr"))),
                 _seconds(mean(defined(mine, "defense_seconds"))),
@@ -160,7 +179,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _defense(name: str) -> str:
-    return "undefended" if name == NONE else name
+    return "undefended" if name == NONE else escape(name)
 
 
 def _figure(column: str) -> Callable[[Rows], str]:

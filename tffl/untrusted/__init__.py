@@ -12,11 +12,13 @@ Nothing in a file is ever executed or deserialized beyond arrays: no pickle, no 
 | `.safetensors` | `safetensors.numpy.save_file` | path |
 | SavedModel folder | `model.export`, `tf.saved_model.save` | path, in `variables/` only |
 
-Paths and positions are those of `model.weights` of the global model. A file has to hold each of its
-variables once, in its shape, and no other one; only the optimizer's and the seeds of random layers
-are passed over. Floating-point numbers of 16, 32 or 64 bits in either byte order are rounded to
-float32; all else is refused, bfloat16 and integers included, and so are values that are not finite
-afterwards, and negative BatchNorm variances.
+Paths and positions are those of `model.weights` of the global model. Where several variables have
+one path, they are called `conv/kernel`, `conv (2)/kernel`, … in `.npz` and `.safetensors`. A file
+has to hold each variable once, in its shape, and no other one. Passed over are integers and
+booleans, such as counters, which are the server's own; the optimizer's and the metrics' variables;
+and the seeds of random layers. Floating-point numbers of 16, 32 or 64 bits in either byte order are
+rounded to float32, and bfloat16 where the global model has it; all else is refused, and so are
+values that are not finite afterwards, and negative BatchNorm variances.
 
 A file's kind is told by its content. A `.keras` file whose config names a class or function that
 the global model's does not have is refused, as its user might load it: see

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import ml_dtypes
 import numpy as np
 
-from tffl.core.errors import require
-from tffl.core.layout import Entry, WeightLayout
+from tffl.core.layout import Entry, WeightLayout, is_floating
 from tffl.untrusted.refusal import Refused, shown
 from tffl.untrusted.vocabulary import Vocabulary
 
@@ -27,6 +26,15 @@ MARGIN = 1 << 24
 """Bytes that a file may have beyond that, for configs, headers and padding."""
 
 
+def is_counter(dtype: np.dtype) -> bool:
+    """Returns whether an array holds integers or booleans, which are the server's own matter.
+
+    A file may have more or fewer of them than the global model, as versions of Keras differ in
+    what they count: they are passed over.
+    """
+    return dtype.kind in "iub"
+
+
 @dataclass(frozen=True)
 class Expected:
     """Names, shapes and places of the variables that a file has to hold.
@@ -34,11 +42,13 @@ class Expected:
     Attributes:
       layout: Names, shapes and order of the flat vector.
       h5_paths: Where Keras stores each of them in a `.weights.h5`, in the layout's order.
+      paths: Their own names in TensorFlow; several may be the same.
       vocabulary: What the config of a client's model may name.
     """
 
     layout: WeightLayout
-    h5_paths: tuple[str, ...]
+    h5_paths: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
     @classmethod
@@ -46,16 +56,11 @@ class Expected:
         """Finds out what files of a trusted, built model look like.
 
         Its weights change meanwhile, and are put back: see `tffl.untrusted.hdf5.keras_paths`.
-
-        Raises:
-          UsageError: Its variables have no names of their own.
         """
         from tffl.untrusted.hdf5 import keras_paths
 
-        layout = WeightLayout.of(model)
-        twice = [name for name, n in Counter(e.name for e in layout.entries).items() if n > 1]
-        require(not twice, f"{model.name} has several variables called {', '.join(twice)}")
-        return cls(layout, keras_paths(model), Vocabulary.of(model))
+        paths = tuple(variable.path for variable in model.weights if is_floating(variable))
+        return cls(WeightLayout.of(model), keras_paths(model), paths, Vocabulary.of(model))
 
     @property
     def limit(self) -> int:
@@ -86,7 +91,8 @@ class Expected:
         """Raises `Refused` unless an array, not read yet, can be the variable."""
         if dtype.hasobject:
             raise Refused(f"{entry.name} holds Python objects (a pickle), which are never loaded")
-        if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
+        floating = dtype.kind == "f" and dtype.itemsize in (2, 4, 8)
+        if not floating and not (dtype.str[1:] == "V2" and entry.dtype == "bfloat16"):
             raise Refused(f"{entry.name} holds {dtype}: it should be float32, float16 or float64")
         if shape is None or tuple(shape) != entry.shape:
             raise Refused(f"{entry.name} has shape {shape}: it should be {entry.shape}")
@@ -100,8 +106,11 @@ class Expected:
         result = np.empty(self.layout.size, dtype=np.float32)
         for entry, span in zip(self.layout.entries, self.layout.spans, strict=True):
             part = result[span]
+            values = arrays[entry.name].reshape(-1)
+            if values.dtype.kind == "V":  # NumPy stores bfloat16 as two bytes that mean nothing
+                values = values.view(ml_dtypes.bfloat16)
             with np.errstate(over="ignore", invalid="ignore"):
-                part[:] = arrays[entry.name].reshape(-1)
+                part[:] = values
             if not np.isfinite(part).all():
                 raise Refused(f"{entry.name} holds NaN or infinity, as float32")
             last = entry.name.rpartition("/")[2]

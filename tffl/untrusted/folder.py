@@ -55,18 +55,39 @@ def read_bytes(folder: Path, parts: tuple[str, ...], limit: int) -> bytes:
     return content
 
 
-def _open(folder: Path, parts: tuple[str, ...]) -> int:
-    """Opens the file that `parts` lead to, folder by folder, so that no link is ever followed."""
+def names_in(folder: Path, parts: tuple[str, ...]) -> list[str]:
+    """Returns the names in a folder within a folder, without following a link to it, sorted.
+
+    Raises:
+      Refused: A part is a link, is missing, or cannot be read.
+    """
+    try:
+        descriptor = _open(folder, parts, stat.S_IFDIR)
+    except OSError as error:
+        raise Refused(f"cannot be read: {error.strerror}") from None
+    try:
+        return sorted(os.listdir(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _open(folder: Path, parts: tuple[str, ...], kind: int = stat.S_IFREG) -> int:
+    """Opens what `parts` lead to, folder by folder, so that no link is ever followed."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     current = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     for number, part in enumerate(parts):
-        last = number == len(parts) - 1
+        wanted = kind if number == len(parts) - 1 else stat.S_IFDIR
+        where = "/".join(parts[1 : number + 1])
         try:
             # Looked at before it is opened: opening a device may do something.
             what = os.stat(part, dir_fd=current, follow_symlinks=False)
-            where = "" if number == 0 else "/".join(parts[1 : number + 1])
-            _check_kind(what, stat.S_IFREG if last else stat.S_IFDIR, where)
-            opened = os.open(part, flags | (0 if last else os.O_DIRECTORY), dir_fd=current)
+            _check_kind(what, wanted, where)
+            directory = os.O_DIRECTORY if wanted == stat.S_IFDIR else 0
+            opened = os.open(part, flags | directory, dir_fd=current)
+        except FileNotFoundError:
+            if not where:
+                raise
+            raise Refused(f"is no whole SavedModel: it lacks {where}") from None
         finally:
             os.close(current)
         current = opened

@@ -12,10 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 
 from tffl.core.errors import TfflError
-from tffl.untrusted.expected import Expected
+from tffl.core.layout import is_floating
+from tffl.untrusted.expected import Expected, is_counter
 from tffl.untrusted.refusal import Refused, shown
 
 if TYPE_CHECKING:
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
-OPTIMIZER, SEEDS = "optimizer", "seed_generator"
-"""Groups of a compiled model's optimizer, and of the random state of layers such as Dropout, which
-Keras stores in some versions: neither looked at nor complained of."""
+COMPILED, SEEDS = ("optimizer", "metrics"), "seed_generator"
+"""Groups of what a model is compiled with, of which tf-keras stores the metrics too, and of the
+random state of layers such as Dropout, which Keras stores in some versions: neither looked at nor
+complained of."""
 
 ATTRIBUTES = ("backend", "keras_version")
 """Of the whole file; files of Keras 3 have none, and older ones these."""
+
+DIGITS = 256
+"""As large a base as bfloat16, the least precise of all, holds exactly."""
 
 DEPTH = 100
 OBJECTS = 10_000
@@ -53,7 +59,11 @@ def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
         raise Refused(f"is no readable HDF5 file: {error}") from None
     with file:
         _check_no_config(file)
-        found = dict(datasets(file))
+        found = {
+            path: dataset
+            for path, dataset in datasets(file)
+            if path in expected.h5_paths or not is_counter(dataset.dtype)
+        }
         expected.check_names(found, expected.h5_paths)
         places = dict(zip(expected.layout.entries, expected.h5_paths, strict=True))
         _check_distinct(found, places)
@@ -86,7 +96,7 @@ def datasets(file: Any) -> Iterator[tuple[str, Any]]:
         path, group = open_groups.pop()
         for name in group:
             inner, count = f"{path}{name}", count + 1
-            if name == SEEDS or inner == OPTIMIZER:
+            if name == SEEDS or inner in COMPILED:
                 continue
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise Refused(f"{shown(inner)} is a link to elsewhere")
@@ -102,29 +112,49 @@ def datasets(file: Any) -> Iterator[tuple[str, Any]]:
 
 
 def keras_paths(model: keras.Model) -> tuple[str, ...]:
-    """Returns where Keras stores each of a trusted model's weights, in their order.
+    """Returns where Keras stores each of a trusted model's floating-point weights, in their order.
 
-    Keras tells it itself: it saves the model once, with the number of each variable in place of
-    its values, which are put back.
+    Keras tells it itself: it saves the model with the number of each variable in place of its
+    values, digit by digit, and the values are put back.
     """
-    import h5py
-
     before = model.get_weights()
+    count = sum(map(is_floating, model.weights))
     numbers: dict[str, int] = {}
-    with TemporaryDirectory(prefix="tffl-") as folder:
-        path = Path(folder) / "numbered.weights.h5"
-        try:
-            model.set_weights([np.full_like(values, i) for i, values in enumerate(before)])
-            model.save_weights(path)
-        finally:
-            model.set_weights(before)
-        with h5py.File(path, "r") as file:
-            for name, dataset in datasets(file):
-                numbers[name] = int(np.ravel(dataset[()])[0])
-    ordered = sorted(numbers, key=lambda name: numbers[name])
-    if [numbers[name] for name in ordered] != list(range(len(before))):
+    base = 1
+    try:
+        while base == 1 or base < count:
+            for path, digit in _saved_digits(model, base).items():
+                numbers[path] = numbers.get(path, 0) + base * digit
+            base *= DIGITS
+    finally:
+        model.set_weights(before)
+    ordered = sorted(numbers, key=lambda path: numbers[path])
+    if [numbers[path] for path in ordered] != list(range(count)):
         raise TfflError(f"{model.name} has variables that Keras does not save one by one")
     return tuple(ordered)
+
+
+def _saved_digits(model: keras.Model, base: int) -> dict[str, int]:
+    """Returns path → one digit of the number of the variable that Keras stores there."""
+    import h5py
+
+    floating = [variable for variable in model.weights if is_floating(variable)]
+    for number, variable in enumerate(floating):
+        variable.assign(np.full(variable.shape, number // base % DIGITS))
+    with TemporaryDirectory(prefix="tffl-") as folder:
+        path = Path(folder) / "numbered.weights.h5"
+        model.save_weights(path)
+        with h5py.File(path, "r") as file:
+            return {
+                name: _first_number(dataset[()])
+                for name, dataset in datasets(file)
+                if not is_counter(dataset.dtype)
+            }
+
+
+def _first_number(values: np.ndarray) -> int:
+    flat = np.ravel(values)
+    return int(flat.view(ml_dtypes.bfloat16)[0] if flat.dtype.kind == "V" else flat[0])
 
 
 def _check_distinct(found: dict[str, Any], places: dict[Entry, str]) -> None:

@@ -10,16 +10,20 @@ from numpy.lib import format as npy
 
 from tffl.core.layout import Entry
 from tffl.untrusted.archive import Archive
-from tffl.untrusted.expected import Expected
+from tffl.untrusted.expected import Expected, is_counter
 from tffl.untrusted.refusal import Refused, shown
 
 SUFFIX = ".npy"
+
+DAMAGE = (ValueError, KeyError, TypeError, SyntaxError, TokenError)
+"""What NumPy raises of a header that is none."""
 
 
 def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
     """Returns the arrays of a `.npz`, by variable.
 
     They are named like the variables, or `arr_0`, `arr_1`, … in the order of `model.weights`.
+    Integers and booleans are passed over.
 
     Raises:
       Refused: It is no such file, or something in it is not as expected.
@@ -28,11 +32,12 @@ def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
     for name in archive.names:
         if not name.endswith(SUFFIX):
             raise Refused(f"holds {shown(name)}, which is no array")
+    entries, positions = expected.layout.entries, expected.layout.positions
+    by_position = [f"arr_{position}" for position in positions]
     found = [name.removesuffix(SUFFIX) for name in archive.names]
-    entries = expected.layout.entries
-    positions = [f"arr_{number}" for number in range(len(entries))]
-    by_position = any(name in positions for name in found)
-    names = positions if by_position else [entry.name for entry in entries]
+    names = [entry.name for entry in entries]
+    names = by_position if any(name in by_position for name in found) else names
+    found = [name for name in found if name in names or not _is_counter(archive, name)]
     expected.check_names(found, names)
     return {
         entry.name: _array(archive.read(f"{name}{SUFFIX}"), entry, expected)
@@ -40,16 +45,25 @@ def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
     }
 
 
+def _is_counter(archive: Archive, name: str) -> bool:
+    try:
+        return is_counter(_header(io.BytesIO(archive.read(f"{name}{SUFFIX}")))[2])
+    except DAMAGE:  # it will be refused by its name
+        return False
+
+
+def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Returns shape, whether columns come first, and dtype."""
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    return readers[npy.read_magic(stream)](stream)
+
+
 def _array(content: bytes, entry: Entry, expected: Expected) -> np.ndarray:
     """Reads one array, after a look at its header."""
     stream = io.BytesIO(content)
     try:
-        header = {
-            (1, 0): npy.read_array_header_1_0,
-            (2, 0): npy.read_array_header_2_0,
-        }[npy.read_magic(stream)]
-        shape, columns_first, dtype = header(stream)
-    except (ValueError, KeyError, TypeError, SyntaxError, TokenError) as error:
+        shape, columns_first, dtype = _header(stream)
+    except DAMAGE as error:
         raise Refused(f"{entry.name} has no readable NumPy header: {error}") from None
     expected.check(entry, shape, dtype)
     begin = stream.tell()

@@ -23,5 +23,18 @@ def shown(text: str, longest: int = 80) -> str:
     >>> shown("a\x1b[2Jb")
     'a\\x1b[2Jb'
     """
-    whole = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    whole = visible(text)
     return whole if len(whole) <= longest else whole[: longest - 1] + "…"
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Returns text in which control characters, and marks that turn its direction, are seen.
+
+    Args:
+      text: Anybody's.
+      keep: Characters that stay, such as line ends.
+
+    >>> visible("a\u202eb\nc", keep="\n")
+    'a\\u202eb\nc'
+    """
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)

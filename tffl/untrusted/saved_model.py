@@ -1,37 +1,49 @@
 """SavedModel folders: the variables only; `saved_model.pb`, the graph, is not even opened.
 
 The checkpoint in `variables/` lists the paths of the variables. Keras writes most of them twice,
-or a weight under its optimizer; what has one path has to have one value.
+or a weight under its optimizer; what has one path has to have one value, or as many as the global
+model has variables of that path, in their order.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from tffl.untrusted.expected import MARGIN, Expected
-from tffl.untrusted.folder import read_bytes
+from tffl.core.layout import Entry
+from tffl.untrusted.expected import MARGIN, Expected, is_counter
+from tffl.untrusted.folder import names_in, read_bytes
 from tffl.untrusted.refusal import Refused, shown
 
 VARIABLES = "variables"
-INDEX, DATA = "variables.index", "variables.data-00000-of-00001"
+INDEX, SHARD = "variables.index", "variables.data-{:05d}-of-{:05d}"
+SHARDS = re.compile(r"variables\.data-\d{5}-of-(\d{5})")
+MOST_SHARDS = 1000
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-OPTIMIZER = "optimizer/"
-SEED = "/seed_generator_state"
+OPTIMIZER, METRICS = "optimizer/", "keras_api/metrics/"
+LISTED, COPIES = "variables/", "_all_variables/"
+"""Where an export keeps all variables in the order of `model.weights`, and once more in any."""
 
 
 def read(folder: Path, name: str, expected: Expected) -> dict[str, np.ndarray]:
     """Returns the arrays of the SavedModel `folder/name/`, by variable.
 
+    Integers and booleans, such as counters and seeds, are passed over.
+
     Raises:
       Refused: It is no such folder, or something in it is not as expected.
     """
-    index = read_bytes(folder, (name, VARIABLES, INDEX), MARGIN)
-    data = read_bytes(folder, (name, VARIABLES, DATA), expected.limit)
+    files = {INDEX: read_bytes(folder, (name, VARIABLES, INDEX), MARGIN)}
+    limit = expected.limit
+    for shard in _shards(names_in(folder, (name, VARIABLES))):
+        files[shard] = read_bytes(folder, (name, VARIABLES, shard), limit)
+        limit -= len(files[shard])
     from tffl.core.process import silence
 
     silence()
@@ -39,8 +51,8 @@ def read(folder: Path, name: str, expected: Expected) -> dict[str, np.ndarray]:
 
     # TensorFlow reads files only: its own copy, which nobody else can change meanwhile.
     with TemporaryDirectory(prefix="tffl-") as private:
-        (Path(private) / INDEX).write_bytes(index)
-        (Path(private) / DATA).write_bytes(data)
+        for file, content in files.items():
+            (Path(private) / file).write_bytes(content)
         try:
             return _arrays(tf.train.load_checkpoint(f"{private}/{VARIABLES}"), expected)
         except (tf.errors.OpError, RuntimeError) as error:
@@ -48,27 +60,83 @@ def read(folder: Path, name: str, expected: Expected) -> dict[str, np.ndarray]:
             raise Refused(f"is no readable SavedModel: {reason}") from None
 
 
+def _shards(names: Iterable[str]) -> list[str]:
+    """Returns what the files with the values are called: one for each kind of device.
+
+    Which of them are there is left to who reads them.
+    """
+    counts = {int(found[1]) for found in map(SHARDS.fullmatch, names) if found}
+    count = max(counts, default=1)
+    if count > MOST_SHARDS:
+        raise Refused(f"says that it has {count} files with values")
+    return [SHARD.format(number, count) for number in range(count)]
+
+
 def _arrays(checkpoint: Any, expected: Expected) -> dict[str, np.ndarray]:
     shapes = checkpoint.get_variable_to_shape_map()
-    dtypes = checkpoint.get_variable_to_dtype_map()
-    keys = _keys(checkpoint, shapes)
-    seeds = {path for path in keys if path.endswith(SEED)}
-    known = {entry.name for entry in expected.layout.entries}
-    optimizers = {
-        path
-        for path, places in keys.items()
-        if path not in known and all(place.startswith(OPTIMIZER) for place in places)
+    dtypes = {
+        key: np.dtype(dtype.as_numpy_dtype)
+        for key, dtype in checkpoint.get_variable_to_dtype_map().items()
     }
-    expected.check_names(set(keys) - optimizers - (seeds - known))
+    found = {
+        path: weights
+        for path, places in _keys(checkpoint, shapes).items()
+        if (weights := _weights(path, places, dtypes, expected))
+    }
+    paths = [_written(path, found, expected) for path in expected.paths]
+    expected.check_names(found, paths)
+    owners: dict[str, list[Entry]] = defaultdict(list)
+    for path, entry in zip(paths, expected.layout.entries, strict=True):
+        owners[path].append(entry)
+
+    def value(entry: Entry, key: str) -> np.ndarray:
+        expected.check(entry, tuple(shapes[key]), dtypes[key])
+        return np.asarray(checkpoint.get_tensor(key))
+
     result: dict[str, np.ndarray] = {}
-    for entry in expected.layout.entries:
-        for key in keys[entry.name]:
-            expected.check(entry, tuple(shapes[key]), np.dtype(dtypes[key].as_numpy_dtype))
-            value = checkpoint.get_tensor(key)
-            first = result.setdefault(entry.name, value)
-            if not np.array_equal(first, value, equal_nan=True):
-                raise Refused(f"holds {entry.name} twice, with different values")
+    for path, entries in owners.items():
+        own = _in_order(path, found[path], len(entries))
+        result |= {entry.name: value(entry, key) for entry, key in zip(entries, own, strict=True)}
+        for key in set(found[path]) - set(own):
+            alike = [entry for entry in entries if entry.shape == tuple(shapes[key])]
+            copy = value((alike or entries)[0], key)
+            if not any(np.array_equal(result[e.name], copy, equal_nan=True) for e in alike):
+                raise Refused(f"holds {path} twice, with different values")
     return result
+
+
+def _written(path: str, found: Collection[str], expected: Expected) -> str:
+    """Returns a path as a file has it: tf-keras leaves out what models a layer is inside of."""
+    parts = path.split("/")
+    tails = ["/".join(parts[begin:]) for begin in range(1, len(parts) - 1)]
+    others = [tail for tail in tails if tail in found and tail not in expected.paths]
+    return path if path in found or not others else others[0]
+
+
+def _in_order(path: str, keys: list[str], count: int) -> list[str]:
+    """Returns the keys of the variables of one path, in the order of `model.weights`."""
+    if count == 1:
+        return keys[:1]
+    listed = [key for key in keys if key.startswith(LISTED)]
+    own = listed if len(listed) == count else [k for k in keys if not k.startswith(COPIES)]
+    if len(own) != count:
+        raise Refused(
+            f"holds {len(own)} variables called {shown(path)}, and the global model has {count}: "
+            "which is which cannot be told"
+        )
+    return sorted(own, key=lambda key: [int(number) for number in re.findall(r"\d+", key)])
+
+
+def _weights(
+    path: str, keys: list[str], dtypes: Mapping[str, np.dtype], expected: Expected
+) -> list[str]:
+    """Returns where the values of a path are, as far as they are a weight's."""
+    keys = [key for key in keys if not key.startswith(METRICS)]
+    if path in expected.paths:
+        return keys  # some versions keep a weight under the optimizer alone
+    if all(key.startswith(OPTIMIZER) for key in keys):
+        return []
+    return [key for key in keys if not is_counter(dtypes[key])]
 
 
 def _keys(checkpoint: Any, shapes: dict[str, Any]) -> dict[str, list[str]]:

@@ -11,8 +11,8 @@ from typing import Annotated, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from tffl.config import count_or_fraction
 from tffl.core.errors import require
+from tffl.core.options import count_or_fraction
 
 Malicious: TypeAlias = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None,

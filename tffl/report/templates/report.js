@@ -63,6 +63,8 @@
       ticks.push(10 ** power);
       if (values.some((value) => value < -linear)) ticks.push(-(10 ** power));
     }
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    if (ticks.filter((value) => low <= value && value <= high).length < 2) ticks.push(low, high);
     const yaxis = {
       ...layout.yaxis,
       tickvals: ticks.map((value) => bent(value, linear)),
@@ -75,9 +77,14 @@
   function draw(id) {
     const config = { displayModeBar: false, responsive: true };
     let [data, layout] = [traces(id), figures.get(id).layout];
+    if (paper) layout = { ...layout, width: PAPER, autosize: false };
     if (layout.meta && layout.meta.log) [data, layout] = logarithmic(data, layout);
     return Plotly.react(id, data, themed(layout), config);
   }
+
+  // On paper: light colors, and charts that fit a page.
+  const PAPER = 640;
+  let paper = false;
 
   function drawAll() {
     button.textContent = dark() ? "Light" : "Dark";
@@ -91,6 +98,39 @@
     drawAll();
   });
   system.addEventListener("change", drawAll);
+
+  let chosen;
+  window.addEventListener("beforeprint", () => {
+    if (paper) return;
+    [paper, chosen, root.dataset.theme] = [true, root.dataset.theme, "light"];
+    drawAll();
+  });
+  window.addEventListener("afterprint", () => {
+    paper = false;
+    if (chosen) root.dataset.theme = chosen;
+    else delete root.dataset.theme;
+    drawAll();
+  });
+
+  // Heat maps open enlarged, each picture with its name.
+  const dialog = document.getElementById("enlarged");
+  for (const cells of document.querySelectorAll("button.cells")) {
+    cells.addEventListener("click", () => {
+      dialog.querySelector("span").textContent =
+        cells.closest(".panel").querySelector("figcaption").innerText;
+      dialog.querySelector(".large").replaceChildren(...[...cells.children].map((picture) => {
+        const figure = document.createElement("figure");
+        const caption = document.createElement("figcaption");
+        caption.textContent = picture.title.split(": ").at(-1);
+        figure.append(picture.cloneNode(true), caption);
+        return figure;
+      }));
+      dialog.showModal();
+    });
+  }
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog || event.target.type === "button") dialog.close();
+  });
 
   // The filter of verdicts: chart and table show the same updates.
   for (const form of document.querySelectorAll("form.filter")) {

@@ -19,7 +19,7 @@ from tffl.core.atomic import write_text
 from tffl.record.run_directory import flat
 from tffl.record.tables import to_csv
 from tffl.studies.benchmark import labeled
-from tffl.studies.benchmark_table import NONE, Rows, distinct, table, where
+from tffl.studies.benchmark_table import NONE, Rows, distinct, escape, table, where
 from tffl.studies.reproduce import pictures
 from tffl.studies.reproduce.claims import DERIVED, Judged, Side, judge, number, summary
 from tffl.studies.reproduce.measure import Record, key_of, read_record
@@ -205,7 +205,7 @@ def section(report: Report, folder: Path | None = None) -> Iterator[str]:
         rows = [[j.text, f"**{j.verdict}**", j.numbers] for j in report.judged]
         yield _words_table(["claim", "verdict", "numbers"], rows)
     if report.failed:
-        yield "Failed:\n\n" + "\n".join(f"- {line}" for line in report.failed)
+        yield "Failed:\n\n" + "\n".join(f"- {escape(line)}" for line in report.failed)
     if folder is not None:
         for picture in _pictures(report, folder):
             yield f"![{report.entry.name}]({report.scale}/{picture})"

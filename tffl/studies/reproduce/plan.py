@@ -369,8 +369,7 @@ def load(folder: Path) -> Catalogue:
     """
     require(
         folder.is_dir(),
-        f"there is no folder {folder}: run this in a clone of tffl, or name its configs by "
-        "--configs",
+        f"there is no folder {folder}: name a folder of plans by --configs",
     )
     entries: dict[tuple[str, str], Entry] = {}
     for path in sorted(folder.glob("*/*.toml")):

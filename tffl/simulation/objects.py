@@ -1,0 +1,181 @@
+"""Objects of the user's own in the place of names: in one session, without a package.
+
+An experiment is described by names and options, so that it can be written down and run again. An
+object becomes both: its class is registered for the session, and its options go into the config.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import keras
+import numpy as np
+
+from tffl.attacks import Attack, attacks
+from tffl.config import Config, DataConfig, ModelConfig, Named
+from tffl.core.errors import require
+from tffl.core.registry import Registry
+from tffl.data import Dataset, datasets
+from tffl.defenses import Defense, defenses
+from tffl.models import models
+
+Arrays: TypeAlias = Sequence[np.ndarray]
+"""Training images uint8 `[N, height, width, channels]` and labels `[N]`, then the test set's."""
+
+
+def register(name: str, target: Any) -> None:
+    """Gives an attack, defense, model or dataset of the user's own a name for this session.
+
+    What it is follows from its type: a subclass of `Attack` or `Defense`, a `keras.Model` or a
+    function (image_shape, classes) → `keras.Model`, a `Dataset`, or arrays.
+
+    Args:
+      name: Kebab-case; none of tffl's own.
+      target: The class, function or object.
+
+    Raises:
+      UsageError: It is none of these, or the name is taken.
+    """
+    kind, entry = _entry(name, target)
+    kind.register(name, entry)
+
+
+def described(
+    config: Config,
+    attack: Attack | str | None = None,
+    defense: Defense | str | None = None,
+    model: keras.Model | Callable[..., keras.Model] | str | None = None,
+    dataset: Dataset | Arrays | str | None = None,
+) -> Config:
+    """Returns a config that names these parts in the place of its own."""
+    changes: dict[str, Any] = {}
+    if attack is not None:
+        changes["attack"] = _named(attacks, attack)
+    if defense is not None:
+        changes["defense"] = _named(defenses, defense)
+    if model is not None:
+        name = model if isinstance(model, str) else _name_of(model)
+        if not isinstance(model, str):
+            register(name, model)
+        changes["model"] = ModelConfig(name=name)
+    if dataset is not None:
+        name = dataset if isinstance(dataset, str) else _dataset_name(dataset)
+        if not isinstance(dataset, str):
+            register(name, dataset)
+        data = config.data.model_dump() | {"dataset": name}
+        changes["data"] = DataConfig.model_validate(data)
+    return config.model_copy(update=changes)
+
+
+def _named(registry: Registry, part: Any) -> Named:
+    if isinstance(part, str):
+        return Named(name=part)
+    cls = type(part)
+    known = (name for name in registry if registry[name] is cls)
+    name = next(known, None)
+    if name is None:
+        name = _kebab(cls.__name__)
+        registry.register(name, cls)
+    return Named.model_validate({"name": name, **part.options()})
+
+
+def _entry(name: str, target: Any) -> tuple[Registry, Any]:
+    if isinstance(target, type) and issubclass(target, Attack):
+        return attacks, target
+    if isinstance(target, type) and issubclass(target, Defense):
+        return defenses, target
+    if isinstance(target, keras.Model):
+        return models, _same(target)
+    if isinstance(target, Dataset):
+        return datasets, _source(target)
+    if isinstance(target, tuple | list):
+        return datasets, _source(_of_arrays(name, target))
+    require(
+        callable(target),
+        f"{name} = {target!r} cannot be registered: give a class of an attack or a defense, a "
+        "keras.Model or a function that returns one, a Dataset, or arrays",
+    )
+    return (datasets if hasattr(target, "load") else models), target
+
+
+def _same(model: keras.Model) -> Callable[..., keras.Model]:
+    """Returns a function that builds a model's twin, with the weights that it has now."""
+    weights = [np.array(value) for value in model.get_weights()]
+
+    def build(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+        wanted = tuple(model.input_shape[1:])
+        require(
+            wanted == tuple(image_shape),
+            f"model {model.name} takes images of {wanted}, and the dataset has {image_shape}",
+        )
+        twin = keras.models.clone_model(model)
+        twin.set_weights(weights)
+        return twin
+
+    return build
+
+
+def _source(dataset: Dataset) -> type:
+    """Returns a class that loads a dataset which is in memory already."""
+
+    @dataclass(frozen=True)
+    class InMemory:
+        """A dataset of this session."""
+
+        reference: ClassVar[str] = ""
+
+        def prepared(self, data_dir: Path | None) -> bool:
+            return True
+
+        def location(self, data_dir: Path | None) -> str:
+            return "in memory"
+
+        def prepare(self, data_dir: Path | None) -> None:
+            return
+
+        def load(self, data_dir: Path | None) -> Dataset:
+            return dataset
+
+    return InMemory
+
+
+def _of_arrays(name: str, arrays: Arrays) -> Dataset:
+    require(
+        len(arrays) == 4,
+        f"dataset {name} has {len(arrays)} arrays: give (x_train, y_train, x_test, y_test)",
+    )
+    x, y, x_test, y_test = map(np.asarray, arrays)
+    for title, labels in (("y_train", y), ("y_test", y_test)):
+        require(
+            labels.ndim == 1 and labels.dtype.kind in "iu" and labels.size > 0,
+            f"{title} of shape {labels.shape} and dtype {labels.dtype} is not allowed: give whole "
+            "numbers from 0 on, one per image",
+        )
+    classes = int(max(y.max(), y_test.max())) + 1
+    names = tuple(map(str, range(classes)))
+    ids = np.arange(len(y), dtype=np.int64)
+    return Dataset(name, x, y.astype(np.int32), ids, x_test, y_test.astype(np.int32), names)
+
+
+def _dataset_name(dataset: Dataset | Arrays) -> str:
+    name = _kebab(dataset.name) if isinstance(dataset, Dataset) else "arrays"
+    return f"my-{name}" if name in datasets.builtin else name
+
+
+def _name_of(model: Any) -> str:
+    name = _kebab(str(getattr(model, "name", getattr(model, "__name__", "model"))))
+    return f"my-{name}" if name in models.builtin else name
+
+
+def _kebab(name: str) -> str:
+    """Returns a name as a config writes it.
+
+    >>> _kebab("NormLimit"), _kebab("my_model 2")
+    ('norm-limit', 'my-model-2')
+    """
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name)
+    return re.sub(r"[^a-z0-9]+", "-", parted.lower()).strip("-") or "own"
