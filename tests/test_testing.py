@@ -169,6 +169,10 @@ def test_sound_ones_are_not() -> None:
     check_attack(Echo(from_round=3))
     with pytest.raises(UsageError, match="unknown check 'permutations': did you mean"):
         check_defense(Norms(), skip=["permutations"])
+    with pytest.raises(UsageError, match="give a tffl defense to check, not the class Norms: call"):
+        check_defense(Norms)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="give a tffl attack to check, not a Norms"):
+        check_attack(Norms())  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,15 @@ from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
 from tffl.data.samples import Samples
 from tffl.models import models
-from tffl.testing.checking import copied, expect, expect_array, run_checks, same_arrays, stored
+from tffl.testing.checking import (
+    copied,
+    expect,
+    expect_array,
+    require_instance,
+    run_checks,
+    same_arrays,
+    stored,
+)
 from tffl.testing.defense import expect_same_options
 from tffl.testing.worlds import CLASSES, IMAGE_SHAPE, deal, small_dataset, small_round
 
@@ -61,9 +69,14 @@ def check_attack(attack: Attack, *, name: str = "", skip: Collection[str] = ()) 
       name: As a config calls it, if it is registered: its options are then read as a config's are.
       skip: Names of checks that do not apply.
 
+    Raises:
+      AssertionError: A check has failed; one line that begins with its name.
+      UsageError: It is no attack, or there is no such check to skip.
+
     >>> from tffl.attacks.label_flip import LabelFlip
     >>> check_attack(LabelFlip(source=1, target=7), name="label-flip")
     """
+    require_instance(attack, Attack)
     run_checks(CHECKS, Battlefield(attack, name), skip)
 
 
