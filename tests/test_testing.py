@@ -200,6 +200,13 @@ class Spy(Echo):
         return -updates.deltas.mean(axis=0, keepdims=True), state
 
 
+class Weigher(Echo):
+    def craft(
+        self, updates: Updates, malicious: np.ndarray, adversary: Any, state: State
+    ) -> tuple[np.ndarray, State]:
+        return updates.deltas[malicious] / updates.sample_counts.sum(), state
+
+
 class Dice(Echo):
     def craft(
         self, updates: Updates, malicious: np.ndarray, adversary: Any, state: State
@@ -243,6 +250,7 @@ BROKEN_ATTACKS = [
     (Careless(), r"tamper: rows of honest clients change: \[0, 2, 3"),
     (Lazy(), "tamper: changes_updates.. is true, and no row changes"),
     (Dice(), "determinism: rows differ when the round is played again"),
+    (Weigher(), "knowledge: it reads honest clients' sample counts, and does not declare it"),
     (Spy(), "knowledge: it reads honest clients' updates, and does not declare it"),
     (Always(), "schedule: with"),
     (Lists(), r"state: state\['seen'\] is a list"),
