@@ -246,30 +246,25 @@ def _print(found: Found, as_json: bool) -> None:
 
 
 def _print_table(found: Found) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     from tffl.scan.audit import mistakes
     from tffl.untrusted import shown
     from tffl_cli.console import console, rate
+    from tffl_cli.tables import PlainTable, words
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model", overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("audit accuracy", justify="right")
-    table.add_column("threshold", justify="right")
-    table.add_column("takes label → for label")
-    table.add_column("reason", overflow="fold")
+    headers = ("audit accuracy", "threshold", "takes label → for label", "reason")
+    table = PlainTable("model", "verdict", *headers, numbers=False)
+    table.columns[0].overflow = table.columns[5].overflow = "fold"
+    table.columns[1].no_wrap = True
+    table.columns[2].justify = table.columns[3].justify = "right"
     for row in found.rows():
         confusion = row["confusion"]
         table.add_row(
-            Text(shown(row["name"])),
+            shown(row["name"]),
             "suspect" if row["suspect"] else "not judged" if found.unjudged else "ok",
             rate(row["accuracy"]),
             rate(row["threshold"]),
             "" if confusion is None else mistakes(confusion, found.classes, most=2),
-            Text(row["reason"]),
+            row["reason"],
             style="red" if row["suspect"] else None,
         )
     out = console()
@@ -277,5 +272,5 @@ def _print_table(found: Found) -> None:
     labels = [
         f"{name}: {n}" for name, n in zip(found.classes, found.label_counts, strict=True) if n
     ]
-    out.print(f"Audit images by voted label: {', '.join(labels) or 'none'}.", markup=False)
+    out.print(words(f"Audit images by voted label: {', '.join(labels) or 'none'}."))
     out.print(f"{len(found.suspects)} of {len(found.opinions)} models suspect.")

@@ -68,6 +68,7 @@ def show_progress(total: int, silent: bool) -> Iterator[Callable[[int, Cell | No
     )
 
     from tffl_cli.console import console
+    from tffl_cli.tables import words
 
     err = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -76,7 +77,7 @@ def show_progress(total: int, silent: bool) -> Iterator[Callable[[int, Cell | No
 
         def progress(done: int, cell: Cell | None, error: str) -> None:
             if error:
-                err.print(f"failed: {error}", markup=False, soft_wrap=True)
+                err.print(words(f"failed: {error}"), soft_wrap=True)
             title = "done" if cell is None else " · ".join(filter(None, _words(cell)))
             bar.update(task, completed=done, description=title)
 

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from tffl.engine.observer import Observer
 from tffl.studies.comparison import Outcome, percent
+from tffl_cli.tables import PlainTable, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +38,7 @@ TRAIN_NOTE = (
 
 def console(stderr: bool = False) -> Console:
     """Returns a console, wide enough for tables where there is no terminal."""
-    result = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    result = Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
     if not result.is_terminal:
         result.width = max(result.width, WIDTH)
     return result
@@ -71,7 +70,7 @@ class Warnings(Observer):
 
     def warning(self, text: str) -> None:
         """Prints a warning as one line."""
-        self.console.print(f"Warning: {text}", markup=False, soft_wrap=True)
+        self.console.print(words(f"Warning: {text}"), soft_wrap=True)
 
 
 class Watch(Warnings):
@@ -156,7 +155,7 @@ def rate(value: Any) -> str:
 
 def print_run(rounds: pd.DataFrame, outcome: Outcome) -> None:
     """Prints the table of one run: its last round, and the means over all rounds."""
-    table = _table("", "accuracy", "attack success", "recall", "precision", "FPR", "rejected")
+    table = PlainTable("", "accuracy", "attack success", "recall", "precision", "FPR", "rejected")
     last = rounds.iloc[-1]
     means = rounds.mean(numeric_only=True)
     # Rounds in which the model is ruined have no accuracy: the others' mean would flatter it.
@@ -172,7 +171,7 @@ def print_run(rounds: pd.DataFrame, outcome: Outcome) -> None:
 
 def print_comparison(outcomes: Mapping[str, Outcome], sentence: str) -> None:
     """Prints the table of a comparison, and what it means."""
-    table = _table("", "accuracy", "attack success", "recall", "precision", "FPR", "rejected")
+    table = PlainTable("", "accuracy", "attack success", "recall", "precision", "FPR", "rejected")
     for variant, outcome in outcomes.items():
         table.add_row(
             variant,
@@ -193,7 +192,7 @@ def print_comparison(outcomes: Mapping[str, Outcome], sentence: str) -> None:
     )
     _note(out, next(iter(outcomes.values())).source)
     out.print()
-    out.print(sentence, markup=False)
+    out.print(words(sentence))
 
 
 def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -209,7 +208,7 @@ def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
 
     out = console()
     for setting in distinct(rows, "setting"):
-        table = _table(setting, "no attack", "worst", "by", "recall", "FPR, no attack")
+        table = PlainTable(setting, "no attack", "worst", "by", "recall", "FPR, no attack")
         mine = where(rows, setting=setting)
         for defense in distinct(mine, "defense"):
             judged = where(mine, defense=defense)
@@ -235,7 +234,9 @@ def _worst_accuracy(lowest: tuple[str, float] | None) -> str:
 
 def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
     """Prints the means of a replay."""
-    table = _table("attack", "defense", "lost", "undefended", "recall", "precision", "FPR", "AUC")
+    table = PlainTable(
+        "attack", "defense", "lost", "undefended", "recall", "precision", "FPR", "AUC"
+    )
     table.columns[1].justify = "left"
     for row in rows:
         rates = (rate(row[key]) for key in ("lost", "undefended_lost", "recall", "precision"))
@@ -248,7 +249,7 @@ def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
         failed.setdefault((row["attack"], row["error"]), []).append(row["defense"])
     for (attack, error), defenses in failed.items():
         line = f"Not replayed: {attack} against {', '.join(defenses)}: {error}"
-        out.print(line, markup=False, soft_wrap=True)
+        out.print(words(line), soft_wrap=True)
     if any(not row["error"] and not defined(row["lost"]) for row in rows):
         out.print("Lost –: the model is ruined, its outputs are not finite.", style="dim")
     out.print(
@@ -261,10 +262,10 @@ def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
 
 def print_look(look: Look) -> None:
     """Prints what a heat-map detector saw of each client in a round."""
-    table = _table("client", "", "score", "", "dead maps", "not finite", "distance to median")
+    table = PlainTable("client", "", "score", "", "dead maps", "not finite", "distance to median")
     table.columns[0].justify = "right"
     table.columns[1].justify = table.columns[3].justify = "left"
-    table.title, table.title_justify = f"Round {look.round}: {look.title}", "left"
+    table.title = words(f"Round {look.round}: {look.title}")
     for row in look.rows():
         table.add_row(
             str(row["client"]),
@@ -289,7 +290,7 @@ def print_look(look: Look) -> None:
 
 def print_entries(entries: Iterable[Mapping[str, Any]], needs: str) -> None:
     """Prints the entries of a registry; `needs` is the header of what they need or know."""
-    table = _table("name", "description", needs, "citation", numbers=False)
+    table = PlainTable("name", "description", needs, "citation", numbers=False)
     table.columns[0].no_wrap = True
     for entry in entries:
         table.add_row(
@@ -301,14 +302,14 @@ def print_entries(entries: Iterable[Mapping[str, Any]], needs: str) -> None:
 def print_entry(entry: Mapping[str, Any], needs: str, section: str) -> None:
     """Prints one entry of a registry, with a table of its options."""
     out = console()
-    out.print(f"{entry['name']}: {entry['summary']}", markup=False)
+    out.print(words(f"{entry['name']}: {entry['summary']}"))
     for title, text in ((needs, ", ".join(entry["needs"])), ("by", entry["reference"])):
         if text:
-            out.print(f"{title.capitalize()}: {text}", markup=False)
+            out.print(words(f"{title.capitalize()}: {text}"))
     if not entry["options"]:
         out.print("It has no options.")
         return
-    table = _table("option", "meaning", "allowed", "default", numbers=False)
+    table = PlainTable("option", "meaning", "allowed", "default", numbers=False)
     table.columns[0].no_wrap = True
     for option in entry["options"]:
         default = (
@@ -316,9 +317,9 @@ def print_entry(entry: Mapping[str, Any], needs: str, section: str) -> None:
         )
         table.add_row(
             option["name"],
-            escape(option["meaning"]),
-            escape(option["allowed"]),
-            "to be set" if option["required"] else escape(default),
+            option["meaning"],
+            option["allowed"],
+            "to be set" if option["required"] else default,
         )
     out.print(table)
     if section in ("attack", "defense"):
@@ -328,7 +329,7 @@ def print_entry(entry: Mapping[str, Any], needs: str, section: str) -> None:
 
 def print_models(entries: Sequence[Mapping[str, Any]]) -> None:
     """Prints models with what they make of images of one size, or why they take none."""
-    table = _table("name", "parameters", "last convolution", "its maps", "description")
+    table = PlainTable("name", "parameters", "last convolution", "its maps", "description")
     for column in table.columns[2::2]:
         column.justify = "left"
     for entry in entries:
@@ -356,8 +357,8 @@ def print_items(lines: Sequence[Line]) -> None:
 
     out = console()
     for paper in dict.fromkeys(line.paper for line in lines):
-        table = _table("item", "shows", "scales, and time here", "recorded", numbers=False)
-        table.title, table.title_justify = paper, "left"
+        table = PlainTable("item", "shows", "scales, and time here", "recorded", numbers=False)
+        table.title = words(paper)
         table.columns[0].no_wrap = True
         mine = [line for line in lines if line.paper == paper]
         for line in mine:
@@ -366,14 +367,14 @@ def print_items(lines: Sequence[Line]) -> None:
                 for one in line.scales
             )
             about = f"{line.title}. {line.note}".rstrip(". ")
-            table.add_row(line.item, escape(about), scales or "–", line.recorded or "–")
+            table.add_row(line.item, about, scales or "–", line.recorded or "–")
         out.print(table)
         for config in dict.fromkeys(config for line in mine for config in line.configs):
             names = ", ".join(line.item for line in mine if config in line.configs)
-            out.print(f"{config}: {names}", markup=False, soft_wrap=True, style="dim")
+            out.print(words(f"{config}: {names}"), soft_wrap=True, style="dim")
         for command in dict.fromkeys(line.command for line in mine):
             if command and not command.startswith("tffl reproduce"):
-                out.print(f"Run: {command}", markup=False, soft_wrap=True, style="dim")
+                out.print(words(f"Run: {command}"), soft_wrap=True, style="dim")
         out.print()
     out.print(
         "Times are of all runs of an item, from a few training steps timed on this machine, or "
@@ -390,16 +391,15 @@ def print_reproduction(reports: Sequence[Report]) -> None:
     out = console()
     for report in reports:
         out.print(f"\n[bold]{report.entry.paper}[/], scale {report.scale}, ", end="")
-        out.print(report.heading, markup=False, soft_wrap=True)
+        out.print(words(report.heading), soft_wrap=True)
         if report.missing:
             out.print(report.incomplete)
         for setting, (header, rows) in report.tables.items():
-            table = _table(escape(header[0]), *map(escape, header[1:]))
-            table.title, table.title_justify = escape(setting) or None, "left"
+            table = PlainTable(*header, title=setting)
             for column in table.columns:
                 column.overflow = "fold"  # a name or a number is never cut short
             for row in rows:
-                table.add_row(*(escape(cell.replace("\\*", "*")) for cell in row))
+                table.add_row(*(cell.replace("\\*", "*") for cell in row))
             out.print(table)
         for judged in report.judged:
             out.print(f"[bold]{judged.verdict}[/]: {escape(judged.text)}", soft_wrap=True)
@@ -415,20 +415,20 @@ def print_report_tables(tables: Iterable[ReportTable], warnings: Iterable[str]) 
     """Prints tables of a report, those with rows, and what is unfinished."""
     out = console()
     for told in filter(lambda table: table.rows, tables):
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=told.title, title_justify="left")
-        for index, name in enumerate(told.header):
-            table.add_column(escape(name), overflow="fold")
-            table.columns[index].justify = "left" if index in told.words else "right"
+        table = PlainTable(*told.header, title=told.title)
+        for index, column in enumerate(table.columns):
+            column.overflow = "fold"
+            column.justify = "left" if index in told.words else "right"
         for row in told.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*row)
         out.print(table)
     for warning in warnings:
-        out.print(f"Note: {warning}", markup=False, soft_wrap=True)
+        out.print(words(f"Note: {warning}"), soft_wrap=True)
 
 
 def print_figures(values: Mapping[str, Any]) -> None:
     """Prints the figures of a benchmark, nested ones under a dotted name."""
-    table = _table("figure", "value")
+    table = PlainTable("figure", "value")
     for name, value in _flat(values):
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     console().print(table)
@@ -440,14 +440,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _table(first: str, *headers: str, numbers: bool = True) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first)
-    for header in headers:
-        table.add_column(header, justify="right" if numbers else "left")
-    return table
 
 
 def _note(out: Console, source: str) -> None:

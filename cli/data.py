@@ -47,8 +47,10 @@ def list_datasets(data_dir: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(entries, indent=2))
         return
     from tffl_cli.console import console
+    from tffl_cli.tables import PlainTable
 
-    table = _table("name", "description", "prepared in")
+    table = PlainTable("name", "description", "prepared in", numbers=False)
+    table.columns[0].no_wrap = True
     table.columns[-1].overflow = "fold"
     for entry in entries:
         table.add_row(entry["name"], entry["summary"], entry["location"] or "not prepared")
@@ -244,7 +246,10 @@ def _range(values: np.ndarray) -> str:
 
 
 def _class_table(holders: list[str], counts: np.ndarray, names: tuple[str, ...]) -> Table:
-    table = _table("", *names, "images", numbers=True)
+    from tffl_cli.tables import PlainTable
+
+    table = PlainTable("", *names, "images")
+    table.columns[0].no_wrap = True
     for holder, row in zip(holders[:MAX_ROWS], counts, strict=False):
         table.add_row(holder, *map(str, row), str(row.sum()))
     _add_rest(table, len(holders))
@@ -254,7 +259,10 @@ def _class_table(holders: list[str], counts: np.ndarray, names: tuple[str, ...])
 
 
 def _summary_table(holders: list[str], counts: np.ndarray, names: tuple[str, ...]) -> Table:
-    table = _table("", "images", "classes", "largest class", "its images", numbers=True)
+    from tffl_cli.tables import PlainTable
+
+    table = PlainTable("", "images", "classes", "largest class", "its images")
+    table.columns[0].no_wrap = True
     for holder, row in zip(holders[:MAX_ROWS], counts, strict=False):
         table.add_row(holder, *_summary(row, names))
     _add_rest(table, len(holders))
@@ -271,14 +279,3 @@ def _summary(row: np.ndarray, names: tuple[str, ...]) -> list[str]:
 def _add_rest(table: Table, holders: int) -> None:
     if holders > MAX_ROWS:
         table.add_row(f"… {holders - MAX_ROWS} more")
-
-
-def _table(first: str, *headers: str, numbers: bool = False) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for header in headers:
-        table.add_column(header, justify="right" if numbers else "left")
-    return table

@@ -123,17 +123,14 @@ def _print_json(ranking: pd.DataFrame, run: Path, reference: str, statistic: str
 
 
 def _print_table(ranking: pd.DataFrame, measured: str) -> None:
-    from rich import box
-    from rich.table import Table
-
     from tffl.studies.localize import EARLY
     from tffl_cli.console import console
+    from tffl_cli.tables import PlainTable
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"By {measured}", title_justify="left")
-    table.add_column("", justify="right")
-    table.add_column("variable", no_wrap=True)
-    for header in ("AUC", f"AUC, rounds 1-{EARLY}", "malicious / benign", "malicious", "benign"):
-        table.add_column(header, justify="right")
+    rates = ("AUC", f"AUC, rounds 1-{EARLY}", "malicious / benign", "malicious", "benign")
+    table = PlainTable("", "variable", *rates, title=f"By {measured}")
+    table.columns[0].justify, table.columns[1].justify = "right", "left"
+    table.columns[1].no_wrap = True
     for row in ranking.itertuples():
         table.add_row(
             str(row.rank),

@@ -261,31 +261,26 @@ class Told:
 
 
 def _print_table(found: Scan) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     from tffl.untrusted import shown
     from tffl_cli.console import console, defined
+    from tffl_cli.tables import PlainTable
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("file", overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("defense")
-    table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("threshold", justify="right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
+    table = PlainTable("file", "verdict", "defense", "score", "threshold", "reason", numbers=False)
+    table.columns[0].overflow = table.columns[5].overflow = "fold"
+    for column in (table.columns[1], table.columns[3], table.columns[4]):
+        column.no_wrap = True
+    table.columns[3].justify = table.columns[4].justify = "right"
     for name, opinions in found.files.items():
         for opinion in opinions:
             table.add_row(
-                Text(shown(name)),
+                shown(name),
                 "suspect" if opinion.suspect else "ok",
                 opinion.defense or "–",
                 f"{opinion.score:.4g}" if defined(opinion.score) else "–",
                 f"{opinion.threshold:.4g}" if defined(opinion.threshold) else "–",
-                Text(opinion.reason),
+                opinion.reason,
                 style="red" if opinion.suspect else None,
             )
         if not opinions:
-            table.add_row(Text(shown(name)), "not judged", "–", "–", "–", "")
+            table.add_row(shown(name), "not judged", "–", "–", "–", "")
     console().print(table)

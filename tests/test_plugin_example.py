@@ -65,6 +65,8 @@ def test_all_parts_run_together(installed: Path, tmp_path: Path) -> None:
     run(installed, "tffl", "simulate", *names, *sizes, *settings, "--quiet", "--out", out)
     config = load(out / "config.toml")
     assert config.attack.options["factor"] == 8 and config.defense.options["factor"] == 2
+    with (out / "rounds.csv").open() as file:
+        assert [row["round"] for row in csv.DictReader(file)] == ["1", "2"]
     with (out / "clients.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 20

@@ -169,6 +169,10 @@ def test_sound_ones_are_not() -> None:
     check_attack(Echo(from_round=3))
     with pytest.raises(UsageError, match="unknown check 'permutations': did you mean"):
         check_defense(Norms(), skip=["permutations"])
+    with pytest.raises(UsageError, match="give a tffl defense to check, not the class Norms: call"):
+        check_defense(Norms)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="give a tffl attack to check, not a Norms"):
+        check_attack(Norms())  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,13 @@ class Spy(Echo):
         self, updates: Updates, malicious: np.ndarray, adversary: Any, state: State
     ) -> tuple[np.ndarray, State]:
         return -updates.deltas.mean(axis=0, keepdims=True), state
+
+
+class Weigher(Echo):
+    def craft(
+        self, updates: Updates, malicious: np.ndarray, adversary: Any, state: State
+    ) -> tuple[np.ndarray, State]:
+        return updates.deltas[malicious] / updates.sample_counts.sum(), state
 
 
 class Dice(Echo):
@@ -239,6 +250,7 @@ BROKEN_ATTACKS = [
     (Careless(), r"tamper: rows of honest clients change: \[0, 2, 3"),
     (Lazy(), "tamper: changes_updates.. is true, and no row changes"),
     (Dice(), "determinism: rows differ when the round is played again"),
+    (Weigher(), "knowledge: it reads honest clients' sample counts, and does not declare it"),
     (Spy(), "knowledge: it reads honest clients' updates, and does not declare it"),
     (Always(), "schedule: with"),
     (Lists(), r"state: state\['seen'\] is a list"),

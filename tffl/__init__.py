@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tffl import data as data
     from tffl import defenses as defenses
     from tffl import models as models
+    from tffl import testing as testing
     from tffl.config import Config as Config
     from tffl.config import load as load
     from tffl.core.errors import TfflError as TfflError
@@ -42,7 +43,7 @@ _HOMES = {
     "register": "tffl.simulation.objects",
     "simulate": "tffl.simulation.simulation",
 }
-_ROOMS = ("attacks", "data", "defenses", "models")
+_ROOMS = ("attacks", "data", "defenses", "models", "testing")
 
 __all__ = [*sorted([*_HOMES, *_ROOMS, "layout_of"]), "__version__"]
 

@@ -119,6 +119,13 @@ class Bare(Sound):
     \"\"\"Has no options of its own, and needs no decorator.\"\"\"
 
 def function(updates): return updates
+
+@dataclass(frozen=True)
+class Odd(Sound):
+    \"\"\"Fails when it is made, and when it is described.\"\"\"
+    @property
+    def needs(self): return ()
+    def __post_init__(self): raise KeyError("odd")
 """
 
 
@@ -177,6 +184,16 @@ def test_sound_plugins_work(plugged: Any) -> None:
         "default": 3.0,
         "required": False,
     }
+
+
+def test_a_plugin_that_fails_later_is_named(plugged: Any) -> None:
+    registry = plugged(odd="Odd", sound="Sound")
+    with pytest.raises(TfflError, match=r"defense odd \(plugged_in:Odd\) cannot be made: KeyError"):
+        registry.create("odd", {})
+    with pytest.raises(TfflError, match=r"defense odd \(plugged_in:Odd\) cannot be described"):
+        registry.explain("odd")
+    with pytest.raises(UsageError, match=r"defense.factor = 0 is not allowed"):
+        registry.create("sound", {"factor": 0})
 
 
 def test_a_plugin_with_a_taken_name_is_said(plugged: Any) -> None:

@@ -177,8 +177,9 @@ def test_maps_of_a_nested_backbone_equal_those_of_the_flat_network(method, seque
             assert inside.map_size(path, size) == outside.map_size(layer, size) == (size, size)
             expected = outside.maps(updates, probes, method, layer)
             assert_equal_maps(inside.maps(updates, probes, method, path), expected)
-    with pytest.raises(UsageError, match=r"unknown convolution of .* 'conv2'.*outer/body/conv2"):
-        inside.layer_name("conv2")
+    assert inside.layer_name("conv1") == inside.layer_name("body/conv1") == "outer/body/conv1"
+    with pytest.raises(UsageError, match=r"unknown convolution of .* 'conv'.*outer/body/conv2"):
+        inside.layer_name("conv")
 
 
 def test_the_gradient_reaches_weights_inside_a_nested_backbone():

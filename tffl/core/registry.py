@@ -11,6 +11,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, cached_property
 from importlib import import_module
@@ -105,16 +106,28 @@ class Registry:
             return self._session[name]
         if name in self.builtin:
             return _imported(self._targets[name])
-        plugin = f"the plug-in {self.kind} {name} ({self._targets[name]})"
-        try:
+        plugin = self._plugin(name)
+        with self._named(name, "loaded"):
             target = _imported(self._targets[name])
-        except (Exception, SystemExit) as error:  # of code that others have written
-            raise TfflError(f"{plugin} cannot be loaded: {first_line(error)}") from error
         if lost := _lost_options(target):
             raise TfflError(f"{plugin} would lose {lost}: decorate it with @dataclass(frozen=True)")
         if self.base and not (isinstance(target, type) and issubclass(target, self._base)):
             raise TfflError(f"{plugin} is no {self.kind}: it should be a subclass of {self.base}")
         return target
+
+    def _plugin(self, name: str) -> str:
+        return f"the plug-in {self.kind} {name} ({self._targets[name]})"
+
+    @contextmanager
+    def _named(self, name: str, done: str) -> Iterator[None]:
+        """Names the plug-in whose code fails in what is done with it."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            if name in self.builtin or isinstance(error, TfflError):
+                raise
+            plugin = self._plugin(name)
+            raise TfflError(f"{plugin} cannot be {done}: {first_line(error)}") from error
 
     @property
     def _base(self) -> Any:
@@ -137,10 +150,11 @@ class Registry:
         values = {key: value for key, value in options.items() if key in known}
         if len(values) < len(options):
             values[TABLES] = {key: options[key] for key in options if key not in known}
-        try:
-            return _adapter(cls).validate_python(values)
-        except ValidationError as error:
-            raise UsageError(explain(error, prefix=f"{self.kind}.")) from None
+        with self._named(name, "made"):
+            try:
+                return _adapter(cls).validate_python(values)
+            except ValidationError as error:
+                raise UsageError(explain(error, prefix=f"{self.kind}.")) from None
 
     def create_parts(self, name: str, options: Mapping[str, Any]) -> list[Any]:
         """Builds what a name such as `"label-flip+scaling"` joins, in its order.
@@ -194,7 +208,7 @@ class Registry:
                 if name in self.builtin:
                     raise
                 said = str(error) if isinstance(error, TfflError) else first_line(error)
-                place = f"the plug-in {self.kind} {name} ({self._targets[name]})"
+                place = self._plugin(name)
                 text = said if said.startswith(place) else f"{place} is left out: {said}"
                 warnings.warn(text, TfflWarning, stacklevel=2)
 
@@ -206,14 +220,15 @@ class Registry:
     def describe(self, name: str) -> dict[str, Any]:
         """Returns name, one-line summary, citation, needs and options of an entry."""
         target = self[name]
-        return {
-            "name": name,
-            "summary": (inspect.getdoc(target) or "").split("\n")[0],
-            "reference": getattr(target, "reference", ""),
-            # A defense needs more than the updates; an attack knows more than its own clients.
-            "needs": list(getattr(target, "needs", getattr(target, "knowledge", ()))),
-            "options": _options(target),
-        }
+        with self._named(name, "described"):
+            return {
+                "name": name,
+                "summary": (inspect.getdoc(target) or "").split("\n")[0],
+                "reference": getattr(target, "reference", ""),
+                # A defense needs more than the updates; an attack knows more than its own clients.
+                "needs": list(getattr(target, "needs", getattr(target, "knowledge", ()))),
+                "options": _options(target),
+            }
 
 
 def _imported(target: str) -> Any:

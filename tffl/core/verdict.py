@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+NOT_FINITE = "the update holds NaN or infinity"
+"""Why a row is refused that no rule can compute with."""
+
 
 @dataclass(frozen=True)
 class Verdict:

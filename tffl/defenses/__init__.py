@@ -63,6 +63,7 @@ _HOMES = {
     **defenses.homes(),
     "Detector": "tffl.defenses.detector",
     "RobustMean": "tffl.defenses.robust_mean",
+    "Selection": "tffl.defenses.selection",
     "Session": "tffl.defenses.session",
 }
 

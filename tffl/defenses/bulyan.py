@@ -26,12 +26,11 @@ import numpy as np
 from tffl.core.geometry import squared_distances
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
 from tffl.defenses.base import State
-from tffl.defenses.krum import krum_scores, only_selected, winner
+from tffl.defenses.krum import krum_scores, winner
 from tffl.defenses.parts.order import WIDTH, ranked
 from tffl.defenses.parts.tolerance import assumed, check_tolerance, left
-from tffl.defenses.robust_mean import Combined, RobustMean
+from tffl.defenses.selection import Combined, Selection
 from tffl.defenses.server import Server
 
 
@@ -77,7 +76,7 @@ def middle_mean(ordered: np.ndarray, count: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Bulyan(RobustMean):
+class Bulyan(Selection):
     """Averages around the median, in each coordinate, the updates that Krum selects.
 
     Told nothing, it expects the largest f that it can bear.
@@ -111,11 +110,6 @@ class Bulyan(RobustMean):
         weights = np.zeros(n)
         weights[chosen] = 1 / len(chosen)
         return Combined(aggregate, weights, krum_scores(distances, f)), state
-
-    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Accepts the selected rows; suspects those with the highest Krum scores."""
-        verdict, state = super().judge(updates, server, state)
-        return only_selected(verdict), state
 
 
 def _most(n: int) -> int:

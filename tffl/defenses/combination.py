@@ -35,7 +35,7 @@ from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
 from tffl.core.registry import TABLES
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses import create_defense
 from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.exports import DetectorExport
@@ -238,7 +238,7 @@ def _reasons(
             if verdict.flagged[row] or verdict.convicted[row]
         ]
         said = "; ".join(parts) if suspected[row] else ""
-        reasons.append(said if finite[row] else "the update holds NaN or infinity")
+        reasons.append(said if finite[row] else NOT_FINITE)
     return tuple(reasons)
 
 

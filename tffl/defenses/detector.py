@@ -19,7 +19,7 @@ from pydantic import Field
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.parts import votes
 from tffl.defenses.parts.votes import Ballot
@@ -149,7 +149,7 @@ class Detector(Defense):
         for row, score in enumerate(scores.tolist()):
             parts = []
             if not finite[row]:
-                parts.append("the update holds NaN or infinity")
+                parts.append(NOT_FINITE)
             elif flagged[row]:
                 note = notes[row] if notes else ""
                 parts.append(note or self.reason(score, threshold))

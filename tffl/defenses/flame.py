@@ -37,7 +37,7 @@ from tffl.core.errors import require
 from tffl.core.geometry import cosines, norm, products, products_with
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.clipping import clip_factors
 from tffl.defenses.server import Server
@@ -158,5 +158,5 @@ def _model_products(updates: Updates) -> np.ndarray:
 
 def _reason(finite: bool, accepted: bool, score: float) -> str:
     if not finite:
-        return "the update holds NaN or infinity"
+        return NOT_FINITE
     return "" if accepted else f"outside the majority, at a mean cosine distance of {score:.4g}"

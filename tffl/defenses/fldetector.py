@@ -36,7 +36,7 @@ from tffl.core.clusters import cluster_threshold
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.parts.lbfgs import hessian_product
 from tffl.defenses.server import Server
@@ -234,7 +234,7 @@ def _marked(flags: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 def _reason(finite: bool, flagged: bool, accepted: bool, score: float) -> str:
     if not finite:
-        return "the update holds NaN or infinity"
+        return NOT_FINITE
     if flagged:
         return f"does not follow from its last updates: {score:.4g} times the mean error"
     return "" if accepted else "convicted in an earlier round"

@@ -27,7 +27,7 @@ import numpy as np
 from tffl.core.errors import UsageError
 from tffl.core.geometry import cosines_with, norm
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.data.samples import ROOT_DATA
 from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.scaling import scaled_mean
@@ -83,7 +83,7 @@ class FLTrust(Defense):
 
 def _reason(score: float, usable: bool) -> str:
     if math.isinf(score):
-        return "the update holds NaN or infinity"
+        return NOT_FINITE
     if not usable:
         return "the server's own update is zero or not finite: nothing to compare with"
     return f"cosine to the server's own update is {-score:.4g}" if score > -ZERO else ""

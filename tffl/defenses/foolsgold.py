@@ -30,7 +30,7 @@ from tffl.core.geometry import cosines, products
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import TOLERANCE
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.scope import Layers, within
 from tffl.defenses.server import Server
@@ -168,5 +168,5 @@ class FoolsGold(Defense):
 
 def _reason(finite: bool, accepted: bool, score: float) -> str:
     if not finite:
-        return "the update holds NaN or infinity"
+        return NOT_FINITE
     return "" if accepted else f"its history resembles another client's by {score:.4g}"

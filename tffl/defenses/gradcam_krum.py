@@ -28,8 +28,9 @@ from tffl.core.updates import Updates
 from tffl.core.verdict import Verdict
 from tffl.defenses.base import State
 from tffl.defenses.cam_detector import CamDetector, Opinion
-from tffl.defenses.krum import krum_scores, most, only_selected, tolerated, winner
+from tffl.defenses.krum import krum_scores, most, tolerated, winner
 from tffl.defenses.parts.tolerance import Malicious, check_tolerance, told
+from tffl.defenses.selection import only_selected
 from tffl.defenses.server import Server
 from tffl.explain.maps import Method, scaled
 

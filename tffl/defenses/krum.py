@@ -16,7 +16,7 @@ are the f highest scores or, told nothing, scores above median + k·1.4826·MAD.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -25,10 +25,9 @@ from tffl.core.geometry import squared_distances
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import TOLERANCE
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
 from tffl.defenses.base import State
 from tffl.defenses.parts.tolerance import assumed, check_tolerance, left
-from tffl.defenses.robust_mean import Combined, RobustMean
+from tffl.defenses.selection import Combined, Selection
 from tffl.defenses.server import Server
 
 
@@ -88,19 +87,8 @@ def tolerated(malicious: int | float | None, n: int, removed: int = 0) -> int:
     return left(assumed(malicious, n + removed, most(n + removed)), removed, most(n))
 
 
-def only_selected(verdict: Verdict) -> Verdict:
-    """Returns the verdict of a rule that accepts only those that have a weight."""
-    accepted = verdict.weights > 0
-    reasons = zip(verdict.reasons, accepted, strict=True)
-    return replace(
-        verdict,
-        accepted=accepted,
-        reasons=tuple(reason or ("" if kept else "not selected") for reason, kept in reasons),
-    )
-
-
 @dataclass(frozen=True)
-class Krum(RobustMean):
+class Krum(Selection):
     """Takes the one update that is closest to its nearest neighbors.
 
     Of equal scores, the row with the nearer next neighbor wins, and then the smallest client id.
@@ -124,8 +112,3 @@ class Krum(RobustMean):
         weights = np.zeros(n)
         weights[winner(distances, f)] = 1
         return Combined(updates.mean(weights), weights, scores), state
-
-    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Accepts the winner; suspects those with the highest scores."""
-        verdict, state = super().judge(updates, server, state)
-        return only_selected(verdict), state

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.server import Server
 
@@ -46,7 +46,7 @@ class FedAvg(Defense):
             scores=np.where(counted, math.nan, math.inf),
             threshold=math.nan,
             aggregate=updates.mean(weights),
-            reasons=tuple("" if one else "the update holds NaN or infinity" for one in counted),
+            reasons=tuple("" if one else NOT_FINITE for one in counted),
         )
         return verdict, state
 

@@ -36,7 +36,7 @@ from tffl.core.errors import require
 from tffl.core.geometry import cosines_with, squared_distances_to
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.scaling import scaled_mean
 from tffl.defenses.server import Server
@@ -207,7 +207,7 @@ def _ratio(above: np.ndarray | float, below: np.ndarray | float) -> np.ndarray:
 
 def _reason(finite: bool, usual: bool, similar: bool) -> str:
     if not finite:
-        return "the update holds NaN or infinity"
+        return NOT_FINITE
     parts = []
     if not usual:
         parts.append("its length is far from the median")

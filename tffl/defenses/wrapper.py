@@ -13,7 +13,7 @@ from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
 from tffl.core.options import Options
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses.base import Defense, State
 from tffl.defenses.combination import Combination
 from tffl.defenses.none import FedAvg, FiniteAvg
@@ -210,6 +210,6 @@ def _spread(verdict: Verdict, mixture: Mixture, finite: np.ndarray) -> Verdict:
         accepted=fill(verdict.accepted[owner], False),
         weights=fill(mixture.mixing.T @ verdict.weights, 0.0),
         scores=fill(verdict.scores[owner], np.inf),
-        reasons=tuple(fill(reasons, "the update holds NaN or infinity")),
+        reasons=tuple(fill(reasons, NOT_FINITE)),
         pictures={},
     )

@@ -155,9 +155,10 @@ class Explainer:
         if layer is None:
             return last_convolution(self._model)
         known = convolutions(self._model)
-        if layer not in known:
+        inside = [path for path in known if path.endswith(f"/{layer}")]
+        if layer not in known and len(inside) != 1:
             raise unknown(f"convolution of {self._model.name}", layer, known)
-        return layer
+        return layer if layer in known else inside[0]
 
     def _at(self, size: int) -> keras.Model:
         if size not in self._sized:

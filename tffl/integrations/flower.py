@@ -43,6 +43,7 @@ from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Sampl
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
 from tffl.explain.pixels import BYTES, PixelRange
+from tffl.models.layers import set_weights
 from tffl.models.validation import check_built
 from tffl.record.tables import CLIENT_COLUMNS, Table, to_csv
 from tffl.untrusted.expected import Expected
@@ -394,14 +395,14 @@ class DefendedStrategy(FedAvg):
         model = self._model
         pixels, before = self._pixels or BYTES, model.get_weights()
         try:
-            model.set_weights(self.layout.unflatten(self._start))
+            set_weights(model, self.layout.unflatten(self._start))
             check_model(predictor(model), self._samples, pixels, self._seed)
         except UsageError as error:
             if self._pixels is None:
                 raise
             log.warning("tffl: %s", error)
         finally:
-            model.set_weights(before)
+            set_weights(model, before)
 
     def _read_global(self, arrays: ArrayRecord | None) -> np.ndarray:
         try:

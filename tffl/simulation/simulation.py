@@ -32,6 +32,7 @@ from tffl.engine.runtime import INTRA_OP_THREADS, Runtime, configure
 from tffl.engine.stopwatch import Stopwatch
 from tffl.engine.training import LocalTraining
 from tffl.engine.voting import Certificates, majority_vote
+from tffl.models.layers import set_weights
 from tffl.record.identity import resolved
 from tffl.record.lock import locked
 from tffl.record.rounds import RoundRecord
@@ -460,7 +461,7 @@ class Experiment:
         self, updates: Updates, state: State, defense: Defense | None = None
     ) -> tuple[Verdict, State]:
         """Lets a defense, by default the experiment's own, judge a round."""
-        self.model.set_weights(self.layout.unflatten(updates.start))
+        set_weights(self.model, self.layout.unflatten(updates.start))
         return (defense or self.defense).judge(self.received(updates), self.server, state)
 
     def received(self, updates: Updates) -> Updates:
@@ -554,7 +555,7 @@ class Experiment:
         return Certificates(votes, self.federation.dataset.test_labels)
 
     def _global_model(self, weights: np.ndarray) -> keras.Model:
-        self.model.set_weights(self.layout.unflatten(weights[0]))
+        set_weights(self.model, self.layout.unflatten(weights[0]))
         if len(weights) == 1:
             return self.model
         return majority_vote(self.model, [self.layout.unflatten(row) for row in weights])

@@ -11,13 +11,22 @@ import numpy as np
 
 from tffl.attacks import create_attack
 from tffl.attacks.base import Attack, State, SuccessSet
+from tffl.attacks.bounded import SAMPLE_COUNTS
 from tffl.attacks.model_attack import ALL_BENIGN, OVERHEARD
 from tffl.config import Config, build
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
 from tffl.data.samples import Samples
 from tffl.models import models
-from tffl.testing.checking import copied, expect, expect_array, run_checks, same_arrays, stored
+from tffl.testing.checking import (
+    copied,
+    expect,
+    expect_array,
+    require_instance,
+    run_checks,
+    same_arrays,
+    stored,
+)
 from tffl.testing.defense import expect_same_options
 from tffl.testing.worlds import CLASSES, IMAGE_SHAPE, deal, small_dataset, small_round
 
@@ -50,8 +59,9 @@ def check_attack(attack: Attack, *, name: str = "", skip: Collection[str] = ()) 
       rest of the updates nor the state is written to.
     - `nobody`: with no malicious client in a round, nothing changes.
     - `determinism`: the same round twice is attacked in the same way, to the last bit.
-    - `knowledge`: what `granted()` does not name is not read: honest rows are NaN then. (Whose
-      updates an attack overhears it alone knows: those that may overhear are not held to it.)
+    - `knowledge`: honest clients' sample counts and updates (NaN then) are not read unless
+      `granted()` names them. Whose updates an attack overhears it alone knows: one that overhears
+      is not held to it.
     - `state`: rounds go on from a state that was written to a file, as a checkpoint is.
     - `options`: what `options()` returns makes an equal attack.
     - `schedule`: `from_round`, `until_round` and `every_rounds` are respected.
@@ -61,9 +71,14 @@ def check_attack(attack: Attack, *, name: str = "", skip: Collection[str] = ()) 
       name: As a config calls it, if it is registered: its options are then read as a config's are.
       skip: Names of checks that do not apply.
 
+    Raises:
+      AssertionError: A check has failed; one line that begins with its name.
+      UsageError: It is no attack, or there is no such check to skip.
+
     >>> from tffl.attacks.label_flip import LabelFlip
     >>> check_attack(LabelFlip(source=1, target=7), name="label-flip")
     """
+    require_instance(attack, Attack)
     run_checks(CHECKS, Battlefield(attack, name), skip)
 
 
@@ -257,18 +272,29 @@ def _check_determinism(field: Battlefield) -> None:
 def _check_knowledge(field: Battlefield) -> None:
     granted = field.attack.granted()
     expect(all(isinstance(word, str) for word in granted), "granted() are no strings")
-    if ALL_BENIGN in granted or any(word.endswith(OVERHEARD) for word in granted):
-        return
+    if SAMPLE_COUNTS not in granted:
+        _expect_unread(field, "sample counts", _other_counts)
+    if ALL_BENIGN not in granted and not any(word.endswith(OVERHEARD) for word in granted):
+        _expect_unread(field, "updates", _other_rows)
 
-    def censored(updates: Updates) -> Updates:
-        matrix = updates.matrix.copy()
-        matrix[~np.isin(updates.client_ids, MALICIOUS)] = np.nan
-        return replace(updates, matrix=matrix)
 
+def _other_rows(updates: Updates) -> Updates:
+    matrix = updates.matrix.copy()
+    matrix[~np.isin(updates.client_ids, MALICIOUS)] = np.nan
+    return replace(updates, matrix=matrix)
+
+
+def _other_counts(updates: Updates) -> Updates:
+    counts = np.where(np.isin(updates.client_ids, MALICIOUS), updates.sample_counts, 1)
+    counts[0] = 1000
+    return replace(updates, sample_counts=counts)
+
+
+def _expect_unread(field: Battlefield, what: str, change: Callable[[Updates], Updates]) -> None:
     one, last = field.rounds(_as_it_is, _as_it_is)
-    other, after = field.rounds(_as_it_is, censored)
+    other, after = field.rounds(_as_it_is, change)
     sent, again = ([matrix[MALICIOUS] for matrix in matrices] for matrices in (one, other))
-    undeclared = "honest clients' updates, and does not declare it"
+    undeclared = f"honest clients' {what}, and does not declare it"
     _expect_same(sent, again, f"it reads {undeclared}")
     expect(same_arrays(last, after), f"it remembers {undeclared}")
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tffl.core.errors import first_line, unknown
+from tffl.core.errors import first_line, require, unknown
 from tffl.core.tensors import read_tensors, write_tensors
 
 Setting = TypeVar("Setting")
@@ -36,6 +36,14 @@ def run_checks(
             raise AssertionError(f"{title}: {error}") from error
         except Exception as error:
             raise AssertionError(f"{title}: it raises {first_line(error)}") from error
+
+
+def require_instance(component: Any, cls: type) -> None:
+    """Raises `UsageError` unless it can be checked at all: an instance of `cls`, and no class."""
+    kind = cls.__name__.lower()
+    name = component.__name__ if isinstance(component, type) else type(component).__name__
+    what = f"the class {name}: call it" if isinstance(component, type) else f"a {name}"
+    require(isinstance(component, cls), f"give a tffl {kind} to check, not {what}")
 
 
 def expect(condition: Any, message: str) -> None:

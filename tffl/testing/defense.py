@@ -18,7 +18,15 @@ from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, Root, Samples
 from tffl.defenses import create_defense
 from tffl.defenses.base import Defense, State
 from tffl.defenses.server import Server
-from tffl.testing.checking import copied, expect, expect_array, run_checks, same_arrays, stored
+from tffl.testing.checking import (
+    copied,
+    expect,
+    expect_array,
+    require_instance,
+    run_checks,
+    same_arrays,
+    stored,
+)
 from tffl.testing.worlds import CLASSES, LAYOUT, pictures, small_model, small_round
 
 if TYPE_CHECKING:
@@ -58,14 +66,20 @@ def check_defense(
     - `equal rows`: so do rows that are all equal, or zero.
 
     Args:
-      defense: With options that fit `clients` clients in a round.
+      defense: With options that fit `clients` clients in a round; of a wrapper, what its `wrap` or
+        `create_defense("mine+krum", {})` returns.
       name: As a config calls it, if it is registered: its options are then read as a config's are.
       clients: How many take part in a round.
       skip: Names of checks that do not apply.
 
+    Raises:
+      AssertionError: A check has failed; one line that begins with its name.
+      UsageError: It is no defense, or there is no such check to skip.
+
     >>> from tffl.defenses.multi_krum import MultiKrum
     >>> check_defense(MultiKrum(malicious=2), name="multi-krum")
     """
+    require_instance(defense, Defense)
     run_checks(CHECKS, Bench(defense, name, clients), skip)
 
 

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from tffl.core.layout import Entry, WeightLayout, is_floating
+from tffl.untrusted.h5_places import keras_paths
 from tffl.untrusted.refusal import Refused, shown
 from tffl.untrusted.vocabulary import Vocabulary
 
@@ -24,15 +25,6 @@ BYTES = 32
 
 MARGIN = 1 << 24
 """Bytes that a file may have beyond that, for configs, headers and padding."""
-
-
-def is_counter(dtype: np.dtype) -> bool:
-    """Returns whether an array holds integers or booleans, which are the server's own matter.
-
-    A file may have more or fewer of them than the global model, as versions of Keras differ in
-    what they count: they are passed over.
-    """
-    return dtype.kind in "iub"
 
 
 @dataclass(frozen=True)
@@ -55,10 +47,8 @@ class Expected:
     def of(cls, model: keras.Model) -> Expected:
         """Finds out what files of a trusted, built model look like.
 
-        Its weights change meanwhile, and are put back: see `tffl.untrusted.hdf5.keras_paths`.
+        Its weights change meanwhile, and are put back: see `tffl.untrusted.h5_places.keras_paths`.
         """
-        from tffl.untrusted.hdf5 import keras_paths
-
         paths = tuple(variable.path for variable in model.weights if is_floating(variable))
         return cls(WeightLayout.of(model), keras_paths(model), paths, Vocabulary.of(model))
 

@@ -10,7 +10,8 @@ from numpy.lib import format as npy
 
 from tffl.core.layout import Entry
 from tffl.untrusted.archive import Archive
-from tffl.untrusted.expected import Expected, is_counter
+from tffl.untrusted.counters import is_counter
+from tffl.untrusted.expected import Expected
 from tffl.untrusted.refusal import Refused, shown
 
 SUFFIX = ".npy"

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from tffl.core.layout import Entry
-from tffl.untrusted.expected import MARGIN, Expected, is_counter
+from tffl.untrusted.counters import is_counter
+from tffl.untrusted.expected import MARGIN, Expected
 from tffl.untrusted.folder import names_in, read_bytes
 from tffl.untrusted.refusal import Refused, shown
 

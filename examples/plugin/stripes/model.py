@@ -1,4 +1,4 @@
-"""A network for stripes: one convolution, the mean over all pixels, one dense layer."""
+"""A network for stripes: one convolution, its maximum over all pixels, one dense layer."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def stripes_cnn(image_shape: tuple[int, int, int], classes: int, *, seed: int = 
     from keras import Input, Model, layers
 
     images = Input(image_shape, name="images")
-    x = layers.Rescaling(1 / 255, name="rescale")(images)
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(images)
     x = layers.Conv2D(
         8, 5, activation="relu", kernel_initializer=he_uniform(seed, "conv"), name="conv"
     )(x)
-    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    x = layers.GlobalMaxPooling2D(name="maximum")(x)
     logits = layers.Dense(
         classes, kernel_initializer=he_uniform(seed, "logits"), dtype="float32", name="logits"
     )(x)

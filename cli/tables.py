@@ -1,0 +1,41 @@
+"""Tables on a terminal, whose cells may be a stranger's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from tffl.untrusted.refusal import visible
+
+
+def words(text: str) -> Text:
+    r"""Returns a text that is printed as it is: in one line, and without markup.
+
+    >>> words("[red]a\nb").plain
+    '[red]a\\nb'
+    """
+    return Text(visible(text))
+
+
+class PlainTable(Table):
+    """A table whose strings are printed as they are: names of classes and files are no markup."""
+
+    def __init__(self, *headers: str, numbers: bool = True, title: str = "") -> None:
+        """Makes a table without rows.
+
+        Args:
+          headers: One per column.
+          numbers: Whether all columns but the first are aligned to the right.
+          title: Stands above it, on the left.
+        """
+        above = words(title) if title else None
+        super().__init__(box=box.SIMPLE_HEAD, pad_edge=False, title=above, title_justify="left")
+        for index, header in enumerate(headers):
+            self.add_column(words(header), justify="right" if numbers and index else "left")
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Adds a row; control characters, markup and line breaks of strings have no effect."""
+        super().add_row(*(words(c) if isinstance(c, str) else c for c in cells), **options)

@@ -1,0 +1,50 @@
+"""Names of classes and files in terminal tables are printed as they are, and move nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tffl.core.errors import TfflWarning, UsageError
+from tffl.report.document import Table
+from tffl_cli.console import Warnings, console, print_entries, print_report_tables
+from tffl_cli.data import _class_table, _summary_table
+from tffl_cli.main import _show_warning, report
+
+NAMES = ("[red]sign[/red]", "a\nb", "x\u202eeman", "\x1b[2Jgone", ":warning:", "=1+1", "[/]")
+SHOWN = ("[red]sign[/red]", "a\\nb", "x\\u202eeman", "\\x1b[2Jgone", ":warning:", "=1+1", "[/]")
+
+
+def check(printed: str) -> None:
+    assert not {"\x1b", "\u202e"} & set(printed)
+    assert all(name in printed for name in SHOWN), printed
+
+
+def test_classes_of_a_split(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = np.eye(len(NAMES), dtype=int)
+    holders = [f"client {index}" for index in range(len(NAMES))]
+    console().print(_class_table(holders, counts, NAMES))
+    check(capsys.readouterr().out)
+    console().print(_summary_table(holders, counts, NAMES))
+    check(capsys.readouterr().out)
+
+
+def test_entries_and_reports(capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"summary": "[b]", "needs": ["[/b]"], "reference": ""}
+    print_entries([{"name": name, **entry} for name in NAMES], "needs")
+    check(capsys.readouterr().out)
+    print_report_tables(
+        [Table("[i]title", ("[i]", "[/]"), tuple(zip(NAMES, NAMES, strict=True)))], []
+    )
+    check(capsys.readouterr().out)
+    print_report_tables([], NAMES)
+    check(capsys.readouterr().out)
+
+
+def test_warnings_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    Warnings().warning(" ".join(NAMES))
+    check(capsys.readouterr().err)
+    assert report(UsageError(" ".join(NAMES)), verbose=False) == 2
+    check(capsys.readouterr().err)
+    _show_warning(" ".join(NAMES), TfflWarning, "file", 1)
+    check(capsys.readouterr().err)

@@ -1,0 +1,104 @@
+"""Rules that make one update of all, and say how little they trust each client.
+
+They need no verdict for their result. Yet each says how much it distrusts every client (the share
+of its coordinates that was trimmed, the weight that it lost), and whom one would name by that: this
+is what detection tables of the literature mean when they list such a rule, and what the recall and
+false positive rate of such a run are about.
+
+`RobustMean` leaves nobody out, and `Selection` all but a few.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from tffl.core.thresholds import median_mad, top
+from tffl.core.updates import Updates
+from tffl.core.verdict import NOT_FINITE, Verdict
+from tffl.defenses.base import Defense, State
+from tffl.defenses.parts.tolerance import Malicious, told
+from tffl.defenses.server import Server
+
+NOT_SELECTED = "not selected"
+"""Why a row has no part in a selection's average, if nothing is held against it."""
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What a rule makes of n finite updates.
+
+    Attributes:
+      aggregate: float32 `[d]`.
+      weights: float64 `[n]`, each client's share, summing to 1; uniform where shares differ from
+        column to column.
+      scores: float64 `[n]`, how little the rule trusts each client.
+    """
+
+    aggregate: np.ndarray
+    weights: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Combining(Defense):
+    """Makes one update of all finite ones; rows with NaN or infinity are rejected.
+
+    Attributes:
+      malicious: f, what the server is told about a round's attackers: a count, a fraction, or
+        nothing. Told f, the suspects on record are the f highest scores.
+      k: Told nothing, they are those above median + k·1.4826·MAD.
+    """
+
+    malicious: Malicious = None
+    k: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.5
+
+    @abstractmethod
+    def kept(self, weights: np.ndarray) -> np.ndarray:
+        """Says which of the finite rows, by their weights float64 `[n]`, count as accepted."""
+
+    @abstractmethod
+    def combine(self, updates: Updates, server: Server, state: State) -> tuple[Combined, State]:
+        """Combines finite updates, at least one."""
+
+    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
+        """Sorts out rows that are not finite, and combines the others."""
+        finite, n = updates.finite(), len(updates)
+        aggregate = np.zeros(updates.layout.size, dtype=np.float32)
+        weights, scores, threshold = np.zeros(n), np.full(n, np.inf), np.nan
+        if finite.any():
+            combined, state = self.combine(updates.select(finite), server, state)
+            aggregate, weights[finite] = combined.aggregate, combined.weights
+            scores[finite] = combined.scores
+            threshold = self._threshold(scores)
+        suspects = ~finite | (scores > threshold)
+        accepted = finite & self.kept(weights)
+        return (
+            Verdict(
+                flagged=suspects,
+                convicted=suspects,
+                accepted=accepted,
+                weights=weights,
+                scores=scores,
+                threshold=threshold,
+                aggregate=aggregate,
+                reasons=tuple(map(self._reason, finite, suspects, accepted, scores)),
+            ),
+            state,
+        )
+
+    def _threshold(self, scores: np.ndarray) -> float:
+        count = told(self.malicious, len(scores))
+        return median_mad(scores, self.k) if count is None else top(scores, count)
+
+    @staticmethod
+    def _reason(finite: bool, suspect: bool, accepted: bool, score: float) -> str:
+        if not finite:
+            return NOT_FINITE
+        if suspect:
+            return f"distrusted: score {score:.4g}"
+        return "" if accepted else NOT_SELECTED
