@@ -158,7 +158,7 @@ def _experiment(
     from tffl.studies.audited import draw
 
     begins = auditor(None, (), config.defense.options).from_round
-    paths = draw(RunDirectory.resume(job.directory), begins)
+    paths = draw(RunDirectory.open(job.directory), begins)
     if not (quiet or as_json):
         click.echo(f"Pictures: {', '.join(map(str, paths))}")
 
@@ -220,7 +220,7 @@ def _audit_run(path: Path, number: int, source: str | None, settings: Sequence[s
     from tffl.core.process import silence
     from tffl.record.run_directory import RunDirectory
 
-    run = RunDirectory.resume(path)
+    run = RunDirectory.open(path)
     run.check_stored(number)
     silence()
     from tffl.scan.audit import audit_run

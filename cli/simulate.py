@@ -175,11 +175,11 @@ def check_folder(job: Job) -> None:
       UsageError: It is so; the message says what to do.
     """
     from tffl.record.identity import resolved
-    from tffl.record.run_directory import RunDirectory, refuse_occupied
+    from tffl.record.writer import RunWriter, refuse_occupied
 
     config = resolved(job.config)
     if job.resume and (job.directory / "config.toml").exists():
-        RunDirectory.resume(job.directory, config)
+        RunWriter.resume(job.directory, config)
     else:
         refuse_occupied(job.directory, config)
 

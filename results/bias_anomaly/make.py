@@ -53,7 +53,7 @@ def collect(runs: Path) -> dict[tuple[str, int], RunDirectory]:
         for seed in SEEDS.get(figure, (0,)):
             path = runs / f"figure_{SAME.get(figure, figure)}_seed{seed}"
             if (path / "summary.json").exists():
-                found[figure, seed] = RunDirectory.resume(path)
+                found[figure, seed] = RunDirectory.open(path)
     return found
 
 

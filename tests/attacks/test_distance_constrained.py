@@ -213,7 +213,7 @@ def simulate(name: str, path: Any = None, **changes: Any) -> Any:
 def test_real_updates_stay_inside(tmp_path) -> None:
     federation = {"clients": 6, "malicious": 2, "rounds": 2}
     run = simulate("distance-constrained", tmp_path / "run", federation=federation)
-    for updates in RunDirectory.resume(tmp_path / "run").updates():
+    for updates in RunDirectory.open(tmp_path / "run").updates():
         malicious = np.isin(updates.client_ids, run.summary["malicious_clients"])
         honest = updates.select(~malicious)
         center = honest.mean(honest.sample_counts / honest.sample_counts.sum())

@@ -183,7 +183,7 @@ def test_radius_confines_what_is_sent(tmp_path) -> None:
         }
         path = tmp_path / "-".join(map(str, ["run", *options.values()]))
         run = tffl.simulate(build(values), path)
-        updates = next(RunDirectory.resume(path).updates())
+        updates = next(RunDirectory.open(path).updates())
         malicious = np.isin(updates.client_ids, run.summary["malicious_clients"])
         lengths = updates.norms(trainable=True)
         return lengths[malicious], lengths[~malicious]

@@ -316,7 +316,7 @@ def test_real_updates(variant: str, tmp_path) -> None:
         "record": {"store_updates": "all", "export": False, "figures": False},
     }
     run = tffl.simulate(build(values), tmp_path / "run")
-    for updates in RunDirectory.resume(tmp_path / "run").updates():
+    for updates in RunDirectory.open(tmp_path / "run").updates():
         malicious = np.isin(updates.client_ids, run.summary["malicious_clients"])
         honest = updates.select(~malicious)
         far = distances_to(updates.select(malicious), honest.mean(np.full(6, 1 / 6)))

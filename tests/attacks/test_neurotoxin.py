@@ -150,7 +150,7 @@ def test_real_updates_keep_mask_and_radius(name: str, tmp_path) -> None:
         "record": {"store_updates": "all", "export": False, "figures": False},
     }
     run = tffl.simulate(build(values), tmp_path / "run")
-    stored = list(RunDirectory.resume(tmp_path / "run").updates())
+    stored = list(RunDirectory.open(tmp_path / "run").updates())
     for last, this in zip([None, *stored], stored, strict=False):
         malicious = np.isin(this.client_ids, run.summary["malicious_clients"])
         norms = this.norms(trainable=True)

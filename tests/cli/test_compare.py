@@ -35,7 +35,7 @@ def test_json_has_the_figures(compared: Path, tmp_path: Path) -> None:
     told = json.loads(result.stdout)
     assert told["differences"] == {"federation.malicious": [2, 0]}
     assert told["chart"] == str(tmp_path / "c.png")
-    rounds = RunDirectory.resume(compared).frames()[0]
+    rounds = RunDirectory.open(compared).frames()[0]
     first, second = told["runs"]
     assert first["name"] == "run_1" and first["finished"]
     assert first["accuracy"] == pytest.approx(rounds["accuracy"].iloc[-1])

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import tffl
 from tffl.core.errors import UsageError
 from tffl.record.run_directory import PICTURES, RunDirectory
+from tffl.record.writer import RunWriter
 from tffl_cli.explain import explain as command
 
 SETTING: dict[str, Any] = {
@@ -83,7 +84,7 @@ def test_several_rounds_as_json(run: Path) -> None:
     result = call(run, "--round", 2, "--round", 1, "--json")
     told = json.loads(result.stdout)
     assert [seen["round"] for seen in told["looks"]] == [2, 1]
-    clients = RunDirectory.resume(run).frames()[1]
+    clients = RunDirectory.open(run).frames()[1]
     for seen in told["looks"]:
         mine = clients[clients["round"] == seen["round"]]
         rows = seen["clients"]
@@ -95,7 +96,7 @@ def test_several_rounds_as_json(run: Path) -> None:
 
 
 def test_probes_are_kept_with_the_maps(run: Path) -> None:
-    shown = RunDirectory.resume(run).pictures(2)
+    shown = RunDirectory.open(run).pictures(2)
     assert shown["probes"].shape == (1, 28, 28, 1)
     assert shown["probes"].dtype == np.uint8
     assert len(shown["maps"]) == len(shown["rebuilt"]) == 8
@@ -162,7 +163,7 @@ def test_a_run_draws_every_k_rounds_and_resumes(tmp_path: Path) -> None:
 
     interrupted = shutil.copytree(tmp_path / "whole", tmp_path / "interrupted")
     (interrupted / "checkpoints" / "round-000004.safetensors").unlink()
-    RunDirectory.resume(interrupted).load_checkpoint(pytest.fail)
+    RunWriter.resume(interrupted).load_checkpoint(pytest.fail)
     kept = sorted(file.name for file in (interrupted / "figures").iterdir())
     assert kept == [f"{name}_round_0002.png" for name in names]
     tffl.simulate(setting, interrupted, resume=True)

@@ -95,14 +95,14 @@ def test_an_interrupted_run_goes_on_with_the_same_gan(whole: Path, tmp_path: Pat
         run(tmp_path / "parts", observer=Stop())
     run(tmp_path / "parts", resume=True)
     assert tables(tmp_path / "parts") == tables(whole)
-    ends = [RunDirectory.resume(path).pictures(3) for path in (whole, tmp_path / "parts")]
+    ends = [RunDirectory.open(path).pictures(3) for path in (whole, tmp_path / "parts")]
     assert ends[0].keys() == ends[1].keys()
     for name in ends[0]:
         np.testing.assert_array_equal(ends[0][name], ends[1][name])
 
 
 def test_the_run_keeps_audit_images_from_its_first_audit_on(whole: Path) -> None:
-    directory = RunDirectory.resume(whole)
+    directory = RunDirectory.open(whole)
     assert directory.pictures(1) == {}
     shown = directory.pictures(3)
     assert shown["audit_images"].shape == (40, 8, 8, 1)

@@ -44,7 +44,7 @@ np.savez(out, **{name: value.numpy() for name, value in result.items()})
 def test_a_bare_tensorflow_process_scores_maps_as_the_run_did(tmp_path, options):
     tffl.simulate({**SETTING, "defense": options}, tmp_path / "run")
     folder = tmp_path / "run" / "export" / "detector"
-    shown = RunDirectory.resume(tmp_path / "run").pictures(2)
+    shown = RunDirectory.open(tmp_path / "run").pictures(2)
     np.save(tmp_path / "maps.npy", shown["maps"])
     script = [sys.executable, "-c", BARE, folder, tmp_path / "maps.npy", tmp_path / "out.npz"]
     subprocess.run(list(map(str, script)), check=True, cwd=tmp_path, capture_output=True)
@@ -61,7 +61,7 @@ def test_a_bare_tensorflow_process_scores_maps_as_the_run_did(tmp_path, options)
 
     if options["name"] == "any-of":
         return  # its scores and threshold are not those of its part
-    rounds, clients = RunDirectory.resume(tmp_path / "run").frames()
+    rounds, clients = RunDirectory.open(tmp_path / "run").frames()
     scores = clients[clients["round"] == 2]["score"]
     np.testing.assert_allclose(served["score"], scores, rtol=1e-3)
     np.testing.assert_allclose(about["threshold"], rounds["threshold"].iloc[-1], rtol=1e-6)

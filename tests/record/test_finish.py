@@ -14,8 +14,8 @@ from tffl.config import Config, RecordConfig
 from tffl.core.errors import TfflError
 from tffl.drawing import figures
 from tffl.record.export import export
-from tffl.record.run_directory import RunDirectory
 from tffl.record.tables import CLIENT_COLUMNS, ROUND_COLUMNS, Table
+from tffl.record.writer import RunWriter
 
 SERVE = """
 import json, sys
@@ -40,14 +40,14 @@ def model() -> keras.Model:
 
 
 def test_finish_writes_everything_and_twice(tmp_path: Path, model: keras.Model) -> None:
-    run = RunDirectory.create(tmp_path, Config(), [], {})
+    run = RunWriter.create(tmp_path, Config(), [], {})
     run.write_round(
         {"round": 1, "accuracy": 0.5, "attack_success": 0.25, "threshold": 1.5},
         [{"round": 1, "client": c, "malicious": c == 0, "score": 2.0 - c} for c in range(3)],
     )
     summary = {"accuracy": np.float32(0.5), "auc": float("nan"), "malicious": np.array([1, 2])}
     run.finish(model, summary, {})
-    again = RunDirectory.resume(tmp_path)
+    again = RunWriter.resume(tmp_path)
     again.finish(model, summary, {})
     assert json.loads((tmp_path / "summary.json").read_text()) == {
         "accuracy": 0.5,
@@ -67,7 +67,7 @@ def test_finish_writes_everything_and_twice(tmp_path: Path, model: keras.Model) 
 
 def test_finish_leaves_out_what_is_not_wanted(tmp_path: Path, model: keras.Model) -> None:
     record = RecordConfig(tensorboard=False, figures=False, export=False)
-    run = RunDirectory.create(tmp_path, Config(record=record), [], {})
+    run = RunWriter.create(tmp_path, Config(record=record), [], {})
     run.write_round({"round": 1}, [])
     run.finish(model, {}, {})
     assert sorted(file.name for file in tmp_path.iterdir()) == [

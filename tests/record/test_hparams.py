@@ -27,7 +27,7 @@ def values(folder: Path) -> list[tuple[int, Any]]:
 
 
 def test_histograms_hold_the_scores(compared: Path) -> None:
-    clients = RunDirectory.resume(compared).frames()[1]
+    clients = RunDirectory.open(compared).frames()[1]
     found = {
         (step, value.tag): tf.make_ndarray(value.tensor)
         for step, value in values(compared / "tensorboard")

@@ -18,6 +18,7 @@ from tffl.engine.observer import Observer
 from tffl.record import lock
 from tffl.record.lock import locked
 from tffl.record.run_directory import RunDirectory
+from tffl.record.writer import RunWriter
 from tffl.studies import benchmark
 
 HOLD = """
@@ -33,7 +34,7 @@ CONFIG = Config()
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    RunDirectory.create(tmp_path, CONFIG, [], {})
+    RunWriter.create(tmp_path, CONFIG, [], {})
     return tmp_path
 
 
@@ -58,7 +59,7 @@ def test_two_processes_cannot_resume_one_run(run: Path, holder: subprocess.Popen
     assert {file: file.read_bytes() for file in run.iterdir()} == files
     with pytest.raises(UsageError, match=told):
         benchmark.run([], run)
-    RunDirectory.resume(run)  # reading is free
+    RunDirectory.open(run)  # reading is free
 
 
 def test_a_killed_process_leaves_no_lock(run: Path, holder: subprocess.Popen[str]) -> None:

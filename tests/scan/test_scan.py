@@ -48,7 +48,7 @@ def round_of_clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tffl.simulate(config, folder / "run")
     from tffl.record.run_directory import RunDirectory
 
-    (updates,) = RunDirectory.resume(folder / "run").updates()
+    (updates,) = RunDirectory.open(folder / "run").updates()
     guilty = run.clients.query("round == 2").set_index("client")["malicious"] == 1
     order = sorted(range(len(updates)), key=lambda row: bool(guilty[updates.client_ids[row]]))
     (folder / "clients").mkdir()
@@ -92,7 +92,7 @@ def test_poisoned_models_are_suspects_and_honest_ones_are_not(round_of_clients, 
 def test_files_hold_the_updates_that_the_run_had(round_of_clients, folder):
     from tffl.record.run_directory import RunDirectory
 
-    (updates,) = RunDirectory.resume(round_of_clients / "run").updates()
+    (updates,) = RunDirectory.open(round_of_clients / "run").updates()
     model = load_global(round_of_clients / "global.keras")
     expected = Expected.of(model)
     start = expected.layout.flatten(model.get_weights())

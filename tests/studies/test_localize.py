@@ -17,7 +17,7 @@ from tffl.core.deviations import Deviations, deviations, of_updates
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
-from tffl.record.run_directory import RunDirectory
+from tffl.record.writer import RunWriter
 from tffl.studies.localize import localize, measure, rank
 from tffl_cli.localize import localize as command
 from tffl_cli.main import Session
@@ -45,9 +45,9 @@ def planted(round: int, strength: float = 8) -> Updates:
     return make(deltas, round)
 
 
-def record(path: Path, malicious: set[int], config: Config | None = None) -> RunDirectory:
+def record(path: Path, malicious: set[int], config: Config | None = None) -> None:
     quiet = RecordConfig(tensorboard=False)
-    run = RunDirectory.create(path, config or Config(record=quiet), [], {})
+    run = RunWriter.create(path, config or Config(record=quiet), [], {})
     names = [entry.name for entry in LAYOUT.entries]
     for round in range(1, 8):
         updates = planted(round)
@@ -58,7 +58,6 @@ def record(path: Path, malicious: set[int], config: Config | None = None) -> Run
             {"round": round, "client": c, "malicious": int(c in malicious)} for c in range(10)
         ]
         run.write_round({"round": round}, clients)
-    return run
 
 
 def naive(updates: Updates) -> np.ndarray:

@@ -63,7 +63,7 @@ def test_no_attack_and_no_defense_lose_nothing(honest: Path) -> None:
     assert rows["round"].tolist() == [1, 3]
     assert rows["lost"].eq(0).all() and rows["undefended_lost"].eq(0).all()
     assert rows["malicious"].eq(0).all() and rows["recall"].isna().all()
-    recorded = RunDirectory.resume(honest).frames()[0].set_index("round")["accuracy"]
+    recorded = RunDirectory.open(honest).frames()[0].set_index("round")["accuracy"]
     assert rows["honest_accuracy"].tolist() == recorded.loc[[1, 3]].tolist()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tffl.attacks import create_attack
@@ -34,3 +35,39 @@ def identity(config: Config) -> dict[str, Any]:
     dump["federation"]["malicious"] = config.federation.malicious_count
     dump["federation"]["participants"] = config.federation.participant_count
     return dump
+
+
+def differences(first: Config, second: Config, limit: int = 3) -> str:
+    """Says in which keys two experiments differ, at most `limit` of them; empty if in none.
+
+    >>> differences(Config(seed=1), Config(seed=2))
+    'seed is 1 there, 2 here'
+    """
+    there, here = flat(identity(first)), flat(identity(second))
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    told = [f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:limit]]
+    return "; ".join(told) + (f"; and {len(keys) - limit} more" if len(keys) > limit else "")
+
+
+def differences_but_end(first: Config, second: Config) -> str:
+    """Says in what two experiments differ, their end aside unless something depends on it."""
+    ends = first.federation.rounds, second.federation.rounds
+    if ends[0] != ends[1] and second.training.depends_on_rounds:
+        schedule = f"training.schedule = '{second.training.schedule}'"
+        return f"{differences(first, second)} ({schedule} depends on the number of rounds)"
+    return differences(first.with_rounds(ends[1]), second)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Joins nested keys by dots; leaves out None, which TOML cannot say.
+
+    >>> flat({"data": {"beta": 0.5, "image_size": None}, "seed": 0})
+    {'data.beta': 0.5, 'seed': 0}
+    """
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result.update(flat(value, f"{prefix}{key}."))
+        elif value is not None:
+            result[prefix + key] = value
+    return result

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tffl.core.atomic import write_text
 from tffl.core.errors import TfflError
 
 if TYPE_CHECKING:
@@ -160,6 +161,55 @@ class Table:
             na_values=undefined,
             dtype={"reason": str},
         )
+
+
+class RunTables:
+    """The tables of one run: `rounds.csv` and `clients.csv`."""
+
+    def __init__(self) -> None:
+        self.rounds = Table(ROUND_COLUMNS)
+        self.clients = Table(CLIENT_COLUMNS)
+
+    @classmethod
+    def read(cls, folder: Path) -> RunTables:
+        """Reads both tables; one that has no file is empty.
+
+        Raises:
+          TfflError: A file is damaged.
+        """
+        tables = cls()
+        tables.rounds = Table.read(folder / "rounds.csv", ROUND_COLUMNS)
+        tables.clients = Table.read(folder / "clients.csv", CLIENT_COLUMNS)
+        return tables
+
+    def write(self, folder: Path) -> None:
+        """Writes both tables.
+
+        Raises:
+          TfflError: A file cannot be written; the older one stays as it was.
+        """
+        write_text(folder / "clients.csv", self.clients.text())
+        write_text(folder / "rounds.csv", self.rounds.text())
+
+    def append(
+        self, round_row: Mapping[str, Any], client_rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Adds a round: its row of `ROUND_COLUMNS`, and one of `CLIENT_COLUMNS` per client."""
+        round = int(round_row["round"])
+        self.rounds.append(round, [round_row])
+        self.clients.append(round, client_rows)
+
+    def keep(self, last: int) -> None:
+        """Drops the rows after round `last` from both tables."""
+        self.rounds.keep(last)
+        self.clients.keep(last)
+
+    def frames(self, first: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Returns `rounds.csv` and `clients.csv` as pandas reads them, from round `first` on.
+
+        A round must not become slower with every round before it: parse what is new only.
+        """
+        return self.rounds.frame(first), self.clients.frame(first)
 
 
 def _lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -167,7 +167,7 @@ def _time(run: RecordedRun) -> Block:
 
 
 def _config(run: RecordedRun) -> Block:
-    from tffl.record.run_directory import flat
+    from tffl.record.identity import flat
 
     values = flat(run.config.model_dump(mode="json"))
     rows = [[key, plain_text(value)] for key, value in values.items()]
@@ -175,7 +175,7 @@ def _config(run: RecordedRun) -> Block:
 
 
 def _environment(run: RecordedRun) -> Block:
-    from tffl.record.run_directory import flat
+    from tffl.record.identity import flat
 
     command = " ".join(map(str, run.environment.get("command", [])))
     values = flat({**run.environment, "command": command} if run.environment else {})

@@ -67,7 +67,7 @@ def differing(runs: Sequence[RecordedRun]) -> dict[str, list[Any]]:
 
     Where attacks or defenses have different names, their options are not compared.
     """
-    from tffl.record.run_directory import flat
+    from tffl.record.identity import flat
 
     values = [flat(identity(run.config)) for run in runs]
     keys = dict.fromkeys(key for one in values for key in one)

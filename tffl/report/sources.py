@@ -98,7 +98,7 @@ class RecordedRun:
         if not chosen:
             return []
         silence()  # pictures of heat maps need TensorFlow
-        directory = RunDirectory.resume(self.path)
+        directory = RunDirectory.open(self.path)
         return [look for round in chosen for look in recorded_in(directory, round)]
 
 
@@ -171,7 +171,7 @@ def read_run(path: Path, name: str = "") -> RecordedRun:
     """
     from tffl.record.run_directory import RunDirectory
 
-    run = RunDirectory.resume(path)
+    run = RunDirectory.open(path)
     rounds, clients = run.frames()
     for file, frame in (("rounds.csv", rounds), ("clients.csv", clients)):
         _check_numbers(path / file, frame)

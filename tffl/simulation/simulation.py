@@ -35,14 +35,9 @@ from tffl.engine.voting import Certificates, majority_vote
 from tffl.models.layers import set_weights
 from tffl.record.identity import resolved
 from tffl.record.lock import locked
+from tffl.record.recorder import MemoryRecorder, Recorder
 from tffl.record.rounds import RoundRecord
-from tffl.record.run_directory import (
-    MemoryRecorder,
-    RunDirectory,
-    check_store_size,
-    make_folder,
-    refuse_occupied,
-)
+from tffl.record.writer import RunWriter, check_store_size, make_folder, refuse_occupied
 from tffl.simulation.objects import Arrays, described
 from tffl.simulation.participants import draw_malicious, draw_participants
 from tffl.simulation.placement import place
@@ -158,23 +153,21 @@ def carry_out(
         return _play(experiment, MemoryRecorder(), observer)
     out = Path(out)
     if resume:
-        RunDirectory.resume(out, config)
+        RunWriter.resume(out, config)
         with locked(out, observer.warning):
             experiment = Experiment(config, observer, workshop, trains=True)
-            directory = RunDirectory.resume(out, config)
-            directory.write_config()
-            return _play(experiment, directory, observer)
+            writer = RunWriter.resume(out, config)
+            writer.write_config()
+            return _play(experiment, writer, observer)
     refuse_occupied(out, config)
     experiment = Experiment(config, observer, workshop, trains=True)
     make_folder(out)
     with locked(out, observer.warning):
-        directory = RunDirectory.create(out, config, command, experiment.granted())
-        return _play(experiment, directory, observer)
+        writer = RunWriter.create(out, config, command, experiment.granted())
+        return _play(experiment, writer, observer)
 
 
-def _play(
-    experiment: Experiment, recorder: MemoryRecorder | RunDirectory, observer: Observer
-) -> Run:
+def _play(experiment: Experiment, recorder: Recorder, observer: Observer) -> Run:
     """Plays the rounds that are missing, as in Algorithm 1 of the papers."""
     config = experiment.config
     if split := experiment.split():
@@ -377,9 +370,7 @@ class Experiment:
             },
         }
 
-    def begin(
-        self, recorder: MemoryRecorder | RunDirectory, observer: Observer
-    ) -> tuple[int, np.ndarray, Memory]:
+    def begin(self, recorder: Recorder, observer: Observer) -> tuple[int, np.ndarray, Memory]:
         """Returns the last finished round, its global weights `[models, d]`, and the memories."""
         checkpoint = recorder.load_checkpoint(observer.warning)
         if checkpoint is not None:
@@ -410,7 +401,7 @@ class Experiment:
         round: int,
         weights: np.ndarray,
         memory: Memory,
-        recorder: MemoryRecorder | RunDirectory,
+        recorder: Recorder,
         observer: Observer,
     ) -> tuple[np.ndarray, Memory]:
         """Plays one round and records it; returns the new global weights and memory."""
@@ -439,6 +430,8 @@ class Experiment:
         names = [entry.name for entry in self.layout.entries]
         recorder.store_deviations(round, *record.deviations(), names)
         recorder.write_round(row, record.client_rows(round))
+        for listener in recorder.listeners:
+            listener.round_written(round)
         if round % config.record.checkpoint_every == 0 or round == config.federation.rounds:
             recorder.save_checkpoint(round, weights, memory.tensors())
         observer.round(row)
@@ -533,9 +526,7 @@ class Experiment:
             )
         self._ruined = bool(undefined)
 
-    def finish(
-        self, weights: np.ndarray, memory: Memory, recorder: MemoryRecorder | RunDirectory
-    ) -> Run:
+    def finish(self, weights: np.ndarray, memory: Memory, recorder: Recorder) -> Run:
         """Writes what comes after the last round, and returns the run."""
         rounds, clients = recorder.frames()
         summary = self._summarize(rounds)
@@ -544,8 +535,7 @@ class Experiment:
             recorder.write_table("certificates.csv", certificates.rows())
         model = self._global_model(weights)
         recorder.finish(model, summary, self.defense.exports(self.server, memory.defense))
-        directory = recorder.path if isinstance(recorder, RunDirectory) else None
-        return Run(self.config, rounds, clients, summary, model, directory)
+        return Run(self.config, rounds, clients, summary, model, recorder.path)
 
     def _certify(self, weights: np.ndarray) -> Certificates | None:
         """Returns what the defense proves about the test predictions, if it does."""

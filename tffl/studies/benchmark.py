@@ -36,10 +36,10 @@ from tffl.config import load as load_config
 from tffl.core.atomic import write_text
 from tffl.core.errors import FAILURES, TfflError, reason, require
 from tffl.core.jsonable import plain
-from tffl.record.identity import identity, resolved
+from tffl.record.identity import differences, identity, resolved
 from tffl.record.lock import locked
-from tffl.record.run_directory import differences, make_folder
 from tffl.record.tables import to_csv
+from tffl.record.writer import make_folder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -41,7 +41,7 @@ def explain(run: RunDirectory | Path | str, rounds: Sequence[int] = ()) -> Itera
       UsageError: There is no such run, or a round has neither maps nor updates.
       TfflError: A file is damaged.
     """
-    directory = run if isinstance(run, RunDirectory) else RunDirectory.resume(Path(run))
+    directory = run if isinstance(run, RunDirectory) else RunDirectory.open(Path(run))
     wanted = _chosen(directory, rounds)
     silence()
     for round in wanted:

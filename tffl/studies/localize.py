@@ -58,7 +58,7 @@ def localize(
       UsageError: There is no such run, or it lacks what it takes: malicious clients, deviations.
       TfflError: A file is damaged or cannot be written.
     """
-    directory = run if isinstance(run, RunDirectory) else RunDirectory.resume(Path(run))
+    directory = run if isinstance(run, RunDirectory) else RunDirectory.open(Path(run))
     measured = measure(_deviations(directory), _malicious(directory))
     ranking = rank(measured, reference, statistic)
     _write(measured, directory.path / "localize_rounds.csv")

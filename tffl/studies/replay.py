@@ -84,7 +84,7 @@ def replay(
     from tffl.engine.observer import Observer
     from tffl.engine.runtime import configure
 
-    directory = run if isinstance(run, RunDirectory) else RunDirectory.resume(Path(run))
+    directory = run if isinstance(run, RunDirectory) else RunDirectory.open(Path(run))
     _check_run(directory)
     silence()
     import pandas as pd

@@ -16,7 +16,7 @@ from typing import Any
 
 from tffl.config import override
 from tffl.core.atomic import write_text
-from tffl.record.run_directory import flat
+from tffl.record.identity import flat
 from tffl.record.tables import to_csv
 from tffl.studies.benchmark import labeled
 from tffl.studies.benchmark_table import NONE, Rows, distinct, escape, table, where

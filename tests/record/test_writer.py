@@ -14,12 +14,9 @@ from tffl.core.errors import TfflError, UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.tensors import read_tensors, write_tensors
 from tffl.core.updates import Updates
-from tffl.record.run_directory import (
-    MemoryRecorder,
-    RunDirectory,
-    check_store_size,
-    load_updates,
-)
+from tffl.record.recorder import MemoryRecorder, Recorder
+from tffl.record.run_directory import RunDirectory, load_updates
+from tffl.record.writer import RunWriter, check_store_size
 
 CONFIG = Config(record=RecordConfig(tensorboard=False))
 LAYOUT = WeightLayout((Entry("dense/kernel", (3, 2), True), Entry("norm/mean", (2,), False)))
@@ -33,9 +30,15 @@ def rows(round: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return {"round": round, "accuracy": round / 7, "attack_success": None}, clients
 
 
-def play(run: MemoryRecorder, first: int, last: int) -> None:
+def write(run: Recorder, round: int) -> None:
+    run.write_round(*rows(round))
+    for listener in run.listeners:
+        listener.round_written(round)
+
+
+def play(run: Recorder, first: int, last: int) -> None:
     for round in range(first, last + 1):
-        run.write_round(*rows(round))
+        write(run, round)
         run.save_checkpoint(round, np.full(4, round, np.float32), {"votes": np.arange(round)})
 
 
@@ -43,8 +46,8 @@ def tables(path: Path) -> tuple[bytes, bytes]:
     return (path / "rounds.csv").read_bytes(), (path / "clients.csv").read_bytes()
 
 
-def start(path: Path, config: Config = CONFIG) -> RunDirectory:
-    return RunDirectory.create(path, config, ["tffl", "simulate"], {"defense": ["root data"]})
+def start(path: Path, config: Config = CONFIG) -> RunWriter:
+    return RunWriter.create(path, config, ["tffl", "simulate"], {"defense": ["root data"]})
 
 
 def updates(round: int = 1) -> Updates:
@@ -97,17 +100,17 @@ def test_resume_refuses_another_experiment_and_no_run(tmp_path: Path) -> None:
     start(tmp_path / "run")
     other = Config(seed=1, federation=FederationConfig(rounds=3, clients=4), data={"beta": 2})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"seed is 0 there, 1 here; data\.beta .*; and 2 more"):
-        RunDirectory.resume(tmp_path / "run", other)
+        RunWriter.resume(tmp_path / "run", other)
     with pytest.raises(UsageError, match=r"holds no run.*did you mean .*run\?"):
-        RunDirectory.resume(tmp_path)
+        RunWriter.resume(tmp_path)
     with pytest.raises(UsageError, match="holds no run"):
-        RunDirectory.resume(tmp_path / "absent")
+        RunDirectory.open(tmp_path / "absent")
 
 
 def test_resume_ignores_what_changes_no_number(tmp_path: Path) -> None:
     start(tmp_path)
     same = Config(runtime={"devices": 3}, federation={"malicious": 2})  # type: ignore[arg-type]
-    assert RunDirectory.resume(tmp_path, same).config == CONFIG
+    assert RunWriter.resume(tmp_path, same).config == CONFIG
 
 
 def test_resumed_tables_are_byte_identical(tmp_path: Path) -> None:
@@ -115,12 +118,12 @@ def test_resumed_tables_are_byte_identical(tmp_path: Path) -> None:
     play(whole, 1, 5)
 
     play(start(tmp_path / "cut"), 1, 3)
-    killed = RunDirectory.resume(tmp_path / "cut")
+    killed = RunWriter.resume(tmp_path / "cut")
     killed.load_checkpoint(pytest.fail)
     killed.write_round(*rows(4))  # killed before its checkpoint
     (tmp_path / "cut" / ".tmp-12ab34cd-rounds.csv").write_text("rou")
 
-    resumed = RunDirectory.resume(tmp_path / "cut", CONFIG)
+    resumed = RunWriter.resume(tmp_path / "cut", CONFIG)
     found = resumed.load_checkpoint(pytest.fail)
     assert found is not None
     round, weights, state = found
@@ -137,7 +140,7 @@ def test_kept_rows_stay_even_if_another_version_wrote_them_otherwise(tmp_path: P
     play(start(tmp_path), 1, 2)
     text = (tmp_path / "rounds.csv").read_text().replace("0.142857143", "1.42857143e-1")
     (tmp_path / "rounds.csv").write_text(text)
-    resumed = RunDirectory.resume(tmp_path)
+    resumed = RunWriter.resume(tmp_path)
     resumed.load_checkpoint(pytest.fail)
     play(resumed, 3, 3)
     assert (tmp_path / "rounds.csv").read_text().startswith(text)
@@ -157,7 +160,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage
     file.write_bytes(content)
 
     warnings: list[str] = []
-    found = RunDirectory.resume(tmp_path).load_checkpoint(warnings.append)
+    found = RunWriter.resume(tmp_path).load_checkpoint(warnings.append)
     assert found is not None and found[0] == 3
     assert len(warnings) == 1 and "round-000004" in warnings[0] and "\n" not in warnings[0]
     assert "using the checkpoint before it" in warnings[0]
@@ -170,7 +173,7 @@ def test_without_any_valid_checkpoint_the_run_starts_over(tmp_path: Path) -> Non
     for file in (tmp_path / "checkpoints").iterdir():
         file.write_bytes(b"nothing")
     warnings: list[str] = []
-    resumed = RunDirectory.resume(tmp_path)
+    resumed = RunWriter.resume(tmp_path)
     assert resumed.load_checkpoint(warnings.append) is None
     assert len(warnings) == 2 and "starting over" in warnings[-1]
     assert [len(frame) for frame in resumed.frames()] == [0, 0]
@@ -182,7 +185,7 @@ def test_missing_rows_are_told(tmp_path: Path) -> None:
     play(start(tmp_path), 1, 2)
     (tmp_path / "clients.csv").unlink()
     with pytest.raises(TfflError, match=r"clients\.csv lacks round 1"):
-        RunDirectory.resume(tmp_path).load_checkpoint(pytest.fail)
+        RunWriter.resume(tmp_path).load_checkpoint(pytest.fail)
 
 
 def test_two_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ def test_a_checkpoint_keeps_every_kind_of_state(tmp_path: Path) -> None:
     run = start(tmp_path)
     run.write_round(*rows(1))
     run.save_checkpoint(1, np.zeros(4, np.float32), state)
-    found = RunDirectory.resume(tmp_path).load_checkpoint(pytest.fail)
+    found = RunWriter.resume(tmp_path).load_checkpoint(pytest.fail)
     assert found is not None and found[2].keys() == state.keys()
     for name, array in state.items():
         assert found[2][name].dtype == array.dtype
@@ -224,7 +227,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(TfflError, match=r"round-000003.*No space left on device"):
             run.save_checkpoint(3, np.zeros(4, np.float32), {})
     assert tables(tmp_path) == before
-    found = RunDirectory.resume(tmp_path).load_checkpoint(pytest.fail)
+    found = RunWriter.resume(tmp_path).load_checkpoint(pytest.fail)
     assert found is not None and found[0] == 2
 
 
@@ -249,10 +252,10 @@ def test_resuming_drops_later_updates_and_deviations(tmp_path: Path) -> None:
         run.store_updates(updates(round))
         run.store_deviations(round, np.arange(3), np.ones((3, 2, 2, 2), np.float32), ["a", "b"])
     play(run, 1, 2)
-    resumed = RunDirectory.resume(tmp_path)
+    resumed = RunWriter.resume(tmp_path)
     resumed.load_checkpoint(pytest.fail)
-    assert [update.round for update in resumed.updates()] == [1, 2]
-    stored = resumed.deviations()
+    assert [update.round for update in resumed.run.updates()] == [1, 2]
+    stored = resumed.run.deviations()
     assert [deviation.round for deviation in stored] == [1, 2]
     assert stored[0].names == ("a", "b") and stored[0].values.shape == (3, 2, 2, 2)
 
@@ -274,18 +277,18 @@ def events(path: Path) -> list[tuple[int, str]]:
 
 def test_tensorboard_has_every_round_once_after_resuming(tmp_path: Path) -> None:
     play(start(tmp_path, Config()), 1, 3)
-    resumed = RunDirectory.resume(tmp_path)
+    resumed = RunWriter.resume(tmp_path)
     resumed.load_checkpoint(pytest.fail)
-    resumed.write_round(*rows(4))
+    write(resumed, 4)
     tags = ("accuracy", "scores/honest", "scores/malicious")
     assert events(tmp_path) == [(round, tag) for round in (1, 2, 3, 4) for tag in tags]
 
 
 def test_memory_gives_the_same_frames_as_a_folder(tmp_path: Path) -> None:
     memory, folder = MemoryRecorder(), start(tmp_path)
-    for recorder in (memory, folder):
-        play(recorder, 1, 3)
-    for kept, written in zip(memory.frames(), RunDirectory.resume(tmp_path).frames(), strict=True):
+    play(memory, 1, 3)
+    play(folder, 1, 3)
+    for kept, written in zip(memory.frames(), RunDirectory.open(tmp_path).frames(), strict=True):
         assert kept.equals(written) and len(kept)
     assert memory.load_checkpoint(pytest.fail) is None
 
@@ -312,22 +315,22 @@ def with_rounds(rounds: int, **training: Any) -> Config:
 def test_another_end_is_the_same_experiment(tmp_path: Path) -> None:
     play(start(tmp_path, with_rounds(4)), 1, 3)
     for rounds in (3, 4, 9):
-        longer = RunDirectory.resume(tmp_path, with_rounds(rounds))
+        longer = RunWriter.resume(tmp_path, with_rounds(rounds))
         assert longer.config.federation.rounds == rounds
     assert load(tmp_path / "config.toml") == with_rounds(4)
     longer.write_config()
     assert load(tmp_path / "config.toml") == with_rounds(9)
     with pytest.raises(UsageError, match="has played 3 rounds already, which --rounds 2 cannot"):
-        RunDirectory.resume(tmp_path, with_rounds(2))
+        RunWriter.resume(tmp_path, with_rounds(2))
     with pytest.raises(UsageError, match=f"continue it with --resume {tmp_path} --rounds 12$"):
         start(tmp_path, with_rounds(12))
 
 
 def test_an_end_on_which_learning_rates_depend_is_another_experiment(tmp_path: Path) -> None:
     start(tmp_path, with_rounds(4, schedule="cosine"))
-    RunDirectory.resume(tmp_path, with_rounds(4, schedule="cosine"))
+    RunWriter.resume(tmp_path, with_rounds(4, schedule="cosine"))
     told = r"rounds is 4 there, 5 here \(training.schedule = 'cosine' depends on the number"
-    for resume in (RunDirectory.resume, start):
+    for resume in (RunWriter.resume, start):
         with pytest.raises(UsageError, match=told):
             resume(tmp_path, with_rounds(5, schedule="cosine"))
 

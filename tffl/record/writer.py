@@ -1,0 +1,366 @@
+"""Writes a run, so that an interruption at any moment loses one round at most.
+
+The order of writing is the contract: tables first, then the checkpoint. On resuming, whatever is
+newer than the newest valid checkpoint is dropped, and those rounds are run again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tffl.config import Config, load
+from tffl.core.atomic import TEMPORARY, remove, remove_left_overs, write_text
+from tffl.core.errors import TfflError, UsageError, require
+from tffl.core.jsonable import write_json
+from tffl.core.tensors import read_tensors, write_tensors
+from tffl.core.updates import Updates
+from tffl.record.environment import environment
+from tffl.record.identity import differences_but_end
+from tffl.record.listeners import HeatMapDrawing, TensorBoardLog
+from tffl.record.lock import LOCK
+from tffl.record.recorder import RoundListener
+from tffl.record.run_directory import (
+    CHECKPOINTS,
+    DEVIATIONS,
+    FIGURES,
+    PICTURES,
+    UPDATES,
+    RunDirectory,
+    picture_files,
+    round_file,
+    round_files,
+)
+from tffl.record.tables import RunTables, to_csv
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+    from tffl.defenses.exports import DetectorExport
+
+CHECKPOINTS_KEPT = 2
+
+
+class RunWriter:
+    """Writes a run into its folder. Make one with `create`, or continue one with `resume`.
+
+    Attributes:
+      run: What has been written.
+      path: The folder.
+      config: The experiment.
+      listeners: Draw a round's heat maps, and then show the round in TensorBoard.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self.path = run.path
+        self.config = run.config
+        self._tensorboard = TensorBoardLog(run)
+        self.listeners: Sequence[RoundListener] = (HeatMapDrawing(run), self._tensorboard)
+
+    @classmethod
+    def create(
+        cls, path: Path, config: Config, command: Sequence[str], granted: Mapping[str, Any]
+    ) -> RunWriter:
+        """Makes a folder for a run, and writes `environment.json` and `config.toml` into it.
+
+        Args:
+          path: The folder; it may exist if it is empty.
+          config: The experiment.
+          command: The command line that started it.
+          granted: What attack and defense were told beyond what they could observe.
+
+        Raises:
+          UsageError: The folder holds a run already, or something else, or cannot be made.
+          TfflError: The files cannot be written.
+        """
+        path = Path(path)
+        refuse_occupied(path, config)
+        make_folder(path)
+        write_json(path / "environment.json", {**environment(command), "granted": dict(granted)})
+        write_text(path / "config.toml", config.to_toml())  # last: it marks the folder as a run
+        return cls(RunDirectory(path, config, RunTables()))
+
+    @classmethod
+    def resume(cls, path: Path, config: Config | None = None) -> RunWriter:
+        """Opens a run to continue it.
+
+        Args:
+          path: The run's folder.
+          config: If given, it must describe the experiment that the folder holds. It may end
+            earlier or later, if no learning rate depends on that.
+
+        Raises:
+          UsageError: The folder holds no run, or another experiment, or more rounds than that.
+          TfflError: A table is damaged.
+        """
+        run = RunDirectory.open(path)
+        return cls(run if config is None else _with_end_of(run, config))
+
+    def write_config(self) -> None:
+        """Writes `config.toml` again, where the run has got another end.
+
+        Raises:
+          TfflError: It cannot be written.
+        """
+        if load(self.path / "config.toml") != self.config:
+            write_text(self.path / "config.toml", self.config.to_toml())
+
+    def write_round(
+        self, round_row: Mapping[str, Any], client_rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Adds a round to both tables.
+
+        Raises:
+          TfflError: A file cannot be written; the older one stays as it was.
+        """
+        self.run.tables.append(round_row, client_rows)
+        self.run.tables.write(self.path)
+
+    def save_checkpoint(
+        self, round: int, weights: np.ndarray, memory: Mapping[str, np.ndarray]
+    ) -> None:
+        """Writes what the next round starts from, and keeps the checkpoint before it as well.
+
+        Args:
+          round: The round that has just been written with `write_round`.
+          weights: Global weights, float32 `[models, d]`.
+          memory: What attackers and defense remember; no key is `weights`.
+
+        Raises:
+          TfflError: It cannot be written; older checkpoints stay.
+        """
+        tensors = {"weights": weights, **memory}
+        write_tensors(round_file(self.path / CHECKPOINTS, round), tensors, {"round": str(round)})
+        files = round_files(self.path / CHECKPOINTS)
+        for old in list(files)[:-CHECKPOINTS_KEPT]:
+            remove(files[old])
+
+    def load_checkpoint(
+        self, warn: Callable[[str], None]
+    ) -> tuple[int, np.ndarray, dict[str, np.ndarray]] | None:
+        """Goes back to the newest valid checkpoint and drops everything that is newer.
+
+        Args:
+          warn: Called with one line for every checkpoint that is damaged.
+
+        Returns:
+          Its round, weights float32 `[models, d]` and memory; None if there is none, and then the
+          tables are empty again.
+
+        Raises:
+          TfflError: The tables lack rounds that the checkpoint has behind it.
+        """
+        files = round_files(self.path / CHECKPOINTS)
+        for round, file in reversed(files.items()):
+            try:
+                tensors, _ = read_tensors(file)
+            except TfflError as error:
+                last = round == min(files)
+                warn(f"{error}; {'starting over' if last else 'using the checkpoint before it'}")
+                continue
+            self._check_rounds(round)
+            self._drop_after(round)
+            return round, tensors.pop("weights"), tensors
+        self._drop_after(0)
+        return None
+
+    def store_updates(self, updates: Updates) -> None:
+        """Keeps a round's updates, if `record.store_updates` names the round.
+
+        Raises:
+          TfflError: The file cannot be written.
+        """
+        if updates.round not in self.config.record.stored_rounds(self.config.federation.rounds):
+            return
+        layout = [[e.name, list(e.shape), e.trainable] for e in updates.layout.entries]
+        write_tensors(
+            round_file(self.path / UPDATES, updates.round),
+            {
+                "start": updates.start,
+                "deltas": updates.deltas,
+                "client_ids": updates.client_ids,
+                "sample_counts": updates.sample_counts,
+            },
+            {"round": str(updates.round), "layout": json.dumps(layout)},
+        )
+
+    def store_deviations(
+        self, round: int, client_ids: np.ndarray, deviations: np.ndarray, names: Sequence[str]
+    ) -> None:
+        """Keeps a round's deviations in a file.
+
+        Raises:
+          TfflError: The file cannot be written.
+        """
+        write_tensors(
+            round_file(self.path / DEVIATIONS, round),
+            {"client_ids": client_ids, "deviations": deviations},
+            {"round": str(round), "names": json.dumps(list(names))},
+        )
+
+    def store_pictures(
+        self, round: int, client_ids: np.ndarray, pictures: Mapping[str, np.ndarray]
+    ) -> None:
+        """Keeps what a defense shows of a round, such as heat maps, if it shows anything.
+
+        Args:
+          round: 1-based.
+          client_ids: int64 `[n]`.
+          pictures: `Verdict.pictures`.
+
+        Raises:
+          TfflError: The file cannot be written.
+        """
+        if pictures:
+            tensors = {"client_ids": client_ids, **pictures}
+            write_tensors(round_file(self.path / PICTURES, round), tensors, {"round": str(round)})
+
+    def frames(self, first: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Returns `rounds.csv` and `clients.csv` as pandas reads them, from round `first` on."""
+        return self.run.frames(first)
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a further CSV file, `name`, into the folder; `rows` is not empty.
+
+        Raises:
+          TfflError: It cannot be written.
+        """
+        write_text(self.path / name, to_csv(list(rows[0]), rows))
+
+    def finish(
+        self,
+        model: keras.Model,
+        summary: Mapping[str, Any],
+        detectors: Mapping[str, DetectorExport],
+    ) -> None:
+        """Writes `summary.json`, and the pictures and exports that the config asks for.
+
+        Raises:
+          TfflError: A file cannot be written.
+        """
+        from tffl.drawing import figures
+        from tffl.record import export
+
+        write_json(self.path / "summary.json", summary)
+        self._tensorboard.catch_up()
+        if self.config.record.figures:
+            figures.write_run(self.path / FIGURES, *self.frames())
+        if self.config.record.export:
+            export.export(model, self.path / "export")
+            for name, detector in detectors.items():
+                export.export_detector(detector, self.path / "export" / name)
+
+    def _check_rounds(self, last: int) -> None:
+        """Raises `TfflError` if one of the rounds up to `last` is not in the tables."""
+        tables = self.run.tables
+        for name, table in (("rounds.csv", tables.rounds), ("clients.csv", tables.clients)):
+            missing = sorted(set(range(1, last + 1)) - set(table.rounds))
+            if missing:
+                raise TfflError(
+                    f"{self.path / name} lacks round {missing[0]}, but there is a checkpoint of "
+                    f"round {last}: restore the file, or run again with another --out"
+                )
+
+    def _drop_after(self, last: int) -> None:
+        """Deletes what belongs to rounds after `last`, and what killed writes have left."""
+        for name in ("rounds.csv", "clients.csv"):
+            remove_left_overs(self.path / name)
+        for folder in (CHECKPOINTS, UPDATES, DEVIATIONS, PICTURES, FIGURES, "export"):
+            remove_left_overs(self.path / folder / "*")
+        for folder in (CHECKPOINTS, UPDATES, DEVIATIONS, PICTURES):
+            for round, file in round_files(self.path / folder).items():
+                if round > last:
+                    remove(file)
+        for round in range(last + 1, self.config.federation.rounds + 1):
+            for _, file in picture_files(self.path / FIGURES, round):
+                remove(file)
+        tables = self.run.tables
+        if max([0, *tables.rounds.rounds, *tables.clients.rounds]) > last:
+            tables.keep(last)
+            tables.write(self.path)
+
+
+def _with_end_of(run: RunDirectory, config: Config) -> RunDirectory:
+    """Returns a run with the end of a config that describes the same experiment otherwise."""
+    rounds, played = config.federation.rounds, max(run.tables.rounds.rounds, default=0)
+    if differing := differences_but_end(run.config, config):
+        raise UsageError(f"{run.path} holds another experiment: {differing}; choose another --out")
+    require(
+        rounds >= played,
+        f"{run.path} has played {played} rounds already, which --rounds {rounds} cannot take "
+        "back: ask for as many or more, or choose another --out",
+    )
+    return replace(run, config=run.config.with_rounds(rounds))
+
+
+def check_store_size(config: Config, clients: int, columns: int) -> None:
+    """Checks, before round 1, that the updates to be stored stay within their limit.
+
+    Args:
+      config: The experiment.
+      clients: Participants of a round, n.
+      columns: Size of the weight layout, d.
+
+    Raises:
+      UsageError: rounds · (n + 1) · d · 4 bytes are more than `record.store_limit_gib`.
+    """
+    rounds = len(config.record.stored_rounds(config.federation.rounds))
+    size = rounds * (clients + 1) * columns * 4 / 2**30
+    require(
+        size <= config.record.store_limit_gib,
+        f"record.store_updates of {rounds} rounds takes {size:.3g} GiB, the limit is "
+        f"{config.record.store_limit_gib:g} GiB: store fewer rounds, or raise "
+        "record.store_limit_gib",
+    )
+
+
+def make_folder(path: Path) -> None:
+    """Makes the folder of a run; it may be there.
+
+    Raises:
+      UsageError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the run folder {path}: {error.strerror}") from None
+
+
+def refuse_occupied(path: Path, config: Config) -> None:
+    """Refuses a folder in which a new run would be in the way of something.
+
+    Raises:
+      UsageError: It holds a run already, or something else, or is a file.
+    """
+    require(
+        not path.exists() or path.is_dir(), f"{path} is a file: choose another folder for --out"
+    )
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    require(above.is_dir(), f"{path} lies in {above}, which is a file: choose another --out")
+    if (path / "config.toml").exists():
+        stored, rounds = load(path / "config.toml"), config.federation.rounds
+        differing = differences_but_end(stored, config)
+        end = f" --rounds {rounds}" if rounds != stored.federation.rounds else ""
+        raise UsageError(
+            f"{path} holds another experiment: {differing}; choose another --out"
+            if differing
+            else f"{path} holds this run already: continue it with --resume {path}{end}"
+        )
+    try:
+        names = [file.name for file in path.iterdir()] if path.exists() else []
+    except OSError as error:
+        raise UsageError(f"cannot read the folder {path}: {error.strerror}") from None
+    # A run that was killed while it was being created leaves these.
+    own = ("environment.json", LOCK)
+    foreign = [n for n in names if n not in own and not n.startswith(TEMPORARY)]
+    require(
+        not foreign,
+        f"{path} is not empty and holds no run: choose another folder for --out, or empty it",
+    )
