@@ -114,7 +114,10 @@ class Table:
         """
         table = cls(columns)
         by_round: dict[int, list[dict[str, str]]] = {}
-        for row in read_rows(path) if path.exists() else []:
+        rows = read_rows(path) if path.exists() else None
+        if rows == [] and path.read_text(encoding="utf-8").splitlines() != [",".join(columns)]:
+            raise TfflError(f"{path} is not a table with columns {','.join(columns)}")
+        for row in rows or []:
             if tuple(row) != table.columns or not str(row["round"]).isdigit():
                 raise TfflError(f"{path} is not a table with columns {','.join(columns)}")
             for column in columns:
