@@ -21,7 +21,6 @@ REFUSALS = {
     "simulate --resume future": "future/config.toml: unknown config key 'federation.loyalty'",
     "simulate --resume damaged": "damaged/rounds.csv is damaged: in round 1, accuracy is a lot",
     "simulate --resume damaged-header": "damaged-header/rounds.csv is not a table with columns",
-    "simulate --resume damaged-empty": "damaged-empty/clients.csv is not a table with columns",
     "simulate --resume damaged-behind": "damaged-behind/rounds.csv lacks round 1, but there is a",
     "report damaged-header": "damaged-header/rounds.csv is not a table with columns",
     "simulate --config future/config.toml": "future/config.toml: unknown config key",
@@ -77,11 +76,10 @@ def answers(tmp_path_factory):
     text = resolved(build({"seed": 7})).to_toml()
     for name in ("full", "run", "future", "damaged"):
         (folder / name).mkdir()
-    for name in ("header", "empty", "behind"):
+    for name in ("header", "behind"):
         (folder / f"damaged-{name}/checkpoints").mkdir(parents=True)
         (folder / f"damaged-{name}/config.toml").write_text(text)
     (folder / "damaged-header/rounds.csv").write_text("hello\n")
-    (folder / "damaged-empty/clients.csv").write_text("")
     (folder / "damaged-behind/checkpoints/round-000001.safetensors").write_text("x")
     (folder / "full/file").write_text("x")
     (folder / "g.keras").write_text("x")
