@@ -46,6 +46,7 @@ from tffl.record.run_directory import (
 from tffl.simulation.objects import Arrays, described
 from tffl.simulation.participants import draw_malicious, draw_participants
 from tffl.simulation.placement import place
+from tffl.simulation.unused import unused_settings
 from tffl.simulation.workshop import Workshop, first_weights
 
 LISTED = 1000
@@ -133,8 +134,24 @@ def simulate(
       UsageError: The experiment is impossible; before round 1.
       TfflError: It failed, for instance because a file cannot be written.
     """
-    config = resolved(described(as_config(config), attack, defense, model, dataset))
+    config = described(as_config(config), attack, defense, model, dataset)
     observer = observer or Observer()
+    if not resume:
+        for line in unused_settings(config):
+            observer.warning(line)
+    return carry_out(config, out, resume, observer, command, workshop)
+
+
+def carry_out(
+    config: Config,
+    out: Path | str | None,
+    resume: bool,
+    observer: Observer,
+    command: Sequence[str],
+    workshop: Workshop | None = None,
+) -> Run:
+    """Does what `simulate` does, without a word on settings that change nothing."""
+    config = resolved(config)
     if out is None:
         require(not resume, "resume needs the run directory")
         experiment = Experiment(config, observer, workshop, trains=True)
