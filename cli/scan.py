@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tffl.core.errors import UsageError, require
-from tffl_cli.options import registered
+from tffl_cli.options import belongs_to, registered
 
 if TYPE_CHECKING:
     from tffl.defenses import Defense
@@ -128,6 +128,8 @@ def scan(
     with each other, so give them all models of a round at once.
     """
     chosen = choose(defenses, settings, dataset is not None)
+    belongs_to("interval", "watch", watch)
+    belongs_to("data-dir", "dataset", dataset is not None)
     require(pixels is None or dataset is not None, "--pixels belongs to images: give a --dataset")
     place = _place(out, updates, global_model)
     check_inputs(global_model, updates, dataset, data_dir)
