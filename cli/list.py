@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tffl_cli.options import belongs_to
+from tffl_cli.belonging import belongs_to
 
 if TYPE_CHECKING:
     from tffl.core.registry import Registry

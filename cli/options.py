@@ -9,8 +9,6 @@ from typing import Any, TypeVar, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from tffl.core.errors import require
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -28,19 +26,6 @@ class Name(click.ParamType):
     ) -> list[CompletionItem]:
         """Returns the names that begin as typed."""
         return [CompletionItem(name) for name in self.values() if name.startswith(incomplete)]
-
-
-def belongs_to(option: str, other: str, present: bool) -> None:
-    """Refuses an option of the current command that would change nothing without another one.
-
-    Raises:
-      UsageError: It was given, and the other one was not.
-    """
-    source = click.get_current_context().get_parameter_source(option.replace("-", "_"))
-    given = source is not None and source.name == "COMMANDLINE"
-    require(
-        present or not given, f"--{option} belongs to --{other}: give that too, or leave it out"
-    )
 
 
 def registered(kind: str) -> Name:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tffl.core.errors import require, unknown
+from tffl_cli.belonging import belongs_to
 from tffl_cli.benchmark import show_progress
 from tffl_cli.main import Interrupted, Session
-from tffl_cli.options import belongs_to
 
 if TYPE_CHECKING:
     from tffl.studies.reproduce.listing import Line

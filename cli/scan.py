@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tffl.core.errors import UsageError, require
-from tffl_cli.options import belongs_to, registered
+from tffl_cli.belonging import belongs_to
+from tffl_cli.options import registered
 
 if TYPE_CHECKING:
     from tffl.defenses import Defense
