@@ -47,6 +47,7 @@ REFUSALS = {
     "replay run --grid future/config.toml": "future/config.toml: unknown config key 'federation'",
     "benchmark nowhere.toml": "cannot read config nowhere.toml",
     "benchmark future/config.toml": "future/config.toml: unknown config key 'federation'",
+    "benchmark grid.toml": "dataset mnist is not prepared in D",
     "bench maps --model lenet": "unknown model 'lenet': did you mean 'lenet5'",
 }
 
@@ -74,6 +75,8 @@ def answers(tmp_path_factory):
         (folder / name).mkdir()
     (folder / "full/file").write_text("x")
     (folder / "g.keras").write_text("x")
+    grid = 'attacks = ["lie"]\ndefenses = ["krum"]\n[experiment.data]\ndataset = "mnist"\ndata_dir = "D"\n'
+    (folder / "grid.toml").write_text(grid)
     text = resolved(build({"seed": 7})).to_toml()
     (folder / "run/config.toml").write_text(text)
     (folder / "future/config.toml").write_text("[federation]\nloyalty = 3\n")
