@@ -45,10 +45,25 @@ def console(stderr: bool = False) -> Console:
 
 
 class Warnings(Observer):
-    """Prints warnings only: the observer of `--json`."""
+    """Prints warnings only: the observer of `--json`.
 
-    def __init__(self) -> None:
+    Attributes:
+      title: Which run this is, such as `"undefended"`; empty if there is only one.
+    """
+
+    def __init__(self, title: str = "") -> None:
         self.console = console(stderr=True)
+        self.title = title
+
+    def start(self, rounds: int, first: int) -> None:
+        """Says so if there is nothing left to do."""
+        if first > rounds:
+            text = self._titled(f"all {rounds} rounds were played before: nothing is trained")
+            more = "(--rounds with a larger number goes on)"
+            self.console.print(f"{text[0].upper()}{text[1:]} {more}", markup=False, soft_wrap=True)
+
+    def _titled(self, text: str) -> str:
+        return f"{self.title}: {text}" if self.title else text
 
     def warning(self, text: str) -> None:
         """Prints a warning as one line."""
@@ -56,15 +71,10 @@ class Warnings(Observer):
 
 
 class Watch(Warnings):
-    """Shows the rounds as they pass: a bar on a terminal, at most `LINES` lines elsewhere.
-
-    Attributes:
-      title: Which run this is, such as `"undefended"`; empty if there is only one.
-    """
+    """Shows the rounds as they pass: a bar on a terminal, at most `LINES` lines elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.title = ""
         self.rounds = 0
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -105,6 +115,7 @@ class Watch(Warnings):
 
     def start(self, rounds: int, first: int) -> None:
         """Sets the bar's length."""
+        super().start(rounds, first)
         self.rounds = rounds
         self.bar.update(
             self.task, description=self._titled("rounds"), total=rounds, completed=first - 1
@@ -118,9 +129,6 @@ class Watch(Warnings):
         if not self.console.is_terminal and (done % step == 0 or done == self.rounds):
             line = f"{self._titled('round')} {done}/{self.rounds} · {figures(row)}"
             self.console.print(line, markup=False, soft_wrap=True)
-
-    def _titled(self, text: str) -> str:
-        return f"{self.title}: {text}" if self.title else text
 
 
 def figures(row: Mapping[str, Any]) -> str:

@@ -144,7 +144,7 @@ def _observer(quiet: bool, as_json: bool) -> Iterator[Callable[[str], Observer]]
     if quiet:
         yield lambda title: Observer()
     elif as_json:
-        yield lambda title: Warnings()
+        yield Warnings
     else:
         with Watch() as watch:
             yield watch.titled

@@ -90,6 +90,15 @@ def test_damaged_cells_are_named_with_their_file(tmp_path: Path, line: str, dama
     assert str(error.value) == f"{file} is damaged: {damage}"
 
 
+def test_a_damaged_heading_is_no_empty_table(tmp_path: Path) -> None:
+    file = tmp_path / "clients.csv"
+    file.write_text(",".join(CLIENT_COLUMNS)[:20])
+    with pytest.raises(TfflError, match="is not a table with columns"):
+        Table.read(file, CLIENT_COLUMNS)
+    file.write_text(f"{','.join(CLIENT_COLUMNS)}\n")
+    assert Table.read(file, CLIENT_COLUMNS).rounds == []
+
+
 def test_keep_drops_later_rounds() -> None:
     table = Table(("round",))
     for round in (1, 2, 3):

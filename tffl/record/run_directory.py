@@ -152,6 +152,7 @@ class RunDirectory(MemoryRecorder):
 
         Raises:
           UsageError: The folder holds no run, or another experiment, or more rounds than that.
+          TfflError: A table is damaged, or lacks rounds that there is a checkpoint of.
         """
         path = Path(path)
         if not (path / "config.toml").is_file():
@@ -177,6 +178,8 @@ class RunDirectory(MemoryRecorder):
             f"{self.path} has played {played} rounds already, which --rounds {rounds} cannot take "
             "back: ask for as many or more, or choose another --out",
         )
+        if kept := round_files(self.path / "checkpoints"):
+            self._check_rounds(min(kept))
         self.config = self.config.with_rounds(rounds)
 
     def write_config(self) -> None:

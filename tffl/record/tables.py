@@ -114,18 +114,17 @@ class Table:
         """
         table = cls(columns)
         by_round: dict[int, list[dict[str, str]]] = {}
-        for row in read_rows(path) if path.exists() else []:
+        rows = read_rows(path) if path.exists() else []
+        empty = not rows and path.exists() and path.read_text(encoding="utf-8").strip()
+        if empty and empty != ",".join(columns):
+            raise TfflError(f"{path} is not a table with columns {','.join(columns)}")
+        for row in rows:
             if tuple(row) != table.columns or not str(row["round"]).isdigit():
                 raise TfflError(f"{path} is not a table with columns {','.join(columns)}")
-            for column in columns:
-                if column != "reason" and not _is_number(row[column]):
-                    raise TfflError(
-                        f"{path} is damaged: in round {row['round']}, {column} is "
-                        f"{row[column] or 'missing'}, which is no number"
-                    )
+            _check_numbers(row, path)
             by_round.setdefault(int(row["round"]), []).append(row)
-        for round, rows in by_round.items():
-            table.append(round, rows)
+        for round, lines in by_round.items():
+            table.append(round, lines)
         return table
 
     @property
@@ -191,6 +190,16 @@ def _is_formula(text: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+def _check_numbers(row: Mapping[str, Any], path: Path) -> None:
+    """Raises `TfflError` unless all cells of a row but the reason are numbers, or empty."""
+    for column, cell in row.items():
+        if column != "reason" and not _is_number(cell):
+            raise TfflError(
+                f"{path} is damaged: in round {row['round']}, {column} is {cell or 'missing'}, "
+                "which is no number"
+            )
 
 
 def _is_number(text: str | None) -> bool:

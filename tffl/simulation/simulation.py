@@ -17,7 +17,7 @@ from tffl.attacks import Attack, SuccessSet, create_attack
 from tffl.attacks.adversary import Adversary
 from tffl.config import Config, as_config
 from tffl.core import seeds, states
-from tffl.core.errors import require
+from tffl.core.errors import TfflError, require
 from tffl.core.updates import Updates
 from tffl.core.weighting import weighed
 from tffl.data.build import build_federation
@@ -46,6 +46,7 @@ from tffl.record.run_directory import (
 from tffl.simulation.objects import Arrays, described
 from tffl.simulation.participants import draw_malicious, draw_participants
 from tffl.simulation.placement import place
+from tffl.simulation.unused import unused_settings
 from tffl.simulation.workshop import Workshop, first_weights
 
 LISTED = 1000
@@ -133,8 +134,24 @@ def simulate(
       UsageError: The experiment is impossible; before round 1.
       TfflError: It failed, for instance because a file cannot be written.
     """
-    config = resolved(described(as_config(config), attack, defense, model, dataset))
+    config = described(as_config(config), attack, defense, model, dataset)
     observer = observer or Observer()
+    if not resume:
+        for line in unused_settings(config):
+            observer.warning(line)
+    return carry_out(config, out, resume, observer, command, workshop)
+
+
+def carry_out(
+    config: Config,
+    out: Path | str | None,
+    resume: bool,
+    observer: Observer,
+    command: Sequence[str],
+    workshop: Workshop | None = None,
+) -> Run:
+    """Does what `simulate` does, without a word on settings that change nothing."""
+    config = resolved(config)
     if out is None:
         require(not resume, "resume needs the run directory")
         experiment = Experiment(config, observer, workshop, trains=True)
@@ -367,6 +384,13 @@ class Experiment:
         checkpoint = recorder.load_checkpoint(observer.warning)
         if checkpoint is not None:
             round, weights, tensors = checkpoint
+            expected = (self.defense.models, self.layout.size)
+            if weights.shape != expected:
+                raise TfflError(
+                    f"the checkpoint of round {round} holds weights {weights.shape}, but those of "
+                    f"{self.config.model.name} are {expected}: config.toml has been changed, or "
+                    "the model is another one"
+                )
             return round, weights, Memory.of(tensors)
         start = self.first_weights
         if self.config.federation.server_epochs:

@@ -134,13 +134,16 @@ def compare(
       UsageError: There is nothing to compare, or one of the runs is impossible.
     """
     from tffl import simulate
+    from tffl.simulation.simulation import carry_out
 
     configs = variants(as_config(config))
     runs = {}
     # The defended run goes first: its directory holds the others.
     for variant in reversed(VARIANTS):
         folder = directory(out, variant)
-        runs[variant] = simulate(
+        # The others would repeat what it says of settings that change nothing.
+        play = simulate if variant == "defended" else carry_out
+        runs[variant] = play(
             configs[variant],
             folder,
             resume=resume and folder is not None and (folder / "config.toml").exists(),
