@@ -50,6 +50,7 @@ REFUSALS = {
     "replay run --grid future/config.toml": "future/config.toml: unknown config key 'federation'",
     "benchmark nowhere.toml": "cannot read config nowhere.toml",
     "benchmark future/config.toml": "future/config.toml: unknown config key 'federation'",
+    "benchmark grid.toml": "dataset mnist is not prepared in D",
     "bench maps --model lenet": "unknown model 'lenet': did you mean 'lenet5'",
 }
 
@@ -83,6 +84,8 @@ def answers(tmp_path_factory):
     (folder / "damaged-behind/checkpoints/round-000001.safetensors").write_text("x")
     (folder / "full/file").write_text("x")
     (folder / "g.keras").write_text("x")
+    plan = 'attacks = ["lie"]\ndefenses = ["krum"]\n[experiment.data]\ndataset = "mnist"\n'
+    (folder / "grid.toml").write_text(f'{plan}data_dir = "D"\n')
     (folder / "run/config.toml").write_text(text)
     (folder / "future/config.toml").write_text("[federation]\nloyalty = 3\n")
     (folder / "damaged/config.toml").write_text(text)
