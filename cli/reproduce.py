@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tffl.core.errors import require, unknown
+from tffl_cli.belonging import belongs_to
 from tffl_cli.benchmark import show_progress
 from tffl_cli.main import Interrupted, Session
 
@@ -81,6 +82,7 @@ def reproduce(
         raise unknown("scale", scale, SCALES)
     catalogue = load(configs or _plans())
     entries = catalogue.of(paper, item)
+    belongs_to("no-times", "list", as_list or paper is None)
     if as_list or paper is None:
         _list(entries, out, runs, not no_times, as_json)
         return
