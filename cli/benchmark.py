@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,7 @@ def benchmark(
     from tffl.studies.benchmark import load, run
 
     cells = load(file)
+    check_data(cells)
     folder = out or Path("runs") / file.stem
     try:
         with show_progress(len(cells), quiet or as_json) as progress:
@@ -54,6 +55,27 @@ def benchmark(
     failed = int((results["error"] != "").sum())
     if failed and not as_json:
         click.echo(f"{failed} of {len(cells)} runs failed; results.md says why", err=True)
+
+
+def check_data(cells: Sequence[Cell]) -> None:
+    """Refuses, without TensorFlow, runs of which none has the data that it needs.
+
+    Raises:
+      UsageError: No dataset is prepared; if one is, the others' runs are recorded as failed.
+    """
+    from tffl.core.errors import UsageError
+    from tffl.data.build import check_prepared
+
+    problems = []
+    for data in dict.fromkeys(cell.config.data for cell in cells):
+        try:
+            check_prepared(data)
+        except UsageError as error:
+            problems.append(error)
+        else:
+            return
+    if problems:
+        raise problems[0]
 
 
 @contextmanager

@@ -58,12 +58,9 @@ class Warnings(Observer):
     def start(self, rounds: int, first: int) -> None:
         """Says so if there is nothing left to do."""
         if first > rounds:
-            self.console.print(
-                f"{self._titled('all')} {rounds} rounds were played before: nothing is trained "
-                "(--rounds with a larger number goes on)",
-                markup=False,
-                soft_wrap=True,
-            )
+            text = self._titled(f"all {rounds} rounds were played before: nothing is trained")
+            more = "(--rounds with a larger number goes on)"
+            self.console.print(f"{text[0].upper()}{text[1:]} {more}", markup=False, soft_wrap=True)
 
     def _titled(self, text: str) -> str:
         return f"{self.title}: {text}" if self.title else text

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tffl_cli.belonging import belongs_to
+
 if TYPE_CHECKING:
     from tffl.core.registry import Registry
 
@@ -81,6 +83,8 @@ def list_entries(
     With NAME, such as `tffl list defenses krum`, every option of that one: what it means, what it
     may be, and what it is if it is not set.
     """
+    for option in ("channels", "classes"):
+        belongs_to(option, "image-size", image_size is not None)
     if name is not None:
         _print_one(kind, name, image_size, as_json)
         return

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tffl.core.errors import require, unknown
+from tffl_cli.belonging import belongs_to
 from tffl_cli.benchmark import show_progress
 from tffl_cli.main import Interrupted, Session
 
 if TYPE_CHECKING:
+    from tffl.studies.reproduce.catalogue import Entry
     from tffl.studies.reproduce.listing import Line
     from tffl.studies.reproduce.page import Report
-    from tffl.studies.reproduce.plan import Entry
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -75,12 +76,14 @@ def reproduce(
     What is recorded already is not run again, so that the same command continues after an
     interruption. Writes tables, pictures, a verdict on each claim, and the page README.md.
     """
-    from tffl.studies.reproduce.plan import SCALES, load
+    from tffl.studies.reproduce.catalogue import load
+    from tffl.studies.reproduce.plan import SCALES
 
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
     catalogue = load(configs or _plans())
     entries = catalogue.of(paper, item)
+    belongs_to("no-times", "list", as_list or paper is None)
     if as_list or paper is None:
         _list(entries, out, runs, not no_times, as_json)
         return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tffl.core.errors import UsageError, require
+from tffl_cli.belonging import belongs_to
 from tffl_cli.options import registered
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def scan(
     with each other, so give them all models of a round at once.
     """
     chosen = choose(defenses, settings, dataset is not None)
+    belongs_to("interval", "watch", watch)
+    belongs_to("data-dir", "dataset", dataset is not None)
     require(pixels is None or dataset is not None, "--pixels belongs to images: give a --dataset")
     place = _place(out, updates, global_model)
     check_inputs(global_model, updates, dataset, data_dir)

@@ -74,7 +74,7 @@ def test_participants_default_to_everybody() -> None:
 def test_toml_round_trip(seed: int, beta: float, clients: int, rate: float, partition: str) -> None:
     import tomli_w  # noqa: F401 (the writer under test)
 
-    from tffl.config import tomllib
+    from tffl.config.reading import tomllib
 
     config = changed(
         seed=seed, data__beta=beta, data__partition=partition, federation__clients=clients,

@@ -20,6 +20,9 @@ REFUSALS = {
     "simulate --resume run --clients 12": "run holds another experiment: federation.clients is 10",
     "simulate --resume future": "future/config.toml: unknown config key 'federation.loyalty'",
     "simulate --resume damaged": "damaged/rounds.csv is damaged: in round 1, accuracy is a lot",
+    "simulate --resume damaged-header": "damaged-header/rounds.csv is not a table with columns",
+    "simulate --resume damaged-behind": "damaged-behind/rounds.csv lacks round 1, but there is a",
+    "report damaged-header": "damaged-header/rounds.csv is not a table with columns",
     "simulate --config future/config.toml": "future/config.toml: unknown config key",
     "simulate --compare": "a comparison needs an attack",
     "localize --dataset mnist --data-dir D --attack label-flip": "dataset mnist is not prepared",
@@ -47,6 +50,7 @@ REFUSALS = {
     "replay run --grid future/config.toml": "future/config.toml: unknown config key 'federation'",
     "benchmark nowhere.toml": "cannot read config nowhere.toml",
     "benchmark future/config.toml": "future/config.toml: unknown config key 'federation'",
+    "benchmark grid.toml": "dataset mnist is not prepared in D",
     "bench maps --model lenet": "unknown model 'lenet': did you mean 'lenet5'",
 }
 
@@ -70,11 +74,18 @@ def answers(tmp_path_factory):
     All in one process, as the cheap checks must not load TensorFlow one after the other either.
     """
     folder = tmp_path_factory.mktemp("cheap")
+    text = resolved(build({"seed": 7})).to_toml()
     for name in ("full", "run", "future", "damaged"):
         (folder / name).mkdir()
+    for name in ("header", "behind"):
+        (folder / f"damaged-{name}/checkpoints").mkdir(parents=True)
+        (folder / f"damaged-{name}/config.toml").write_text(text)
+    (folder / "damaged-header/rounds.csv").write_text("hello\n")
+    (folder / "damaged-behind/checkpoints/round-000001.safetensors").write_text("x")
     (folder / "full/file").write_text("x")
     (folder / "g.keras").write_text("x")
-    text = resolved(build({"seed": 7})).to_toml()
+    plan = 'attacks = ["lie"]\ndefenses = ["krum"]\n[experiment.data]\ndataset = "mnist"\n'
+    (folder / "grid.toml").write_text(f'{plan}data_dir = "D"\n')
     (folder / "run/config.toml").write_text(text)
     (folder / "future/config.toml").write_text("[federation]\nloyalty = 3\n")
     (folder / "damaged/config.toml").write_text(text)

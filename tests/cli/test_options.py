@@ -1,8 +1,11 @@
 """Single options, `--set` and the config file become one experiment."""
 
 import click
+import pytest
+from click.testing import CliRunner
 
 from tffl.config import build
+from tffl_cli.main import cli
 from tffl_cli.options import KEYS, assemble
 from tffl_cli.simulate import simulate
 
@@ -38,3 +41,19 @@ def test_other_attack_drops_them_but_keeps_set():
     base = {"attack": {"name": "label-flip", "scale": 3}}
     values = assemble(base, {"attack": "patch-backdoor"}, ["attack.rate=0.5"])
     assert values == {"attack": {"name": "patch-backdoor", "rate": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("list models --channels 1", "--channels belongs to --image-size"),
+        ("list models cnn --classes 3", "--classes belongs to --image-size"),
+        ("scan --global g.keras --updates . --interval 5", "--interval belongs to --watch"),
+        ("scan --global g.keras --updates . --data-dir .", "--data-dir belongs to --dataset"),
+        ("reproduce pdgan --no-times", "--no-times belongs to --list"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(line, other):
+    result = CliRunner().invoke(cli, line.split())
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {other}: give that too, or leave it out\n"

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -294,3 +295,15 @@ def test_scores_of_1e20_end_no_run(tmp_path):
     assert pd.read_csv(out / "clients.csv")["score"].max() > 1e20
     assert "left out" not in result.stderr
     assert (out / "figures" / "scores.png").exists()
+
+
+def test_a_checkpoint_of_another_model_is_said(finished, tmp_path):
+    copy = shutil.copytree(finished[0], tmp_path / "changed")
+    config = (copy / "config.toml").read_text()
+    assert 'name = "lenet5"' in config
+    (copy / "config.toml").write_text(config.replace('name = "lenet5"', 'name = "cnn"'))
+    result = run("simulate", "--resume", copy)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(
+        "Error: the checkpoint of round 2 holds weights (1, 61706), but those of cnn are (1, "
+    )

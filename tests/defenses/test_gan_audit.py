@@ -15,7 +15,7 @@ from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
 from tffl.data.samples import Root, Samples
 from tffl.defenses import Server, Verdict, create_defense
-from tffl.defenses.gan_audit import negative_variances
+from tffl.defenses.parts.variances import negative_variances
 from tffl.explain.maps import Explainer
 from tffl.models import models
 

@@ -100,7 +100,7 @@ def _read(reply: Reply, content: RecordDict, arrays: dict, corpus: Corpus) -> No
     server = strategy()
     message = SimpleNamespace(has_error=lambda: False, has_content=lambda: True, content=content)
     row = np.empty(server.layout.size, dtype=np.float32)
-    answer = server._answer(0, [message], row)  # type: ignore[list-item]
+    answer = server._reader().read(0, [message], row)  # type: ignore[list-item]
     of_its_kind = all(array.dtype == np.float32 for array in arrays.values())
     wanted = right(arrays, corpus.expected) if of_its_kind and reply.damage is None else None
     honest = isinstance(reply.samples, int) and not isinstance(reply.samples, bool)

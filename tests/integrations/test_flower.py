@@ -27,7 +27,8 @@ from tffl.core.updates import Updates
 from tffl.data.samples import Root, Samples
 from tffl.defenses import Server, Verdict, create_defense
 from tffl.defenses.none import FedAvg
-from tffl.integrations.flower import DefendedStrategy, _weights, average
+from tffl.integrations.flower import DefendedStrategy, average
+from tffl.integrations.flower.arrays import flat_weights
 from tffl.record.rounds import RoundRecord
 from tffl.record.tables import CLIENT_COLUMNS, Table, read_rows
 from tffl.untrusted.refusal import Refused
@@ -524,7 +525,7 @@ def test_bytes_changed_anywhere_are_refused_or_harmless(patch: bytes, at: int, c
     data = (whole[:at] + patch + whole[at + len(patch) :])[: 144 if cut < 100 else cut]
     array = Array(dtype="float32", shape=(4,), stype="numpy.ndarray", data=data)
     try:
-        weights = _weights(ArrayRecord({"0": array}), ["0"], ONE)
+        weights = flat_weights(ArrayRecord({"0": array}), ["0"], ONE)
     except Refused as refused:
         assert str(refused).isprintable()
     else:

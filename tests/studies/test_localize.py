@@ -17,6 +17,7 @@ from tffl.core.deviations import Deviations, deviations, of_updates
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
+from tffl.record.run_directory import RunDirectory
 from tffl.record.writer import RunWriter
 from tffl.studies.localize import localize, measure, rank
 from tffl_cli.localize import localize as command
@@ -171,8 +172,9 @@ def test_a_run_without_malicious_clients_or_deviations_is_refused(tmp_path: Path
     record(tmp_path / "bare", MALICIOUS, Config(record=RecordConfig(tensorboard=False)))
     with pytest.raises(UsageError, match="neither deviations nor client updates"):
         localize(tmp_path / "bare")
+    record(tmp_path / "run", MALICIOUS)
     with pytest.raises(UsageError, match="reference is 'mean': choose one of clients, joint"):
-        localize(record(tmp_path / "run", MALICIOUS), reference="mean")
+        localize(RunDirectory.open(tmp_path / "run"), reference="mean")
 
 
 def call(*arguments: object) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,10 @@ from tffl.core.updates import Updates
 from tffl.core.verdict import Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
 from tffl.defenses.exports import DetectorExport
+from tffl.defenses.parts.tolerance import with_count
 from tffl.defenses.server import Server, make_server
+
+AnyDefense = TypeVar("AnyDefense", bound="Defense")
 
 State = Mapping[str, np.ndarray]
 """What a defense remembers from round to round; a checkpoint stores it as it is."""
@@ -90,6 +93,13 @@ class Defense(Options, ABC):
     def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
         """Returns trained detectors worth keeping after the last round, by a folder's name."""
         return {}
+
+    def told_count(self: AnyDefense, participants: int, removed: int = 0) -> AnyDefense:
+        """Returns this defense, told how many of a round's clients are attackers.
+
+        Where it is told a fraction, that is of `participants`; `removed` of them are found already.
+        """
+        return with_count(self, participants, removed)
 
     def missing(self, server: Server) -> str:
         """Returns what the server lacks for this defense, in one sentence; empty if nothing."""

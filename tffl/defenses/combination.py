@@ -22,7 +22,7 @@ This is no published method.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -36,8 +36,8 @@ from tffl.core.layout import WeightLayout
 from tffl.core.registry import TABLES
 from tffl.core.updates import Updates
 from tffl.core.verdict import NOT_FINITE, Verdict
-from tffl.defenses import create_defense
 from tffl.defenses.base import Defense, State, sample_shares
+from tffl.defenses.create import create_defense
 from tffl.defenses.exports import DetectorExport
 from tffl.defenses.server import Server
 
@@ -119,9 +119,10 @@ class Combination(Defense):
         """Whether any part does."""
         return any(part.judges_statistics for part in self.parts.values())
 
-    def changed(self: AnyCombination, change: Callable[[Defense], Defense]) -> AnyCombination:
-        """Returns the same combination of changed parts."""
-        return replace(self, tables={k: change(part).options() for k, part in self.parts.items()})
+    def told_count(self: AnyCombination, participants: int, removed: int = 0) -> AnyCombination:
+        """Tells every part."""
+        told = {n: part.told_count(participants, removed) for n, part in self.parts.items()}
+        return replace(self, tables={name: part.options() for name, part in told.items()})
 
     def options(self) -> dict[str, Any]:
         """Returns its own options, and a table of options for each part."""

@@ -39,18 +39,18 @@ from tffl.core.updates import Updates
 from tffl.data.samples import Samples
 from tffl.defenses.base import State, sample_shares
 from tffl.defenses.detector import Detector, Evidence
-from tffl.defenses.exports import DetectorExport, Endpoint
+from tffl.defenses.exports import DetectorExport
+from tffl.defenses.parts.audit_endpoints import audit_endpoints
+from tffl.defenses.parts.variances import negative_variances
 from tffl.defenses.server import Server
 from tffl.explain.maps import Probes
 from tffl.gan import audit, sources
 from tffl.gan.dcgan import Dcgan, Recipe
 from tffl.gan.inversion import Inversion
 from tffl.gan.serving import Auditor
-from tffl.models.pdgan import LARGEST
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
 PICTURED = 60
 """How many audit images a run keeps of each round."""
@@ -179,21 +179,8 @@ class GanAudit(Detector):
             )
         if {sources.GAN, sources.AUXILIARY} & set(self.sources):
             self._auxiliary(server)
-        if sources.GAN not in self.sources:
-            return
-        name, (height, width, _) = _network(server).name, _network(server).input_shape[1:]
-        outputs, classes = _network(server).output_shape[-1], pool.classes
-        require(
-            outputs == classes + 1,
-            f"defense.source = {self.source} is not allowed with {name}, which has {outputs} "
-            f"outputs for {classes} classes: the GAN's discriminator needs one more, for fakes; "
-            "take model.name = pdgan-cnn",
-        )
-        require(
-            max(height, width) <= LARGEST,
-            f"defense.source = {self.source} is not allowed with images of {height} x {width}: the "
-            f"generator makes up to {LARGEST} x {LARGEST}; set data.image_size = {LARGEST}",
-        )
+        if sources.GAN in self.sources:
+            sources.check_gan(_network(server), pool.classes, self.source)
 
     def init(self, server: Server) -> State:
         """Remembers an untrained generator, if it is to have one."""
@@ -278,7 +265,7 @@ class GanAudit(Detector):
             "threshold": float(last["threshold"][0]),
         }
         arrays = {"audit_images": last["images"]}
-        endpoints = _endpoints(auditor, networks, tuple(_network(server).input_shape[1:]))
+        endpoints = audit_endpoints(auditor, networks, tuple(_network(server).input_shape[1:]))
         return {"detector": DetectorExport(networks, endpoints, arrays, about)}
 
     def _classes(self, server: Server) -> tuple[int, ...]:
@@ -366,18 +353,6 @@ def _spread(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, PICTURED).astype(int))
 
 
-def negative_variances(updates: Updates) -> np.ndarray:
-    """Returns bool `[n]`: whose models have a negative moving variance in BatchNorm.
-
-    Scaling an update scales the change of these statistics, too, and so may make them impossible.
-    """
-    result = np.zeros(len(updates), dtype=bool)
-    for entry, columns in zip(updates.layout.entries, updates.layout.spans, strict=True):
-        if entry.name.endswith("/moving_variance"):
-            result |= (updates.start[columns] + updates.block(columns) < 0).any(axis=1)
-    return result
-
-
 def _average(updates: Updates, chosen: np.ndarray) -> np.ndarray:
     """Returns the weights float32 `[d]` that plain averaging of some updates gives."""
     step = updates.mean(sample_shares(updates, chosen))
@@ -397,31 +372,3 @@ def _pool(server: Server) -> Samples:
     if server.root is None:
         return samples
     return Samples(server.root.images, server.root.labels, samples.classes, samples.names)
-
-
-def _endpoints(
-    auditor: Auditor, networks: Mapping[str, Any], shape: tuple[int, int, int]
-) -> dict[str, Endpoint]:
-    import tensorflow as tf
-
-    logits = {"logits": ((None, None, auditor.outputs), "float32")}
-    if "discriminator" not in networks:
-        return {"audit": Endpoint(auditor, logits)}
-    generator, discriminator = networks["generator"], networks["discriminator"]
-    images = {"images": ((None, *shape), "float32")}
-
-    def discriminate(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = tf.cast(discriminator(images, training=False), tf.float32)
-        return {"real": 1 - tf.nn.softmax(logits)[:, -1], "logits": logits}
-
-    def generate(z: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"images": generator(z, training=False)}
-
-    def judge(images: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {**auditor(logits), "real": discriminate(images)["real"]}
-
-    return {
-        "generate": Endpoint(generate, {"z": ((None, generator.input_shape[-1]), "float32")}),
-        "discriminate": Endpoint(discriminate, images),
-        "audit": Endpoint(judge, {**images, **logits}),
-    }

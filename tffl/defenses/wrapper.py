@@ -15,9 +15,8 @@ from tffl.core.options import Options
 from tffl.core.updates import Updates
 from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses.base import Defense, State
-from tffl.defenses.combination import Combination
 from tffl.defenses.none import FedAvg, FiniteAvg
-from tffl.defenses.parts.tolerance import told
+from tffl.defenses.parts.tolerance import with_count
 from tffl.defenses.server import Server
 
 
@@ -139,9 +138,14 @@ class Mixed(Defense):
         words = (*self.before.needs, *super().granted(), *self.inner.granted())
         return tuple(dict.fromkeys(words))
 
+    def told_count(self, participants: int, removed: int = 0) -> Mixed:
+        """Tells both."""
+        before = with_count(self.before, participants, removed)
+        return replace(self, before=before, inner=self.inner.told_count(participants, removed))
+
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Checks both; the inner one for as many updates as it will see."""
-        parts = _told_count(self, participants)
+        parts = self.told_count(participants)
         seen = parts.before.check(participants)
         try:
             parts.inner.check(seen, layout)
@@ -165,7 +169,7 @@ class Mixed(Defense):
         if not finite.any():
             return self.inner.judge(updates, server, state)
         kept = updates.select(finite)
-        parts = _told_count(self, len(updates), removed=len(updates) - len(kept))
+        parts = self.told_count(len(updates), removed=len(updates) - len(kept))
         mixture = parts.before.mix(kept, server)
         ids = kept.client_ids if len(mixture.mixing) == len(kept) else None
         mixed = kept.mixed(
@@ -175,19 +179,6 @@ class Mixed(Defense):
         )
         verdict, state = parts.inner.judge(mixed, server, state)
         return _spread(verdict, mixture, finite), state
-
-
-def _told_count(part: Any, participants: int, removed: int = 0) -> Any:
-    """Returns it, told a count of clients where it is told a fraction, less those removed."""
-    if isinstance(part, Mixed):
-        before, inner = (
-            _told_count(each, participants, removed) for each in (part.before, part.inner)
-        )
-        return replace(part, before=before, inner=inner)
-    if isinstance(part, Combination):
-        return part.changed(lambda each: _told_count(each, participants, removed))
-    count = told(getattr(part, "malicious", None), participants)
-    return part if count is None else replace(part, malicious=max(count - removed, 0))
 
 
 def _spread(verdict: Verdict, mixture: Mixture, finite: np.ndarray) -> Verdict:

@@ -25,6 +25,7 @@ from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, Samples
 from tffl.explain.probes import draw
 from tffl.gan import dcgan
 from tffl.gan.inversion import Inversion
+from tffl.models.pdgan import LARGEST
 
 if TYPE_CHECKING:
     import keras
@@ -160,6 +161,32 @@ def auxiliary_images(
     )
     pool = Samples(samples.images[mine], samples.labels[mine], samples.classes)
     return draw(pool, have if count is None else count, seed).images
+
+
+def check_gan(network: keras.Model, classes: int, source: str) -> None:
+    """Checks that a network can be a GAN's discriminator, and that images are not too large.
+
+    Args:
+      network: The global model.
+      classes: C.
+      source: What the user chose, for the message.
+
+    Raises:
+      UsageError: The network has no output for fakes, or the generator makes no images of its size.
+    """
+    name, (height, width, _) = network.name, network.input_shape[1:]
+    outputs = network.output_shape[-1]
+    require(
+        outputs == classes + 1,
+        f"defense.source = {source} is not allowed with {name}, which has {outputs} "
+        f"outputs for {classes} classes: the GAN's discriminator needs one more, for fakes; "
+        "take model.name = pdgan-cnn",
+    )
+    require(
+        max(height, width) <= LARGEST,
+        f"defense.source = {source} is not allowed with images of {height} x {width}: the "
+        f"generator makes up to {LARGEST} x {LARGEST}; set data.image_size = {LARGEST}",
+    )
 
 
 def _gan(request: Request) -> np.ndarray:

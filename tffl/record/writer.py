@@ -98,7 +98,7 @@ class RunWriter:
 
         Raises:
           UsageError: The folder holds no run, or another experiment, or more rounds than that.
-          TfflError: A table is damaged.
+          TfflError: A table is damaged, or lacks rounds that there is a checkpoint of.
         """
         run = RunDirectory.open(path)
         return cls(run if config is None else _with_end_of(run, config))
@@ -165,7 +165,7 @@ class RunWriter:
                 last = round == min(files)
                 warn(f"{error}; {'starting over' if last else 'using the checkpoint before it'}")
                 continue
-            self._check_rounds(round)
+            _check_rounds(self.run, round)
             self._drop_after(round)
             return round, tensors.pop("weights"), tensors
         self._drop_after(0)
@@ -257,17 +257,6 @@ class RunWriter:
             for name, detector in detectors.items():
                 export.export_detector(detector, self.path / "export" / name)
 
-    def _check_rounds(self, last: int) -> None:
-        """Raises `TfflError` if one of the rounds up to `last` is not in the tables."""
-        tables = self.run.tables
-        for name, table in (("rounds.csv", tables.rounds), ("clients.csv", tables.clients)):
-            missing = sorted(set(range(1, last + 1)) - set(table.rounds))
-            if missing:
-                raise TfflError(
-                    f"{self.path / name} lacks round {missing[0]}, but there is a checkpoint of "
-                    f"round {last}: restore the file, or run again with another --out"
-                )
-
     def _drop_after(self, last: int) -> None:
         """Deletes what belongs to rounds after `last`, and what killed writes have left."""
         for name in ("rounds.csv", "clients.csv"):
@@ -297,7 +286,21 @@ def _with_end_of(run: RunDirectory, config: Config) -> RunDirectory:
         f"{run.path} has played {played} rounds already, which --rounds {rounds} cannot take "
         "back: ask for as many or more, or choose another --out",
     )
+    if kept := round_files(run.path / CHECKPOINTS):
+        _check_rounds(run, min(kept))
     return replace(run, config=run.config.with_rounds(rounds))
+
+
+def _check_rounds(run: RunDirectory, last: int) -> None:
+    """Raises `TfflError` if one of the rounds up to `last` is not in the tables."""
+    tables = run.tables
+    for name, table in (("rounds.csv", tables.rounds), ("clients.csv", tables.clients)):
+        missing = sorted(set(range(1, last + 1)) - set(table.rounds))
+        if missing:
+            raise TfflError(
+                f"{run.path / name} lacks round {missing[0]}, but there is a checkpoint of "
+                f"round {last}: restore the file, or run again with another --out"
+            )
 
 
 def check_store_size(config: Config, clients: int, columns: int) -> None:

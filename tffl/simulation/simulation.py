@@ -17,7 +17,7 @@ from tffl.attacks import Attack, SuccessSet, create_attack
 from tffl.attacks.adversary import Adversary
 from tffl.config import Config, as_config
 from tffl.core import seeds, states
-from tffl.core.errors import require
+from tffl.core.errors import TfflError, require
 from tffl.core.updates import Updates
 from tffl.core.weighting import weighed
 from tffl.data.build import build_federation
@@ -375,6 +375,13 @@ class Experiment:
         checkpoint = recorder.load_checkpoint(observer.warning)
         if checkpoint is not None:
             round, weights, tensors = checkpoint
+            expected = (self.defense.models, self.layout.size)
+            if weights.shape != expected:
+                raise TfflError(
+                    f"the checkpoint of round {round} holds weights {weights.shape}, but those of "
+                    f"{self.config.model.name} are {expected}: config.toml has been changed, or "
+                    "the model is another one"
+                )
             return round, weights, Memory.of(tensors)
         start = self.first_weights
         if self.config.federation.server_epochs:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tffl.core.errors import UsageError
+from tffl.studies.reproduce.catalogue import PAPERS, load, read_experiment
 from tffl.studies.reproduce.page import METRICS, printed, sizes
-from tffl.studies.reproduce.plan import PAPER, PAPERS, SCALES, SIZES, load, read_experiment
+from tffl.studies.reproduce.plan import PAPER, SCALES, SIZES
 
 ROOT = Path(__file__).parents[3]
 EXPECTED = {

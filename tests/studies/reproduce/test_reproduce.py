@@ -14,7 +14,8 @@ from tffl.core.errors import TfflError, UsageError
 from tffl.record.tables import read_rows
 from tffl.simulation import simulation
 from tffl.studies.benchmark import Cell
-from tffl.studies.reproduce import cost, measure, page, plan
+from tffl.studies.reproduce import catalogue, cost, measure, page
+from tffl.studies.reproduce.plan import SCALES
 from tffl_cli.main import cli
 
 ROOT = Path(__file__).parents[3]
@@ -83,7 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "configs" / "made_up" / "tiny.toml"
     path.parent.mkdir(parents=True)
     path.write_text(PLAN)
-    experiment = plan.read_experiment(path)
+    experiment = catalogue.read_experiment(path)
 
     def stop(done: int, cell: Cell | None, error: str) -> None:
         if done == 1:
@@ -174,7 +175,7 @@ def test_the_page_is_made_of_the_tables(made: Path) -> None:
     assert "heat_maps" in text
     for picture in ("tiny_figure-2.png", "tiny_figure-3.png"):
         assert (made / "out" / "smoke" / picture).read_bytes().startswith(b"\x89PNG")
-    check_folder(plan.load(made / "configs"), "made-up", made / "out")
+    check_folder(catalogue.load(made / "configs"), "made-up", made / "out")
 
 
 def test_the_list(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,11 +229,11 @@ def test_what_has_commands_of_its_own_names_them() -> None:
     assert "bash results/bias_anomaly/run.sh" in result.stderr
 
 
-def check_folder(catalogue: plan.Catalogue, paper: str, folder: Path) -> None:
+def check_folder(plans: catalogue.Catalogue, paper: str, folder: Path) -> None:
     """Checks that a paper's recorded files agree with each other, and with its configs' names."""
     found = []
-    for scale in plan.SCALES:
-        experiments = {e.name: (e, items) for e, items in catalogue.experiments(paper)}
+    for scale in SCALES:
+        experiments = {e.name: (e, items) for e, items in plans.experiments(paper)}
         for file in (folder / scale).glob("*.json"):
             experiment, items = experiments[file.stem]
             known = measure.read_record(folder / scale, experiment.name)
@@ -246,7 +247,7 @@ def check_folder(catalogue: plan.Catalogue, paper: str, folder: Path) -> None:
                 assert row["error"] or len(curve) in (rounds, 0)
                 assert not curve or curve[-1] == pytest.approx(row["accuracy"], abs=1e-5)
                 assert not curve or max(curve) == pytest.approx(row["best_accuracy"], abs=1e-5)
-        found += page.reports(catalogue.of(paper), folder, scale)
+        found += page.reports(plans.of(paper), folder, scale)
     claims = [
         {"item": report.entry.name, "scale": report.scale, "claim": judged.text,
          "verdict": judged.verdict, "numbers": judged.numbers}
@@ -257,12 +258,12 @@ def check_folder(catalogue: plan.Catalogue, paper: str, folder: Path) -> None:
     assert (folder / "README.md").read_text(encoding="utf-8") == page.page(paper, found, folder)
 
 
-@pytest.mark.parametrize("paper", list(plan.PAPERS))
+@pytest.mark.parametrize("paper", list(catalogue.PAPERS))
 def test_what_is_committed_agrees_with_itself_and_the_configs(paper: str) -> None:
     folder = ROOT / "results" / paper
     if not (folder / "claims.csv").exists():
         pytest.skip(f"nothing of {paper} is recorded yet")
-    check_folder(plan.load(ROOT / "configs"), paper, folder)
+    check_folder(catalogue.load(ROOT / "configs"), paper, folder)
 
 
 def test_a_damaged_table_is_one_line(tmp_path: Path) -> None:
@@ -271,7 +272,7 @@ def test_a_damaged_table_is_one_line(tmp_path: Path) -> None:
         measure.read_record(tmp_path, "x")
     assert measure.read_record(tmp_path, "y").runs == []
     with pytest.raises(UsageError, match="no folder"):
-        plan.load(tmp_path / "nowhere")
+        catalogue.load(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"machine": "x86_64"}'])

@@ -7,12 +7,15 @@ true; told nothing, a rule assumes what its own page says, usually the most that
 from __future__ import annotations
 
 import math
-from typing import Annotated, TypeAlias
+from dataclasses import replace
+from typing import Annotated, TypeAlias, TypeVar
 
 from pydantic import BeforeValidator, Field
 
 from tffl.core.errors import require
 from tffl.core.options import count_or_fraction
+
+Rule = TypeVar("Rule")
 
 Malicious: TypeAlias = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None,
@@ -30,6 +33,20 @@ def told(malicious: int | float | None, participants: int) -> int | None:
     if malicious is None or isinstance(malicious, int):
         return malicious
     return math.floor(malicious * participants + 0.5)
+
+
+def with_count(rule: Rule, participants: int, removed: int = 0) -> Rule:
+    """Returns a rule that is told a count, where it is told a fraction, less those removed.
+
+    Args:
+      rule: A dataclass, with an option `malicious` if it is told anything.
+      participants: n.
+      removed: Worthless rows that were sorted out, which count as attackers found.
+    """
+    count = told(getattr(rule, "malicious", None), participants)
+    if count is None:
+        return rule
+    return replace(rule, malicious=max(count - removed, 0))  # type: ignore[type-var]
 
 
 def assumed(malicious: int | float | None, participants: int, most: int) -> int:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tffl.record.tables import read_rows
 from tffl.studies.benchmark import Cell
+from tffl.studies.reproduce.catalogue import Entry
 from tffl.studies.reproduce.cost import Rates, Workload, seconds
 from tffl.studies.reproduce.measure import default_out, missing_cells, read_record
-from tffl.studies.reproduce.plan import PAPER, SMOKE, Elsewhere, Entry, Experiment, Item
+from tffl.studies.reproduce.plan import PAPER, SMOKE, Elsewhere, Experiment, Item
 
 Tell = Callable[[str, int, int], None]
 

@@ -21,18 +21,10 @@ from tffl.record.tables import to_csv
 from tffl.studies.benchmark import labeled
 from tffl.studies.benchmark_table import NONE, Rows, distinct, escape, table, where
 from tffl.studies.reproduce import pictures
+from tffl.studies.reproduce.catalogue import PAPERS, Catalogue, Entry
 from tffl.studies.reproduce.claims import DERIVED, Judged, Side, judge, number, summary
 from tffl.studies.reproduce.measure import Record, key_of, read_record
-from tffl.studies.reproduce.plan import (
-    PAPER,
-    PAPERS,
-    SCALES,
-    Catalogue,
-    Entry,
-    Experiment,
-    Item,
-    stand_in,
-)
+from tffl.studies.reproduce.plan import PAPER, SCALES, Experiment, Item, stand_in
 
 DETECTION = {
     "recall": "recall",

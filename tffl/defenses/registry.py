@@ -1,0 +1,42 @@
+"""Names of defenses, as a config writes them."""
+
+from tffl.core.registry import Registry
+
+defenses = Registry(
+    "defense",
+    {
+        "none": "tffl.defenses.none:FedAvg",
+        "all-of": "tffl.defenses.combination:AllOf",
+        "any-of": "tffl.defenses.combination:AnyOf",
+        "auror": "tffl.defenses.auror:Auror",
+        "bias-anomaly": "tffl.defenses.bias_anomaly:BiasAnomaly",
+        "bucketing": "tffl.defenses.bucketing:Bucketing",
+        "bulyan": "tffl.defenses.bulyan:Bulyan",
+        "cam-consensus": "tffl.defenses.cam_consensus:CamConsensus",
+        "centered-clipping": "tffl.defenses.centered_clipping:CenteredClipping",
+        "dnc": "tffl.defenses.dnc:DnC",
+        "faa-dl": "tffl.defenses.faa_dl:FaaDl",
+        "flame": "tffl.defenses.flame:Flame",
+        "flcert": "tffl.defenses.flcert:FLCert",
+        "fldetector": "tffl.defenses.fldetector:FLDetector",
+        "fltrust": "tffl.defenses.fltrust:FLTrust",
+        "foolsgold": "tffl.defenses.foolsgold:FoolsGold",
+        "gan-audit": "tffl.defenses.gan_audit:GanAudit",
+        "geometric-median": "tffl.defenses.geometric_median:GeometricMedian",
+        "gradcam-ae": "tffl.defenses.gradcam_ae:GradCamAe",
+        "gradcam-krum": "tffl.defenses.gradcam_krum:GradCamKrum",
+        "krum": "tffl.defenses.krum:Krum",
+        "layercam-ae": "tffl.defenses.layercam_ae:LayerCamAe",
+        "median": "tffl.defenses.median:Median",
+        "multi-krum": "tffl.defenses.multi_krum:MultiKrum",
+        "nnm": "tffl.defenses.nnm:NearestNeighborMixing",
+        "norm-clipping": "tffl.defenses.norm_clipping:NormClipping",
+        "probe-loss": "tffl.defenses.probe_loss:ProbeLoss",
+        "shield": "tffl.defenses.shield:Shield",
+        "signguard": "tffl.defenses.signguard:SignGuard",
+        "statistics-consensus": "tffl.defenses.statistics_consensus:StatisticsConsensus",
+        "trimmed-mean": "tffl.defenses.trimmed_mean:TrimmedMean",
+        "update-consensus": "tffl.defenses.update_consensus:UpdateConsensus",
+    },
+    base="tffl.defenses.base:Defense",
+)

@@ -1,0 +1,70 @@
+"""The arrays of Flower's records as weights, and weights as records."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from flwr.app import Array, ArrayRecord
+from numpy.lib import format as npy
+
+from tffl.core.layout import Entry, WeightLayout
+from tffl.untrusted.expected import Expected
+from tffl.untrusted.refusal import Refused, shown
+
+HEADER = 1 << 14
+"""Bytes that a serialized array may have beyond its values; NumPy reads no longer header."""
+
+
+def to_record(weights: np.ndarray, keys: Sequence[str], layout: WeightLayout) -> ArrayRecord:
+    """Returns weights float32 `[d]`, and the server's own variables, as arrays under `keys`."""
+    arrays = layout.unflatten(weights)
+    return ArrayRecord({key: Array(array) for key, array in zip(keys, arrays, strict=True)})
+
+
+def flat_weights(
+    record: ArrayRecord | None, keys: Sequence[str], layout: WeightLayout
+) -> np.ndarray:
+    """Returns the arrays under `keys` as one finite float32 vector `[d]`.
+
+    Raises:
+      Refused: They are not one for each variable, of its shape, float32 (or of the variable's own
+        precision) and finite.
+    """
+    found = {} if record is None else record
+    expected = len(layout.entries) + len(layout.server_variables)
+    if len(found) != expected or len(keys) != expected:
+        raise Refused(f"{len(found)} arrays: it should be {expected}")
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise Refused(f"array {shown(missing[0])} is missing")
+    arrays = {
+        entry.name: _values(found[keys[position]], entry)
+        for position, entry in zip(layout.positions, layout.entries, strict=True)
+    }
+    return Expected(layout, ()).vector(arrays)
+
+
+def _values(array: Array, entry: Entry) -> np.ndarray:
+    """Reads one array after a look at its header, which alone says how much memory it takes."""
+    if array.stype != "numpy.ndarray":
+        raise Refused(f"{entry.name} is stored as {shown(array.stype)}, not as numpy.ndarray")
+    if len(array.data) > entry.size * 8 + HEADER:
+        raise Refused(f"{entry.name} has {len(array.data)} bytes for {entry.size} values")
+    stream = io.BytesIO(array.data)
+    try:
+        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        shape, columns_first, dtype = readers[npy.read_magic(stream)](stream)
+    except Exception as error:  # whatever a stranger's bytes do to NumPy's parser
+        raise Refused(f"{entry.name} has no readable NumPy header: {error}") from None
+    own = "V2" if entry.dtype == "bfloat16" else entry.dtype  # NumPy does not know bfloat16
+    if dtype not in (np.dtype(np.float32), np.dtype(own)):
+        raise Refused(f"{entry.name} holds {dtype}: it should be {entry.dtype}")
+    if tuple(shape) != entry.shape:
+        raise Refused(f"{entry.name} has shape {shape}: it should be {entry.shape}")
+    begin = stream.tell()
+    if len(array.data) - begin != entry.size * dtype.itemsize:
+        raise Refused(f"{entry.name} has {len(array.data) - begin} bytes, which do not fit")
+    values = np.frombuffer(array.data, dtype, offset=begin)
+    return values.reshape(entry.shape, order="F" if columns_first else "C")

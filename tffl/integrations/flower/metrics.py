@@ -1,0 +1,28 @@
+"""Averages of the metrics that nodes report."""
+
+from __future__ import annotations
+
+from flwr.app import MetricRecord, RecordDict
+
+
+def average(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+    """Averages metrics by claimed samples, each over the replies that hold it as a finite number.
+
+    Unlike Flower's own function it takes replies whose metrics are not all the same.
+
+    Args:
+      contents: Each with one MetricRecord that holds a sound `weighted_by_key`.
+      weighted_by_key: Name of the sample count.
+    """
+    sums: dict[str, float] = {}
+    totals: dict[str, float] = {}
+    for content in contents:
+        record = next(iter(content.metric_records.values()))
+        weight = float(record[weighted_by_key])  # type: ignore[arg-type]
+        for key, value in record.items():
+            if key == weighted_by_key or not isinstance(value, int | float):
+                continue
+            if abs(value) < 1e300:  # neither NaN nor what overflows in a sum
+                sums[key] = sums.get(key, 0.0) + weight * float(value)
+                totals[key] = totals.get(key, 0.0) + weight
+    return MetricRecord({key: sums[key] / totals[key] for key in sums})

@@ -1,0 +1,156 @@
+"""What nodes send in a round, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import Message, RecordDict
+
+from tffl.core.layout import WeightLayout
+from tffl.core.updates import Updates
+from tffl.core.weighting import Weighting, weighed
+from tffl.integrations.flower.arrays import flat_weights
+from tffl.untrusted.refusal import Refused, shown
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back from one node.
+
+    Attributes:
+      client: The node's number; None if it is not known.
+      reason: Why there is no update.
+      malformed: Whether the node sent something that cannot be used.
+      samples: How many samples it claims.
+      content: As sent, if it is sound.
+    """
+
+    client: int | None
+    reason: str = ""
+    malformed: bool = False
+    samples: int | None = None
+    content: RecordDict | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is an update."""
+        return self.content is not None
+
+    @property
+    def present(self) -> bool:
+        """Whether the node sent anything other than an error."""
+        return self.sound or self.malformed
+
+
+@dataclass(frozen=True)
+class ReplyReader:
+    """Reads replies to one global model.
+
+    Attributes:
+      layout: Of the global model.
+      keys: Names of its arrays in Flower's records, in the order of its variables.
+      start: Its weights, float32 `[d]`.
+      samples_key: Name of the metric that holds the number of samples.
+      max_samples: The most samples that a node may claim.
+    """
+
+    layout: WeightLayout
+    keys: tuple[str, ...]
+    start: np.ndarray
+    samples_key: str
+    max_samples: int
+
+    def read(self, client: int, messages: Sequence[Message], row: np.ndarray) -> Reply:
+        """Reads a node's update into `row`, or says what is wrong with what the node has sent."""
+        if not messages:
+            return Reply(client, "no reply")
+        if len(messages) == 1 and messages[0].has_error():
+            error = messages[0].error
+            return Reply(client, shown(f"error {error.code}: {error.reason}", 300))
+        try:
+            content = only_content(messages)
+            samples = claimed_samples(content, self.samples_key, self.max_samples)
+            row[:] = flat_weights(_only(content.array_records, "array"), self.keys, self.layout)
+            with np.errstate(over="ignore"):
+                row -= self.start
+            if not np.isfinite(row).all():
+                raise Refused("the update holds values beyond float32")
+        except Refused as refused:
+            row[:] = np.nan
+            return Reply(client, f"malformed reply: {refused}", malformed=True)
+        return Reply(client, samples=samples, content=content)
+
+    def updates(
+        self, round: int, replies: Sequence[Reply], matrix: np.ndarray, weighting: Weighting
+    ) -> Updates:
+        """Returns the updates of a round, without the nodes that sent nothing.
+
+        Args:
+          round: 1-based.
+          replies: One for each row of the matrix.
+          matrix: float32 `[n, d]`, as `read` has filled it; malformed replies are rows of NaN.
+          weighting: What a client's sample count is in the average.
+        """
+        sound = np.array([reply.sound for reply in replies], dtype=bool)
+        counts = np.array([reply.samples or 0 for reply in replies], dtype=np.int64)
+        counts[sound] = weighed(counts[sound], weighting)
+        counts[~sound] = 0
+        ids = np.array([reply.client for reply in replies], dtype=np.int64)
+        everyone = Updates(round, ids, counts, self.start.copy(), matrix, self.layout)
+        return everyone.select(np.array([reply.present for reply in replies], dtype=bool))
+
+
+def by_node(messages: Iterable[Message]) -> dict[int, list[Message]]:
+    """Returns the messages of each node, by Flower's id of the node."""
+    result: dict[int, list[Message]] = {}
+    for message in messages:
+        result.setdefault(message.metadata.src_node_id, []).append(message)
+    return result
+
+
+def only_content(messages: Sequence[Message]) -> RecordDict:
+    """Returns the content of a node's only message.
+
+    Raises:
+      Refused: There are several messages, or the only one is an error or empty.
+    """
+    if len(messages) > 1:
+        raise Refused(f"{len(messages)} replies from one node")
+    if messages[0].has_error():
+        raise Refused(f"error {messages[0].error.code}: {messages[0].error.reason}")
+    if not messages[0].has_content():
+        raise Refused("it is empty")
+    return messages[0].content
+
+
+def claimed_samples(content: RecordDict, name: str, most: int) -> int:
+    """Returns how many samples a node claims, `1 <= samples <= most`.
+
+    Args:
+      content: Of the node's message.
+      name: Of the metric that holds the number.
+      most: The largest plausible number.
+
+    Raises:
+      Refused: The number is missing, is not a whole number, or is not plausible.
+    """
+    value = _only(content.metric_records, "metric").get(name)
+    key = shown(name)
+    if value is None:
+        raise Refused(f"the metrics lack {key}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Refused(f"{key} is not a number")
+    if isinstance(value, float) and not value.is_integer():  # neither is NaN or infinity
+        raise Refused(f"{key} = {value} is not a number of samples")
+    if not 1 <= value <= most:
+        raise Refused(f"{key} = {shown(str(value), 24)} is not between 1 and {most}")
+    return int(value)
+
+
+def _only(records: Mapping[str, Any], kind: str) -> Any:
+    if len(records) != 1:
+        raise Refused(f"{len(records)} {kind} records: it should be one")
+    return next(iter(records.values()))
