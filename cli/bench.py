@@ -56,7 +56,7 @@ def defenses(
     """
     from tffl.defenses import defenses as registry
     from tffl.studies.bench.defenses import SIZES, measure
-    from tffl_cli.console import Watch
+    from tffl_cli.progress import Watch
 
     for name in names:
         registry[name]
@@ -115,7 +115,7 @@ def clients(
     """Measure what registered clients cost that do not take part."""
     from tffl.studies.bench.clients import REGISTERED, Workload
     from tffl.studies.bench.clients import clients as measure
-    from tffl_cli.console import Watch
+    from tffl_cli.progress import Watch
 
     workload = Workload(participants, rounds=rounds, malicious=malicious, defense=defense)
     with Watch() as watch:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tffl.engine.observer import Observer
 from tffl.studies.comparison import Outcome, percent
 from tffl_cli.tables import PlainTable, words
 
@@ -23,9 +20,6 @@ if TYPE_CHECKING:
     from tffl.report.document import Table as ReportTable
     from tffl.studies.reproduce.listing import Line
     from tffl.studies.reproduce.page import Report
-
-LINES = 10
-"""Lines of progress, at most, of a run whose output is not a terminal."""
 
 WIDTH = 100
 """Columns of a table, where no terminal tells them."""
@@ -42,102 +36,6 @@ def console(stderr: bool = False) -> Console:
     if not result.is_terminal:
         result.width = max(result.width, WIDTH)
     return result
-
-
-class Warnings(Observer):
-    """Prints warnings only: the observer of `--json`.
-
-    Attributes:
-      title: Which run this is, such as `"undefended"`; empty if there is only one.
-    """
-
-    def __init__(self, title: str = "") -> None:
-        self.console = console(stderr=True)
-        self.title = title
-
-    def start(self, rounds: int, first: int) -> None:
-        """Says so if there is nothing left to do."""
-        if first > rounds:
-            text = self._titled(f"all {rounds} rounds were played before: nothing is trained")
-            more = "(--rounds with a larger number goes on)"
-            self.console.print(f"{text[0].upper()}{text[1:]} {more}", markup=False, soft_wrap=True)
-
-    def _titled(self, text: str) -> str:
-        return f"{self.title}: {text}" if self.title else text
-
-    def warning(self, text: str) -> None:
-        """Prints a warning as one line."""
-        self.console.print(words(f"Warning: {text}"), soft_wrap=True)
-
-
-class Watch(Warnings):
-    """Shows the rounds as they pass: a bar on a terminal, at most `LINES` lines elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rounds = 0
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            expand=True,
-        )
-        self.task = self.bar.add_task("starting", total=None, figures="")
-
-    def titled(self, title: str) -> Watch:
-        """Begins to watch another run."""
-        self.title = title
-        self.bar.reset(self.task, total=None, figures="", description=self._titled("starting"))
-        return self
-
-    def __enter__(self) -> Watch:
-        """Starts drawing."""
-        if self.console.is_terminal:
-            self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leaves the last state on the screen."""
-        if self.console.is_terminal:
-            self.bar.stop()
-
-    def phase(self, text: str) -> None:
-        """Names what is being done."""
-        self.bar.update(self.task, description=self._titled(text))
-
-    def start(self, rounds: int, first: int) -> None:
-        """Sets the bar's length."""
-        super().start(rounds, first)
-        self.rounds = rounds
-        self.bar.update(
-            self.task, description=self._titled("rounds"), total=rounds, completed=first - 1
-        )
-
-    def round(self, row: Mapping[str, Any]) -> None:
-        """Moves the bar, or prints a line now and then."""
-        done = int(row["round"])
-        self.bar.update(self.task, completed=done, figures=figures(row))
-        step = math.ceil(self.rounds / LINES)
-        if not self.console.is_terminal and (done % step == 0 or done == self.rounds):
-            line = f"{self._titled('round')} {done}/{self.rounds} · {figures(row)}"
-            self.console.print(line, markup=False, soft_wrap=True)
-
-
-def figures(row: Mapping[str, Any]) -> str:
-    """Writes accuracy and, where it is measured, attack success of a round.
-
-    A ruined model's are dashes.
-    """
-    shown = [("accuracy", row.get("accuracy")), ("attack success", row.get("attack_success"))]
-    return " · ".join(f"{name} {rate(value)}" for name, value in shown if value not in (None, ""))
 
 
 def defined(value: Any) -> bool:

@@ -88,7 +88,7 @@ def _simulate(
     as_json: bool,
 ) -> Path:
     """Runs the experiment that the options describe, and returns its folder."""
-    from tffl_cli.console import Warnings, Watch
+    from tffl_cli.progress import Warnings, Watch
     from tffl_cli.simulate import check, read_experiment
 
     experiment = read_experiment({}, config, options, settings)

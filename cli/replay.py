@@ -71,7 +71,8 @@ def replay(
     from tffl.record.tables import to_csv
     from tffl.studies.replay import Grid, summarize
     from tffl.studies.replay import replay as measure
-    from tffl_cli.console import Watch, print_replay
+    from tffl_cli.console import print_replay
+    from tffl_cli.progress import Watch
 
     chosen = _chosen("attack", attacks, grid, settings)
     judges = _chosen("defense", defenses, grid, settings)

@@ -139,7 +139,7 @@ def _compare(job: Job, quiet: bool, as_json: bool) -> None:
 def _observer(quiet: bool, as_json: bool) -> Iterator[Callable[[str], Observer]]:
     """Makes the observer of each run, given its title."""
     from tffl.engine.observer import Observer
-    from tffl_cli.console import Warnings, Watch
+    from tffl_cli.progress import Warnings, Watch
 
     if quiet:
         yield lambda title: Observer()

@@ -7,9 +7,10 @@ import pytest
 
 from tffl.core.errors import TfflWarning, UsageError
 from tffl.report.document import Table
-from tffl_cli.console import Warnings, console, print_entries, print_report_tables
+from tffl_cli.console import console, print_entries, print_report_tables
 from tffl_cli.data import _class_table, _summary_table
 from tffl_cli.main import _show_warning, report
+from tffl_cli.progress import Warnings
 
 NAMES = ("[red]sign[/red]", "a\nb", "x\u202eeman", "\x1b[2Jgone", ":warning:", "=1+1", "[/]")
 SHOWN = ("[red]sign[/red]", "a\\nb", "x\\u202eeman", "\\x1b[2Jgone", ":warning:", "=1+1", "[/]")

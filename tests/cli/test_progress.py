@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from tffl_cli.console import LINES, Watch, figures, rate
+from tffl_cli.console import rate
+from tffl_cli.progress import LINES, Watch, figures
 
 
 @pytest.mark.parametrize("rounds", [1, 7, 10, 100, 1000])
