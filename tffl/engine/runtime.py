@@ -67,7 +67,7 @@ def configure(devices: int = 0) -> Runtime:
 def computes(dtype: str) -> bool:
     """Says whether convolutions in `bfloat16` or `float16` work here.
 
-    oneDNN has none in bfloat16 for processors, or under settings, without AVX-512 or AVX2.
+    oneDNN has none in bfloat16 for processors, or under settings, without AVX-512.
     """
     import tensorflow as tf
 

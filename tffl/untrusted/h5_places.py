@@ -30,6 +30,8 @@ DEPTH = 100
 OBJECTS = 10_000
 """Most groups within groups, and groups and arrays in all: a group may contain itself."""
 
+TOO_MUCH = "holds too many groups, or a group that contains itself"
+
 
 def datasets(file: Any) -> Iterator[tuple[str, Any]]:
     """Yields path and h5py dataset of every array that is a weight.
@@ -39,7 +41,7 @@ def datasets(file: Any) -> Iterator[tuple[str, Any]]:
     """
     import h5py
 
-    count, open_groups = 0, [("", file)]
+    count, open_groups, known = 0, [("", file)], set()
     while open_groups:
         path, group = open_groups.pop()
         for name in group:
@@ -49,9 +51,13 @@ def datasets(file: Any) -> Iterator[tuple[str, Any]]:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise Refused(f"{shown(inner)} is a link to elsewhere")
             if count > OBJECTS or inner.count("/") > DEPTH:
-                raise Refused("holds too many groups, or a group that contains itself")
+                raise Refused(TOO_MUCH)
             value = group[name]
             if isinstance(value, h5py.Group):
+                place = h5py.h5o.get_info(value.id).addr
+                if place in known:
+                    raise Refused(TOO_MUCH)
+                known.add(place)
                 open_groups.append((f"{inner}/", value))
             elif isinstance(value, h5py.Dataset):
                 yield inner, value
