@@ -16,7 +16,9 @@ from tffl.core.updates import Updates
 from tffl.defenses import create_defense, defenses
 from tffl.engine.observer import Observer
 from tffl.record.identity import resolved
-from tffl.simulation.simulation import Experiment, Run, simulate
+from tffl.simulation.experiment import Experiment
+from tffl.simulation.run import Run
+from tffl.simulation.simulation import simulate
 from tffl.simulation.workshop import Workshop
 
 BASE: dict[str, Any] = {

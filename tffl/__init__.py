@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tffl.core.verdict import Verdict as Verdict
     from tffl.defenses.session import Session as Session
     from tffl.simulation.objects import register as register
-    from tffl.simulation.simulation import Run as Run
+    from tffl.simulation.run import Run as Run
     from tffl.simulation.simulation import simulate as simulate
 
 keras_settings.choose_backend()
@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Config": "tffl.config",
-    "Run": "tffl.simulation.simulation",
+    "Run": "tffl.simulation.run",
     "Session": "tffl.defenses.session",
     "TfflError": "tffl.core.errors",
     "Updates": "tffl.core.updates",

@@ -10,7 +10,7 @@ import tffl
 from tffl.config import build, override
 from tffl.engine.observer import Observer
 from tffl.record.identity import resolved
-from tffl.simulation.simulation import Experiment
+from tffl.simulation.experiment import Experiment
 from tffl.simulation.workshop import Workshop
 
 SHARED = Workshop()

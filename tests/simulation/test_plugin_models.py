@@ -18,7 +18,8 @@ from tffl.core.layout import WeightLayout
 from tffl.data.build import load_dataset
 from tffl.models import models
 from tffl.record.run_directory import load_updates, round_files
-from tffl.simulation.simulation import Run, simulate
+from tffl.simulation.run import Run
+from tffl.simulation.simulation import simulate
 from tffl.studies.localize import localize
 
 NAME = "nested-twins"

@@ -106,7 +106,7 @@ def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> Found:
     """
     from tffl.config import build
     from tffl.engine.observer import Observer
-    from tffl.simulation.simulation import Experiment
+    from tffl.simulation.experiment import Experiment
 
     updates = directory.stored(round)
     changes: dict[str, Any] = {"defense": {"name": "none"}, "record.store_updates": ""}

@@ -25,7 +25,7 @@ from tffl.engine.observer import Observer
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tffl.simulation.simulation import Run
+    from tffl.simulation.run import Run
 
 VARIANTS = ("attack-free", "undefended", "defended")
 """In the order in which they are reported."""

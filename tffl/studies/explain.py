@@ -63,7 +63,7 @@ def _made(run: RunDirectory, round: int) -> Look:
 
 def _make(config: Config, updates: Updates) -> tuple[np.ndarray, np.ndarray]:
     """Returns LayerCAM maps `[n, p, h, w]`, and the probes that are shown."""
-    from tffl.simulation.simulation import Experiment
+    from tffl.simulation.experiment import Experiment
 
     server = Experiment(resolved(config), Observer()).server
     assert server.samples is not None and server.explainer is not None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tffl.engine.observer import Observer
-    from tffl.simulation.simulation import Experiment
+    from tffl.simulation.experiment import Experiment
 
 METRICS = ("recall", "precision", "fpr", "f1", "balanced_accuracy", "auc")
 
@@ -139,7 +139,7 @@ def _check_run(directory: RunDirectory) -> None:
 
 def _replay(directory: RunDirectory, grid: Grid, observer: Observer) -> Iterator[dict[str, Any]]:
     """Yields the rows of all attacks and draws; what cannot work is a row that says so."""
-    from tffl.simulation.simulation import Experiment
+    from tffl.simulation.experiment import Experiment
     from tffl.simulation.workshop import Workshop
 
     config, workshop = directory.config, Workshop()

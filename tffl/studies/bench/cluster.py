@@ -169,7 +169,7 @@ def _serve(text: str, pipe: Connection) -> None:
     import numpy as np
 
     from tffl.simulation.cluster.addresses import split
-    from tffl.simulation.simulation import Experiment
+    from tffl.simulation.experiment import Experiment
 
     config = Config.model_validate_json(text)
     ports = {split(worker)[1] for worker in config.runtime.workers}
