@@ -31,17 +31,13 @@ from tffl.engine.observer import Observer
 from tffl.engine.placement import LocalDevices, Resident
 from tffl.simulation.cluster.addresses import Addresses, answers, free_port
 from tffl.simulation.cluster.confinement import LOOPBACK, Exposed, confined
+from tffl.simulation.cluster.delivery import LOST, deliver, next_back
+from tffl.simulation.cluster.lookout import TICK, Lookout
 from tffl.simulation.cluster.pool import refusal, request
 from tffl.simulation.cluster.worker import TOKEN
 
-TICK = 0.5
-"""Seconds between two looks at who answers."""
-
 PATIENCE, FACTOR = 5.0, 4.0
 """Silence after which missing clients are sent again: seconds, and times the slowest one so far."""
-
-LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-"""What a client's training ends with if its worker does, and TensorFlow does not mend it itself."""
 
 AHEAD = 2
 """Clients per worker that are scheduled at a time, so that none waits for the chief."""
@@ -141,9 +137,9 @@ class Cluster(LocalDevices):
             while to_do and len(sent) < AHEAD * len(self._link.workers):
                 row = to_do.popleft()
                 sent[row] = time.monotonic()
-                _deliver(row, schedule, back)
+                deliver(row, schedule, back)
             self._look()
-            row, value = _next(back)
+            row, value = next_back(back)
             if isinstance(value, np.ndarray):
                 if row in sent:
                     rows[row] = value
@@ -164,7 +160,7 @@ class Cluster(LocalDevices):
             self._give_up(now - heard)
             if now - spoken > silence:
                 for row in sent:
-                    _deliver(row, schedule, back)
+                    deliver(row, schedule, back)
                 again.update(sent)
                 spoken, silence = now, 2 * silence
 
@@ -371,71 +367,6 @@ def _within(seconds: float, function: Callable[[], Any]) -> Any:
     if isinstance(value, Exception):
         raise TfflError(f"cannot connect to the workers: {_first_line(value)}") from value
     return value
-
-
-class Lookout(threading.Thread):
-    """Knows which workers answer, and for how long nobody has been of use.
-
-    One that comes back is of use when TensorFlow takes it back, which it does only when none is
-    missing any more.
-
-    Attributes:
-      down: Those that do not answer.
-      lost: Whether there ever were any.
-    """
-
-    def __init__(self, workers: Sequence[str]) -> None:
-        super().__init__(daemon=True, name="tffl-lookout")
-        self._workers = workers
-        self._alone: float | None = None  # since when
-        self._away: frozenset[str] = frozenset()  # missing, or back before all others are
-        self.down: frozenset[str] = frozenset()
-        self.lost = False
-        self.start()
-
-    def run(self) -> None:
-        """Looks again and again, until the process ends."""
-        with suppress(RuntimeError), ThreadPoolExecutor(min(32, len(self._workers))) as threads:
-            while True:
-                found = zip(self._workers, threads.map(answers, self._workers), strict=True)
-                self.down = frozenset(worker for worker, there in found if not there)
-                self._away = self._away | self.down if self.down else self.down
-                self.lost = self.lost or bool(self.down)
-                if len(self._away) < len(self._workers):
-                    self._alone = None
-                elif self._alone is None:
-                    self._alone = time.monotonic()
-                time.sleep(TICK)
-
-    def alone(self) -> float:
-        """Returns the seconds since the last worker went that was of use; 0 if one is."""
-        since = self._alone
-        return 0.0 if since is None else time.monotonic() - since
-
-
-def _deliver(row: int, schedule: Callable[[int], Any], back: SimpleQueue[tuple[int, Any]]) -> None:
-    """Schedules a row, and puts its value or error into a queue when it is there: maybe never."""
-    try:
-        value = schedule(row)
-    except LOST as error:  # of an earlier row
-        back.put((row, error))
-        return
-
-    def wait() -> None:
-        try:
-            back.put((row, value.fetch()))
-        except Exception as error:
-            back.put((row, error))
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _next(back: SimpleQueue[tuple[int, Any]]) -> tuple[int, Any]:
-    """Returns the next row that came back, and its value or error; (-1, None) if none has yet."""
-    try:
-        return back.get(timeout=TICK)
-    except Empty:
-        return -1, None
 
 
 def _call_loader(text: tf.Tensor) -> tf.Tensor:
