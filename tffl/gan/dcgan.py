@@ -280,18 +280,27 @@ def _compile(model: keras.Model, recipe: Recipe) -> _Compiled:
         d, g = of_d.join(*d_state[:2]), of_g.join(*g_state[:2])
         return d, d_state[2], g, g_state[2], losses
 
+    return _Compiled(train, _make_generate(made, recipe.latent), g_slots, d_slots)
+
+
+def _make_generate(made: keras.Model, latent: int) -> Any:
+    """Returns a compiled function (generator's weights `[g]`, z `[m, latent]`) → uint8 images."""
+    import tensorflow as tf
+
+    variables = FlatVariables(made)
+
     @tf.function(
         input_signature=[
             tf.TensorSpec([WeightLayout.of(made).size], tf.float32),
-            tf.TensorSpec([None, recipe.latent], tf.float32),
+            tf.TensorSpec([None, latent], tf.float32),
         ],
         autograph=False,
     )
     def generate(flat: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-        images, _ = made.stateless_call(*of_g.split(flat), z, training=False)
+        images, _ = made.stateless_call(*variables.split(flat), z, training=False)
         return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
 
-    return _Compiled(train, generate, g_slots, d_slots)
+    return generate
 
 
 def _adam(rate: float, model: keras.Model) -> tuple[Any, list[np.ndarray]]:

@@ -54,7 +54,7 @@ class Experiment:
         draw: int = 0,
         trains: bool = False,
     ) -> None:
-        """Prepares an experiment.
+        """Prepares and checks it.
 
         Args:
           config: Resolved.
@@ -69,10 +69,7 @@ class Experiment:
         self.defense: Defense = create_defense(config.defense.name, config.defense.options)
         self.runtime: Runtime = configure(config.runtime.devices)
         _warn_of_threads(self.runtime, observer)
-        devices = self.runtime.devices
-        self.placement = (
-            place(config.runtime, devices, observer) if trains else LocalDevices(devices)
-        )
+        self.placement = self._place(observer) if trains else LocalDevices(self.runtime.devices)
 
         observer.phase(f"preparing {config.data.dataset}")
         dataset = workshop.dataset(config.data)
@@ -107,6 +104,9 @@ class Experiment:
         self._ruined = False
         self._settle(federation)
         self._warn_of_idle_attackers(observer)
+
+    def _place(self, observer: Observer) -> LocalDevices:
+        return place(self.config.runtime, self.runtime.devices, observer)
 
     def check_defense(self, defense: Defense, name: str) -> None:
         """Raises `UsageError` if a defense cannot work in this experiment."""
