@@ -122,13 +122,22 @@ def test_what_is_needed_is_a_named_argument() -> None:
     rows[5] *= 200
     images = rng.integers(0, 256, (40, 12, 12, 1)).astype(np.uint8)
     start = layout.flatten(model.get_weights())
-    options = {"model": model, "images": images, "labels": np.arange(40) % 3, "start": start}
-    verdict = tffl.defenses.ProbeLoss(probes=20).judge_rows(rows, layout=layout, **options)
+    options = {"model": model, "images": images, "labels": np.arange(40) % 3}
+    probe_loss = tffl.defenses.ProbeLoss(probes=20)
+    verdict = probe_loss.judge_rows(rows, layout=layout, start=start, **options)
     assert verdict.scores.argmax() == 5
+    own = probe_loss.judge_rows(rows, **options)  # layout and start are the model's
+    np.testing.assert_array_equal(own.scores, verdict.scores)
+    session = tffl.Session(probe_loss, **options)
+    np.testing.assert_array_equal(session.judge(rows).scores, verdict.scores)
+    with pytest.raises(tffl.UsageError, match="images"):
+        probe_loss.judge_rows(rows, **{**options, "images": images / 255})
+    with pytest.raises(tffl.UsageError, match=r"root_update has shape \(3,\)"):
+        tffl.defenses.FLTrust().judge_rows(rows, root_update=np.ones(3))
     with pytest.raises(tffl.UsageError, match="ProbeLoss looks at images: give model=, images="):
         tffl.defenses.ProbeLoss(probes=20).judge_rows(rows, layout=layout, model=model)
     with pytest.raises(tffl.UsageError, match="give the model that the clients train"):
-        tffl.defenses.ProbeLoss(probes=20).judge_rows(ROWS, model=model)
+        tffl.defenses.ProbeLoss(probes=20).judge_rows(ROWS, model=model, layout=LAYOUT)
     trusted = tffl.defenses.FLTrust().judge_rows(rows, root_update=rows[:3].mean(axis=0))
     assert np.isfinite(trusted.aggregate).all()
 

@@ -22,7 +22,7 @@ from tffl.core.verdict import Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
 from tffl.defenses.exports import DetectorExport
 from tffl.defenses.parts.tolerance import with_count
-from tffl.defenses.server import Server, make_server
+from tffl.defenses.server import Server, make_server, of_model
 
 AnyDefense = TypeVar("AnyDefense", bound="Defense")
 
@@ -130,11 +130,11 @@ class Defense(Options, ABC):
         Args:
           rows: Client updates, float32 `[n, d]`: trained weights minus the global ones.
           counts: Sample counts int64 `[n]`; one each if None.
-          layout: What the columns are; one trainable variable if None. `tffl.layout_of(model)`
-            reads a model's.
+          layout: What the columns are; the model's, or one trainable variable, if None.
+            `tffl.layout_of(model)` reads a model's.
           ids: Client ids int64 `[n]`, ascending; 0 … n − 1 if None.
-          start: The global weights float32 `[d]` that clients started from; zeros, or the model's
-            own, if None.
+          start: The global weights float32 `[d]` that clients started from; the model's, or zeros,
+            if None.
           **server: What the server owns, as `tffl.defenses.server.make_server` takes it: `model`,
             `images`, `labels`, `root_update`, `seed`, `learning_rate`.
 
@@ -142,6 +142,8 @@ class Defense(Options, ABC):
           UsageError: The rows are no matrix, the defense cannot work with so few of them, or it
             needs something that is not given.
         """
+        if model := server.get("model"):
+            layout, start = of_model(model, layout, start)
         updates = Updates.of_rows(rows, counts=counts, layout=layout, ids=ids, start=start)
         owner = make_server(updates.layout, int(updates.client_ids.max()) + 1, **server)
         self.check_given(len(updates), owner)

@@ -84,28 +84,46 @@ def make_server(
         "images need model= and as many labels=",
     )
     if model is None:
-        return Server(None, layout, clients, seed, _root(root_update), learning_rate)
+        return Server(None, layout, clients, seed, _root(root_update, layout.size), learning_rate)
 
     from tffl.explain.maps import Explainer
+    from tffl.explain.samples import check_samples
 
     shown = np.empty((0, 1, 1, 1), np.uint8) if images is None else np.asarray(images)
-    classes = np.empty(0, np.int32) if labels is None else np.asarray(labels, np.int32)
+    classes = np.empty(0, np.int32) if labels is None else np.asarray(labels)
+    samples = Samples(shown, classes, int(model.output_shape[-1]))
+    if images is not None:
+        check_samples(model, f"model {model.name}", samples, None)
     return Server(
         model,
         layout,
         clients,
         seed,
-        _root(root_update),
+        _root(root_update, layout.size),
         learning_rate,
-        Samples(shown, classes, int(model.output_shape[-1])),
+        samples,
         Explainer(model),
     )
 
 
+def of_model(
+    model: keras.Model, layout: WeightLayout | None, start: np.ndarray | None
+) -> tuple[WeightLayout, np.ndarray]:
+    """Returns layout and start weights float32 `[d]`: the model's own where they are None."""
+    own = WeightLayout.of(model)
+    weights = own.flatten(model.get_weights()) if start is None else start
+    return layout or own, weights
+
+
 def _root(
-    update: np.ndarray | Callable[[np.ndarray, int], np.ndarray] | None,
+    update: np.ndarray | Callable[[np.ndarray, int], np.ndarray] | None, size: int
 ) -> Root | None:
     if update is None:
         return None
-    train = update if callable(update) else (lambda start, round: np.asarray(update, np.float32))
+
+    def train(start: np.ndarray, round: int) -> np.ndarray:
+        found = np.asarray(update(start, round) if callable(update) else update, np.float32)
+        require(found.shape == (size,), f"root_update has shape {found.shape}: give ({size},)")
+        return found
+
     return Root(np.empty((0, 1, 1, 1), np.uint8), np.empty(0, np.int32), train)

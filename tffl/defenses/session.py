@@ -14,7 +14,7 @@ from tffl.core.tensors import read_tensors, write_tensors
 from tffl.core.updates import Updates
 from tffl.core.verdict import Verdict
 from tffl.defenses.base import Defense, State
-from tffl.defenses.server import Server, make_server
+from tffl.defenses.server import Server, make_server, of_model
 
 WEIGHTS = "session/weights"
 """Where a file holds the global weights, beside the defense's memory."""
@@ -26,9 +26,9 @@ class Session:
     Args:
       defense: Of any kind that keeps one global model.
       clients: Number of registered clients; ids are below it. If None, as the first round says.
-      layout: What the columns are; one trainable variable if None.
-      start: The global weights float32 `[d]` before the first round; zeros if None. They follow
-        every aggregate, as a server's weights do.
+      layout: What the columns are; the model's, or one trainable variable, if None.
+      start: The global weights float32 `[d]` before the first round; the model's, or zeros, if
+        None. They follow every aggregate, as a server's weights do.
       **server: What the server owns, as `tffl.defenses.server.make_server` takes it: `model`,
         `images`, `labels`, `root_update`, `seed`, `learning_rate`.
 
@@ -52,6 +52,8 @@ class Session:
     ) -> None:
         self.defense = defense
         self.round = 0
+        if model := server.get("model"):
+            layout, start = of_model(model, layout, start)
         self._clients, self._layout, self._given = clients, layout, server
         self._weights = start
         self._server: Server | None = None
