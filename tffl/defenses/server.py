@@ -73,12 +73,7 @@ def make_server(
       UsageError: Images come without a model or without as many labels, or the model is another.
     """
     if model is not None:
-        size = WeightLayout.of(model).size
-        require(
-            size == layout.size,
-            f"model has {size} weights, and the rows {layout.size} columns: give the model that "
-            "the clients train",
-        )
+        _check_model(WeightLayout.of(model), layout)
     require(
         images is None or (model is not None and labels is not None and len(images) == len(labels)),
         "images need model= and as many labels=",
@@ -109,10 +104,23 @@ def make_server(
 def of_model(
     model: keras.Model, layout: WeightLayout | None, start: np.ndarray | None
 ) -> tuple[WeightLayout, np.ndarray]:
-    """Returns layout and start weights float32 `[d]`: the model's own where they are None."""
+    """Returns layout and start weights float32 `[d]`: the model's own where they are None.
+
+    Raises:
+      UsageError: The layout is another model's.
+    """
     own = WeightLayout.of(model)
+    _check_model(own, layout or own)
     weights = own.flatten(model.get_weights()) if start is None else start
     return layout or own, weights
+
+
+def _check_model(own: WeightLayout, layout: WeightLayout) -> None:
+    require(
+        own.size == layout.size,
+        f"model has {own.size} weights, and the rows {layout.size} columns: give the model that "
+        "the clients train",
+    )
 
 
 def _root(
