@@ -112,6 +112,8 @@ def test_a_model_starts_from_its_own_weights_and_arrays_are_a_dataset() -> None:
         ({"dataset": (arrays()[0], np.eye(10)[arrays()[1]], *arrays()[2:])}, "y_train of shape"),
         ({"model": network((12, 12, 1), 10), "dataset": arrays()}, "takes images of"),
         ({"attack": "banana"}, "unknown attack 'banana'"),
+        ({"attack": 3}, "attack = 3 is not allowed: give a name, or an object"),
+        ({"defense": tffl.defenses.Krum}, "defense = .*Krum.* is not allowed"),
     ],
 )
 def test_what_does_not_fit_is_one_line(change: dict, message: str) -> None:

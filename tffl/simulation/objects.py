@@ -74,6 +74,12 @@ def described(
 def _named(registry: Registry, part: Any) -> Named:
     if isinstance(part, str):
         return Named(name=part)
+    base = Attack if registry is attacks else Defense
+    require(
+        isinstance(part, base),
+        f"{registry.kind} = {part!r} is not allowed: give a name, or an object such as "
+        f"tffl.{registry.kind}s.{'LabelFlip' if base is Attack else 'MultiKrum'}()",
+    )
     cls = type(part)
     known = (name for name in registry if registry[name] is cls)
     name = next(known, None)
