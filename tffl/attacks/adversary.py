@@ -11,6 +11,7 @@ import numpy as np
 from tffl.config import Config
 from tffl.core.layout import WeightLayout
 from tffl.data.federation import ClientData, Federation
+from tffl.data.pixels import PixelRange
 
 if TYPE_CHECKING:
     import keras
@@ -30,7 +31,7 @@ class Adversary:
       ids: Malicious client ids, int64, ascending.
       classes: Number of classes; the network may have one output more.
       data: Client id → its samples, with indices into `images`; poisoned, if the attack does so.
-      images: uint8 `[m, height, width, channels]`, the images of all malicious clients.
+      images: `[m, …]`, the samples of all malicious clients.
       server_samples: What a defense may look at models with; for attacks that know the server's
         secrets, and say so.
     """
@@ -71,7 +72,7 @@ class Adversary:
         return self.config.federation.clients
 
     def samples(self, ids: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Returns images uint8 `[m, …]` and labels int32 `[m]` of some malicious clients, or all.
+        """Returns images `[m, …]` and labels int32 `[m]` of some malicious clients, or all.
 
         Args:
           ids: Client ids; all malicious ones if None.
@@ -91,7 +92,7 @@ class Adversary:
 
         Args:
           weights: float32 `[d]`.
-          images: uint8 `[m, height, width, channels]`, `m >= 1`.
+          images: `[m, …]`, `m >= 1`.
           labels: int32 `[m]`.
         """
         return self._tools.gradient(weights, images, labels)
@@ -145,6 +146,11 @@ class Adversary:
         return trained.numpy()
 
     @property
+    def pixels(self) -> PixelRange:
+        """The values of the darkest pixel and the brightest in `images`."""
+        return self._tools.pixels
+
+    @property
     def explainer(self) -> Explainer:
         """Makes class activation maps of the network with any weights."""
         return self._tools.explainer
@@ -153,4 +159,4 @@ class Adversary:
     def _tools(self) -> Tools:
         from tffl.engine.tools import Tools
 
-        return self._given_tools or Tools(self.model, self.config.training)
+        return self._given_tools or Tools(self.model, self.config.training, str(self.images.dtype))

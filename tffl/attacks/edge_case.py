@@ -117,6 +117,7 @@ class EdgeCase(Attack):
 
     def check(self, dataset: Dataset) -> None:
         """Raises `UsageError` if source and target are no two classes, or one has no images."""
+        dataset.require_images("edge-case")
         source, target = self._classes(dataset)
         require(
             source != target,

@@ -34,6 +34,8 @@ class DataConfig(Section):
     """Which images, and how they are split over the clients."""
 
     dataset: str = "digits"
+    """A name of `tffl list datasets`; or a folder of images per class, a `.npz`, `.csv` or
+    `.parquet` file, or the folder of a prepared TFDS dataset's version."""
     data_dir: Path | None = None
     """Folder of prepared TFDS datasets; `TFFL_DATA_DIR` or TFDS's own default if absent."""
     train_limit: Annotated[int, Field(ge=1)] | None = None
@@ -41,18 +43,38 @@ class DataConfig(Section):
     test_limit: Annotated[int, Field(ge=1)] | None = None
     image_size: Annotated[int, Field(ge=4, le=512)] | None = None
     """Resize images to this height and width (bilinear)."""
-    partition: Literal["iid", "dirichlet", "shards", "round-robin", "sampled"] = "iid"
-    """How images are dealt; `sampled` deals none: clients share them, and may be millions."""
+    partition: Literal[
+        "iid", "dirichlet", "dirichlet-size", "shards", "round-robin", "natural", "sampled"
+    ] = "iid"
+    """How images are dealt; `natural` leaves them with the clients that the data name; `sampled`
+    deals none: clients share them, and may be millions."""
     beta: Annotated[float, Field(gt=0)] = 0.5
-    """Concentration of the `dirichlet` and `sampled` partitions; small is uneven."""
+    """Concentration of the `dirichlet`, `dirichlet-size` and `sampled` partitions; small is
+    uneven."""
     classes_per_client: Annotated[int, Field(ge=1)] = 2
-    """For `shards`: how many classes each client holds."""
+    """For `shards`, often called pathological: how many classes each client holds, exactly."""
     samples_per_client: Annotated[int, Field(ge=1)] = 50
     """For `sampled`: how many samples each client draws."""
     server_shard: bool = False
     """Deal one more shard, which the server keeps as its own training data."""
     server_samples: Annotated[int, Field(ge=0)] = 0
     """Draw this many training images at random, before the split, for the server: its root data."""
+    shift: Literal["none", "rotation", "noise"] = "none"
+    """How clients' images differ by what they show: each has its own angle, or amount of noise."""
+    shift_strength: Annotated[float, Field(gt=0)] | None = None
+    """The largest angle, in degrees (30 if absent), or the largest standard deviation of the noise,
+    as a share of the range of pixels, or of a feature's own (0.1 if absent)."""
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Of own data without a test part: the share of each class that is kept for testing, the same
+    for every seed."""
+    label: str = ""
+    """Of a table: the column of the classes."""
+    split: str = ""
+    """Of a table: the column that says `train` or `test`, if there is one."""
+    client: str = ""
+    """Of a table: the column that says whose a row is, for the `natural` partition."""
+    skip_broken: bool = False
+    """Of a folder of images: leave out those that cannot be used, and say how many."""
 
     @model_validator(mode="after")
     def _check_server_data(self) -> DataConfig:
@@ -61,10 +83,15 @@ class DataConfig(Section):
                 f"data.server_samples = {self.server_samples} is not allowed with "
                 "data.server_shard = true: the server's data is the one or the other"
             )
-        if self.server_shard and self.partition == "sampled":
+        if self.server_shard and self.partition in ("natural", "sampled"):
             raise ValueError(
-                "data.server_shard = true is not allowed with data.partition = 'sampled', which "
-                "deals no shards: set data.server_samples"
+                f"data.server_shard = true is not allowed with data.partition = "
+                f"'{self.partition}', which deals no shards: set data.server_samples"
+            )
+        if self.shift != "none" and self.partition == "sampled":
+            raise ValueError(
+                f"data.shift = '{self.shift}' is not allowed with data.partition = 'sampled', "
+                "whose clients share their images: choose another partition"
             )
         return self
 

@@ -1,4 +1,8 @@
-"""The images of a federation: one pool, and for every client an index array into it."""
+"""The samples of a federation: one pool, and for every client an index array into it.
+
+Samples are images, as bytes or as floats, or feature vectors. They are called images throughout:
+what takes images only asks for `Dataset.image_shape`, which refuses feature vectors.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tffl.core.errors import require
+from tffl.data.pixels import BYTES, PixelRange, pixel_range
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labeled image dataset in memory.
+    """A labeled dataset in memory: images or feature vectors.
 
     Attributes:
       name: As in `tffl list datasets`.
-      train_images: uint8 `[N, height, width, channels]`.
+      train_images: uint8 or float32 `[N, height, width, channels]`, or float32 `[N, features]`.
       train_labels: int32 `[N]`.
       train_ids: int64 `[N]`, the canonical index of each training image where the dataset has
         one (CIFAR-10), else `0 … N − 1`.
-      test_images: uint8 `[M, height, width, channels]`.
+      test_images: `[M, …]`, of the same type and shape.
       test_labels: int32 `[M]`.
       class_names: One per class.
+      train_clients: int32 `[N]`, whose each training sample is, if the data say so.
+      client_names: One per client of `train_clients`.
     """
 
     name: str
@@ -32,6 +39,8 @@ class Dataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
+    train_clients: np.ndarray | None = None
+    client_names: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -39,10 +48,38 @@ class Dataset:
         return len(self.class_names)
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Height, width, channels; or the number of features."""
+        return self.train_images.shape[1:]
+
+    @property
+    def is_images(self) -> bool:
+        """Whether the samples are images."""
+        return self.train_images.ndim == 4
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels."""
+        """Height, width, channels.
+
+        Raises:
+          UsageError: The samples are feature vectors.
+        """
+        self.require_images("what looks at pixels")
         height, width, channels = self.train_images.shape[1:]
         return height, width, channels
+
+    def require_images(self, what: str) -> None:
+        """Raises `UsageError` if the samples are not images, which something needs."""
+        require(
+            self.is_images,
+            f"{what} needs images, and {self.name} holds vectors of {self.sample_shape[0]} "
+            "features",
+        )
+
+    @property
+    def pixels(self) -> PixelRange:
+        """The values of the darkest pixel and the brightest."""
+        return pixel_range(self.train_images) if self.is_images else BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +134,8 @@ class Federation:
 
     Attributes:
       dataset: Where the images come from; its test part measures accuracy.
-      images: uint8 `[P, height, width, channels]`, the pool of training images. Attacks append
-        poisoned copies; nothing else is ever copied.
+      images: `[P, …]`, the pool of training samples, as in the dataset. Attacks append poisoned
+        copies, and `data.shift` changes what clients see; nothing else is ever copied.
       pool_ids: int64 `[P]`, for each image of the pool its `Dataset.train_ids`; −1 for those that
         an attack appended. Reserved images are found by it.
       clients: One entry per client id; where nobody could list them all, they are drawn when they
@@ -113,15 +150,15 @@ class Federation:
     server: ClientData | None = None
 
     def append(self, images: np.ndarray) -> tuple[Federation, np.ndarray]:
-        """Adds images uint8 `[m, …]` to the pool; returns the federation and their indices.
+        """Adds images `[m, …]` to the pool; returns the federation and their indices.
 
         Raises:
           UsageError: They are no such images, so that the pool would become something else.
         """
         require(
-            images.dtype == np.uint8 and images.shape[1:] == self.images.shape[1:],
-            f"images of an attack are {images.dtype} {images.shape[1:]}: they should be uint8 "
-            f"{self.images.shape[1:]}, as the training images are",
+            images.dtype == self.images.dtype and images.shape[1:] == self.images.shape[1:],
+            f"images of an attack are {images.dtype} {images.shape[1:]}: they should be "
+            f"{self.images.dtype} {self.images.shape[1:]}, as the training images are",
         )
         indices = np.arange(len(self.images), len(self.images) + len(images), dtype=np.int32)
         pool_ids = np.concatenate([self.pool_ids, np.full(len(images), -1, dtype=np.int64)])

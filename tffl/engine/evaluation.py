@@ -26,13 +26,18 @@ NO_CLASS = -1
 
 
 class Evaluator:
-    """Evaluates flat weight vectors of one model, or of several that vote."""
+    """Evaluates flat weight vectors of one model, or of several that vote.
 
-    def __init__(self, model: keras.Model) -> None:
+    Args:
+      model: For its structure.
+      dtype: Of the samples, uint8 or float32.
+    """
+
+    def __init__(self, model: keras.Model, dtype: str = "uint8") -> None:
         self._layout = WeightLayout.of(model)
         self._classes = int(model.output_shape[-1])
-        self._function = _make_evaluation(model, self._layout)
-        self._predict = _make_prediction(model, self._layout)
+        self._function = _make_evaluation(model, self._layout, dtype)
+        self._predict = _make_prediction(model, self._layout, dtype)
 
     def evaluate(
         self, weights: np.ndarray, images: Resident, labels: np.ndarray, placement: LocalDevices
@@ -45,7 +50,7 @@ class Evaluator:
 
         Args:
           weights: float32 `[models, d]`.
-          images: uint8 `[m, height, width, channels]`, `m >= 1`.
+          images: `[m, …]`, `m >= 1`.
           labels: int32 `[m]`.
           placement: The devices to spread the chunks over.
         """
@@ -64,7 +69,7 @@ class Evaluator:
 
         Args:
           weights: float32 `[models, d]`.
-          images: uint8 `[m, height, width, channels]`.
+          images: `[m, …]`.
           placement: The devices to spread the chunks over.
         """
         rows = np.arange(len(images))
@@ -109,13 +114,13 @@ def winners(votes: np.ndarray) -> np.ndarray:
     return np.where(votes.any(axis=1), votes.argmax(axis=1), NO_CLASS)
 
 
-def _make_evaluation(model: keras.Model, layout: WeightLayout) -> Any:
+def _make_evaluation(model: keras.Model, layout: WeightLayout, dtype: str) -> Any:
     variables = FlatVariables(model)
 
     @tf.function(
         input_signature=[
             tf.TensorSpec([layout.size], tf.float32),
-            tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+            tf.TensorSpec([None, *model.input_shape[1:]], dtype),
             tf.TensorSpec([None], tf.int32),
             tf.TensorSpec([], tf.int32),
         ],
@@ -138,13 +143,13 @@ def _make_evaluation(model: keras.Model, layout: WeightLayout) -> Any:
     return evaluate
 
 
-def _make_prediction(model: keras.Model, layout: WeightLayout) -> Any:
+def _make_prediction(model: keras.Model, layout: WeightLayout, dtype: str) -> Any:
     variables = FlatVariables(model)
 
     @tf.function(
         input_signature=[
             tf.TensorSpec([layout.size], tf.float32),
-            tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+            tf.TensorSpec([None, *model.input_shape[1:]], dtype),
             tf.TensorSpec([], tf.int32),
         ],
         autograph=False,

@@ -12,6 +12,7 @@ import keras
 
 from tffl.config import TrainingConfig
 from tffl.core.layout import WeightLayout
+from tffl.data.pixels import BYTES, PixelRange
 from tffl.engine.evaluation import Evaluator
 from tffl.engine.gradient import Gradient
 from tffl.engine.training import Trainer
@@ -20,10 +21,19 @@ from tffl.explain.maps import Explainer
 
 @dataclass(frozen=True)
 class Tools:
-    """A model's structure, and what is compiled for it when it is first needed."""
+    """A model's structure, and what is compiled for it when it is first needed.
+
+    Attributes:
+      model: For its structure.
+      training: Optimizer, batch size, XLA.
+      dtype: Of the samples, uint8 or float32.
+      pixels: What the model takes for the darkest pixel and the brightest.
+    """
 
     model: keras.Model
     training: TrainingConfig
+    dtype: str = "uint8"
+    pixels: PixelRange = BYTES
 
     @cached_property
     def layout(self) -> WeightLayout:
@@ -33,19 +43,19 @@ class Tools:
     @cached_property
     def trainer(self) -> Trainer:
         """Trains clients."""
-        return Trainer(self.model, self.training)
+        return Trainer(self.model, self.training, self.dtype)
 
     @cached_property
     def evaluator(self) -> Evaluator:
         """Evaluates weights."""
-        return Evaluator(self.model)
+        return Evaluator(self.model, self.dtype)
 
     @cached_property
     def explainer(self) -> Explainer:
         """Makes class activation maps."""
-        return Explainer(self.model)
+        return Explainer(self.model, self.pixels)
 
     @cached_property
     def gradient(self) -> Gradient:
         """Computes gradients at any weights."""
-        return Gradient(self.model)
+        return Gradient(self.model, self.dtype)

@@ -77,19 +77,20 @@ class Trainer:
     Args:
       model: Built Keras model that ends in logits.
       config: Optimizer, batch size, XLA.
+      dtype: Of the samples, uint8 or float32.
     """
 
-    def __init__(self, model: keras.Model, config: TrainingConfig) -> None:
-        step = make_step(model, config)
-        self._function = _make_training(model, step, config)
-        self._constrained = _make_constrained(model, step, config)
+    def __init__(self, model: keras.Model, config: TrainingConfig, dtype: str = "uint8") -> None:
+        step, signature = make_step(model, config), _signature(model, dtype)
+        self._function = _make_training(signature, step, config)
+        self._constrained = _make_constrained(signature, step, config)
 
     def train(self, start: tf.Tensor, images: tf.Tensor, job: LocalTraining) -> tf.Tensor:
         """Returns the client's update, float32 `[d]`: trained minus start weights.
 
         Args:
           start: float32 `[d]`.
-          images: uint8 `[P, height, width, channels]`, the pool, on the device.
+          images: `[P, …]`, the pool, on the device.
           job: The client's samples, their order, seed and learning rate.
         """
         return self._function(start, images, *job.tensors())
@@ -106,7 +107,7 @@ class Trainer:
 
         Args:
           start: float32 `[d]`.
-          images: uint8 `[P, height, width, channels]`.
+          images: `[P, …]`, the pool.
           job: The client's samples, their order, seed and learning rate.
           mask: float32 `[d]`, 1 where the weights may move, 0 where they may not. All optimizers
             here work weight by weight, so this equals masking their gradients.
@@ -126,7 +127,7 @@ class Trainer:
 
         Args:
           start: float32 `[d]`.
-          images: uint8 `[P, height, width, channels]`, the pool.
+          images: `[P, …]`, the pool.
           jobs: One per client.
           placement: Where to train.
           out: Where to put the updates; in memory if None.
@@ -238,8 +239,8 @@ def _scale_loss(
     return loss * scale
 
 
-def _make_training(model: keras.Model, step: Step, config: TrainingConfig) -> Any:
-    @tf.function(input_signature=_signature(model), autograph=False)
+def _make_training(signature: list[tf.TensorSpec], step: Step, config: TrainingConfig) -> Any:
+    @tf.function(input_signature=signature, autograph=False)
     def train(
         start: tf.Tensor,
         images: tf.Tensor,
@@ -256,11 +257,11 @@ def _make_training(model: keras.Model, step: Step, config: TrainingConfig) -> An
     return train
 
 
-def _make_constrained(model: keras.Model, step: Step, config: TrainingConfig) -> Any:
-    size = WeightLayout.of(model).size
-    bounds = [tf.TensorSpec([size], tf.float32), tf.TensorSpec([], tf.float32)]
+def _make_constrained(signature: list[tf.TensorSpec], step: Step, config: TrainingConfig) -> Any:
+    weights = signature[0]
+    bounds = [weights, tf.TensorSpec([], tf.float32)]
 
-    @tf.function(input_signature=[*_signature(model), *bounds], autograph=False)
+    @tf.function(input_signature=[*signature, *bounds], autograph=False)
     def train(
         start: tf.Tensor,
         images: tf.Tensor,
@@ -281,10 +282,10 @@ def _make_constrained(model: keras.Model, step: Step, config: TrainingConfig) ->
     return train
 
 
-def _signature(model: keras.Model) -> list[tf.TensorSpec]:
+def _signature(model: keras.Model, dtype: str) -> list[tf.TensorSpec]:
     return [
         tf.TensorSpec([WeightLayout.of(model).size], tf.float32),
-        tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+        tf.TensorSpec([None, *model.input_shape[1:]], dtype),
         tf.TensorSpec([None], tf.int32),
         tf.TensorSpec([None], tf.int32),
         tf.TensorSpec([None, None], tf.int32),

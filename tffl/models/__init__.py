@@ -1,7 +1,7 @@
 """Networks: functions `(image_shape, classes) → keras.Model`, all ending in logits.
 
 Every model takes float images in 0 … 255 and rescales them itself, so that an exported model
-serves raw images.
+serves raw images. `logistic` and `mlp` take feature vectors too, as they are.
 """
 
 from tffl.core.registry import Registry
@@ -11,6 +11,8 @@ models = Registry(
     {
         "cnn": "tffl.models.cnn:cnn",
         "lenet5": "tffl.models.lenet5:lenet5",
+        "logistic": "tffl.models.mlp:logistic",
+        "mlp": "tffl.models.mlp:mlp",
         "mobilenet-v3-large": "tffl.models.applications:mobilenet_v3_large",
         "pdgan-cnn": "tffl.models.pdgan:pdgan_cnn",
         "regnet-y-800mf": "tffl.models.regnet:regnet_y_800mf",

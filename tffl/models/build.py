@@ -11,36 +11,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.core.errors import TfflError, UsageError, first_line, require
+from tffl.data.pixels import BYTES, PixelRange
 from tffl.models import models
 from tffl.models.head import activation
-from tffl.models.validation import check_classifier, check_fits
+from tffl.models.validation import check_classifier, check_fits, samples_of
 
 if TYPE_CHECKING:
     import keras
 
 
 def build_network(
-    name: str, image_shape: tuple[int, int, int], classes: int, seed: int = 0
+    name: str,
+    image_shape: tuple[int, ...],
+    classes: int,
+    seed: int = 0,
+    pixels: PixelRange = BYTES,
 ) -> keras.Model:
     """Builds a model with its first weights.
 
     Args:
       name: As in `tffl list models`.
-      image_shape: Height, width, channels.
+      image_shape: Height, width, channels; or the number of features.
       classes: Number of classes.
       seed: Of the first weights. A function of others that has no argument `seed` gets its weights
         from it too, if its initializers are Keras' own.
+      pixels: The values of the darkest pixel and the brightest, which tffl's own models scale.
 
     Returns:
-      A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`; there may be one
-      more, for what the GAN auditor generates.
+      A model from float32 images in that range, or float32 feature vectors, to float32 logits
+      `[batch, classes]`; there may be one more, for what the GAN auditor generates.
 
     Raises:
       UsageError: The model is unknown, too deep for the images, or not what it should be.
     """
     build = models[name]
     if name in models.builtin:
-        return build(image_shape, classes, seed=seed)
+        return _for_pixels(build(image_shape, classes, seed=seed), pixels)
     what = f"model {name}"
     try:
         with _drawing_from(seed):
@@ -49,8 +55,8 @@ def build_network(
         raise
     except Exception as error:  # of code that others have written
         raise UsageError(
-            f"{what} cannot be built for images of {image_shape} and {classes} classes: "
-            f"{first_line(error)}"
+            f"{what} cannot be built for {samples_of(image_shape)} of {image_shape} and {classes} "
+            f"classes: {first_line(error)}"
         ) from error
     check_classifier(model, what)
     check_fits(model, what, image_shape, classes, range(classes, classes + 2))
@@ -78,6 +84,17 @@ def check_trainable(model: keras.Model, name: str, trace: Callable[[], Any]) -> 
         f"model {name} ends in {end}, and the loss takes logits: leave {end} out, the largest "
         "output stays the same",
     )
+
+
+def _for_pixels(model: keras.Model, pixels: PixelRange) -> keras.Model:
+    """Lets a model of tffl's own, which is made for bytes, see the same in another range."""
+    if pixels == BYTES:
+        return model
+    low, high = pixels
+    rescale = model.get_layer("rescale")
+    rescale.scale *= 255 / (high - low)
+    rescale.offset -= rescale.scale * low
+    return model
 
 
 def _takes_seed(build: Callable[..., keras.Model]) -> bool:

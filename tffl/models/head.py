@@ -35,7 +35,8 @@ def activation(model: keras.Model) -> str:
     What no layer says, the outputs for some images do: positive numbers that sum to 1.
 
     Args:
-      model: From images `[batch, height, width, channels]` to `[batch, outputs]`.
+      model: From images `[batch, height, width, channels]`, or vectors `[batch, features]`, to
+        `[batch, outputs]`.
     """
     return _bound(_end(model)) or ("softmax" if _gives_probabilities(model) else "")
 
@@ -110,9 +111,8 @@ def _has_activation(layer: keras.Layer) -> bool:
 
 
 def _gives_probabilities(model: keras.Model) -> bool:
-    height, width, channels = model.inputs[0].shape[1:]
-    draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (IMAGES, height or SIDE, width or SIDE, channels))
+    shape = [side or SIDE for side in model.inputs[0].shape[1:]]
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, *shape))
     outputs = np.asarray(model(images.astype(np.float32), training=False), np.float64)
     sums = outputs.sum(axis=1)
     return outputs.shape[1] > 1 and bool((outputs >= 0).all() and np.allclose(sums, 1, atol=1e-3))

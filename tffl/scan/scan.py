@@ -23,10 +23,10 @@ from tffl.core import seeds
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
 from tffl.core.verdict import Verdict
+from tffl.data.pixels import BYTES, PixelRange
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
 from tffl.defenses.base import Defense, State
 from tffl.defenses.server import Server
-from tffl.explain.pixels import BYTES, PixelRange
 from tffl.untrusted.expected import Expected
 from tffl.untrusted.inbox import Inbox, listing, read_folder
 from tffl.untrusted.refusal import shown

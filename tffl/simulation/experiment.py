@@ -19,6 +19,7 @@ from tffl.core.updates import Updates
 from tffl.core.weighting import weighed
 from tffl.data.build import build_federation
 from tffl.data.federation import Dataset, Federation
+from tffl.data.fingerprint import fingerprint
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
@@ -73,6 +74,7 @@ class Experiment:
 
         observer.phase(f"preparing {config.data.dataset}")
         dataset = workshop.dataset(config.data)
+        self.data_fingerprint = fingerprint(dataset)
         self.attack.check(dataset)
         self.malicious = draw_malicious(config, draw)
         self.attack.check_clients(len(self.malicious), config.federation.participant_count)
@@ -111,6 +113,13 @@ class Experiment:
     def check_defense(self, defense: Defense, name: str) -> None:
         """Raises `UsageError` if a defense cannot work in this experiment."""
         defense.check(self.config.federation.participant_count, self.layout)
+        samples = self.server.samples
+        require(
+            (samples is not None and samples.images.ndim == 4)
+            or not {PROBE_DATA, AUXILIARY_DATA} & set(defense.granted()),
+            f"{name} looks at images, and {self.config.data.dataset} holds feature vectors: choose "
+            "a defense that judges updates alone, such as multi-krum or update-consensus",
+        )
         require(
             ROOT_DATA not in defense.granted() or self.server.root is not None,
             f"{name} needs samples of the server's own: set data.server_samples, such as 100, or "
@@ -156,7 +165,7 @@ class Experiment:
             self._success_images = self.placement.resident(self.success.images)
         self.federation = replace(
             federation,
-            images=np.empty((0, *federation.images.shape[1:]), np.uint8),
+            images=_none_of(federation.images),
             dataset=_without_images(federation.dataset),
         )
 
@@ -386,8 +395,12 @@ class Experiment:
 
 
 def _without_images(dataset: Dataset) -> Dataset:
-    nothing = np.empty((0, *dataset.image_shape), np.uint8)
+    nothing = _none_of(dataset.train_images)
     return replace(dataset, train_images=nothing, test_images=nothing)
+
+
+def _none_of(images: np.ndarray) -> np.ndarray:
+    return np.empty((0, *images.shape[1:]), images.dtype)
 
 
 def _warn_of_threads(runtime: Runtime, observer: Observer) -> None:

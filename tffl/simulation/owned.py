@@ -8,6 +8,7 @@ import numpy as np
 
 from tffl.core import seeds
 from tffl.data.federation import Federation
+from tffl.data.pixels import as_bytes
 from tffl.data.samples import Root, Samples
 
 SAMPLES = 2000
@@ -24,7 +25,10 @@ def samples_of(federation: Federation, seed: int) -> Samples:
         pool = np.arange(len(labels))
     generator = seeds.generator(seed, "samples")
     rows = np.sort(generator.permutation(len(pool))[:SAMPLES])
-    return Samples(images[pool[rows]], labels[rows], classes, federation.dataset.class_names)
+    shown = images[pool[rows]]
+    if federation.dataset.is_images:
+        shown = as_bytes(shown, federation.dataset.pixels)
+    return Samples(shown, labels[rows], classes, federation.dataset.class_names)
 
 
 def root_of(federation: Federation, train: Callable[[np.ndarray, int], np.ndarray]) -> Root | None:

@@ -88,13 +88,15 @@ def carry_out(
         with locked(out, observer.warning):
             experiment = Experiment(config, observer, workshop, trains=True)
             writer = RunWriter.resume(out, config)
+            writer.check_data(experiment.data_fingerprint)
             writer.write_config()
             return _play(experiment, writer, observer)
     refuse_occupied(out, config)
     experiment = Experiment(config, observer, workshop, trains=True)
     make_folder(out)
     with locked(out, observer.warning):
-        writer = RunWriter.create(out, config, command, experiment.granted())
+        known, data = experiment.granted(), experiment.data_fingerprint
+        writer = RunWriter.create(out, config, command, known, data)
         return _play(experiment, writer, observer)
 
 
