@@ -205,7 +205,7 @@ def _play(
     rows: list[dict[str, Any]] = []
     for honest in stored:
         updates = _with_poisoned_training(stage, honest)
-        malicious, memory = stage.attack_updates(updates, memory)
+        updates, malicious, memory = stage.attack_updates(updates, memory)
         after = _Steps(stage, honest.start)
         common = {
             "round": honest.round,
@@ -267,7 +267,7 @@ def _with_poisoned_training(stage: Experiment, honest: Updates) -> Updates:
         if len(rows):
             ids = honest.client_ids[rows]
             matrix[rows] = stage.train_round(honest.round, ids, honest.start).matrix
-    return replace(honest, matrix=matrix, sample_counts=honest.sample_counts.copy())
+    return replace(honest, matrix=matrix)
 
 
 class _Steps:

@@ -74,4 +74,5 @@ def read_folder(folder: Path, expected: Expected, start: np.ndarray) -> Inbox:
     ids = np.arange(len(names))
     counts = np.ones(len(names), dtype=np.int64)
     rows = matrix[: len(names)]
-    return Inbox(tuple(names), Updates(1, ids, counts, start, rows, expected.layout), refused)
+    updates = Updates(1, ids, counts, start, rows, expected.layout).read_only()
+    return Inbox(tuple(names), updates, refused)
