@@ -24,7 +24,7 @@ from tffl.engine.tools import Tools
 from tffl.models.build import build_network, check_trainable
 
 
-class Workshop:
+class SharedResources:
     """Keeps the last dataset, and the tools of every model and training config it has met."""
 
     def __init__(self) -> None:
