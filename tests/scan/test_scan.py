@@ -328,7 +328,7 @@ def test_the_global_model_must_load_in_safe_mode(tmp_path):
         "damaged.keras": "cannot load the global model",
         "flat.keras": r"it should have one of \(height, width, channels\)",
         "absent.keras": "there is no global model",
-        ".": "no run that has exported its model",
+        ".": "nor a run that has exported its model",
     }.items():
         with pytest.raises(UsageError, match=reason) as error:
             load_global(tmp_path / name)

@@ -562,8 +562,8 @@ def test_a_whole_model_in_the_old_format(files: Path, client, expected, tmp_path
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (b"[" * 100_000, "no readable JSON"),
-        (b"\xff\xfe{", "no readable"),
+        (b"[" * 100_000, "not readable JSON"),
+        (b"\xff\xfe{", "not readable"),
         (None, "it lacks config"),
     ],
 )
