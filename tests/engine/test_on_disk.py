@@ -13,7 +13,7 @@ import tffl
 from tffl.config import override
 from tffl.core.errors import TfflError
 from tffl.engine import on_disk
-from tffl.simulation.workshop import Workshop
+from tffl.simulation.shared_resources import SharedResources
 
 SETTING = {
     "data": {"train_limit": 200, "test_limit": 100},
@@ -46,10 +46,10 @@ def test_no_room_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("defense", ["trimmed-mean", "multi-krum", "median"])
 def test_the_numbers_are_those_of_memory(defense: str) -> None:
-    shared = Workshop()
+    shared = SharedResources()
 
     def clients(on_disk: bool) -> pd.DataFrame:
         changes = {"defense.name": defense, "runtime.updates_on_disk": on_disk}
-        return tffl.simulate(override(SETTING, changes), workshop=shared).clients
+        return tffl.simulate(override(SETTING, changes), shared=shared).clients
 
     pd.testing.assert_frame_equal(clients(True), clients(False))

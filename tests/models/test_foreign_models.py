@@ -19,7 +19,7 @@ from tffl.models import models
 from tffl.models.build import build_network
 from tffl.models.head import as_logits, final_activation
 from tffl.models.shape import describe_network
-from tffl.simulation.workshop import Workshop
+from tffl.simulation.shared_resources import SharedResources
 
 SHAPE = (6, 6, 1)
 
@@ -186,7 +186,7 @@ def dataset() -> Dataset:
 
 
 def compiled(name: str) -> Any:
-    return Workshop().compiled(build({"model": {"name": name}}), dataset())
+    return SharedResources().compiled(build({"model": {"name": name}}), dataset())
 
 
 @pytest.mark.parametrize("name", ["documented", "seeded", "anything", "fake_class", "double"])

@@ -38,9 +38,9 @@ from tffl.simulation.owned import root_of, samples_of
 from tffl.simulation.participants import draw_malicious, draw_participants
 from tffl.simulation.placement import place
 from tffl.simulation.run import Run
+from tffl.simulation.shared_resources import SharedResources, first_weights
 from tffl.simulation.split_table import split_table
 from tffl.simulation.summary import summarize
-from tffl.simulation.workshop import Workshop, first_weights
 
 
 class Experiment:
@@ -50,7 +50,7 @@ class Experiment:
         self,
         config: Config,
         observer: Observer,
-        workshop: Workshop | None = None,
+        shared: SharedResources | None = None,
         draw: int = 0,
         trains: bool = False,
     ) -> None:
@@ -59,11 +59,11 @@ class Experiment:
         Args:
           config: Resolved.
           observer: Hears about progress and warnings.
-          workshop: Shares images and compiled functions with other experiments.
+          shared: Shares images and compiled functions with other experiments.
           draw: Draws other malicious clients than the experiment's own, unless 0.
           trains: Whether clients are going to be trained, by a cluster if the config wants one.
         """
-        workshop = workshop or Workshop()
+        shared = shared or SharedResources()
         self.config = config
         self.attack: Attack = create_attack(config.attack.name, config.attack.options)
         self.defense: Defense = create_defense(config.defense.name, config.defense.options)
@@ -72,7 +72,7 @@ class Experiment:
         self.placement = self._place(observer) if trains else LocalDevices(self.runtime.devices)
 
         observer.phase(f"preparing {config.data.dataset}")
-        dataset = workshop.dataset(config.data)
+        dataset = shared.dataset(config.data)
         self.attack.check(dataset)
         self.malicious = draw_malicious(config, draw)
         self.attack.check_clients(len(self.malicious), config.federation.participant_count)
@@ -81,7 +81,7 @@ class Experiment:
         self.honest_clients = honest.clients
 
         observer.phase(f"building {config.model.name}")
-        self.compiled = workshop.compiled(config, dataset)
+        self.compiled = shared.compiled(config, dataset)
         self.model: keras.Model = self.compiled.model
         self.layout = self.compiled.layout
         self.first_weights = first_weights(config, dataset)

@@ -44,7 +44,7 @@ from tffl.record.writer import make_folder
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tffl.simulation.workshop import Workshop
+    from tffl.simulation.shared_resources import SharedResources
 
 NONE = "none"
 METRICS = ("recall", "precision", "fpr", "f1", "balanced_accuracy", "auc")
@@ -227,9 +227,9 @@ def run(
     from tffl.core.process import silence
 
     silence()
-    from tffl.simulation.workshop import Workshop
+    from tffl.simulation.shared_resources import SharedResources
 
-    workshop, error = Workshop(), ""
+    shared, error = SharedResources(), ""
     make_folder(out)
     with locked(out):
         for done, cell in enumerate(cells):
@@ -237,7 +237,7 @@ def run(
             error = ""
             if finished(cell, out) is None:
                 keep = keep_runs(cell) if callable(keep_runs) else keep_runs
-                error = _run_cell(cell, out, keep, workshop)
+                error = _run_cell(cell, out, keep, shared)
         progress(len(cells), None, error)
         return collect(cells, out)
 
@@ -316,14 +316,14 @@ def _identity(cell: Cell) -> Any:
     return json.loads(json.dumps(identity(cell.config)))
 
 
-def _run_cell(cell: Cell, out: Path, keep_runs: bool, workshop: Workshop) -> str:
+def _run_cell(cell: Cell, out: Path, keep_runs: bool, shared: SharedResources) -> str:
     """Runs and records one cell; returns its error, or ""."""
     directory, began = out / "runs" / cell.path, time.perf_counter()
     row: dict[str, Any] = {}
     more: dict[str, Any] = {}
     error = ""
     try:
-        row, more = _outcome(cell, directory, workshop)
+        row, more = _outcome(cell, directory, shared)
     except (TfflError, *FAILURES) as failure:
         error = reason(failure)
     row["seconds"] = round(time.perf_counter() - began, 2)
@@ -334,7 +334,7 @@ def _run_cell(cell: Cell, out: Path, keep_runs: bool, workshop: Workshop) -> str
 
 
 def _outcome(
-    cell: Cell, directory: Path, workshop: Workshop
+    cell: Cell, directory: Path, shared: SharedResources
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Runs one cell; returns its row, and what its file keeps besides."""
     from tffl.simulation.simulation import simulate
@@ -343,7 +343,7 @@ def _outcome(
     if resume and differences(load_config(directory / "config.toml"), cell.config):
         shutil.rmtree(directory)  # left by an older version of the benchmark file
         resume = False
-    result = simulate(cell.config, directory, resume=resume, workshop=workshop)
+    result = simulate(cell.config, directory, resume=resume, shared=shared)
     rounds = result.rounds
     row = {
         "accuracy": result.summary["accuracy"],

@@ -140,15 +140,15 @@ def _check_run(directory: RunDirectory) -> None:
 def _replay(directory: RunDirectory, grid: Grid, observer: Observer) -> Iterator[dict[str, Any]]:
     """Yields the rows of all attacks and draws; what cannot work is a row that says so."""
     from tffl.simulation.experiment import Experiment
-    from tffl.simulation.workshop import Workshop
+    from tffl.simulation.shared_resources import SharedResources
 
-    config, workshop = directory.config, Workshop()
-    reserved = _reserved(config, workshop)
+    config, shared = directory.config, SharedResources()
+    reserved = _reserved(config, shared)
     for (label, attack), draw in product(grid.attacks.items(), range(grid.draws)):
         try:
             changed = _with_attack(config, attack, grid.malicious)
-            stage = Experiment(changed, observer, workshop, draw)
-            _check_reserved(label, stage, reserved, workshop)
+            stage = Experiment(changed, observer, shared, draw)
+            _check_reserved(label, stage, reserved, shared)
             observer.phase(f"{label}, draw {draw}" if grid.draws > 1 else label)
             rows = _play(stage, directory.updates(), grid.defenses)
         except FAILURES as failure:
@@ -172,15 +172,15 @@ def _with_attack(config: Config, attack: ComponentConfig, malicious: int | float
     return resolved(build(override(config.model_dump(), changes)))
 
 
-def _reserved(config: Config, workshop: Any) -> np.ndarray:
+def _reserved(config: Config, shared: Any) -> np.ndarray:
     from tffl.attacks import create_attack
 
     attack = create_attack(config.attack.name, config.attack.options)
-    return attack.reserve(workshop.dataset(config.data))
+    return attack.reserve(shared.dataset(config.data))
 
 
-def _check_reserved(label: str, stage: Experiment, reserved: np.ndarray, workshop: Any) -> None:
-    mine = stage.attack.reserve(workshop.dataset(stage.config.data))
+def _check_reserved(label: str, stage: Experiment, reserved: np.ndarray, shared: Any) -> None:
+    mine = stage.attack.reserve(shared.dataset(stage.config.data))
     require(
         len(mine) == 0 or np.array_equal(np.sort(mine), np.sort(reserved)),
         f"{label} keeps {len(mine)} images from honest clients, but the stored run's clients "

@@ -169,7 +169,7 @@ def measure(workload: Workload) -> Rate:
     from tffl.data.federation import ClientData
     from tffl.engine.placement import LocalDevices
     from tffl.engine.training import LocalTraining, Trainer
-    from tffl.simulation.workshop import build_model
+    from tffl.simulation.shared_resources import build_model
 
     placement = LocalDevices(names)
     devices, batch = len(names), workload.batch

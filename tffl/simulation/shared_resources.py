@@ -24,7 +24,7 @@ from tffl.engine.runtime import supports_convolution
 from tffl.models.build import build_network, check_trainable
 
 
-class Workshop:
+class SharedResources:
     """Keeps the last dataset, and what is compiled for every model and training config."""
 
     def __init__(self) -> None:
