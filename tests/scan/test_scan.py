@@ -23,10 +23,10 @@ from tffl.core.errors import TfflError, UsageError
 from tffl.data.samples import Samples
 from tffl.defenses import create_defense, defenses
 from tffl.record.export import export
-from tffl.scan.scan import Scanner, check_defense, load_samples
-from tffl.untrusted import Expected
-from tffl.untrusted.inbox import read_folder
-from tffl.untrusted.trusted import load_global
+from tffl.scan.scanner import Scanner, check_defense, load_samples
+from tffl.untrusted import ExpectedVariables
+from tffl.untrusted.global_model import load_global
+from tffl.untrusted.model_folder import read_folder
 from tffl_cli.main import cli
 from tffl_cli.scan import choose
 
@@ -94,7 +94,7 @@ def test_files_hold_the_updates_that_the_run_had(round_of_clients, folder):
 
     (updates,) = RunDirectory.open(round_of_clients / "run").updates()
     model = load_global(round_of_clients / "global.keras")
-    expected = Expected.of(model)
+    expected = ExpectedVariables.of(model)
     start = expected.layout.flatten(model.get_weights())
     inbox = read_folder(folder, expected, start)
     rows = {row.tobytes() for row in inbox.updates.start + inbox.updates.deltas}
@@ -369,9 +369,9 @@ def test_watching_scans_when_something_has_changed_and_come_to_rest(round_of_cli
     assert len(first.files) == HONEST + POISONED
     (folder / "late.npz").write_bytes(b"half of a f")
     second = next(scans)
-    assert second.inbox.refused.keys() == {"late.npz"}
+    assert second.folder.refused.keys() == {"late.npz"}
     (folder / "late.npz").unlink()
-    assert not next(scans).inbox.refused
+    assert not next(scans).folder.refused
 
 
 def test_watching_for_long_takes_neither_memory_nor_open_files(normed, tmp_path):
@@ -396,7 +396,7 @@ def test_watching_for_long_takes_neither_memory_nor_open_files(normed, tmp_path)
 def _held(folder: Path, scans: Any, number: int) -> tuple[int, int]:
     """Returns bytes and open files that Python holds after one more scan."""
     (folder / "bad.npz").write_bytes(bytes(number + 1))
-    assert next(scans).inbox.refused.keys() == {"bad.npz"}
+    assert next(scans).folder.refused.keys() == {"bad.npz"}
     gc.collect()
     descriptors = Path("/proc/self/fd")
     held = len(list(descriptors.iterdir())) if descriptors.exists() else 0
@@ -502,7 +502,7 @@ def test_a_page_that_fails_hides_no_suspect(round_of_clients, folder, tmp_path, 
         raise ValueError("no way")
 
     out = tmp_path / "out"
-    monkeypatch.setattr("tffl.scan.report.page", fail)
+    monkeypatch.setattr("tffl.scan.output.page", fail)
     result = scan(round_of_clients, folder, "--out", out)
     assert result.exit_code == 3 and all(name in result.stdout for name in BAD)
     assert result.stderr == (
@@ -515,7 +515,7 @@ def test_a_full_disk_hides_no_suspect(round_of_clients, folder, tmp_path, monkey
     def full(*_: Any) -> Any:
         raise TfflError("cannot write scan.csv: No space left on device")
 
-    monkeypatch.setattr("tffl.scan.report.write_text", full)
+    monkeypatch.setattr("tffl.scan.output.write_text", full)
     result = scan(round_of_clients, folder, "--out", tmp_path / "out")
     assert result.exit_code == 1 and "No space left" in result.stderr
     assert all(name in result.stdout for name in BAD)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tffl.untrusted import Expected
+from tffl.untrusted import ExpectedVariables
 
 from .models import WRITERS, build, trained
 
@@ -19,12 +19,12 @@ def client() -> keras.Model:
 
 
 @pytest.fixture(scope="session")
-def expected() -> Expected:
-    return Expected.of(build())
+def expected() -> ExpectedVariables:
+    return ExpectedVariables.of(build())
 
 
 @pytest.fixture(scope="session")
-def vector(client: keras.Model, expected: Expected) -> np.ndarray:
+def vector(client: keras.Model, expected: ExpectedVariables) -> np.ndarray:
     return expected.layout.flatten(client.get_weights())
 
 

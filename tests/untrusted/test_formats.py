@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 
 from tffl.models.lenet5 import lenet5
 from tffl.models.resnet import resnet8
-from tffl.untrusted import Expected, Refused, read_model, shown
-from tffl.untrusted.read import kind_of
-from tffl.untrusted.trusted import load_global
+from tffl.untrusted import ExpectedVariables, Refused, printable, read_model
+from tffl.untrusted.global_model import load_global
+from tffl.untrusted.read import file_format
 
 from .models import WRITERS, build, by_path
 
@@ -33,7 +33,7 @@ def test_lenet5_as_a_client_gets_it_and_sends_it_back(name, tmp_path):
     client = keras.saving.load_model(tmp_path / "global.keras")
     client.set_weights([w + np.float32(0.5) for w in client.get_weights()])
     WRITERS[name](client, tmp_path / name)
-    expected = Expected.of(model)
+    expected = ExpectedVariables.of(model)
     weights = expected.layout.flatten(client.get_weights())
     np.testing.assert_array_equal(read_model(tmp_path / name, expected), weights)
 
@@ -41,7 +41,7 @@ def test_lenet5_as_a_client_gets_it_and_sends_it_back(name, tmp_path):
 def test_finding_out_what_to_expect_leaves_the_model_as_it_was():
     model = build()
     before = model.get_weights()
-    expected = Expected.of(model)
+    expected = ExpectedVariables.of(model)
     for was, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(was, now)
     assert dict(zip([e.name for e in expected.layout.entries], expected.h5_paths, strict=True)) == {
@@ -60,7 +60,7 @@ def test_finding_out_what_to_expect_leaves_the_model_as_it_was():
 
 def test_every_weight_of_a_residual_network_has_a_place_in_keras_files():
     model = resnet8((32, 32, 3), 10)
-    expected = Expected.of(model)
+    expected = ExpectedVariables.of(model)
     assert len(set(expected.h5_paths)) == len(model.weights) > 40
 
 
@@ -106,10 +106,10 @@ def test_kinds_are_told_by_content(name, source, files, expected, vector, tmp_pa
 
 def test_a_file_of_two_kinds_is_what_its_name_says(files, expected, vector, tmp_path):
     both = (files / "saved.weights.h5").read_bytes() + (files / "saved.keras").read_bytes()
-    assert kind_of(both, "a.keras") == kind_of(both, "A.KERAS") == ".keras"
-    assert kind_of(both, "a.weights.h5") == ".weights.h5"
-    assert kind_of(both, "a") is kind_of(both, "a.npz") is None
-    assert kind_of(b"damaged", "A.NPZ") == ".npz" and kind_of(b"damaged", "a.pkl") is None
+    assert file_format(both, "a.keras") == file_format(both, "A.KERAS") == ".keras"
+    assert file_format(both, "a.weights.h5") == ".weights.h5"
+    assert file_format(both, "a") is file_format(both, "a.npz") is None
+    assert file_format(b"damaged", "A.NPZ") == ".npz" and file_format(b"damaged", "a.pkl") is None
 
 
 def test_a_global_model_with_an_ending_in_capitals(tmp_path):
@@ -123,8 +123,8 @@ def test_a_global_model_with_an_ending_in_capitals(tmp_path):
 
 
 def test_what_is_shown_of_names_cannot_change_a_terminal():
-    assert shown("a\x1b[31m\nb\udcff") == "a\\x1b[31m\\nb\\udcff"
-    assert len(shown("x" * 500)) == 80
+    assert printable("a\x1b[31m\nb\udcff") == "a\\x1b[31m\\nb\\udcff"
+    assert len(printable("x" * 500)) == 80
     reason = str(Refused("bad\n" * 1000))
     assert "\n" not in reason and len(reason) == 300
 

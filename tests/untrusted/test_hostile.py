@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tffl.untrusted import Expected, Refused, read_model
-from tffl.untrusted import folder as folder_module
+from tffl.untrusted import ExpectedVariables, Refused, read_model
+from tffl.untrusted import safe_files as folder_module
 
 from .models import WRITERS, build, by_path
 
@@ -38,7 +38,7 @@ class Payload:
         return (os.mkdir, (str(self.path),))
 
 
-def refusal(path: Path, expected: Expected) -> str:
+def refusal(path: Path, expected: ExpectedVariables) -> str:
     with pytest.raises(Refused) as error:
         read_model(path, expected)
     reason = str(error.value)
@@ -69,7 +69,7 @@ def npy(array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def h5_copy(source: Path, target: Path, expected: Expected, skip: str = "") -> h5py.File:
+def h5_copy(source: Path, target: Path, expected: ExpectedVariables, skip: str = "") -> h5py.File:
     new = h5py.File(target, "w")
     with h5py.File(source) as old:
         for path in expected.h5_paths:
@@ -339,7 +339,7 @@ def test_positions_and_names_do_not_mix(arrays: Arrays, expected, tmp_path):
 
 
 @pytest.fixture
-def h5(files: Path, expected: Expected, tmp_path: Path):
+def h5(files: Path, expected: ExpectedVariables, tmp_path: Path):
     """Writes a `.weights.h5` whose first array is what a function makes of it."""
 
     def write(spoil: Callable[[h5py.File, np.ndarray], None], wrapped: bool) -> Path:

@@ -14,20 +14,20 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 from tffl.defenses import create_defense
-from tffl.scan.scan import Scanner
-from tffl.untrusted import Expected, Refused, read_model
-from tffl.untrusted.trusted import load_global
+from tffl.scan.scanner import Scanner
+from tffl.untrusted import ExpectedVariables, Refused, read_model
+from tffl.untrusted.global_model import load_global
 
 from .models import WRITERS, build, by_path, odd, trained
 
 
 @pytest.fixture(scope="module")
-def expected_odd() -> Expected:
-    return Expected.of(odd())
+def expected_odd() -> ExpectedVariables:
+    return ExpectedVariables.of(odd())
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_variables_of_one_path_and_counters(name: str, expected_odd: Expected, tmp_path: Path):
+def test_variables_that_share_a_path(name: str, expected_odd: ExpectedVariables, tmp_path: Path):
     client = trained(odd)
     client.get_layer("scale").count.assign(99)
     WRITERS[name](client, tmp_path / name)
@@ -35,7 +35,7 @@ def test_variables_of_one_path_and_counters(name: str, expected_odd: Expected, t
     np.testing.assert_array_equal(read_model(tmp_path / name, expected_odd), wanted)
 
 
-def test_names_of_variables_that_share_a_path(expected_odd: Expected):
+def test_names_of_variables_that_share_a_path(expected_odd: ExpectedVariables):
     names = [entry.name for entry in expected_odd.layout.entries]
     assert names == [
         "scale/mean", "scale/variance", "conv/kernel", "conv (2)/kernel", "conv (2)/bias",
@@ -46,7 +46,7 @@ def test_names_of_variables_that_share_a_path(expected_odd: Expected):
 
 @pytest.mark.parametrize("count", [None, np.ones(5, np.int8), np.array(True), np.uint64(2**63)])
 @pytest.mark.parametrize("kind", ["npz", "safetensors", "weights.h5"])
-def test_counters_may_be_absent_or_anything(kind, count, expected_odd: Expected, tmp_path: Path):
+def test_integers_may_be_absent(kind, count, expected_odd: ExpectedVariables, tmp_path: Path):
     arrays = by_path(trained(odd))
     del arrays["scale/count"]
     more = {} if count is None else {"scale/count": np.asarray(count), "seen": np.asarray(count)}
@@ -64,7 +64,7 @@ def test_counters_may_be_absent_or_anything(kind, count, expected_odd: Expected,
     np.testing.assert_array_equal(read_model(path, expected_odd), wanted)
 
 
-def test_an_export_that_lacks_one_of_two_variables_of_a_path(expected_odd: Expected, tmp_path):
+def test_an_export_without_one_of_two_variables(expected_odd: ExpectedVariables, tmp_path):
     model = odd()
     values = by_path(model)
     module = tf.Module()
@@ -85,7 +85,7 @@ def test_more_variables_than_the_least_precise_numbers_tell_apart():
         x = keras.layers.Dense(1, name=f"dense{number}", dtype="bfloat16")(x)
     model = keras.Model(images, x)
     before = model.get_weights()
-    expected = Expected.of(model)
+    expected = ExpectedVariables.of(model)
     for was, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(was, now)
     last = [f"layers/dense{end}/vars/{part}" for end in ("_133", "_134") for part in (0, 1)]
@@ -100,7 +100,7 @@ def test_other_precisions(policy: str, name: str, tmp_path: Path):
         x = keras.layers.Flatten()(images)
         return keras.Model(images, keras.layers.Dense(3, name="logits", dtype=policy)(x))
 
-    model, expected = network(), Expected.of(network())
+    model, expected = network(), ExpectedVariables.of(network())
     model.set_weights([np.full_like(w, i + 0.5) for i, w in enumerate(model.get_weights())])
     if policy == "bfloat16" and name.endswith("safetensors"):
         arrays = {k: v.view(np.uint16) for k, v in by_path(model).items()}
@@ -118,13 +118,13 @@ def test_bfloat16_for_a_model_that_has_none_is_refused(tmp_path: Path):
     arrays = {k: v.astype(tf.bfloat16.as_numpy_dtype) for k, v in by_path(build()).items()}
     np.savez(tmp_path / "client.npz", **arrays)
     with pytest.raises(Refused, match=r"conv/kernel holds .V2: it should be float32"):
-        read_model(tmp_path / "client.npz", Expected.of(build()))
+        read_model(tmp_path / "client.npz", ExpectedVariables.of(build()))
 
 
 # What tf-keras writes.
 
 
-def test_metrics_in_the_weights_file(files: Path, expected: Expected, vector, tmp_path: Path):
+def test_metrics_in_weights_file(files: Path, expected: ExpectedVariables, vector, tmp_path: Path):
     path = shutil.copy(files / "saved.weights.h5", tmp_path / "client.weights.h5")
     with h5py.File(path, "a") as file:
         file["metrics/mean/vars/0"] = np.float32(3)
@@ -170,11 +170,11 @@ def old(client: keras.Model, tmp_path: Path) -> Path:
     return tmp_path / "old"
 
 
-def test_a_saved_model_with_counters_and_metrics(old: Path, expected: Expected, vector):
+def test_a_saved_model_with_counters_and_metrics(old: Path, expected: ExpectedVariables, vector):
     np.testing.assert_array_equal(read_model(old, expected), vector)
 
 
-def test_values_in_several_files(old: Path, expected: Expected, vector, tmp_path: Path):
+def test_values_in_several_files(old: Path, expected: ExpectedVariables, vector, tmp_path: Path):
     """As TensorFlow writes where a model's variables are on several kinds of devices."""
     reader = tf.train.load_checkpoint(f"{old}/variables/variables")
     names = sorted(reader.get_variable_to_shape_map())
@@ -221,4 +221,4 @@ def test_honest_files_of_a_model_with_normalization_are_no_suspects(dtype: str, 
         (model.save if end == "keras" else model.save_weights)(tmp_path / f"inbox/{number}.{end}")
     scanner = Scanner(trusted, {"update-consensus": create_defense("update-consensus", {})})
     scan = scanner.scan(tmp_path / "inbox")
-    assert scan.inbox.refused == {} and scan.unjudged == {} and scan.suspects == []
+    assert scan.folder.refused == {} and scan.unjudged == {} and scan.suspects == []

@@ -22,7 +22,7 @@ values that are not finite afterwards, and negative BatchNorm variances.
 
 A file's kind is told by its content. A `.keras` file whose config names a class or function that
 the global model's does not have is refused, as its user might load it: see
-`tffl.untrusted.vocabulary`.
+`tffl.untrusted.allowed_names`.
 
 The parsers are NumPy's, h5py's, safetensors' and TensorFlow's, bounded and given only what has been
 read once into memory. A flaw in the native code of one of them is beyond these checks: judge files
@@ -32,8 +32,8 @@ What is refused raises `Refused`, whose message is the reason in one line. Damag
 foresaw is refused too, with what the library said.
 """
 
-from tffl.untrusted.expected import Expected
+from tffl.untrusted.expected import ExpectedVariables
 from tffl.untrusted.read import read_model
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.refusal import Refused, printable
 
-__all__ = ["Expected", "Refused", "read_model", "shown"]
+__all__ = ["ExpectedVariables", "Refused", "printable", "read_model"]

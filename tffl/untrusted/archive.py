@@ -7,8 +7,8 @@ import zipfile
 from collections import Counter
 from dataclasses import dataclass
 
-from tffl.untrusted.folder import MIB
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.refusal import Refused, printable
+from tffl.untrusted.safe_files import MIB
 
 ENCRYPTED = 0x1
 MEMBER = b"PK\x01\x02"
@@ -48,12 +48,14 @@ class Archive:
         members = file.infolist()
         for name, count in Counter(member.filename for member in members).items():
             if count > 1:
-                raise Refused(f"holds {shown(name)} twice")
+                raise Refused(f"holds {printable(name)} twice")
             if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
-                raise Refused(f"holds {shown(name)}, a path that leads outside")
+                raise Refused(f"holds {printable(name)}, a path that leads outside")
         for member in members:
             if member.flag_bits & ENCRYPTED or member.compress_type not in METHODS:
-                raise Refused(f"{shown(member.filename)} is encrypted or packed in an unusual way")
+                raise Refused(
+                    f"{printable(member.filename)} is encrypted or packed in an unusual way"
+                )
         inflated = sum(member.file_size for member in members)
         if inflated > limit:
             raise Refused(
@@ -70,12 +72,12 @@ class Archive:
         """
         member = self._file.getinfo(name)
         if limit is not None and member.file_size > limit:
-            raise Refused(f"{shown(name)} has more than {limit / MIB:,.1f} MiB")
+            raise Refused(f"{printable(name)} has more than {limit / MIB:,.1f} MiB")
         try:
             with self._file.open(member) as stream:
                 content = stream.read(member.file_size + 1)
         except (zipfile.BadZipFile, EOFError, OSError) as error:
-            raise Refused(f"{shown(name)} is damaged: {error}") from None
+            raise Refused(f"{printable(name)} is damaged: {error}") from None
         if len(content) != member.file_size:
-            raise Refused(f"{shown(name)} is truncated")
+            raise Refused(f"{printable(name)} is truncated")
         return content

@@ -10,9 +10,9 @@ import ml_dtypes
 import numpy as np
 
 from tffl.core.layout import Entry, WeightLayout, is_floating
-from tffl.untrusted.h5_places import keras_paths
-from tffl.untrusted.refusal import Refused, shown
-from tffl.untrusted.vocabulary import Vocabulary
+from tffl.untrusted.allowed_names import AllowedNames
+from tffl.untrusted.h5_paths import h5_paths_of
+from tffl.untrusted.refusal import Refused, printable
 
 if TYPE_CHECKING:
     import keras
@@ -28,7 +28,7 @@ MARGIN = 1 << 24
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedVariables:
     """Names, shapes and places of the variables that a file has to hold.
 
     Attributes:
@@ -41,16 +41,16 @@ class Expected:
     layout: WeightLayout
     h5_paths: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
-    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    allowed_names: AllowedNames = field(default_factory=AllowedNames)
 
     @classmethod
-    def of(cls, model: keras.Model) -> Expected:
+    def of(cls, model: keras.Model) -> ExpectedVariables:
         """Finds out what files of a trusted, built model look like.
 
-        Its weights change meanwhile, and are put back: see `tffl.untrusted.h5_places.keras_paths`.
+        Its weights change meanwhile, and are put back: see `tffl.untrusted.h5_paths.h5_paths_of`.
         """
         paths = tuple(variable.path for variable in model.weights if is_floating(variable))
-        return cls(WeightLayout.of(model), keras_paths(model), paths, Vocabulary.of(model))
+        return cls(WeightLayout.of(model), h5_paths_of(model), paths, AllowedNames.of(model))
 
     @property
     def limit(self) -> int:
@@ -71,7 +71,7 @@ class Expected:
             more = f" and {len(missing) - 1} more variables" if len(missing) > 1 else ""
             raise Refused(f"lacks {missing[0]}{more}")
         if there - known:
-            unexpected = shown(min(there - known))
+            unexpected = printable(min(there - known))
             raise Refused(f"holds {unexpected}, which the global model does not have")
         if len(found) > len(there):
             twice = next(name for name in names if list(found).count(name) > 1)

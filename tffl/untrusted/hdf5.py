@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.untrusted.counters import is_counter
-from tffl.untrusted.expected import Expected
-from tffl.untrusted.h5_places import datasets
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.expected import ExpectedVariables
+from tffl.untrusted.h5_paths import datasets
+from tffl.untrusted.refusal import Refused, printable
+from tffl.untrusted.server_variables import is_server_variable
 
 if TYPE_CHECKING:
     from tffl.core.layout import Entry
@@ -25,7 +25,7 @@ ATTRIBUTES = ("backend", "keras_version")
 """Of the whole file; files of Keras 3 have none, and older ones these."""
 
 
-def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
+def read(content: bytes, expected: ExpectedVariables) -> dict[str, np.ndarray]:
     """Returns the arrays of a `.weights.h5`, by variable.
 
     Raises:
@@ -44,7 +44,7 @@ def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
         found = {
             path: dataset
             for path, dataset in datasets(file)
-            if path in expected.h5_paths or not is_counter(dataset.dtype)
+            if path in expected.h5_paths or not is_server_variable(dataset.dtype)
         }
         expected.check_names(found, expected.h5_paths)
         places = dict(zip(expected.layout.entries, expected.h5_paths, strict=True))
@@ -60,7 +60,7 @@ def _check_no_config(file: Any) -> None:
     unusual = sorted(set(file.attrs) - set(ATTRIBUTES))
     if unusual:
         raise Refused(
-            f"has an attribute {shown(unusual[0])}, as whole models in Keras' old format have: "
+            f"has an attribute {printable(unusual[0])}, as whole models in Keras' old format have: "
             "loading it could run code, so save weights only, or a .keras file"
         )
 
@@ -76,7 +76,7 @@ def _check_distinct(found: dict[str, Any], places: dict[Entry, str]) -> None:
             raise Refused(f"{other} and {entry.name} are the same array")
 
 
-def _array(dataset: Any, entry: Entry, expected: Expected, size: int) -> np.ndarray:
+def _array(dataset: Any, entry: Entry, expected: ExpectedVariables, size: int) -> np.ndarray:
     """Reads an array after a look at its type, shape and storage."""
     import h5py
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from tffl.untrusted import hdf5
 from tffl.untrusted.archive import Archive
-from tffl.untrusted.expected import Expected
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.expected import ExpectedVariables
+from tffl.untrusted.refusal import Refused, printable
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
@@ -17,7 +17,7 @@ LARGEST_CONFIG = 1 << 22
 """Bytes; parsed, it takes many times as much memory."""
 
 
-def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
+def read(content: bytes, expected: ExpectedVariables) -> dict[str, np.ndarray]:
     """Returns the arrays of a `.keras` file, by variable.
 
     Raises:
@@ -29,10 +29,10 @@ def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
             raise Refused(f"is no Keras file: it lacks {name}")
     for name in archive.names:
         if name not in (CONFIG, METADATA, WEIGHTS):
-            raise Refused(f"holds {shown(name)}, which Keras does not write for this model")
+            raise Refused(f"holds {printable(name)}, which Keras does not write for this model")
     try:
         config = json.loads(archive.read(CONFIG, LARGEST_CONFIG))
     except (ValueError, RecursionError) as error:
         raise Refused(f"{CONFIG} is no readable JSON: {error}") from None
-    expected.vocabulary.check(config)
+    expected.allowed_names.check(config)
     return hdf5.read(archive.read(WEIGHTS), expected)

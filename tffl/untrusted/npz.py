@@ -10,9 +10,9 @@ from numpy.lib import format as npy
 
 from tffl.core.layout import Entry
 from tffl.untrusted.archive import Archive
-from tffl.untrusted.counters import is_counter
-from tffl.untrusted.expected import Expected
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.expected import ExpectedVariables
+from tffl.untrusted.refusal import Refused, printable
+from tffl.untrusted.server_variables import is_server_variable
 
 SUFFIX = ".npy"
 
@@ -20,7 +20,7 @@ DAMAGE = (ValueError, KeyError, TypeError, SyntaxError, TokenError)
 """What NumPy raises of a header that is none."""
 
 
-def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
+def read(content: bytes, expected: ExpectedVariables) -> dict[str, np.ndarray]:
     """Returns the arrays of a `.npz`, by variable.
 
     They are named like the variables, or `arr_0`, `arr_1`, … in the order of `model.weights`.
@@ -32,7 +32,7 @@ def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
     archive = Archive.of(content, expected.limit)
     for name in archive.names:
         if not name.endswith(SUFFIX):
-            raise Refused(f"holds {shown(name)}, which is no array")
+            raise Refused(f"holds {printable(name)}, which is no array")
     entries, positions = expected.layout.entries, expected.layout.positions
     by_position = [f"arr_{position}" for position in positions]
     found = [name.removesuffix(SUFFIX) for name in archive.names]
@@ -48,7 +48,7 @@ def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
 
 def _is_counter(archive: Archive, name: str) -> bool:
     try:
-        return is_counter(_header(io.BytesIO(archive.read(f"{name}{SUFFIX}")))[2])
+        return is_server_variable(_header(io.BytesIO(archive.read(f"{name}{SUFFIX}")))[2])
     except DAMAGE:  # it will be refused by its name
         return False
 
@@ -59,7 +59,7 @@ def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     return readers[npy.read_magic(stream)](stream)
 
 
-def _array(content: bytes, entry: Entry, expected: Expected) -> np.ndarray:
+def _array(content: bytes, entry: Entry, expected: ExpectedVariables) -> np.ndarray:
     """Reads one array, after a look at its header."""
     stream = io.BytesIO(content)
     try:

@@ -14,13 +14,13 @@ from typing import TypeAlias
 import numpy as np
 
 from tffl.untrusted import saved_model
-from tffl.untrusted.expected import Expected
-from tffl.untrusted.folder import read_bytes
+from tffl.untrusted.expected import ExpectedVariables
 from tffl.untrusted.hdf5 import MAGIC
 from tffl.untrusted.keras_zip import CONFIG, WEIGHTS
 from tffl.untrusted.refusal import Refused
+from tffl.untrusted.safe_files import read_bytes
 
-Reader: TypeAlias = Callable[[bytes, Expected], dict[str, np.ndarray]]
+Reader: TypeAlias = Callable[[bytes, ExpectedVariables], dict[str, np.ndarray]]
 
 FORMATS = {
     ".keras": "tffl.untrusted.keras_zip",
@@ -31,7 +31,7 @@ FORMATS = {
 """End of the name, in any case → the module whose `read` reads such files."""
 
 
-def read_model(path: Path, expected: Expected) -> np.ndarray:
+def read_model(path: Path, expected: ExpectedVariables) -> np.ndarray:
     """Reads a client's model.
 
     Args:
@@ -53,19 +53,19 @@ def read_model(path: Path, expected: Expected) -> np.ndarray:
         raise Refused(f"is damaged: {type(error).__name__}: {line}") from None
 
 
-def _arrays(path: Path, expected: Expected) -> dict[str, np.ndarray]:
+def _arrays(path: Path, expected: ExpectedVariables) -> dict[str, np.ndarray]:
     name = path.name
     if stat.S_ISDIR(os.lstat(path).st_mode):
         return saved_model.read(path.parent, name, expected)
     content = read_bytes(path.parent, (name,), expected.limit)
-    kind = kind_of(content, name)
+    kind = file_format(content, name)
     if kind is None:
         raise Refused(f"is of no known kind: {', '.join(FORMATS)} or a SavedModel folder")
     read: Reader = import_module(FORMATS[kind]).read
     return read(content, expected)
 
 
-def kind_of(content: bytes, name: str) -> str | None:
+def file_format(content: bytes, name: str) -> str | None:
     """Returns the key in `FORMATS` of what a file is, told by its content.
 
     The name decides where its content could be several or none: a file may begin as one kind and

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from tffl.core.layout import Entry
-from tffl.untrusted.expected import MARGIN, Expected
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.expected import MARGIN, ExpectedVariables
+from tffl.untrusted.refusal import Refused, printable
 
 DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "V2"}
 COUNTERS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
 
 
-def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
+def read(content: bytes, expected: ExpectedVariables) -> dict[str, np.ndarray]:
     """Returns the arrays of a `.safetensors` file, by variable; integers are passed over.
 
     Raises:
@@ -52,10 +52,10 @@ def _types(content: bytes) -> list[tuple[str, Any]]:
     return [(name, dtype) for name, dtype in types if name != "__metadata__"]
 
 
-def _array(tensor: dict[str, Any], entry: Entry, expected: Expected) -> np.ndarray:
+def _array(tensor: dict[str, Any], entry: Entry, expected: ExpectedVariables) -> np.ndarray:
     bfloat16 = tensor["dtype"] == "BF16" and entry.dtype != "bfloat16"
     if tensor["dtype"] not in DTYPES or bfloat16:
-        told = shown(str(tensor["dtype"]))
+        told = printable(str(tensor["dtype"]))
         raise Refused(f"{entry.name} holds {told}: it should be F32, F16 or F64")
     dtype = np.dtype(DTYPES[tensor["dtype"]])
     expected.check(entry, tuple(tensor["shape"]), dtype)

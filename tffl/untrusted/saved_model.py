@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from tffl.core.layout import Entry
-from tffl.untrusted.counters import is_counter
-from tffl.untrusted.expected import MARGIN, Expected
-from tffl.untrusted.folder import names_in, read_bytes
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.expected import MARGIN, ExpectedVariables
+from tffl.untrusted.refusal import Refused, printable
+from tffl.untrusted.safe_files import entry_names, read_bytes
+from tffl.untrusted.server_variables import is_server_variable
 
 VARIABLES = "variables"
 INDEX, SHARD = "variables.index", "variables.data-{:05d}-of-{:05d}"
@@ -32,7 +32,7 @@ LISTED, COPIES = "variables/", "_all_variables/"
 """Where an export keeps all variables in the order of `model.weights`, and once more in any."""
 
 
-def read(folder: Path, name: str, expected: Expected) -> dict[str, np.ndarray]:
+def read(folder: Path, name: str, expected: ExpectedVariables) -> dict[str, np.ndarray]:
     """Returns the arrays of the SavedModel `folder/name/`, by variable.
 
     Integers and booleans, such as counters and seeds, are passed over.
@@ -42,7 +42,7 @@ def read(folder: Path, name: str, expected: Expected) -> dict[str, np.ndarray]:
     """
     files = {INDEX: read_bytes(folder, (name, VARIABLES, INDEX), MARGIN)}
     limit = expected.limit
-    for shard in _shards(names_in(folder, (name, VARIABLES))):
+    for shard in _shards(entry_names(folder, (name, VARIABLES))):
         files[shard] = read_bytes(folder, (name, VARIABLES, shard), limit)
         limit -= len(files[shard])
     from tffl.core.process import silence
@@ -73,7 +73,7 @@ def _shards(names: Iterable[str]) -> list[str]:
     return [SHARD.format(number, count) for number in range(count)]
 
 
-def _arrays(checkpoint: Any, expected: Expected) -> dict[str, np.ndarray]:
+def _arrays(checkpoint: Any, expected: ExpectedVariables) -> dict[str, np.ndarray]:
     shapes = checkpoint.get_variable_to_shape_map()
     dtypes = {
         key: np.dtype(dtype.as_numpy_dtype)
@@ -106,7 +106,7 @@ def _arrays(checkpoint: Any, expected: Expected) -> dict[str, np.ndarray]:
     return result
 
 
-def _written(path: str, found: Collection[str], expected: Expected) -> str:
+def _written(path: str, found: Collection[str], expected: ExpectedVariables) -> str:
     """Returns a path as a file has it: tf-keras leaves out what models a layer is inside of."""
     parts = path.split("/")
     tails = ["/".join(parts[begin:]) for begin in range(1, len(parts) - 1)]
@@ -122,14 +122,14 @@ def _in_order(path: str, keys: list[str], count: int) -> list[str]:
     own = listed if len(listed) == count else [k for k in keys if not k.startswith(COPIES)]
     if len(own) != count:
         raise Refused(
-            f"holds {len(own)} variables called {shown(path)}, and the global model has {count}: "
-            "which is which cannot be told"
+            f"holds {len(own)} variables called {printable(path)}, and the global model has "
+            f"{count}: nothing says which is which"
         )
     return sorted(own, key=lambda key: [int(number) for number in re.findall(r"\d+", key)])
 
 
 def _weights(
-    path: str, keys: list[str], dtypes: Mapping[str, np.dtype], expected: Expected
+    path: str, keys: list[str], dtypes: Mapping[str, np.dtype], expected: ExpectedVariables
 ) -> list[str]:
     """Returns where the values of a path are, as far as they are a weight's."""
     keys = [key for key in keys if not key.startswith(METRICS)]
@@ -137,7 +137,7 @@ def _weights(
         return keys  # some versions keep a weight under the optimizer alone
     if all(key.startswith(OPTIMIZER) for key in keys):
         return []
-    return [key for key in keys if not is_counter(dtypes[key])]
+    return [key for key in keys if not is_server_variable(dtypes[key])]
 
 
 def _keys(checkpoint: Any, shapes: dict[str, Any]) -> dict[str, list[str]]:
@@ -155,9 +155,9 @@ def _keys(checkpoint: Any, shapes: dict[str, Any]) -> dict[str, list[str]]:
     for node in graph.nodes:
         for attribute in node.attributes:
             if attribute.checkpoint_key not in shapes:
-                raise Refused(f"lacks the values of {shown(attribute.full_name)}")
+                raise Refused(f"lacks the values of {printable(attribute.full_name)}")
             keys[attribute.full_name].append(attribute.checkpoint_key)
     nameless = set(shapes) - {GRAPH} - {key for places in keys.values() for key in places}
     if nameless:
-        raise Refused(f"holds {shown(min(nameless))}, which it has no name for")
+        raise Refused(f"holds {printable(min(nameless))}, which it has no name for")
     return keys

@@ -55,7 +55,7 @@ def read_bytes(folder: Path, parts: tuple[str, ...], limit: int) -> bytes:
     return content
 
 
-def names_in(folder: Path, parts: tuple[str, ...]) -> list[str]:
+def entry_names(folder: Path, parts: tuple[str, ...]) -> list[str]:
     """Returns the names in a folder within a folder, without following a link to it, sorted.
 
     Raises:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any
 
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.refusal import Refused, printable
 
 if TYPE_CHECKING:
     import keras
@@ -41,7 +41,7 @@ NAMING = ("class_name", "module", "registered_name", "spec_name")
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class AllowedNames:
     """What the config of a trusted model names.
 
     Attributes:
@@ -53,7 +53,7 @@ class Vocabulary:
     registered: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, model: keras.Model) -> Vocabulary:
+    def of(cls, model: keras.Model) -> AllowedNames:
         """Reads what Keras itself would write of a model."""
         import keras
 
@@ -69,14 +69,14 @@ class Vocabulary:
             name = _name(entry)
             if name not in self.names and not _is_keras_own(entry):
                 raise Refused(
-                    f"config.json names {shown(name)}, which the global model does not have: "
+                    f"config.json names {printable(name)}, which the global model does not have: "
                     "loading it could run code"
                 )
             registered = entry.get("registered_name")
             if _registers(entry) and registered not in self.registered:
                 raise Refused(
-                    f"config.json names {shown(str(registered))}, which the global model does not "
-                    "have: loading it could run code"
+                    f"config.json names {printable(str(registered))}, which the global model does "
+                    "not have: loading it could run code"
                 )
 
 

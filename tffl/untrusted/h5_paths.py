@@ -12,8 +12,8 @@ import numpy as np
 
 from tffl.core.errors import TfflError
 from tffl.core.layout import is_floating
-from tffl.untrusted.counters import is_counter
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.refusal import Refused, printable
+from tffl.untrusted.server_variables import is_server_variable
 
 if TYPE_CHECKING:
     import keras
@@ -49,7 +49,7 @@ def datasets(file: Any) -> Iterator[tuple[str, Any]]:
             if name == SEEDS or inner in COMPILED:
                 continue
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise Refused(f"{shown(inner)} is a link to elsewhere")
+                raise Refused(f"{printable(inner)} is a link to elsewhere")
             if count > OBJECTS or inner.count("/") > DEPTH:
                 raise Refused(TOO_MUCH)
             value = group[name]
@@ -62,10 +62,10 @@ def datasets(file: Any) -> Iterator[tuple[str, Any]]:
             elif isinstance(value, h5py.Dataset):
                 yield inner, value
             else:
-                raise Refused(f"{shown(inner)} is neither a group nor an array")
+                raise Refused(f"{printable(inner)} is neither a group nor an array")
 
 
-def keras_paths(model: keras.Model) -> tuple[str, ...]:
+def h5_paths_of(model: keras.Model) -> tuple[str, ...]:
     """Returns where Keras stores each of a trusted model's floating-point weights, in their order.
 
     Keras tells it itself: it saves the model with the number of each variable in place of its
@@ -102,7 +102,7 @@ def _saved_digits(model: keras.Model, base: int) -> dict[str, int]:
             return {
                 name: _first_number(dataset[()])
                 for name, dataset in datasets(file)
-                if not is_counter(dataset.dtype)
+                if not is_server_variable(dataset.dtype)
             }
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from tffl.core.errors import UsageError, require
 from tffl.core.updates import Updates
-from tffl.untrusted.expected import Expected
+from tffl.untrusted.expected import ExpectedVariables
 from tffl.untrusted.read import read_model
 from tffl.untrusted.refusal import Refused
 
 
 @dataclass(frozen=True)
-class Inbox:
+class ModelFolder:
     """What a folder holds.
 
     Attributes:
@@ -31,7 +31,7 @@ class Inbox:
     refused: Mapping[str, str]
 
 
-def listing(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     """Returns the names of all that is in a folder, hidden files too, sorted.
 
     Raises:
@@ -43,7 +43,7 @@ def listing(folder: Path) -> list[str]:
         raise UsageError(f"cannot read the folder {folder}: {error.strerror}") from None
 
 
-def read_folder(folder: Path, expected: Expected, start: np.ndarray) -> Inbox:
+def read_folder(folder: Path, expected: ExpectedVariables, start: np.ndarray) -> ModelFolder:
     """Reads every model in a folder; nothing that is wrong with one keeps it from the others.
 
     Every client counts for one sample, as nobody can prove how many it has.
@@ -57,7 +57,7 @@ def read_folder(folder: Path, expected: Expected, start: np.ndarray) -> Inbox:
       UsageError: There is no such folder, or the global weights are not finite.
     """
     require(bool(np.isfinite(start).all()), "the global model holds NaN or infinity")
-    entries = listing(folder)
+    entries = file_names(folder)
     # Allocated at once, since two of it may not fit into memory; pages not written to take none.
     matrix = np.empty((len(entries), expected.layout.size), dtype=np.float32)
     names: list[str] = []
@@ -74,4 +74,4 @@ def read_folder(folder: Path, expected: Expected, start: np.ndarray) -> Inbox:
     ids = np.arange(len(names))
     counts = np.ones(len(names), dtype=np.int64)
     rows = matrix[: len(names)]
-    return Inbox(tuple(names), Updates(1, ids, counts, start, rows, expected.layout), refused)
+    return ModelFolder(tuple(names), Updates(1, ids, counts, start, rows, expected.layout), refused)
