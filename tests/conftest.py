@@ -7,7 +7,7 @@ import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-from tffl.engine.runtime import computes, configure
+from tffl.engine.runtime import configure, supports_convolution
 from tffl.record.identity import resolved
 
 configure(devices=4)
@@ -15,7 +15,7 @@ configure(devices=4)
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips what needs an arithmetic that this processor, or its libraries' settings, lack."""
-    if item.get_closest_marker("bfloat16") and not computes("bfloat16"):
+    if item.get_closest_marker("bfloat16") and not supports_convolution("bfloat16"):
         pytest.skip("no convolution in bfloat16 on this processor")
 
 

@@ -27,12 +27,12 @@ def test_a_matrix_in_a_file_that_nobody_sees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    matrix = on_disk.empty(3, 5000)
+    matrix = on_disk.zeros(3, 5000)
     matrix[1] = 2.5
     assert matrix.dtype == np.float32 and matrix.shape == (3, 5000)
     assert matrix.sum() == 12_500
     assert list(tmp_path.iterdir()) == []
-    assert on_disk.empty(1, 1).shape == (1, 1)
+    assert on_disk.zeros(1, 1).shape == (1, 1)
 
 
 def test_no_room_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_no_room_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(on_disk, "_reserve", full)
     with pytest.raises(TfflError, match=r"cannot keep 1\.0 GiB of updates in .*No space left"):
-        on_disk.empty(1 << 14, 1 << 14)
+        on_disk.zeros(1 << 14, 1 << 14)
 
 
 @pytest.mark.parametrize("defense", ["trimmed-mean", "multi-krum", "median"])

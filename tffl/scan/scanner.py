@@ -158,7 +158,7 @@ class Scanner:
     ) -> None:
         from tffl.explain.maps import Explainer
         from tffl.explain.samples import check_samples
-        from tffl.models.head import activation, as_logits
+        from tffl.models.head import as_logits, final_activation
         from tffl.models.validation import check_classifier
 
         check_classifier(model, "the global model")
@@ -170,7 +170,7 @@ class Scanner:
         self.defenses = defenses
         self.seed = secrets.randbelow(1 << 32) if seed is None else seed
         looks = any(PROBE_DATA in defense.granted() for defense in defenses.values())
-        end = activation(model) if looks else ""
+        end = final_activation(model) if looks else ""
         self._model = as_logits(model) if end else model
         self._start = self.expected.layout.flatten(model.get_weights())
         self._samples = _limited(samples or _no_samples(model), self.seed)

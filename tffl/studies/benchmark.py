@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from tffl.config import Config, Named, Section, build, build_upon, override
+from tffl.config import ComponentConfig, Config, Section, build, build_from_file, override
 from tffl.config import load as load_config
 from tffl.core.atomic import write_text
 from tffl.core.errors import FAILURES, TfflError, reason, require
@@ -124,7 +124,7 @@ def load(path: Path | str) -> list[Cell]:
     Raises:
       UsageError: The file is invalid, or names what does not exist.
     """
-    return grid(build_upon(Path(path), cls=Plan), str(path))
+    return grid(build_from_file(Path(path), cls=Plan), str(path))
 
 
 def grid(
@@ -148,7 +148,7 @@ def grid(
     return cells
 
 
-def labeled(entries: list[str | dict[str, Any]]) -> dict[str, Named]:
+def labeled(entries: list[str | dict[str, Any]]) -> dict[str, ComponentConfig]:
     """Returns label → attack or defense, `none` first.
 
     >>> list(labeled(["krum", {"name": "lie", "z": 1.0, "label": "lie z = 1"}]))
@@ -157,7 +157,7 @@ def labeled(entries: list[str | dict[str, Any]]) -> dict[str, Named]:
     Raises:
       UsageError: An entry has no name, or two have the same label.
     """
-    result = {NONE: Named()}
+    result = {NONE: ComponentConfig()}
     for entry in entries:
         values = {"name": entry} if isinstance(entry, str) else dict(entry)
         require("name" in values, f"a benchmark's entry {entry} has no name")
@@ -165,13 +165,13 @@ def labeled(entries: list[str | dict[str, Any]]) -> dict[str, Named]:
         if label == NONE:
             continue
         require(label not in result, f"two entries are called '{label}': give one a label")
-        result[label] = Named.model_validate(values)
+        result[label] = ComponentConfig.model_validate(values)
     return result
 
 
 def _cells(plan: Plan, wanted: Callable[[str, str, str], bool]) -> Iterator[Cell]:
     attacks, defenses = labeled(plan.attacks), labeled(plan.defenses)
-    known: dict[tuple[str, str], dict[str, Named]] = {}
+    known: dict[tuple[str, str], dict[str, ComponentConfig]] = {}
     for setting, changes in plan.settings.items():
         base = override(plan.experiment, changes)
         for seed in plan.seeds:
@@ -194,7 +194,7 @@ def _unattacked(base: Mapping[str, Any], seed: int) -> Config:
         **base.get("record", {}),
         **dict.fromkeys(("tensorboard", "export", "figures"), False),
     }
-    nobody = Named().model_dump()
+    nobody = ComponentConfig().model_dump()
     values = {**base, "seed": seed, "attack": nobody, "defense": nobody, "record": record}
     config: Config = build(values)
     return config

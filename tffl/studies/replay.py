@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.config import Config, Named, build, override
+from tffl.config import ComponentConfig, Config, build, override
 from tffl.core.errors import FAILURES, reason, require
 from tffl.core.metrics import detection
 from tffl.core.updates import Updates
@@ -50,8 +50,8 @@ class Grid:
       draws: How often the malicious clients are drawn anew; draw 0 is the experiment's own.
     """
 
-    attacks: Mapping[str, Named]
-    defenses: Mapping[str, Named]
+    attacks: Mapping[str, ComponentConfig]
+    defenses: Mapping[str, ComponentConfig]
     malicious: int | float | str = 0.2
     draws: int = 1
 
@@ -161,7 +161,7 @@ def _failed(defense: str, failure: Exception) -> dict[str, Any]:
     return {"defense": defense, "error": reason(failure)}
 
 
-def _with_attack(config: Config, attack: Named, malicious: int | float | str) -> Config:
+def _with_attack(config: Config, attack: ComponentConfig, malicious: int | float | str) -> Config:
     """Returns the stored run's experiment, undefended, but under attack."""
     changes = {
         "attack": attack.model_dump(),
@@ -189,7 +189,7 @@ def _check_reserved(label: str, stage: Experiment, reserved: np.ndarray, shared:
 
 
 def _play(
-    stage: Experiment, stored: Iterator[Updates], defenses: Mapping[str, Named]
+    stage: Experiment, stored: Iterator[Updates], defenses: Mapping[str, ComponentConfig]
 ) -> list[dict[str, Any]]:
     """Returns a row per round and defense, or one of a defense that cannot work."""
     judges: dict[str, Defense] = {}
@@ -243,7 +243,7 @@ def _judge(
     return {**figures, **_judged(verdict, malicious), **clock.seconds}, state
 
 
-def _defense(label: str, named: Named, stage: Experiment) -> Defense:
+def _defense(label: str, named: ComponentConfig, stage: Experiment) -> Defense:
     """Makes a defense, if it can work in an experiment."""
     defense = create_defense(named.name, named.options)
     _check_defense(label, defense, stage)

@@ -16,7 +16,7 @@ from tffl.core.atomic import write_text
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
 from tffl.core.weighting import Weighting
-from tffl.data.samples import PROBE_DATA, Root, Samples
+from tffl.data.samples import PROBE_DATA, RootData, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
 from tffl.explain.pixels import BYTES, PixelRange
@@ -102,7 +102,7 @@ class DefendedStrategy(FedAvg):
         learning_rate: float = 1.0,
         samples: Samples | None = None,
         pixels: PixelRange | None = None,
-        root: Root | None = None,
+        root: RootData | None = None,
         max_samples: int = MOST_SAMPLES,
         weighting: Weighting = "claimed",
         out: Path | str | None = None,

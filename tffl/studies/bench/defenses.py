@@ -26,7 +26,7 @@ import numpy as np
 
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
-from tffl.data.samples import Root, Samples
+from tffl.data.samples import RootData, Samples
 from tffl.defenses import Defense, Server, create_defense, defenses
 from tffl.studies.bench.naive import NAIVE, Case
 from tffl.studies.bench.process import linux_bytes
@@ -193,7 +193,9 @@ def prepare(name: str, round: RandomRound) -> tuple[Defense, Case]:
     defense.check(round.clients, round.layout)
     number = 1 + EARLIER.get(name, 0)
     trusted = round.common(number)
-    root = Root(np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int32), lambda start, _: trusted)
+    root = RootData(
+        np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int32), lambda start, _: trusted
+    )
     model: Any = None
     server = Server(model, round.layout, round.clients, 0, root)
     if name in NETWORKS:

@@ -200,7 +200,7 @@ def _engine(workload: TrainingWorkload, one_device: bool = False) -> RoundFuncti
     layout = WeightLayout.of(model)
     placement = LocalDevices(settings.devices)
     pool, labels = workload.draw()
-    images = placement.resident(pool)
+    images = placement.to_devices(pool)
     trainer = Trainer(model, workload.training)
     start = layout.flatten(model.get_weights())
     indices = np.arange(workload.images, dtype=np.int32).reshape(workload.clients, -1)
