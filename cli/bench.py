@@ -22,7 +22,7 @@ def bench() -> None:
 @click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
 def engine(as_json: bool, rounds: int | None, quick: bool) -> None:
     """Compare the engine with a bare compiled loop, and with a Keras `fit` per client."""
-    from tffl.studies.bench.engine import engine as measure
+    from tffl.studies.bench.engine import bench_engine as measure
 
     chosen = {} if rounds is None else {"rounds": rounds}
     figures = measure(quick=quick, **chosen)
@@ -77,7 +77,7 @@ def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
     from tffl.models import models
 
     models[model]
-    from tffl.studies.bench.maps import maps as measure
+    from tffl.studies.bench.maps import bench_maps as measure
 
     figures = measure(model, rounds, clients)
     _show(figures, as_json)
@@ -129,7 +129,7 @@ def clients(
 @click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
 def cluster(as_json: bool, rounds: int, quick: bool) -> None:
     """Compare workers with local devices on two cores, and estimate a cluster."""
-    from tffl.studies.bench.cluster import cluster as measure
+    from tffl.studies.bench.cluster import bench_cluster as measure
 
     figures = measure(rounds, quick)
     _show(figures, as_json)

@@ -13,7 +13,7 @@ from tffl.core.errors import require
 from tffl_cli.options import registered
 
 if TYPE_CHECKING:
-    from tffl.config import Named
+    from tffl.config import ComponentConfig
 
 
 @click.command()
@@ -96,15 +96,15 @@ def replay(
 
 def _chosen(
     section: str, names: Sequence[str], grid: Path | None, settings: Sequence[str]
-) -> dict[str, Named]:
+) -> dict[str, ComponentConfig]:
     """Returns label → attacks or defenses from the command line and the grid file."""
     from tffl.attacks import attacks
-    from tffl.config import build, build_upon, override, parse_setting
+    from tffl.config import build, build_from_file, override, parse_setting
     from tffl.defenses import defenses
     from tffl.studies.benchmark import Listed, labeled
 
     registry = {"attack": attacks, "defense": defenses}[section]
-    file = build_upon(grid, cls=Listed) if grid else build({}, Listed)
+    file = build_from_file(grid, cls=Listed) if grid else build({}, Listed)
     listed = {"attack": file.attacks, "defense": file.defenses}[section]
     pairs = [parse_setting(text) for text in settings]
     sections = [key.partition(".")[0] for key, _ in pairs]

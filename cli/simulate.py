@@ -192,11 +192,11 @@ def read_experiment(
     resumed: Path | None = None,
 ) -> Config:
     """Returns the experiment that the options describe, upon a file's values or else `base`."""
-    from tffl.config import build, build_upon
+    from tffl.config import build, build_from_file
 
     if resumed is not None and (resumed / "config.toml").exists():
         config = config or resumed / "config.toml"
-        return build_upon(config, lambda values: assemble(values, options, settings))
+        return build_from_file(config, lambda values: assemble(values, options, settings))
     told = config or settings or any(value is not None for value in options.values())
     # A run killed before its first file was written can only begin again, from its options.
     require(
@@ -205,7 +205,7 @@ def read_experiment(
     )
     if config is None:
         return build(assemble(base, options, settings))
-    return build_upon(config, lambda values: assemble(values, options, settings))
+    return build_from_file(config, lambda values: assemble(values, options, settings))
 
 
 def _directory(config: Config, out: Path | None, resumed: Path | None) -> Path:

@@ -16,7 +16,7 @@ from tffl.core.layout import WeightLayout
 from tffl.engine.evaluation import Evaluator
 from tffl.engine.observer import Observer
 from tffl.engine.placement import LocalDevices
-from tffl.engine.voting import Certificates, majority_vote
+from tffl.engine.voting import Certificates, majority_model
 from tffl.report.benchmarks import benchmark_sections
 from tffl.report.content import report
 from tffl.report.sources import RecordedBenchmark
@@ -35,7 +35,7 @@ def model() -> keras.Model:
 
 def evaluate(model: keras.Model, weights: np.ndarray) -> tuple[float, float]:
     placement = LocalDevices(["CPU:0"])
-    return Evaluator(model).evaluate(weights, placement.resident(IMAGES), LABELS, placement)
+    return Evaluator(model).evaluate(weights, placement.to_devices(IMAGES), LABELS, placement)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e37])  # 1e37 · 255 is infinite
@@ -62,14 +62,14 @@ def test_a_ruined_model_has_no_vote(model: keras.Model) -> None:
     weights[0] = math.nan
     weights[1] = math.nan
     placement = LocalDevices(["CPU:0"])
-    votes = Evaluator(model).votes(weights, placement.resident(IMAGES), placement)
+    votes = Evaluator(model).votes(weights, placement.to_devices(IMAGES), placement)
     assert votes.tolist() == [[0, 0, 1]] * 7
     accuracy, loss = evaluate(model, weights)
     assert accuracy == 0 and math.isnan(loss)
     assert math.isnan(evaluate(model, np.full((2, size), math.nan, np.float32))[0])
 
     layout = WeightLayout.of(model)
-    together = majority_vote(model, [layout.unflatten(row) for row in weights])
+    together = majority_model(model, [layout.unflatten(row) for row in weights])
     np.testing.assert_allclose(together.predict(IMAGES, verbose=0), [[0, 0, 1 / 3]] * 7)
 
 

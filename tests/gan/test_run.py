@@ -17,7 +17,7 @@ import tffl
 from tffl.config import build
 from tffl.engine.observer import Observer
 from tffl.record.run_directory import RunDirectory
-from tffl.simulation.workshop import Workshop
+from tffl.simulation.shared_resources import SharedResources
 
 SETTING: dict[str, Any] = {
     "seed": 3,
@@ -46,7 +46,7 @@ SETTING: dict[str, Any] = {
     "runtime": {"devices": 1},
     "record": {"tensorboard": False, "figures": False, "export": True},
 }
-SHARED = Workshop()
+SHARED = SharedResources()
 
 BARE = """
 import json, sys
@@ -74,7 +74,7 @@ class Stop(Observer):
 
 
 def run(out: Path, **options: Any) -> tffl.Run:
-    return tffl.simulate(build(SETTING), out, workshop=SHARED, **options)
+    return tffl.simulate(build(SETTING), out, shared=SHARED, **options)
 
 
 def tables(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 import tffl
 import tffl.config
 from tffl.attacks.semantic_backdoor import SemanticBackdoor
-from tffl.config import Named, build
+from tffl.config import ComponentConfig, build
 from tffl.core.errors import UsageError
 from tffl.defenses.median import Median
 from tffl.record.run_directory import RunDirectory, load_updates
@@ -27,8 +27,8 @@ HONEST: dict[str, Any] = {
 }
 
 
-def named(name: str, **options: Any) -> Named:
-    return Named.model_validate({"name": name, **options})
+def named(name: str, **options: Any) -> ComponentConfig:
+    return ComponentConfig.model_validate({"name": name, **options})
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_honest_rows_stay_and_nothing_is_written_to_the_run(honest: Path) -> Non
 
 
 def test_no_attack_and_no_defense_lose_nothing(honest: Path) -> None:
-    rows = replay(honest, Grid({"none": Named()}, {"none": Named()}))
+    rows = replay(honest, Grid({"none": ComponentConfig()}, {"none": ComponentConfig()}))
     assert rows["round"].tolist() == [1, 3]
     assert rows["lost"].eq(0).all() and rows["undefended_lost"].eq(0).all()
     assert rows["malicious"].eq(0).all() and rows["recall"].isna().all()
@@ -80,7 +80,7 @@ def test_draws_change_who_is_malicious_and_means_are_over_them(honest: Path) -> 
 
 def test_an_inactive_attack_changes_nothing(honest: Path) -> None:
     late = named("label-flip", scale=9.0, from_round=2)
-    rows = replay(honest, Grid({"late": late}, {"none": Named()})).set_index("round")
+    rows = replay(honest, Grid({"late": late}, {"none": ComponentConfig()})).set_index("round")
     assert rows.loc[1, "lost"] == 0 and rows.loc[1, "malicious"] == 0
     assert rows.loc[3, "malicious"] > 0
 
@@ -97,7 +97,7 @@ def test_runs_that_cannot_be_replayed(tmp_path: Path, changes: dict, message: st
         build(tffl.config.override(HONEST, {**changes, "federation.rounds": 1})), tmp_path / "run"
     )
     with pytest.raises(UsageError, match=message):
-        replay(tmp_path / "run", Grid({"none": Named()}, {"none": Named()}))
+        replay(tmp_path / "run", Grid({"none": ComponentConfig()}, {"none": ComponentConfig()}))
 
 
 def test_an_attack_whose_images_honest_clients_hold_is_refused(
@@ -106,13 +106,13 @@ def test_an_attack_whose_images_honest_clients_hold_is_refused(
     monkeypatch.setattr(SemanticBackdoor, "check", lambda self, dataset: None)
     attack = named("semantic-backdoor", indices=[3, 4], target=1)
     with pytest.raises(UsageError, match="keeps 2 images from honest clients"):
-        replay(honest, Grid({"s": attack}, {"none": Named()}))
+        replay(honest, Grid({"s": attack}, {"none": ComponentConfig()}))
 
 
 def test_an_infeasible_defense_is_refused(honest: Path) -> None:
     impossible = named("bias-anomaly", rule="mean-std", alpha=3.0)
     with pytest.raises(UsageError, match="alpha"):
-        replay(honest, Grid({"none": Named()}, {"b": impossible}))
+        replay(honest, Grid({"none": ComponentConfig()}, {"b": impossible}))
 
 
 def test_a_grid_may_ask_for_no_attack(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_what_cannot_be_is_a_row_and_the_others_go_on(honest: Path) -> None:
     defenses = {
         "many": named("krum", malicious=9),
         "median": named("median"),
-        "none": Named(),
+        "none": ComponentConfig(),
     }
     rows = replay(honest, Grid(attacks, defenses, malicious=1))
     good = rows[rows["error"] == ""]
@@ -162,14 +162,18 @@ def test_a_defense_that_fails_in_a_round_has_no_half_of_rows(
         return judge(self, updates, server, state)
 
     monkeypatch.setattr(Median, "judge", fails)
-    rows = replay(honest, Grid({"none": Named()}, {"m": named("median"), "none": Named()}))
+    rows = replay(
+        honest, Grid({"none": ComponentConfig()}, {"m": named("median"), "none": ComponentConfig()})
+    )
     assert rows.set_index("defense").loc["m", "error"] == "ValueError: no such"
     assert rows["defense"].tolist() == ["none", "none", "m"]
 
 
 def test_a_ruined_model_has_no_mean(honest: Path) -> None:
     nan = named("non-finite", from_round=2)
-    rows = replay(honest, Grid({"nan": nan}, {"none": Named(), "median": named("median")}, 2))
+    rows = replay(
+        honest, Grid({"nan": nan}, {"none": ComponentConfig(), "median": named("median")}, 2)
+    )
     assert rows.groupby("defense")["accuracy"].count().to_dict() == {"median": 2, "none": 1}
     means = summarize(rows).set_index("defense")
     assert np.isnan(means.loc["none", "lost"]) and means.loc["none", "error"] == ""

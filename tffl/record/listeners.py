@@ -20,7 +20,7 @@ class HeatMapDrawing:
         Raises:
           TfflError: A picture cannot be written.
         """
-        pictures = self._run.pictures(round) if self._run.draws(round) else {}
+        pictures = self._run.pictures(round) if self._run.draws_pictures(round) else {}
         if not pictures:
             return
         from tffl.drawing import heat_maps
@@ -53,4 +53,8 @@ class TensorBoardLog:
 
     def _drawn(self, round: int) -> list[tuple[str, Path]]:
         """Returns names and files of the heat maps that were drawn of a round."""
-        return picture_files(self._run.path / FIGURES, round) if self._run.draws(round) else []
+        return (
+            picture_files(self._run.path / FIGURES, round)
+            if self._run.draws_pictures(round)
+            else []
+        )

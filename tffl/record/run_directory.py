@@ -71,9 +71,9 @@ class RunDirectory:
         """Returns `rounds.csv` and `clients.csv` as pandas reads them, from round `first` on."""
         return self.tables.frames(first)
 
-    def draws(self, round: int) -> bool:
+    def draws_pictures(self, round: int) -> bool:
         """Says whether the config wants pictures of what a defense looked at in a round."""
-        return self.config.record.draws(round, self.config.federation.rounds)
+        return self.config.record.draws_pictures(round, self.config.federation.rounds)
 
     def pictures(self, round: int) -> dict[str, np.ndarray]:
         """Returns what a defense showed of a round, with the `client_ids`; empty if nothing.

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from tffl.config import Config, Named, Section, build, build_upon, override
+from tffl.config import ComponentConfig, Config, Section, build, build_from_file, override
 from tffl.config import load as load_config
 from tffl.core.atomic import write_text
 from tffl.core.errors import FAILURES, TfflError, reason, require
@@ -44,7 +44,7 @@ from tffl.record.writer import make_folder
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tffl.simulation.workshop import Workshop
+    from tffl.simulation.shared_resources import SharedResources
 
 NONE = "none"
 METRICS = ("recall", "precision", "fpr", "f1", "balanced_accuracy", "auc")
@@ -124,7 +124,7 @@ def load(path: Path | str) -> list[Cell]:
     Raises:
       UsageError: The file is invalid, or names what does not exist.
     """
-    return grid(build_upon(Path(path), cls=Plan), str(path))
+    return grid(build_from_file(Path(path), cls=Plan), str(path))
 
 
 def grid(
@@ -148,7 +148,7 @@ def grid(
     return cells
 
 
-def labeled(entries: list[str | dict[str, Any]]) -> dict[str, Named]:
+def labeled(entries: list[str | dict[str, Any]]) -> dict[str, ComponentConfig]:
     """Returns label → attack or defense, `none` first.
 
     >>> list(labeled(["krum", {"name": "lie", "z": 1.0, "label": "lie z = 1"}]))
@@ -157,7 +157,7 @@ def labeled(entries: list[str | dict[str, Any]]) -> dict[str, Named]:
     Raises:
       UsageError: An entry has no name, or two have the same label.
     """
-    result = {NONE: Named()}
+    result = {NONE: ComponentConfig()}
     for entry in entries:
         values = {"name": entry} if isinstance(entry, str) else dict(entry)
         require("name" in values, f"a benchmark's entry {entry} has no name")
@@ -165,13 +165,13 @@ def labeled(entries: list[str | dict[str, Any]]) -> dict[str, Named]:
         if label == NONE:
             continue
         require(label not in result, f"two entries are called '{label}': give one a label")
-        result[label] = Named.model_validate(values)
+        result[label] = ComponentConfig.model_validate(values)
     return result
 
 
 def _cells(plan: Plan, wanted: Callable[[str, str, str], bool]) -> Iterator[Cell]:
     attacks, defenses = labeled(plan.attacks), labeled(plan.defenses)
-    known: dict[tuple[str, str], dict[str, Named]] = {}
+    known: dict[tuple[str, str], dict[str, ComponentConfig]] = {}
     for setting, changes in plan.settings.items():
         base = override(plan.experiment, changes)
         for seed in plan.seeds:
@@ -194,7 +194,7 @@ def _unattacked(base: Mapping[str, Any], seed: int) -> Config:
         **base.get("record", {}),
         **dict.fromkeys(("tensorboard", "export", "figures"), False),
     }
-    nobody = Named().model_dump()
+    nobody = ComponentConfig().model_dump()
     values = {**base, "seed": seed, "attack": nobody, "defense": nobody, "record": record}
     config: Config = build(values)
     return config
@@ -227,9 +227,9 @@ def run(
     from tffl.core.process import silence
 
     silence()
-    from tffl.simulation.workshop import Workshop
+    from tffl.simulation.shared_resources import SharedResources
 
-    workshop, error = Workshop(), ""
+    shared, error = SharedResources(), ""
     make_folder(out)
     with locked(out):
         for done, cell in enumerate(cells):
@@ -237,7 +237,7 @@ def run(
             error = ""
             if finished(cell, out) is None:
                 keep = keep_runs(cell) if callable(keep_runs) else keep_runs
-                error = _run_cell(cell, out, keep, workshop)
+                error = _run_cell(cell, out, keep, shared)
         progress(len(cells), None, error)
         return collect(cells, out)
 
@@ -316,14 +316,14 @@ def _identity(cell: Cell) -> Any:
     return json.loads(json.dumps(identity(cell.config)))
 
 
-def _run_cell(cell: Cell, out: Path, keep_runs: bool, workshop: Workshop) -> str:
+def _run_cell(cell: Cell, out: Path, keep_runs: bool, shared: SharedResources) -> str:
     """Runs and records one cell; returns its error, or ""."""
     directory, began = out / "runs" / cell.path, time.perf_counter()
     row: dict[str, Any] = {}
     more: dict[str, Any] = {}
     error = ""
     try:
-        row, more = _outcome(cell, directory, workshop)
+        row, more = _outcome(cell, directory, shared)
     except (TfflError, *FAILURES) as failure:
         error = reason(failure)
     row["seconds"] = round(time.perf_counter() - began, 2)
@@ -334,7 +334,7 @@ def _run_cell(cell: Cell, out: Path, keep_runs: bool, workshop: Workshop) -> str
 
 
 def _outcome(
-    cell: Cell, directory: Path, workshop: Workshop
+    cell: Cell, directory: Path, shared: SharedResources
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Runs one cell; returns its row, and what its file keeps besides."""
     from tffl.simulation.simulation import simulate
@@ -343,7 +343,7 @@ def _outcome(
     if resume and differences(load_config(directory / "config.toml"), cell.config):
         shutil.rmtree(directory)  # left by an older version of the benchmark file
         resume = False
-    result = simulate(cell.config, directory, resume=resume, workshop=workshop)
+    result = simulate(cell.config, directory, resume=resume, shared=shared)
     rounds = result.rounds
     row = {
         "accuracy": result.summary["accuracy"],

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tffl.untrusted.refusal import visible
+from tffl.untrusted.refusal import escape_controls
 
 NONE = "none"
 RUIN_NOTE = (
@@ -46,7 +46,7 @@ def escape(text: str) -> str:
     >>> escape("a|b <i>")
     'a\\|b \\<i\\>'
     """
-    line = visible(text.replace("\n", " "))
+    line = escape_controls(text.replace("\n", " "))
     special = re.sub(r"([\\`*_\[\]<>|#~$&]|(?<=\w):(?=//))", r"\\\1", line)
     return re.sub(r"^(\s*)(?=[-+]\s|=+\s*$)", r"\1\\", special)  # no list, and no heading above
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tffl.config import Config, Named, as_config
+from tffl.config import ComponentConfig, Config, as_config
 from tffl.core.errors import require
 from tffl.engine.observer import Observer
 
@@ -105,7 +105,7 @@ def variants(config: Config) -> dict[str, Config]:
     peaceful = config.federation.model_copy(update={"malicious": 0})
     return {
         "attack-free": config.model_copy(update={"federation": peaceful}),
-        "undefended": config.model_copy(update={"defense": Named()}),
+        "undefended": config.model_copy(update={"defense": ComponentConfig()}),
         "defended": config,
     }
 

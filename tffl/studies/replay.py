@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.config import Config, Named, build, override
+from tffl.config import ComponentConfig, Config, build, override
 from tffl.core.errors import FAILURES, reason, require
 from tffl.core.metrics import detection
 from tffl.core.updates import Updates
@@ -50,8 +50,8 @@ class Grid:
       draws: How often the malicious clients are drawn anew; draw 0 is the experiment's own.
     """
 
-    attacks: Mapping[str, Named]
-    defenses: Mapping[str, Named]
+    attacks: Mapping[str, ComponentConfig]
+    defenses: Mapping[str, ComponentConfig]
     malicious: int | float | str = 0.2
     draws: int = 1
 
@@ -140,15 +140,15 @@ def _check_run(directory: RunDirectory) -> None:
 def _replay(directory: RunDirectory, grid: Grid, observer: Observer) -> Iterator[dict[str, Any]]:
     """Yields the rows of all attacks and draws; what cannot work is a row that says so."""
     from tffl.simulation.experiment import Experiment
-    from tffl.simulation.workshop import Workshop
+    from tffl.simulation.shared_resources import SharedResources
 
-    config, workshop = directory.config, Workshop()
-    reserved = _reserved(config, workshop)
+    config, shared = directory.config, SharedResources()
+    reserved = _reserved(config, shared)
     for (label, attack), draw in product(grid.attacks.items(), range(grid.draws)):
         try:
             changed = _with_attack(config, attack, grid.malicious)
-            stage = Experiment(changed, observer, workshop, draw)
-            _check_reserved(label, stage, reserved, workshop)
+            stage = Experiment(changed, observer, shared, draw)
+            _check_reserved(label, stage, reserved, shared)
             observer.phase(f"{label}, draw {draw}" if grid.draws > 1 else label)
             rows = _play(stage, directory.updates(), grid.defenses)
         except FAILURES as failure:
@@ -161,7 +161,7 @@ def _failed(defense: str, failure: Exception) -> dict[str, Any]:
     return {"defense": defense, "error": reason(failure)}
 
 
-def _with_attack(config: Config, attack: Named, malicious: int | float | str) -> Config:
+def _with_attack(config: Config, attack: ComponentConfig, malicious: int | float | str) -> Config:
     """Returns the stored run's experiment, undefended, but under attack."""
     changes = {
         "attack": attack.model_dump(),
@@ -172,15 +172,15 @@ def _with_attack(config: Config, attack: Named, malicious: int | float | str) ->
     return resolved(build(override(config.model_dump(), changes)))
 
 
-def _reserved(config: Config, workshop: Any) -> np.ndarray:
+def _reserved(config: Config, shared: Any) -> np.ndarray:
     from tffl.attacks import create_attack
 
     attack = create_attack(config.attack.name, config.attack.options)
-    return attack.reserve(workshop.dataset(config.data))
+    return attack.reserve(shared.dataset(config.data))
 
 
-def _check_reserved(label: str, stage: Experiment, reserved: np.ndarray, workshop: Any) -> None:
-    mine = stage.attack.reserve(workshop.dataset(stage.config.data))
+def _check_reserved(label: str, stage: Experiment, reserved: np.ndarray, shared: Any) -> None:
+    mine = stage.attack.reserve(shared.dataset(stage.config.data))
     require(
         len(mine) == 0 or np.array_equal(np.sort(mine), np.sort(reserved)),
         f"{label} keeps {len(mine)} images from honest clients, but the stored run's clients "
@@ -189,7 +189,7 @@ def _check_reserved(label: str, stage: Experiment, reserved: np.ndarray, worksho
 
 
 def _play(
-    stage: Experiment, stored: Iterator[Updates], defenses: Mapping[str, Named]
+    stage: Experiment, stored: Iterator[Updates], defenses: Mapping[str, ComponentConfig]
 ) -> list[dict[str, Any]]:
     """Returns a row per round and defense, or one of a defense that cannot work."""
     judges: dict[str, Defense] = {}
@@ -243,7 +243,7 @@ def _judge(
     return {**figures, **_judged(verdict, malicious), **clock.seconds}, state
 
 
-def _defense(label: str, named: Named, stage: Experiment) -> Defense:
+def _defense(label: str, named: ComponentConfig, stage: Experiment) -> Defense:
     """Makes a defense, if it can work in an experiment."""
     defense = create_defense(named.name, named.options)
     _check_defense(label, defense, stage)

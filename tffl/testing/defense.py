@@ -13,7 +13,7 @@ from tffl.core.errors import UsageError
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
 from tffl.core.verdict import Verdict
-from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, Root, Samples
+from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, RootData, Samples
 from tffl.defenses import create_defense
 from tffl.defenses.base import Defense, State
 from tffl.defenses.server import Server
@@ -152,9 +152,10 @@ def _server_with_model(clients: int) -> Server:
     return Server(model, layout, clients, 5, root, samples=samples, explainer=_explainer())
 
 
-def _root(size: int) -> Root:
+def _root(size: int) -> RootData:
     labels = np.arange(40, dtype=np.int32) % CLASSES
-    return Root(striped_images(labels, 5), labels, lambda start, round: _root_update(size, round))
+    images = striped_images(labels, 5)
+    return RootData(images, labels, lambda start, round: _root_update(size, round))
 
 
 def _root_update(size: int, round: int) -> np.ndarray:

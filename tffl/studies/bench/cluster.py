@@ -47,7 +47,7 @@ LINK = 1e9 / 8
 _BYTES_SENT, _BYTES_RECEIVED = 120, 128  # in linux/tcp.h's tcp_info
 
 
-def cluster(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
+def bench_cluster(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
     """Measures workers against local devices, on two cores.
 
     Args:
@@ -121,10 +121,10 @@ def race(
     turns: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in chosen}
     try:
         for contender in contenders.values():
-            contender.ask()
+            contender.request()
         for _ in range(rounds):
             for name, contender in contenders.items():
-                turns[name].append(contender.ask())
+                turns[name].append(contender.request())
     finally:
         for contender in contenders.values():
             contender.close()

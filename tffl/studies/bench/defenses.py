@@ -26,7 +26,7 @@ import numpy as np
 
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
-from tffl.data.samples import Root, Samples
+from tffl.data.samples import RootData, Samples
 from tffl.defenses import Defense, Server, create_defense, defenses
 from tffl.studies.bench.naive import NAIVE, Case
 from tffl.studies.bench.process import linux_bytes
@@ -54,7 +54,7 @@ Judge = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Round:
+class RandomRound:
     """Updates to be judged: n clients of a model, a tenth of them further out than the others."""
 
     clients: int
@@ -116,7 +116,7 @@ def measure(
             result[title] = {"matrix_gib": round(n * layout.size * 4 / 2**30, 3)}
             for name in chosen:
                 progress(f"{title}: {name}")
-                result[title][name] = _compare(name, Round(n, layout, model), peers)
+                result[title][name] = _compare(name, RandomRound(n, layout, model), peers)
     return result
 
 
@@ -137,7 +137,7 @@ def _entries(model: str, shape: tuple[int, int, int], classes: int) -> list[tupl
     return [(entry.name, entry.shape, entry.trainable) for entry in layout.entries]
 
 
-def _compare(name: str, round: Round, peers: bool) -> dict[str, Any]:
+def _compare(name: str, round: RandomRound, peers: bool) -> dict[str, Any]:
     mine = _in_process(_time, "tffl", name, round)
     for peer, table in (("flower", FLOWER), ("numpy", NAIVE)):
         if peers and name in table and "seconds" in mine:
@@ -150,7 +150,7 @@ def _compare(name: str, round: Round, peers: bool) -> dict[str, Any]:
     return dict(mine)
 
 
-def _time(kind: str, name: str, round: Round) -> dict[str, Any]:
+def _time(kind: str, name: str, round: RandomRound) -> dict[str, Any]:
     """Times a rule in this process, and reads its memory."""
     before = linux_bytes("self/status", "VmRSS")
     _limit_memory()
@@ -182,7 +182,7 @@ def _seconds(judge: Judge) -> float:
     return fastest
 
 
-def prepare(name: str, round: Round) -> tuple[Defense, Case]:
+def prepare(name: str, round: RandomRound) -> tuple[Defense, Case]:
     """Returns a defense, and what it and its naive version are to judge.
 
     Raises:
@@ -193,7 +193,9 @@ def prepare(name: str, round: Round) -> tuple[Defense, Case]:
     defense.check(round.clients, round.layout)
     number = 1 + EARLIER.get(name, 0)
     trusted = round.common(number)
-    root = Root(np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int32), lambda start, _: trusted)
+    root = RootData(
+        np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int32), lambda start, _: trusted
+    )
     model: Any = None
     server = Server(model, round.layout, round.clients, 0, root)
     if name in NETWORKS:
@@ -222,7 +224,7 @@ def _network(name: str) -> dict[str, Any]:
     return {"model": model, "samples": samples, "explainer": Explainer(model)}
 
 
-def _sound(round: Round, server: Server) -> Updates:
+def _sound(round: RandomRound, server: Server) -> Updates:
     """Returns updates of a network's own weights, whose BatchNorm statistics stay as they are."""
     assert server.model is not None
     updates = round.draw(start=round.layout.flatten(server.model.get_weights()))

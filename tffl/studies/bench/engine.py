@@ -31,11 +31,11 @@ import numpy as np
 from tffl.config import TrainingConfig
 from tffl.studies.bench.process import Contender, linux_bytes
 
-Round = Callable[[], Any]
+RoundFunction = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Workload:
+class TrainingWorkload:
     """A round of local training: `cnn` on images of Fashion-MNIST's size, one local epoch."""
 
     clients: int = 10
@@ -63,7 +63,7 @@ class Workload:
         return images, rng.integers(0, 10, self.images).astype(np.int32)
 
 
-def engine(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
+def bench_engine(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
     """Measures the engine against a bare compiled loop and Keras' `fit`.
 
     Args:
@@ -73,8 +73,8 @@ def engine(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
     Returns:
       Nested figures: images per second, ratios of medians, compile seconds, peak memory.
     """
-    large = Workload(samples=60 if quick else 600)
-    small = Workload(clients=5 if quick else 50, samples=50)
+    large = TrainingWorkload(samples=60 if quick else 600)
+    small = TrainingWorkload(clients=5 if quick else 50, samples=50)
     mixed = replace(large, precision="mixed_bfloat16")
     return {
         "rounds": rounds,
@@ -91,14 +91,16 @@ def engine(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
             rounds,
         ),
         "first_round": {
-            f"{clients}_clients": first_round(Workload(clients=clients, samples=1600 // clients))
+            f"{clients}_clients": first_round(
+                TrainingWorkload(clients=clients, samples=1600 // clients)
+            )
             for clients in (10, 100)
         },
         "peak_memory": peak_memory(side=64 if quick else 128),
     }
 
 
-def race(workloads: Mapping[str, tuple[str, Workload]], rounds: int) -> dict[str, Any]:
+def race(workloads: Mapping[str, tuple[str, TrainingWorkload]], rounds: int) -> dict[str, Any]:
     """Lets contenders take turns.
 
     Args:
@@ -112,10 +114,10 @@ def race(workloads: Mapping[str, tuple[str, Workload]], rounds: int) -> dict[str
     seconds: dict[str, list[float]] = {title: [] for title in contenders}
     try:
         for contender in contenders.values():
-            contender.ask()
+            contender.request()
         for _ in range(rounds):
             for title, contender in contenders.items():
-                seconds[title].append(contender.ask())
+                seconds[title].append(contender.request())
     finally:
         for contender in contenders.values():
             contender.close()
@@ -127,12 +129,12 @@ def race(workloads: Mapping[str, tuple[str, Workload]], rounds: int) -> dict[str
     }
 
 
-def first_round(workload: Workload) -> dict[str, float]:
+def first_round(workload: TrainingWorkload) -> dict[str, float]:
     """Returns seconds of the first round, which traces and compiles, and of a steady one."""
     contender = Contender(_serve, "engine", workload)
     try:
-        first = contender.ask()
-        steady = statistics.median(contender.ask() for _ in range(3))
+        first = contender.request()
+        steady = statistics.median(contender.request() for _ in range(3))
     finally:
         contender.close()
     return {"first_seconds": first, "steady_seconds": steady, "compile_seconds": first - steady}
@@ -148,10 +150,10 @@ def peak_memory(clients: int = 8, side: int = 128) -> dict[str, float] | None:
     Returns:
       None where the system does not tell a process' peak (other than Linux with glibc).
     """
-    workload = Workload(clients=clients, samples=8, batch_size=4, side=side)
+    workload = TrainingWorkload(clients=clients, samples=8, batch_size=4, side=side)
     contender = Contender(_serve, "engine", workload)
     try:
-        first, steady = contender.ask("memory"), contender.ask("memory")
+        first, steady = contender.request("memory"), contender.request("memory")
     finally:
         contender.close()
     if first is None:
@@ -166,7 +168,7 @@ def peak_memory(clients: int = 8, side: int = 128) -> dict[str, float] | None:
     }
 
 
-def _serve(name: str, workload: Workload, pipe: Connection) -> None:
+def _serve(name: str, workload: TrainingWorkload, pipe: Connection) -> None:
     play = CONTENDERS[name](workload)
     while True:
         request = pipe.recv()
@@ -178,7 +180,7 @@ def _serve(name: str, workload: Workload, pipe: Connection) -> None:
         pipe.send(time.perf_counter() - began)
 
 
-def _engine(workload: Workload, one_device: bool = False) -> Round:
+def _engine(workload: TrainingWorkload, one_device: bool = False) -> RoundFunction:
     from tffl.engine import runtime
 
     if one_device:
@@ -198,7 +200,7 @@ def _engine(workload: Workload, one_device: bool = False) -> Round:
     layout = WeightLayout.of(model)
     placement = LocalDevices(settings.devices)
     pool, labels = workload.draw()
-    images = placement.resident(pool)
+    images = placement.to_devices(pool)
     trainer = Trainer(model, workload.training)
     start = layout.flatten(model.get_weights())
     indices = np.arange(workload.images, dtype=np.int32).reshape(workload.clients, -1)
@@ -217,7 +219,7 @@ def _engine(workload: Workload, one_device: bool = False) -> Round:
     return play
 
 
-def _bare(workload: Workload, one_device: bool = False) -> Round:
+def _bare(workload: TrainingWorkload, one_device: bool = False) -> RoundFunction:
     from tffl.engine import runtime
 
     if one_device:
@@ -279,7 +281,7 @@ def _bare_loop(model: Any, optimizer: Any, images: Any, labels: Any) -> Any:
     return loop
 
 
-def _fit(workload: Workload) -> Round:
+def _fit(workload: TrainingWorkload) -> RoundFunction:
     from tffl.engine import runtime
 
     runtime.silence()
@@ -309,7 +311,7 @@ def _fit(workload: Workload) -> Round:
     return play
 
 
-CONTENDERS: dict[str, Callable[[Workload], Round]] = {
+CONTENDERS: dict[str, Callable[[TrainingWorkload], RoundFunction]] = {
     "engine": _engine,
     "engine-one-device": lambda workload: _engine(workload, one_device=True),
     "bare": _bare,
@@ -318,13 +320,13 @@ CONTENDERS: dict[str, Callable[[Workload], Round]] = {
 }
 
 
-def _model(workload: Workload) -> Any:
+def _model(workload: TrainingWorkload) -> Any:
     from tffl.models.cnn import cnn
 
     return cnn((workload.side, workload.side, 1), 10, seed=0)
 
 
-def _peak_of(play: Round) -> int | None:
+def _peak_of(play: RoundFunction) -> int | None:
     """Plays a round; returns the peak of resident memory in bytes, above what it was before."""
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if status.exists() else None
@@ -337,7 +339,7 @@ def _peak_of(play: Round) -> int | None:
     return linux_bytes("self/status", "VmHWM") - before
 
 
-def _weight_bytes(workload: Workload) -> int:
+def _weight_bytes(workload: TrainingWorkload) -> int:
     return sum(int(np.prod(weights.shape)) for weights in _model(workload).weights) * 4
 
 

@@ -27,7 +27,7 @@ TRAINED = 256
 """Images of the client whose training is timed: four batches."""
 
 
-def maps(model: str = "resnet18", rounds: int = 3, clients: int = CLIENTS) -> dict[str, Any]:
+def bench_maps(model: str = "resnet18", rounds: int = 3, clients: int = CLIENTS) -> dict[str, Any]:
     """Measures a network's maps.
 
     Args:

@@ -27,7 +27,7 @@ class Contender:
         self._process.start()
         theirs.close()
 
-    def ask(self, what: str = "round") -> Any:
+    def request(self, what: str = "round") -> Any:
         """Sends a request and waits for its answer.
 
         Raises:
