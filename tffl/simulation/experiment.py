@@ -267,9 +267,7 @@ class Experiment:
         observer.round(row)
         return weights, memory
 
-    def attack_updates(
-        self, updates: Updates, state: State
-    ) -> tuple[Updates, np.ndarray, State]:
+    def attack_updates(self, updates: Updates, state: State) -> tuple[Updates, np.ndarray, State]:
         """Replaces what malicious clients trained by what they send, rows and claimed counts.
 
         Args:

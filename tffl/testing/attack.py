@@ -196,7 +196,9 @@ def _check_poison(case: AttackCase) -> None:
         same_arrays(before, {name: getattr(dataset, name) for name in names}),
         "poison writes to the dataset",
     )
-    expect(same_arrays({"": again.images}, {"": poisoned.images}), "the same seed draws other images")
+    expect(
+        same_arrays({"": again.images}, {"": poisoned.images}), "the same seed draws other images"
+    )
     pool = len(honest.images)
     expect((poisoned.images[:pool] == honest.images).all(), "it changes images of the pool")
     expect_array(poisoned.images, np.uint8, (len(poisoned.pool_ids), *honest.images.shape[1:]), "")
@@ -209,7 +211,10 @@ def _check_poison(case: AttackCase) -> None:
         expect(client in MALICIOUS or data == mine, f"the data of honest client {client} changes")
         expect_array(data.indices, np.int32, (len(data),), "a client's indices")
         expect_array(data.labels, np.int32, (len(data),), "a client's labels")
-        expect(((data.indices >= 0) & (data.indices < len(poisoned.images))).all(), "an index is not that of an image")
+        expect(
+            ((data.indices >= 0) & (data.indices < len(poisoned.images))).all(),
+            "an index is not that of an image",
+        )
         expect(((data.labels >= 0) & (data.labels < CLASSES)).all(), "a label is not a class")
 
 
@@ -279,7 +284,10 @@ def _check_determinism(case: AttackCase) -> None:
 
 def _check_knowledge(case: AttackCase) -> None:
     granted = case.attack.granted()
-    expect(all(isinstance(word, str) for word in granted), "granted() returns something other than strings")
+    expect(
+        all(isinstance(word, str) for word in granted),
+        "granted() returns something other than strings",
+    )
     if SAMPLE_COUNTS not in granted:
         _expect_unread(case, "sample counts", _other_counts)
     if ALL_BENIGN not in granted and not any(word.endswith(OVERHEARD) for word in granted):

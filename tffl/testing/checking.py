@@ -66,9 +66,7 @@ def _require_instance(component: Any, kind: type) -> None:
     require(isinstance(component, kind), f"{expected}, not {what}")
 
 
-def made(
-    component: Any, name: str, create: Callable[[str, Options], Any], options: Options
-) -> Any:
+def made(component: Any, name: str, create: Callable[[str, Options], Any], options: Options) -> Any:
     """Makes an attack or defense like another one, with other options.
 
     Args:
