@@ -13,7 +13,7 @@ from tffl.core.errors import UsageError, require
 from tffl.core.layout import Entry, WeightLayout
 
 LARGEST_CLAIM = 1 << 40
-"""Most samples that a client may claim: more than any has, and the sum of millions fits an int64."""
+"""Most samples that a client may claim: more than any has; sums of millions fit an int64."""
 
 BLOCK = 1 << 15
 """Columns in one block of a pass over the matrix: few enough for the cache of a core."""

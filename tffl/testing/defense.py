@@ -106,7 +106,7 @@ class DefenseCase:
         return Server(None, LAYOUT, clients, 5, _root(LAYOUT.size))
 
     def round(self, number: int = 1, clients: int | None = None) -> Updates:
-        """Returns updates of clients that train one model; the clients change from round to round."""
+        """Returns updates of clients that train one model; each round draws them anew."""
         server = self.server
         members = np.flatnonzero(self.defense.groups(server) == 0)
         draw = np.random.default_rng([3, number])

@@ -89,7 +89,7 @@ def split_evenly(dataset: Dataset, clients: int, reserved: np.ndarray) -> Federa
 def small_round(
     layout: WeightLayout, ids: np.ndarray, start: np.ndarray, round: int = 1, scale: float = 0.01
 ) -> Updates:
-    """Returns read-only updates: a shared drift, noise, and every fifth client against the drift."""
+    """Returns read-only updates: a shared drift, noise, every fifth client against the drift."""
     n, generator = len(ids), np.random.default_rng([7, round])
     drift = generator.normal(0, 1, layout.size)
     rows = drift + generator.normal(0, 1, (n, layout.size))
