@@ -134,8 +134,9 @@ def load_updates(path: Path) -> Updates:
     tensors, header = read_tensors(Path(path))
     entries = json.loads(header["layout"])
     layout = WeightLayout(tuple(Entry(name, tuple(shape), flag) for name, shape, flag in entries))
-    matrix = tensors.pop("deltas")
-    return Updates(round=int(header["round"]), layout=layout, matrix=matrix, **tensors)
+    arrays: dict[str, Any] = {**tensors, "matrix": tensors["deltas"]}
+    del arrays["deltas"]
+    return Updates(round=int(header["round"]), layout=layout, **arrays)
 
 
 def round_files(folder: Path) -> dict[int, Path]:

@@ -106,7 +106,8 @@ def expect_reading(
       name: The method's, for the message.
     """
     before, remembered = _arrays(updates), copied(state)
-    mine = replace(updates, **copied(before))
+    arrays: dict[str, Any] = copied(before)
+    mine = replace(updates, **arrays)
     after = method(mine, state)
     for key, array in before.items():
         same = same_arrays({key: array}, {key: getattr(mine, key)})
