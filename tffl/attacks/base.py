@@ -177,10 +177,20 @@ class Attack(Options):
           UsageError: The attack poisons data, or needs a model or data, which rows alone do not
             give; it cannot work with so many clients; or the arguments do not fit the rows.
         """
-        from tffl.attacks.plain_rows import poisoned
+        from tffl.attacks.plain_rows import Colluders, malicious_mask
 
+        name = type(self).__name__
         updates = Updates.of_rows(rows, counts=counts, layout=layout, start=start, round=round)
-        return poisoned(self, updates, np.asarray(malicious), seed)
+        mask = malicious_mask(np.asarray(malicious), len(updates))
+        self.check_clients(int(mask.sum()), len(updates))
+        colluders = Colluders(name, updates, np.flatnonzero(mask), seed)
+        sent, _ = self.send(updates, mask, colluders, self.init(colluders))
+        require(
+            sent is not None or not mask.any(),
+            f"{name} poisons data, and its clients send what they train on it, so that there is no "
+            "row to change: use it in tffl.simulate",
+        )
+        return np.array(updates.deltas if sent is None else updates.with_rows(mask, sent).deltas)
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet | None:
         """Returns the inputs that measure attack success, or None if the attack has no target."""

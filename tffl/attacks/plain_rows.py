@@ -1,4 +1,4 @@
-"""Attacks on a plain matrix, by colluders who own neither a model nor data."""
+"""What an attack on a plain matrix has: colluders who own neither a model nor data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import NoReturn
 import numpy as np
 
 from tffl.attacks.adversary import Adversary
-from tffl.attacks.base import Attack
 from tffl.core.errors import UsageError, require
 from tffl.core.updates import Updates
 
@@ -34,25 +33,7 @@ class Colluders(Adversary):
         )
 
 
-def poisoned(attack: Attack, updates: Updates, malicious: np.ndarray, seed: int) -> np.ndarray:
-    """Returns the matrix float32 `[n, d]` that the server receives; see `Attack.poison_rows`."""
-    name, n = type(attack).__name__, len(updates)
-    mask = _mask(malicious, n)
-    attack.check_clients(int(mask.sum()), n)
-    adversary = Colluders(name, updates, np.flatnonzero(mask), seed)
-    rows, _ = attack.send(updates, mask, adversary, attack.init(adversary))
-    require(
-        rows is not None or not mask.any(),
-        f"{name} poisons data, and its clients send what they train on it, so that there is no row "
-        "to change: use it in tffl.simulate",
-    )
-    matrix = np.array(updates.deltas)
-    if rows is not None:
-        matrix[mask] = rows
-    return matrix
-
-
-def _mask(malicious: np.ndarray, n: int) -> np.ndarray:
+def malicious_mask(malicious: np.ndarray, n: int) -> np.ndarray:
     """Returns bool `[n]` for positions, or for bool `[n]` itself."""
     if malicious.dtype == bool and malicious.shape == (n,):
         return malicious
