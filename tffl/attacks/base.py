@@ -190,7 +190,10 @@ class Attack(Options):
             f"{name} poisons data, and its clients send what they train on it, so that there is no "
             "row to change: use it in tffl.simulate",
         )
-        return np.array(updates.deltas if sent is None else updates.with_rows(mask, sent).deltas)
+        matrix = np.array(updates.deltas)
+        if sent is not None:
+            matrix[mask] = sent
+        return matrix
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet | None:
         """Returns the inputs that measure attack success, or None if the attack has no target."""
