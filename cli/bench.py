@@ -20,7 +20,7 @@ def bench() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Timed rounds of each contender.")
 @click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
-def bench_engine(as_json: bool, rounds: int | None, quick: bool) -> None:
+def engine(as_json: bool, rounds: int | None, quick: bool) -> None:
     """Compare the engine with a bare compiled loop, and with a Keras `fit` per client."""
     from tffl.studies.bench.engine import bench_engine as measure
 
@@ -72,7 +72,7 @@ def defenses(
 @click.option("--model", default="resnet18", show_default=True, help="The clients' network.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="Timed turns of each.")
 @click.option("--clients", type=click.IntRange(min=5), default=20, help="How many.")
-def bench_maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
+def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
     """Compare heat-map detectors with the clients' training, and the maps with tf-keras-vis."""
     from tffl.models import models
 
@@ -127,7 +127,7 @@ def clients(
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="Timed rounds of each.")
 @click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
-def bench_cluster(as_json: bool, rounds: int, quick: bool) -> None:
+def cluster(as_json: bool, rounds: int, quick: bool) -> None:
     """Compare workers with local devices on two cores, and estimate a cluster."""
     from tffl.studies.bench.cluster import bench_cluster as measure
 
