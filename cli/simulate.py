@@ -158,11 +158,13 @@ def check(config: Config) -> None:
         the dataset is not prepared.
     """
     from tffl.attacks import create_attack
+    from tffl.callbacks.metric import named_metrics
     from tffl.data.build import check_prepared
     from tffl.defenses import create_defense
     from tffl.models import models
 
     models[config.model.name]
+    named_metrics(config.record.metrics)
     create_attack(config.attack.name, config.attack.options)
     create_defense(config.defense.name, config.defense.options)
     check_prepared(config.data)
