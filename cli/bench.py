@@ -55,7 +55,8 @@ def defenses(
     100 clients of resnet18 take 8 GiB of memory, and Flower's functions more.
     """
     from tffl.defenses import defenses as registry
-    from tffl.studies.bench.defenses import SIZES, measure
+    from tffl.studies.bench.defenses import SIZES
+    from tffl.studies.bench.defenses import bench_defenses as measure
     from tffl_cli.progress import Watch
 
     for name in names:
@@ -113,11 +114,11 @@ def clients(
     defense: str,
 ) -> None:
     """Measure what registered clients cost that do not take part."""
-    from tffl.studies.bench.clients import REGISTERED, Workload
-    from tffl.studies.bench.clients import clients as measure
+    from tffl.studies.bench.clients import REGISTERED, ClientsWorkload
+    from tffl.studies.bench.clients import bench_clients as measure
     from tffl_cli.progress import Watch
 
-    workload = Workload(participants, rounds=rounds, malicious=malicious, defense=defense)
+    workload = ClientsWorkload(participants, rounds=rounds, malicious=malicious, defense=defense)
     with Watch() as watch:
         figures = measure(numbers or REGISTERED, workload, watch.phase)
     _show(figures, as_json)

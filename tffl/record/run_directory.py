@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -135,7 +135,8 @@ def load_updates(path: Path) -> Updates:
     entries = json.loads(header["layout"])
     layout = WeightLayout(tuple(Entry(name, tuple(shape), flag) for name, shape, flag in entries))
     matrix = tensors.pop("deltas")
-    return Updates(round=int(header["round"]), layout=layout, matrix=matrix, **tensors)
+    arrays: dict[str, Any] = {**tensors}
+    return Updates(round=int(header["round"]), layout=layout, matrix=matrix, **arrays)
 
 
 def round_files(folder: Path) -> dict[int, Path]:
