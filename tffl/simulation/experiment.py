@@ -251,7 +251,7 @@ class Experiment:
             record.add(updates, verdict, malicious)
             recorder.store_updates(updates)
             if self.defense.models == 1:
-                recorder.store_pictures(round, updates.client_ids, verdict.pictures)
+                recorder.store_pictures(round, updates.client_ids, verdict.shown)
         with clock.measure("evaluate"):
             scores = self.evaluate(weights)
         self._warn_of_ruin(round, scores, observer)

@@ -54,7 +54,7 @@ def check_defense(
     - `verdict`: dtypes, shapes, finite values; weights sum to 1, or are all zero; reasons.
     - `inputs`: neither updates nor state are written to.
     - `determinism`: the same round twice is the same verdict, to the last bit.
-    - `inspect`: it decides as `judge` does.
+    - `suspect`: it decides as `judge` does.
     - `permutation`: in another order, clients get the same verdicts. Skip it for a defense that
       draws lots among clients.
     - `state`: rounds go on from a state that was written to a file, as a checkpoint is.
@@ -235,12 +235,12 @@ def _check_inputs(bench: Bench) -> None:
         updates = bench.round(number + 2)
 
 
-def _check_inspect(bench: Bench) -> None:
+def _check_suspect(bench: Bench) -> None:
     server, updates = bench.server, bench.round()
     verdict = bench.judge(updates)
-    seen, _ = bench.defense.inspect(updates, server, bench.defense.init(server))
-    expect_array(seen.aggregate, np.float32, (server.layout.size,), "aggregate")
-    _expect_same(replace(seen, aggregate=verdict.aggregate), verdict, "inspect, beside judge,")
+    judgment, _ = bench.defense.suspect(updates, server, bench.defense.init(server))
+    completed = Verdict.of(judgment, verdict.weights, verdict.aggregate)
+    _expect_same(completed, verdict, "suspect, beside judge,")
 
 
 def _check_permutation(bench: Bench) -> None:
@@ -351,7 +351,7 @@ CHECKS: Mapping[str, Callable[[Bench], None]] = {
     "verdict": _check_verdict,
     "inputs": _check_inputs,
     "determinism": _check_determinism,
-    "inspect": _check_inspect,
+    "suspect": _check_suspect,
     "permutation": _check_permutation,
     "state": _check_state,
     "options": _check_options,
