@@ -32,7 +32,7 @@ def explain(run: Path, rounds: tuple[int, ...], as_json: bool) -> None:
     from tffl.core.jsonable import plain
     from tffl.drawing import heat_maps as pictures
     from tffl.record.run_directory import FIGURES
-    from tffl.studies import explain as study
+    from tffl.studies import explain_rounds as study
 
     drawn = [(seen, pictures.write(seen, run / FIGURES)) for seen in study.explain(run, rounds)]
     if as_json:

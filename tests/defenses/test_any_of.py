@@ -17,7 +17,7 @@ from tffl.core import states
 from tffl.core.errors import UsageError
 from tffl.core.updates import Updates
 from tffl.core.verdict import AuditImages, HeatMaps
-from tffl.data.samples import PROBE_DATA, ROOT_DATA, Root
+from tffl.data.samples import PROBE_DATA, ROOT_DATA, RootData
 from tffl.defenses import Server, Verdict, create_defense, defenses
 from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.combination import AllOf, AnyOf, Combination, relative_scores
@@ -362,7 +362,7 @@ def test_a_part_may_train_on_root_data(server) -> None:
     images, labels = np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, np.int32)
     rows = np.ones((5, 8), np.float32)
     rows[4] = -1
-    root = Root(images, labels, lambda start, round: np.ones(8 + FROZEN, np.float32))
+    root = RootData(images, labels, lambda start, round: np.ones(8 + FROZEN, np.float32))
     defense = create_defense("any-of", {"of": "fltrust"})
     verdict, _ = judge(defense, as_updates(rows), replace(server, root=root))
     assert verdict.convicted.tolist() == [False] * 4 + [True]

@@ -19,7 +19,7 @@ from tffl.core.verdict import AuditImages
 from tffl.engine.observer import Observer
 from tffl.record.run_directory import RunDirectory
 from tffl.record.shown import to_arrays
-from tffl.simulation.workshop import Workshop
+from tffl.simulation.shared_resources import SharedResources
 
 SETTING: dict[str, Any] = {
     "seed": 3,
@@ -48,7 +48,7 @@ SETTING: dict[str, Any] = {
     "runtime": {"devices": 1},
     "record": {"tensorboard": False, "figures": False, "export": True},
 }
-SHARED = Workshop()
+SHARED = SharedResources()
 
 BARE = """
 import json, sys
@@ -76,7 +76,7 @@ class Stop(Observer):
 
 
 def run(out: Path, **options: Any) -> tffl.Run:
-    return tffl.simulate(build(SETTING), out, workshop=SHARED, **options)
+    return tffl.simulate(build(SETTING), out, shared=SHARED, **options)
 
 
 def tables(path: Path) -> list[str]:

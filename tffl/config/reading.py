@@ -79,7 +79,7 @@ def _unknown(path: Path) -> Path:
     )
 
 
-def build_upon(
+def build_from_file(
     path: Path,
     change: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: values,
     cls: type[AnyConfig] = Config,  # type: ignore[assignment]
@@ -153,7 +153,7 @@ def load(path: Path | str | None = None, overrides: Mapping[str, Any] | None = N
     changes = overrides or {}
     if path is None:
         return build(override({}, changes))
-    return build_upon(Path(path), lambda values: override(values, changes))
+    return build_from_file(Path(path), lambda values: override(values, changes))
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -173,7 +173,7 @@ class ModelConfig(Section):
     name: str = "cnn"
 
 
-class Named(BaseModel):
+class ComponentConfig(BaseModel):
     """An attack or a defense: its name, and options that its own dataclass validates."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -224,7 +224,7 @@ class RecordConfig(Section):
         self.stored_rounds(1)
         return self
 
-    def draws(self, round: int, rounds: int) -> bool:
+    def draws_pictures(self, round: int, rounds: int) -> bool:
         """Says whether pictures of a round's heat maps are drawn; `rounds` is the last one."""
         every = self.pictures_every
         return (every > 0 and round % every == 0) or (self.figures and round == rounds)
@@ -253,8 +253,8 @@ class Config(Section):
     federation: FederationConfig = FederationConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
-    attack: Named = Named()
-    defense: Named = Named()
+    attack: ComponentConfig = ComponentConfig()
+    defense: ComponentConfig = ComponentConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     record: RecordConfig = RecordConfig()
 

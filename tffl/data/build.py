@@ -19,7 +19,7 @@ from tffl.data.sampled import SampledClients
 from tffl.data.validation import check_source, validated
 
 
-def source(name: str) -> Any:
+def dataset_source(name: str) -> Any:
     """Returns where a dataset comes from, by the name that a config gives it.
 
     Args:
@@ -48,7 +48,7 @@ def check_prepared(config: DataConfig) -> None:
     Raises:
       UsageError: It is; the message says what to do.
     """
-    chosen = source(config.dataset)
+    chosen = dataset_source(config.dataset)
     if hasattr(chosen, "check_prepared"):  # what is embedded, or a plug-in, has no need of it
         chosen.check_prepared(config.data_dir)
 
@@ -78,7 +78,7 @@ def load_dataset(config: DataConfig) -> Dataset:
 def _read(config: DataConfig) -> Any:
     """Returns what a source loads; its unexpected errors are a line that names it."""
     name = config.dataset
-    chosen = source(name)
+    chosen = dataset_source(name)
     try:
         return chosen.load(config.data_dir)
     except (TfflError, MemoryError):

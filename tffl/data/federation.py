@@ -70,7 +70,7 @@ class ClientData:
 
 
 @dataclass(frozen=True, eq=False)
-class Changed(Sequence[ClientData]):
+class ReplacedClients(Sequence[ClientData]):
     """Clients of which some hold other data: as large as what has changed, however many there are.
 
     Attributes:
@@ -130,7 +130,7 @@ class Federation:
 
     def with_clients(self, changed: Mapping[int, ClientData]) -> Federation:
         """Returns the federation with some clients' data replaced, given by their ids."""
-        return replace(self, clients=Changed(self.clients, changed)) if changed else self
+        return replace(self, clients=ReplacedClients(self.clients, changed)) if changed else self
 
     def class_counts(self) -> np.ndarray:
         """Returns int64 `[clients, classes]`: how many samples of each label a client holds."""

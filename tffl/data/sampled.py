@@ -28,7 +28,7 @@ from tffl.core import seeds
 from tffl.data.federation import ClientData
 
 
-def sample_labels(
+def sample_class_counts(
     shares: np.ndarray, beta: float, count: int, generator: np.random.Generator
 ) -> np.ndarray:
     """Draws a client's shares of the classes, and how many samples of each it holds.
@@ -74,7 +74,7 @@ class SampledClients(Sequence[ClientData]):
             raise IndexError(client)
         starts, sizes = self._classes
         draw = seeds.generator(self.seed, "sampled client", client=int(client))
-        counts = sample_labels(sizes / sizes.sum(), self.beta, self.samples, draw)
+        counts = sample_class_counts(sizes / sizes.sum(), self.beta, self.samples, draw)
         kinds = np.repeat(np.arange(len(sizes)), counts)
         chosen = np.sort(self._order[starts[kinds] + draw.integers(sizes[kinds])])
         return ClientData(self.pool.indices[chosen], self.pool.labels[chosen])

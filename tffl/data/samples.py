@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 ROOT_DATA = "root data"
-"""What a defense needs if the server must have samples of its own; see `Root`."""
+"""What a defense needs if the server must have samples of its own; see `RootData`."""
 
 
 @dataclass(frozen=True)
-class Root:
+class RootData:
     """The server's own, trusted samples.
 
     Attributes:

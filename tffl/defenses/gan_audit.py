@@ -46,9 +46,9 @@ from tffl.defenses.parts.variances import negative_variances
 from tffl.defenses.server import Server
 from tffl.explain.maps import Probes
 from tffl.gan import audit, sources
-from tffl.gan.dcgan import Dcgan, Recipe
+from tffl.gan.dcgan import Dcgan, GanOptions
 from tffl.gan.inversion import Inversion
-from tffl.gan.serving import Auditor
+from tffl.gan.serving import AuditGraph
 
 if TYPE_CHECKING:
     import keras
@@ -148,16 +148,16 @@ class GanAudit(Detector):
     def __post_init__(self) -> None:
         """Checks the sources' names."""
         super().__post_init__()
-        sources.parse(self.source)
+        sources.parse_sources(self.source)
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The sources' names."""
-        return sources.parse(self.source)
+        return sources.parse_sources(self.source)
 
     def granted(self) -> tuple[str, ...]:
         """Returns what its sources need."""
-        return sources.granted(self.sources)
+        return sources.required_data(self.sources)
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` with fewer than 3 participants."""
@@ -242,7 +242,7 @@ class GanAudit(Detector):
         if "images" not in last:
             return {}
         outputs = int(_network(server).output_shape[-1])
-        auditor = Auditor(
+        auditor = AuditGraph(
             classes,
             outputs,
             self.agreement,
@@ -280,7 +280,7 @@ class GanAudit(Detector):
     def _gan(self, server: Server) -> Dcgan:
         return Dcgan(
             _network(server),
-            Recipe(
+            GanOptions(
                 steps=self.gan_steps,
                 batch=self.gan_batch,
                 loss=self.gan_loss,
@@ -299,7 +299,7 @@ class GanAudit(Detector):
 
     def _images(self, server: Server, average: np.ndarray, gan: State, round: int) -> np.ndarray:
         needs_auxiliary = sources.AUXILIARY in self.sources
-        request = sources.Request(
+        request = sources.AuditInputs(
             model=_network(server),
             weights=average,
             count=self.images,
@@ -313,7 +313,7 @@ class GanAudit(Detector):
             auxiliary=self._auxiliary(server) if needs_auxiliary else None,
             gan=(self._gan(server), gan) if gan else None,
         )
-        return sources.make(self.sources, request)
+        return sources.make_images(self.sources, request)
 
     def _audit(
         self, updates: Updates, server: Server, sound: np.ndarray, images: np.ndarray

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tffl.core.layout import FlatVariables, WeightLayout
-from tffl.engine.placement import LocalDevices, Resident
+from tffl.engine.placement import DeviceArray, LocalDevices
 
 CHUNK = 500
 
@@ -35,7 +35,7 @@ class Evaluator:
         self._predict = _make_prediction(model, self._layout)
 
     def evaluate(
-        self, weights: np.ndarray, images: Resident, labels: np.ndarray, placement: LocalDevices
+        self, weights: np.ndarray, images: DeviceArray, labels: np.ndarray, placement: LocalDevices
     ) -> tuple[float, float]:
         """Returns (accuracy, mean cross-entropy) of the weights on labeled images.
 
@@ -52,12 +52,14 @@ class Evaluator:
         singles = [self._evaluate(row, images, labels, placement) for row in weights]
         accuracy, loss = np.mean(singles, axis=0).tolist()
         if len(weights) > 1:
-            majority = winners(self.votes(weights, images, placement))
+            majority = majority_classes(self.votes(weights, images, placement))
             accuracy = float((majority == labels).mean())
             accuracy = math.nan if (majority == NO_CLASS).any() else accuracy
         return accuracy, loss
 
-    def votes(self, weights: np.ndarray, images: Resident, placement: LocalDevices) -> np.ndarray:
+    def votes(
+        self, weights: np.ndarray, images: DeviceArray, placement: LocalDevices
+    ) -> np.ndarray:
         """Returns how many of the models predict each class, int64 `[m, classes]`.
 
         A model has no vote on an image for which its outputs are not finite.
@@ -75,19 +77,21 @@ class Evaluator:
             votes[rows[valid], predicted[valid]] += 1
         return votes
 
-    def _predicted(self, flat: tf.Tensor, images: Resident, placement: LocalDevices) -> np.ndarray:
+    def _predicted(
+        self, flat: tf.Tensor, images: DeviceArray, placement: LocalDevices
+    ) -> np.ndarray:
         begins = [tf.constant(begin) for begin in range(0, len(images), CHUNK)]
-        parts = placement.map(lambda begin: self._predict(flat, images.here(), begin), begins)
+        parts = placement.map(lambda begin: self._predict(flat, images.local(), begin), begins)
         return np.concatenate([np.asarray(part) for part in parts])
 
     def _evaluate(
-        self, weights: np.ndarray, images: Resident, labels: np.ndarray, placement: LocalDevices
+        self, weights: np.ndarray, images: DeviceArray, labels: np.ndarray, placement: LocalDevices
     ) -> tuple[float, float]:
         flat = tf.constant(weights)
         targets = tf.constant(labels, tf.int32)
         begins = [tf.constant(begin) for begin in range(0, len(labels), CHUNK)]
         parts = placement.map(
-            lambda begin: self._function(flat, images.here(), targets, begin), begins
+            lambda begin: self._function(flat, images.local(), targets, begin), begins
         )
         sums = np.sum([np.asarray(part, np.float64) for part in parts], axis=0)
         correct, loss, predicted = sums.tolist()
@@ -95,7 +99,7 @@ class Evaluator:
         return accuracy, loss / len(labels) if math.isfinite(loss) else math.nan
 
 
-def winners(votes: np.ndarray) -> np.ndarray:
+def majority_classes(votes: np.ndarray) -> np.ndarray:
     """Returns the class with most votes, the lowest of those that tie, int64 `[m]`.
 
     It is `NO_CLASS` where nobody has a vote.
@@ -103,7 +107,7 @@ def winners(votes: np.ndarray) -> np.ndarray:
     Args:
       votes: int64 `[m, classes]`.
 
-    >>> winners(np.array([[1, 3, 3], [0, 0, 0]])).tolist()
+    >>> majority_classes(np.array([[1, 3, 3], [0, 0, 0]])).tolist()
     [1, -1]
     """
     return np.where(votes.any(axis=1), votes.argmax(axis=1), NO_CLASS)

@@ -14,7 +14,7 @@ import numpy as np
 from tffl.core.errors import TfflError
 
 
-def empty(rows: int, columns: int) -> np.ndarray:
+def zeros(rows: int, columns: int) -> np.ndarray:
     """Returns a float32 matrix `[rows, columns]` of zeros in a temporary file.
 
     The file is in the system's folder for such files (`TMPDIR` names another), has no name, and is

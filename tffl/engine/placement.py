@@ -21,7 +21,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class Resident:
+class DeviceArray:
     """An array that lies where it is used."""
 
     def __init__(self, array: np.ndarray, devices: Sequence[str]) -> None:
@@ -37,7 +37,7 @@ class Resident:
         """Length of the array's first axis."""
         return self._length
 
-    def here(self) -> tf.Tensor:
+    def local(self) -> tf.Tensor:
         """Returns the tensor on the device whose strategy is in scope."""
         return self._tensors[_device(tf.distribute.get_strategy())]
 
@@ -78,20 +78,20 @@ class LocalDevices:
         """Runs `function` once on every device, one after the other; to trace it there."""
         return [self._run(strategy, lambda _: function(), None) for strategy in self.strategies]
 
-    def resident(self, array: np.ndarray) -> Resident:
+    def to_devices(self, array: np.ndarray) -> DeviceArray:
         """Puts an array on the devices: once in host memory, once on each accelerator."""
-        return Resident(array, [_device(strategy) for strategy in self.strategies])
+        return DeviceArray(array, [_device(strategy) for strategy in self.strategies])
 
-    def pool(self, images: np.ndarray, config: Config) -> Resident:
+    def training_images(self, images: np.ndarray, config: Config) -> DeviceArray:
         """Puts an experiment's training images where its clients are trained."""
-        return self.resident(images)
+        return self.to_devices(images)
 
     def fill(
         self,
         rows: np.ndarray,
         function: Any,
         start: np.ndarray,
-        images: Resident,
+        images: DeviceArray,
         arguments: Callable[[int], Sequence[tf.Tensor]],
     ) -> None:
         """Sets `rows[i] = function(start, images, *arguments(i))`, for every row.
@@ -103,11 +103,11 @@ class LocalDevices:
           images: What `pool` returned, or `resident`.
           arguments: Makes a row's own arguments, where it is computed.
         """
-        resident = self.resident(start)
+        resident = self.to_devices(start)
 
         def compute(row: int) -> None:
             # Straight into the matrix: no update waits elsewhere for its turn.
-            rows[row] = function(resident.here(), images.here(), *arguments(row))
+            rows[row] = function(resident.local(), images.local(), *arguments(row))
 
         for _ in self.map(compute, range(len(rows))):
             pass

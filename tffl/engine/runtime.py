@@ -64,7 +64,7 @@ def configure(devices: int = 0) -> Runtime:
 
 
 @cache
-def computes(dtype: str) -> bool:
+def supports_convolution(dtype: str) -> bool:
     """Says whether convolutions in `bfloat16` or `float16` work here.
 
     oneDNN has none in bfloat16 for processors, or under settings, without AVX-512.

@@ -20,7 +20,7 @@ from tffl.core import seeds
 from tffl.core.layout import FlatVariables, WeightLayout
 from tffl.data.federation import ClientData
 from tffl.engine.optimizers import make_optimizer
-from tffl.engine.placement import LocalDevices, Resident
+from tffl.engine.placement import DeviceArray, LocalDevices
 
 State: TypeAlias = tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]
 """Trainable tensors, non-trainable ones, and the optimizer's."""
@@ -117,7 +117,7 @@ class Trainer:
     def train_all(
         self,
         start: np.ndarray,
-        images: Resident,
+        images: DeviceArray,
         jobs: Sequence[LocalTraining],
         placement: LocalDevices,
         out: np.ndarray | None = None,

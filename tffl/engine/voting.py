@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from tffl.engine.evaluation import NO_CLASS, winners
+from tffl.engine.evaluation import NO_CLASS, majority_classes
 from tffl.models.layers import set_weights
 
 
-def majority_vote(model: keras.Model, weights: Sequence[Sequence[np.ndarray]]) -> keras.Model:
+def majority_model(model: keras.Model, weights: Sequence[Sequence[np.ndarray]]) -> keras.Model:
     """Returns one model of several weights, whose outputs are shares of votes, not logits.
 
     It is made of Keras' own layers only, so that it can be loaded where tffl is not installed.
@@ -67,7 +67,7 @@ class Certificates:
     @property
     def predicted(self) -> np.ndarray:
         """int64 `[m]`: the class with most votes, the lowest of those that tie; -1 if none has."""
-        return winners(self.votes)
+        return majority_classes(self.votes)
 
     @property
     def tolerated(self) -> np.ndarray:

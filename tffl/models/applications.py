@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tffl.models.parts import MOMENTUM, check_size, cited, dense, he_uniform, logits
+from tffl.models.blocks import MOMENTUM, check_size, cited, dense, he_uniform, logits
 
 if TYPE_CHECKING:
     import keras

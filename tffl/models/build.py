@@ -12,7 +12,7 @@ import numpy as np
 
 from tffl.core.errors import TfflError, UsageError, first_line, require
 from tffl.models import models
-from tffl.models.head import activation
+from tffl.models.head import final_activation
 from tffl.models.validation import check_classifier, check_fits
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def check_trainable(model: keras.Model, name: str, trace: Callable[[], Any]) -> 
         return
     try:
         trace()
-        end = activation(model)
+        end = final_activation(model)
     except Exception as error:  # of layers that others have written
         raise UsageError(f"model {name} cannot be trained: {first_line(error)}") from error
     require(

@@ -29,7 +29,7 @@ IMAGES, SIDE = 8, 32
 """How many images show that outputs are probabilities, and how large where a model takes any."""
 
 
-def activation(model: keras.Model) -> str:
+def final_activation(model: keras.Model) -> str:
     """Returns what a model ends in, such as `"softmax"`; nothing if it ends in logits.
 
     What no layer says, the outputs for some images do: positive numbers that sum to 1.
@@ -44,14 +44,14 @@ def as_logits(model: keras.Model) -> keras.Model:
     """Returns a model without the activation at its end: of the same weights, in the same order.
 
     Args:
-      model: As `activation` takes it. It does not change, and is returned if it ends in logits.
+      model: As for `final_activation`. It is not changed; if it ends in logits, it is returned.
 
     Raises:
       UsageError: The activation is part of something else, or the model cannot be copied.
     """
     import keras
 
-    found, end = activation(model), _end(model)
+    found, end = final_activation(model), _end(model)
     if not found:
         return model
     advice = f"{model.name} ends in {found}: give it without, its weights are the same"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tffl.models.parts import check_size, cited, he_uniform
+from tffl.models.blocks import check_size, cited, he_uniform
 
 if TYPE_CHECKING:
     import keras

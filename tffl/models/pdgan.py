@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tffl.core import seeds
-from tffl.models.parts import check_size, cited, convolve, logits, normalize
+from tffl.models.blocks import check_size, cited, convolve, logits, normalize
 
 if TYPE_CHECKING:
     import keras
@@ -37,13 +37,13 @@ DROPOUT = 0.25
 SLOPE = 0.2
 """Of the leaky ReLU below 0."""
 
-LATENT = 100
+LATENT_SIZE = 100
 """Numbers that the generator makes an image of."""
 
-INITIAL = 0.02
+INITIAL_STDDEV = 0.02
 """Standard deviation of the generator's weights before training."""
 
-LARGEST = 32
+LARGEST_IMAGE = 32
 """Height and width of the generator's largest images."""
 
 
@@ -91,7 +91,7 @@ def pdgan_cnn(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0)
 
 
 def generator(
-    image_shape: tuple[int, int, int], *, latent: int = LATENT, width: int = 32, seed: int = 0
+    image_shape: tuple[int, int, int], *, latent: int = LATENT_SIZE, width: int = 32, seed: int = 0
 ) -> keras.Model:
     """The generator of the GAN auditor.
 
@@ -112,7 +112,7 @@ def generator(
     """
     from keras import Input, Model, initializers, layers
 
-    check_size("the generator", image_shape, smallest=8, largest=LARGEST)
+    check_size("the generator", image_shape, smallest=8, largest=LARGEST_IMAGE)
     height, columns, channels = image_shape
     doublings = next(k for k in range(4) if 4 * 2**k >= max(height, columns))
 
@@ -125,7 +125,7 @@ def generator(
             strides=stride,
             padding="valid" if number == 1 else "same",
             use_bias=number == 4,
-            kernel_initializer=initializers.RandomNormal(stddev=INITIAL, seed=draw),
+            kernel_initializer=initializers.RandomNormal(stddev=INITIAL_STDDEV, seed=draw),
             dtype="float32",
             name=f"deconv{number}",
         )(x)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tffl.models.parts import (
+from tffl.models.blocks import (
     check_size,
     cited,
     convolve,

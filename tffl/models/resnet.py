@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tffl.models.parts import check_size, cited, convolve, logits
+from tffl.models.blocks import check_size, cited, convolve, logits
 
 if TYPE_CHECKING:
     import keras

@@ -68,7 +68,7 @@ def _weights(model: keras.Model) -> list[Any]:
     return [shapes, list(convolutions(model))]
 
 
-def figures(name: str, image_shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
+def describe_network(name: str, image_shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
     """Builds a model, and returns what `tffl list models --image-size` shows of it.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tffl.attacks import create_attack
-from tffl.config import Config, Named
+from tffl.config import ComponentConfig, Config
 from tffl.defenses import create_defense
 
 
@@ -21,7 +21,9 @@ def resolved(config: Config) -> Config:
         "defense": create_defense(config.defense.name, config.defense.options),
     }
     chosen = {
-        section: Named.model_validate({"name": getattr(config, section).name, **part.options()})
+        section: ComponentConfig.model_validate(
+            {"name": getattr(config, section).name, **part.options()}
+        )
         for section, part in parts.items()
     }
     return config.model_copy(update=chosen)

@@ -20,7 +20,7 @@ class HeatMapDrawing:
         Raises:
           TfflError: A picture cannot be written.
         """
-        if not self._run.draws(round):
+        if not self._run.draws_pictures(round):
             return
         client_ids, shown = self._run.shown(round)
         if not shown:
@@ -55,4 +55,8 @@ class TensorBoardLog:
 
     def _drawn(self, round: int) -> list[tuple[str, Path]]:
         """Returns names and files of the heat maps that were drawn of a round."""
-        return picture_files(self._run.path / FIGURES, round) if self._run.draws(round) else []
+        return (
+            picture_files(self._run.path / FIGURES, round)
+            if self._run.draws_pictures(round)
+            else []
+        )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -73,9 +73,9 @@ class RunDirectory:
         """Returns `rounds.csv` and `clients.csv` as pandas reads them, from round `first` on."""
         return self.tables.frames(first)
 
-    def draws(self, round: int) -> bool:
+    def draws_pictures(self, round: int) -> bool:
         """Says whether the config wants pictures of what a defense looked at in a round."""
-        return self.config.record.draws(round, self.config.federation.rounds)
+        return self.config.record.draws_pictures(round, self.config.federation.rounds)
 
     def shown(self, round: int) -> tuple[np.ndarray, tuple[Shown, ...]]:
         """Returns the ids int64 `[n]` of a round's clients, and what the defense showed of them.
@@ -142,7 +142,8 @@ def load_updates(path: Path) -> Updates:
     entries = json.loads(header["layout"])
     layout = WeightLayout(tuple(Entry(name, tuple(shape), flag) for name, shape, flag in entries))
     matrix = tensors.pop("deltas")
-    return Updates(round=int(header["round"]), layout=layout, matrix=matrix, **tensors)
+    arrays: dict[str, Any] = {**tensors}
+    return Updates(round=int(header["round"]), layout=layout, matrix=matrix, **arrays)
 
 
 def round_files(folder: Path) -> dict[int, Path]:

@@ -12,7 +12,7 @@ import numpy as np
 from tffl.report import document
 from tffl.report.benchmarks import benchmark_sections
 from tffl.report.document import Bars, Block, Gallery, Grid, Report, Section, Table
-from tffl.report.figures import OVERVIEW, figures_of
+from tffl.report.key_figures import OVERVIEW, figures_of
 from tffl.report.overview import number, overview, plain_text
 from tffl.report.sources import RecordedBenchmark, RecordedRun, baselines, read
 from tffl.report.verdicts import detection_block, ranking_blocks, scores_block, yes

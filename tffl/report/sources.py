@@ -87,7 +87,7 @@ class RecordedRun:
         """
         from tffl.core.process import silence
         from tffl.record.run_directory import PICTURES, RunDirectory, round_files
-        from tffl.studies.explain import recorded_in
+        from tffl.studies.explain_rounds import recorded_in
 
         known = set(self.rounds["round"].tolist())
         there = [round for round in round_files(self.path / PICTURES) if round in known]

@@ -12,7 +12,7 @@ import numpy as np
 from tffl.config import override
 from tffl.core.verdict import AuditImages, Judgment
 from tffl.record.identity import resolved
-from tffl.scan.scan import Opinion, Scanner
+from tffl.scan.scanner import Opinion, Scanner
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +26,7 @@ DEFENSE = "gan-audit"
 
 
 @dataclass(frozen=True)
-class Found:
+class AuditResult:
     """What an audit found.
 
     Attributes:
@@ -70,7 +70,7 @@ def audit_folder(
     defense: GanAudit,
     samples: Samples | None = None,
     seed: int | None = None,
-) -> Found:
+) -> AuditResult:
     """Audits the models in a folder as the defense `gan-audit` does the clients of one round.
 
     Args:
@@ -89,10 +89,10 @@ def audit_folder(
     unknown = Opinion("", False, np.nan, np.nan, "")
     opinions = {name: next(iter(said), unknown) for name, said in scan.files.items()}
     judgment = scan.verdicts.get(DEFENSE)
-    return _found(model, opinions, unjudged, scan.inbox.names, judgment, names)
+    return _found(model, opinions, unjudged, scan.folder.names, judgment, names)
 
 
-def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> Found:
+def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> AuditResult:
     """Audits the updates that a run has stored of a round, with the data that its server has.
 
     Args:
@@ -138,14 +138,14 @@ def _found(
     judged: Sequence[str],
     judgment: Judgment | None,
     class_names: Sequence[str],
-) -> Found:
+) -> AuditResult:
     outputs = int(model.output_shape[-1])
     classes = tuple(class_names[i] if i < len(class_names) else str(i) for i in range(outputs))
     for shown in judgment.shown if judgment else ():
         if isinstance(shown, AuditImages):
             confusions = dict(zip(judged, shown.confusions, strict=True))
-            return Found(opinions, unjudged, classes, shown.label_counts, confusions)
-    return Found(opinions, unjudged, classes, np.zeros(outputs, dtype=np.int64), {})
+            return AuditResult(opinions, unjudged, classes, shown.label_counts, confusions)
+    return AuditResult(opinions, unjudged, classes, np.zeros(outputs, dtype=np.int64), {})
 
 
 def mistakes(confusion: np.ndarray, classes: Sequence[str], most: int) -> str:

@@ -1,4 +1,4 @@
-"""A run with `gan-audit`, looked at again."""
+"""Pictures of the audits in a recorded run of `gan-audit`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from tffl.drawing import audits
 from tffl.record.run_directory import FIGURES, RunDirectory
 
 
-def draw(run: RunDirectory, from_round: int) -> list[Path]:
-    """Draws what a run's audits saw into its `figures/`, and returns the pictures' paths.
+def draw_audits(run: RunDirectory, from_round: int) -> list[Path]:
+    """Draws the audit images and audit accuracies of a run into its `figures/`.
 
     Args:
       run: A finished run with `gan-audit`.
-      from_round: d_iter.
+      from_round: The first audited round, the paper's d_iter.
+
+    Returns:
+      The paths of the pictures.
 
     Raises:
       TfflError: A file is damaged, or a picture cannot be written.

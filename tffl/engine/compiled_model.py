@@ -19,7 +19,7 @@ from tffl.explain.maps import Explainer
 
 
 @dataclass(frozen=True)
-class Tools:
+class CompiledModel:
     """A model's structure, and what is compiled for it when it is first needed."""
 
     model: keras.Model
