@@ -155,10 +155,10 @@ def _experiment(
     carry_out(job, quiet=quiet, as_json=as_json, command="audit-gan")
 
     from tffl.record.run_directory import RunDirectory
-    from tffl.studies.audit_pictures import draw
+    from tffl.studies.audit_pictures import draw_audits
 
     begins = auditor(None, (), config.defense.options).from_round
-    paths = draw(RunDirectory.open(job.directory), begins)
+    paths = draw_audits(RunDirectory.open(job.directory), begins)
     if not (quiet or as_json):
         click.echo(f"Pictures: {', '.join(map(str, paths))}")
 

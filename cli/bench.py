@@ -20,7 +20,7 @@ def bench() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Timed rounds of each contender.")
 @click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
-def bench_engine(as_json: bool, rounds: int | None, quick: bool) -> None:
+def engine(as_json: bool, rounds: int | None, quick: bool) -> None:
     """Compare the engine with a bare compiled loop, and with a Keras `fit` per client."""
     from tffl.studies.bench.engine import bench_engine as measure
 
@@ -55,7 +55,8 @@ def defenses(
     100 clients of resnet18 take 8 GiB of memory, and Flower's functions more.
     """
     from tffl.defenses import defenses as registry
-    from tffl.studies.bench.defenses import SIZES, measure
+    from tffl.studies.bench.defenses import SIZES
+    from tffl.studies.bench.defenses import bench_defenses as measure
     from tffl_cli.progress import Watch
 
     for name in names:
@@ -72,7 +73,7 @@ def defenses(
 @click.option("--model", default="resnet18", show_default=True, help="The clients' network.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="Timed turns of each.")
 @click.option("--clients", type=click.IntRange(min=5), default=20, help="How many.")
-def bench_maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
+def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
     """Compare heat-map detectors with the clients' training, and the maps with tf-keras-vis."""
     from tffl.models import models
 
@@ -113,11 +114,11 @@ def clients(
     defense: str,
 ) -> None:
     """Measure what registered clients cost that do not take part."""
-    from tffl.studies.bench.clients import REGISTERED, Workload
-    from tffl.studies.bench.clients import clients as measure
+    from tffl.studies.bench.clients import REGISTERED, ClientsWorkload
+    from tffl.studies.bench.clients import bench_clients as measure
     from tffl_cli.progress import Watch
 
-    workload = Workload(participants, rounds=rounds, malicious=malicious, defense=defense)
+    workload = ClientsWorkload(participants, rounds=rounds, malicious=malicious, defense=defense)
     with Watch() as watch:
         figures = measure(numbers or REGISTERED, workload, watch.phase)
     _show(figures, as_json)
@@ -127,7 +128,7 @@ def clients(
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, help="Timed rounds of each.")
 @click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
-def bench_cluster(as_json: bool, rounds: int, quick: bool) -> None:
+def cluster(as_json: bool, rounds: int, quick: bool) -> None:
     """Compare workers with local devices on two cores, and estimate a cluster."""
     from tffl.studies.bench.cluster import bench_cluster as measure
 

@@ -119,7 +119,7 @@ def _simulate(job: Job, quiet: bool, as_json: bool) -> None:
 
 
 def _compare(job: Job, quiet: bool, as_json: bool) -> None:
-    from tffl.studies.comparison import Outcome, compare, variants, verdict
+    from tffl.studies.comparison import Outcome, compare, conclusion, variants
 
     variants(job.config)
     with _observer(quiet, as_json) as observe:
@@ -132,7 +132,7 @@ def _compare(job: Job, quiet: bool, as_json: bool) -> None:
         from tffl_cli.console import print_comparison
 
         outcomes = {name: Outcome.of(run.rounds, run.summary) for name, run in runs.items()}
-        print_comparison(outcomes, verdict(outcomes, job.config.defense.name))
+        print_comparison(outcomes, conclusion(outcomes, job.config.defense.name))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from tffl.core.metrics import detection, roc_auc
 from tffl.core.thresholds import mean_std, median_mad
 from tffl.drawing.figures import BLUE, RED, save
 from tffl.record.run_directory import RunDirectory
-from tffl.studies.localize import EARLY, measure, picture, rank
+from tffl.studies.localize import EARLY, auc_heat_map, measure, rank
 
 HERE = Path(__file__).parent
 CURVES = {
@@ -435,7 +435,7 @@ def main() -> None:
         (HERE / "environment.json").write_text(json.dumps(kept, indent=2) + "\n")
     if ("4a", 0) in runs:
         run = runs["4a", 0]
-        save(picture(measure(run.deviations(), _malicious(run))), HERE / "localize_4a.png")
+        save(auc_heat_map(measure(run.deviations(), _malicious(run))), HERE / "localize_4a.png")
     joint, bias, ranking, found = (
         pd.read_csv(HERE / f"{name}.csv", dtype={"figure": str})
         for name in ("curves", "deviations", "variables", "detection")

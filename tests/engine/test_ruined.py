@@ -21,7 +21,7 @@ from tffl.report.benchmarks import benchmark_sections
 from tffl.report.content import report
 from tffl.report.sources import RecordedBenchmark
 from tffl.studies.benchmark_table import markdown, worst
-from tffl.studies.comparison import Outcome, verdict
+from tffl.studies.comparison import Outcome, conclusion
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 1), dtype=np.uint8)
 LABELS = np.zeros(7, np.int32)  # what argmax makes of NaN
@@ -134,17 +134,19 @@ def outcome(accuracy: float, success: float) -> Outcome:
 def test_no_sentence_takes_a_ruined_model_for_a_result() -> None:
     fine, harmed, ruin = outcome(0.9, 0.0), outcome(0.5, 0.9), outcome(math.nan, math.nan)
 
-    def said(*runs: Outcome) -> str:
+    def sentence(*runs: Outcome) -> str:
         names = ("attack-free", "undefended", "defended")
-        return verdict(dict(zip(names, runs, strict=True)), "krum")
+        return conclusion(dict(zip(names, runs, strict=True)), "krum")
 
-    assert "the attack ruined the model" in said(fine, ruin, fine)
-    assert said(fine, ruin, fine).endswith(
+    assert "the attack ruined the model" in sentence(fine, ruin, fine)
+    assert sentence(fine, ruin, fine).endswith(
         "saved the model: it ends with accuracy 90.0% and attack success 0.0%."
     )
-    assert said(fine, ruin, ruin).endswith("saved nothing: the defended model is ruined too.")
-    assert said(fine, harmed, ruin).endswith("saved nothing: the defended model is ruined.")
-    assert "ruined already" in said(ruin, ruin, ruin) and "raised" not in said(ruin, ruin, ruin)
+    assert sentence(fine, ruin, ruin).endswith("saved nothing: the defended model is ruined too.")
+    assert sentence(fine, harmed, ruin).endswith("saved nothing: the defended model is ruined.")
+    assert "Even without an attacker the model is ruined" in sentence(
+        ruin, ruin, ruin
+    ) and "raised" not in sentence(ruin, ruin, ruin)
 
 
 def test_a_benchmark_says_who_ruined_what() -> None:

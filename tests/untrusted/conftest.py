@@ -1,4 +1,4 @@
-"""The tiny model, and a client's files of it."""
+"""Fixtures: the tiny model, a client's model, and its files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def vector(client: keras.Model, expected: ExpectedVariables) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def files(client: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the client's model in every format; only to be read."""
+    """A folder with the client's model in every format; tests must not change it."""
     folder = tmp_path_factory.mktemp("files")
     for name, write in WRITERS.items():
         write(client, folder / name)

@@ -1,4 +1,4 @@
-"""Damaged files: refused, or read as finite weights; never anything else."""
+"""Randomly damaged files are refused or read as finite weights; nothing else happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where Keras stores a model's variables in a `.weights.h5`."""
+"""The paths under which Keras stores a model's variables in a `.weights.h5` file."""
 
 from __future__ import annotations
 
@@ -19,46 +19,45 @@ if TYPE_CHECKING:
     import keras
 
 COMPILED, SEEDS = ("optimizer", "metrics"), "seed_generator"
-"""Groups of what a model is compiled with, of which tf-keras stores the metrics too, and of the
-random state of layers such as Dropout, which Keras stores in some versions: neither looked at nor
-complained of."""
+"""Ignored groups: the optimizer and metrics of a compiled model (tf-keras stores both), and the
+random state of layers such as Dropout (some versions of Keras store it)."""
 
-DIGITS = 256
-"""As large a base as bfloat16, the least precise of all, holds exactly."""
+BASE = 256
+"""The base in which variables are numbered: bfloat16, the least precise type, holds its digits."""
 
-DEPTH = 100
-OBJECTS = 10_000
-"""Most groups within groups, and groups and arrays in all: a group may contain itself."""
+MAX_DEPTH = 100
+MAX_OBJECTS = 10_000
+"""Limits on nested groups, and on groups and arrays in total: a group may contain itself."""
 
-TOO_MUCH = "holds too many groups, or a group that contains itself"
+TOO_MANY = "holds too many groups, or a group that contains itself"
 
 
-def datasets(file: Any) -> Iterator[tuple[str, Any]]:
-    """Yields path and h5py dataset of every array that is a weight.
+def weight_datasets(file: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the path and the h5py dataset of every weight in an open HDF5 file.
 
     Raises:
-      Refused: There is a link, anything but groups and arrays, or too much.
+      Refused: The file holds a link, something other than groups and arrays, or too many objects.
     """
     import h5py
 
-    count, open_groups, known = 0, [("", file)], set()
-    while open_groups:
-        path, group = open_groups.pop()
+    count, pending, visited = 0, [("", file)], set()
+    while pending:
+        path, group = pending.pop()
         for name in group:
             inner, count = f"{path}{name}", count + 1
             if name == SEEDS or inner in COMPILED:
                 continue
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise Refused(f"{printable(inner)} is a link to elsewhere")
-            if count > OBJECTS or inner.count("/") > DEPTH:
-                raise Refused(TOO_MUCH)
+                raise Refused(f"{printable(inner)} is a link to another place")
+            if count > MAX_OBJECTS or inner.count("/") > MAX_DEPTH:
+                raise Refused(TOO_MANY)
             value = group[name]
             if isinstance(value, h5py.Group):
-                place = h5py.h5o.get_info(value.id).addr
-                if place in known:
-                    raise Refused(TOO_MUCH)
-                known.add(place)
-                open_groups.append((f"{inner}/", value))
+                address = h5py.h5o.get_info(value.id).addr
+                if address in visited:
+                    raise Refused(TOO_MANY)
+                visited.add(address)
+                pending.append((f"{inner}/", value))
             elif isinstance(value, h5py.Dataset):
                 yield inner, value
             else:
@@ -66,10 +65,13 @@ def datasets(file: Any) -> Iterator[tuple[str, Any]]:
 
 
 def h5_paths_of(model: keras.Model) -> tuple[str, ...]:
-    """Returns where Keras stores each of a trusted model's floating-point weights, in their order.
+    """Returns the path of each floating-point weight of a trusted model, in the model's order.
 
-    Keras tells it itself: it saves the model with the number of each variable in place of its
-    values, digit by digit, and the values are put back.
+    Every variable is filled with its own number, digit by digit, and Keras saves the model: the
+    number found under a path says which variable is stored there. The weights are then restored.
+
+    Raises:
+      TfflError: Keras does not save each variable of the model under a path of its own.
     """
     before = model.get_weights()
     count = sum(map(is_floating, model.weights))
@@ -79,29 +81,29 @@ def h5_paths_of(model: keras.Model) -> tuple[str, ...]:
         while base == 1 or base < count:
             for path, digit in _saved_digits(model, base).items():
                 numbers[path] = numbers.get(path, 0) + base * digit
-            base *= DIGITS
+            base *= BASE
     finally:
         model.set_weights(before)
     ordered = sorted(numbers, key=lambda path: numbers[path])
     if [numbers[path] for path in ordered] != list(range(count)):
-        raise TfflError(f"{model.name} has variables that Keras does not save one by one")
+        raise TfflError(f"{model.name} has variables that Keras does not save separately")
     return tuple(ordered)
 
 
 def _saved_digits(model: keras.Model, base: int) -> dict[str, int]:
-    """Returns path → one digit of the number of the variable that Keras stores there."""
+    """Returns path → one digit of the number of the variable that is stored there."""
     import h5py
 
     floating = [variable for variable in model.weights if is_floating(variable)]
     for number, variable in enumerate(floating):
-        variable.assign(np.full(variable.shape, number // base % DIGITS))
+        variable.assign(np.full(variable.shape, number // base % BASE))
     with TemporaryDirectory(prefix="tffl-") as folder:
         path = Path(folder) / "numbered.weights.h5"
         model.save_weights(path)
         with h5py.File(path, "r") as file:
             return {
                 name: _first_number(dataset[()])
-                for name, dataset in datasets(file)
+                for name, dataset in weight_datasets(file)
                 if not is_server_variable(dataset.dtype)
             }
 

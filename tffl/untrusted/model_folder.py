@@ -1,4 +1,4 @@
-"""A folder of clients' models as the updates of one round."""
+"""A folder of clients' models, read as the updates of one round."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tffl.untrusted.refusal import Refused
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What a folder holds.
+    """The content of a folder of clients' models.
 
     Attributes:
-      names: The models that could be read, by name; client i of `updates` is `names[i]`.
-      updates: Their weights minus the global ones.
-      refused: Name of every other file or folder → why it is no model.
+      names: The names of the models that could be read; row i of `updates` is `names[i]`.
+      updates: Their weights minus the global weights.
+      refused: Name of every other file or folder → why it was refused.
     """
 
     names: tuple[str, ...]
@@ -32,10 +32,10 @@ class ModelFolder:
 
 
 def file_names(folder: Path) -> list[str]:
-    """Returns the names of all that is in a folder, hidden files too, sorted.
+    """Returns the sorted names of everything in a folder, hidden files included.
 
     Raises:
-      UsageError: There is no such folder, or it cannot be read.
+      UsageError: The folder does not exist or cannot be read.
     """
     try:
         return sorted(os.listdir(folder))
@@ -44,21 +44,22 @@ def file_names(folder: Path) -> list[str]:
 
 
 def read_folder(folder: Path, expected: ExpectedVariables, start: np.ndarray) -> ModelFolder:
-    """Reads every model in a folder; nothing that is wrong with one keeps it from the others.
+    """Reads every model in a folder; a faulty file does not affect the others.
 
-    Every client counts for one sample, as nobody can prove how many it has.
+    Every client counts as one sample, because none can prove how many it has.
 
     Args:
-      folder: One file or SavedModel folder per client. Folders within are not searched.
-      expected: What a client's file has to hold.
+      folder: A folder with one file or SavedModel folder per client. Other subfolders are not
+        searched.
+      expected: The variables that a client's file must hold.
       start: The global weights, float32 `[d]`.
 
     Raises:
-      UsageError: There is no such folder, or the global weights are not finite.
+      UsageError: The folder does not exist, or the global weights are not finite.
     """
     require(bool(np.isfinite(start).all()), "the global model holds NaN or infinity")
     entries = file_names(folder)
-    # Allocated at once, since two of it may not fit into memory; pages not written to take none.
+    # One allocation, because two copies may not fit into memory; unused pages take no memory.
     matrix = np.empty((len(entries), expected.layout.size), dtype=np.float32)
     names: list[str] = []
     refused: dict[str, str] = {}
@@ -68,10 +69,11 @@ def read_folder(folder: Path, expected: ExpectedVariables, start: np.ndarray) ->
         except Refused as error:
             refused[name] = str(error)
             continue
-        with np.errstate(over="ignore"):  # not finite then, which every defense notices
+        with np.errstate(over="ignore"):  # an overflow becomes infinity, which defenses reject
             np.subtract(weights, start, out=matrix[len(names)])
         names.append(name)
     ids = np.arange(len(names))
     counts = np.ones(len(names), dtype=np.int64)
     rows = matrix[: len(names)]
-    return ModelFolder(tuple(names), Updates(1, ids, counts, start, rows, expected.layout), refused)
+    updates = Updates(1, ids, counts, start, rows, expected.layout).read_only()
+    return ModelFolder(tuple(names), updates, refused)

@@ -1,4 +1,4 @@
-"""Integers and booleans among the variables of a file."""
+"""Variables in a client's file that belong to the server alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def is_server_variable(dtype: np.dtype) -> bool:
-    """Returns whether an array holds integers or booleans, which are the server's own matter.
+    """Returns whether an array holds integers or booleans, which clients do not train.
 
-    A file may have more or fewer of them than the global model, as versions of Keras differ in
-    what they count: they are passed over.
+    Versions of Keras differ in the counters that they store, so a file may hold more or fewer of
+    them than the global model has. Readers ignore them.
     """
     return dtype.kind in "iub"
