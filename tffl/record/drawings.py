@@ -23,14 +23,16 @@ class HeatMapDrawing(Callback):
           TfflError: A picture cannot be written.
         """
         number = round.number
-        pictures = self._run.pictures(number) if self._run.draws_pictures(number) else {}
-        if not pictures:
+        if not self._run.draws_pictures(number):
+            return
+        client_ids, shown = self._run.shown(number)
+        if not shown:
             return
         from tffl.drawing import heat_maps
         from tffl.drawing.explanation import recorded
 
         frames = self._run.frames(number)
-        for seen in recorded(self._run.config, number, *frames, pictures):
+        for seen in recorded(self._run.config, number, *frames, client_ids, shown):
             heat_maps.write(seen, self._run.path / FIGURES)
 
 

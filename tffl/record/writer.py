@@ -22,6 +22,7 @@ from tffl.core.errors import TfflError, UsageError, require
 from tffl.core.jsonable import write_json
 from tffl.core.tensors import read_tensors, write_tensors
 from tffl.core.updates import Updates
+from tffl.core.verdict import Shown
 from tffl.record.drawings import Curves, HeatMapDrawing, TensorBoardLog
 from tffl.record.environment import environment
 from tffl.record.identity import differences_but_end
@@ -38,6 +39,7 @@ from tffl.record.run_directory import (
     round_file,
     round_files,
 )
+from tffl.record.shown import to_arrays
 from tffl.record.tables import RunTables, to_csv
 
 if TYPE_CHECKING:
@@ -73,8 +75,7 @@ class RunWriter(Recorder):
         """
         if len(round.weights) == 1:
             self.store_updates(round.updates)
-            ids, pictures = round.updates.client_ids, round.verdict.pictures
-            self.store_pictures(round.number, ids, pictures)
+            self.store_pictures(round.number, round.updates.client_ids, round.verdict.shown)
         self.store_deviations(round)
         self.write_round(round.row, round.client_rows)
 
@@ -220,21 +221,19 @@ class RunWriter(Recorder):
         header = {"round": str(round.number), "names": json.dumps(names)}
         write_tensors(round_file(self.path / DEVIATIONS, round.number), tensors, header)
 
-    def store_pictures(
-        self, round: int, client_ids: np.ndarray, pictures: Mapping[str, np.ndarray]
-    ) -> None:
+    def store_pictures(self, round: int, client_ids: np.ndarray, shown: Sequence[Shown]) -> None:
         """Keeps what a defense shows of a round, such as heat maps, if it shows anything.
 
         Args:
           round: 1-based.
           client_ids: int64 `[n]`.
-          pictures: `Verdict.pictures`.
+          shown: What it shows.
 
         Raises:
           TfflError: The file cannot be written.
         """
-        if pictures:
-            tensors = {"client_ids": client_ids, **pictures}
+        if shown:
+            tensors = {"client_ids": client_ids, **to_arrays(shown)}
             write_tensors(round_file(self.path / PICTURES, round), tensors, {"round": str(round)})
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
