@@ -139,9 +139,9 @@ def with_figures(
 
 def _figures(name: str, image_shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
     from tffl.core.errors import TfflError
-    from tffl.models.shape import figures
+    from tffl.models.shape import describe_network
 
     try:
-        return figures(name, image_shape, classes)
+        return describe_network(name, image_shape, classes)
     except TfflError as error:  # of a plug-in
         return {"refusal": str(error)}

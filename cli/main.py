@@ -130,10 +130,10 @@ def report(error: Exception, verbose: bool) -> int:
     expected = isinstance(error, (TfflError, click.ClickException))
     if verbose and (not expected or error.__cause__ is not None):
         traceback.print_exception(error)
-    from tffl.untrusted.refusal import visible
+    from tffl.untrusted.refusal import escape_controls
 
     line, code = explain(error)
-    click.echo(f"Error: {visible(line)}", err=True)
+    click.echo(f"Error: {escape_controls(line)}", err=True)
     return code
 
 
@@ -180,9 +180,9 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Prints a warning of our own as one line, and others as Python does."""
-    from tffl.untrusted.refusal import visible
+    from tffl.untrusted.refusal import escape_controls
 
-    text = f"Warning: {visible(str(message))}\n"
+    text = f"Warning: {escape_controls(str(message))}\n"
     if not issubclass(category, TfflWarning):
         text = warnings.formatwarning(message, category, filename, lineno, line)
     click.echo(text, err=True, nl=False)

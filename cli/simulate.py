@@ -119,7 +119,7 @@ def _simulate(job: Job, quiet: bool, as_json: bool) -> None:
 
 
 def _compare(job: Job, quiet: bool, as_json: bool) -> None:
-    from tffl.studies.comparison import Outcome, compare, variants, verdict
+    from tffl.studies.comparison import Outcome, compare, conclusion, variants
 
     variants(job.config)
     with _observer(quiet, as_json) as observe:
@@ -132,7 +132,7 @@ def _compare(job: Job, quiet: bool, as_json: bool) -> None:
         from tffl_cli.console import print_comparison
 
         outcomes = {name: Outcome.of(run.rounds, run.summary) for name, run in runs.items()}
-        print_comparison(outcomes, verdict(outcomes, job.config.defense.name))
+        print_comparison(outcomes, conclusion(outcomes, job.config.defense.name))
 
 
 @contextmanager
@@ -192,11 +192,11 @@ def read_experiment(
     resumed: Path | None = None,
 ) -> Config:
     """Returns the experiment that the options describe, upon a file's values or else `base`."""
-    from tffl.config import build, build_upon
+    from tffl.config import build, build_from_file
 
     if resumed is not None and (resumed / "config.toml").exists():
         config = config or resumed / "config.toml"
-        return build_upon(config, lambda values: assemble(values, options, settings))
+        return build_from_file(config, lambda values: assemble(values, options, settings))
     told = config or settings or any(value is not None for value in options.values())
     # A run killed before its first file was written can only begin again, from its options.
     require(
@@ -205,7 +205,7 @@ def read_experiment(
     )
     if config is None:
         return build(assemble(base, options, settings))
-    return build_upon(config, lambda values: assemble(values, options, settings))
+    return build_from_file(config, lambda values: assemble(values, options, settings))
 
 
 def _directory(config: Config, out: Path | None, resumed: Path | None) -> Path:

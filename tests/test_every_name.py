@@ -18,8 +18,8 @@ from tffl.engine.observer import Observer
 from tffl.record.identity import resolved
 from tffl.simulation.experiment import Experiment
 from tffl.simulation.run import Run
+from tffl.simulation.shared_resources import SharedResources
 from tffl.simulation.simulation import simulate
-from tffl.simulation.workshop import Workshop
 
 BASE: dict[str, Any] = {
     "seed": 3,
@@ -47,11 +47,11 @@ PARTS: dict[str, dict[str, Any]] = {
 WRAPPED = ("nnm+krum", "nnm+trimmed-mean", "bucketing+median", "bucketing+multi-krum")
 JOINED = ("label-flip+scaling", "patch-backdoor+lie", "label-flip+sign-flip")
 
-SHARED = Workshop()
+SHARED = SharedResources()
 
 
 def run(changes: dict[str, Any], out: Path | None = None, **options: Any) -> Run:
-    return simulate(build(override(BASE, changes)), out, workshop=SHARED, **options)
+    return simulate(build(override(BASE, changes)), out, shared=SHARED, **options)
 
 
 def defended_by(name: str) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def test_every_attack_with_very_few_clients(name: str, clients: int) -> None:
             stage = small(clients, malicious, attack__name=name, **options)
             updates, state = sent(stage), stage.attack.init(stage.adversary)
             honest = updates.matrix.copy()
-            attackers, _ = stage.attack_updates(updates, state)
+            updates, attackers, _ = stage.attack_updates(updates, state)
         except UsageError as error:
             assert "\n" not in str(error)
             continue

@@ -11,10 +11,10 @@ import pytest
 from tffl.config import build, load, override
 from tffl.core.errors import UsageError
 from tffl.engine.observer import Observer
+from tffl.simulation.shared_resources import SharedResources
 from tffl.simulation.simulation import simulate
-from tffl.simulation.workshop import Workshop
 
-SHARED = Workshop()
+SHARED = SharedResources()
 BASE: dict[str, Any] = {
     "data": {"train_limit": 200, "test_limit": 50},
     "federation": {"clients": 5, "malicious": 1},
@@ -28,7 +28,7 @@ BASE: dict[str, Any] = {
 
 def run(path: Path, rounds: int, **options: Any) -> None:
     values = override(BASE, {"federation.rounds": rounds})
-    simulate(build(values), path, workshop=SHARED, **options)
+    simulate(build(values), path, shared=SHARED, **options)
 
 
 def tables(path: Path) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
 from tffl.core.weighting import weighed
-from tffl.data.samples import Root, Samples
+from tffl.data.samples import RootData, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense, defenses
 from tffl.defenses.none import FedAvg
 from tffl.explain.maps import Explainer
@@ -150,7 +150,7 @@ def server() -> Server:
         layout,
         CLIENTS,
         seed=0,
-        root=Root(pictures, labels, train),
+        root=RootData(pictures, labels, train),
         samples=Samples(pictures, labels, CLASSES),
         explainer=Explainer(model),
     )

@@ -9,7 +9,14 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from tffl.config import Config, FederationConfig, Named, RecordConfig, TrainingConfig, load
+from tffl.config import (
+    ComponentConfig,
+    Config,
+    FederationConfig,
+    RecordConfig,
+    TrainingConfig,
+    load,
+)
 from tffl.core.errors import TfflError, UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.tensors import read_tensors, write_tensors
@@ -63,7 +70,9 @@ def updates(round: int = 1) -> Updates:
 
 
 def test_create_describes_the_run(tmp_path: Path) -> None:
-    config = Config(seed=7, attack=Named.model_validate({"name": "label-flip", "scale": 2.5}))
+    config = Config(
+        seed=7, attack=ComponentConfig.model_validate({"name": "label-flip", "scale": 2.5})
+    )
     start(tmp_path / "deep" / "run", config)
     assert load(tmp_path / "deep" / "run" / "config.toml") == config
     environment = json.loads((tmp_path / "deep" / "run" / "environment.json").read_text())

@@ -229,7 +229,7 @@ def test_the_servers_own_training_needs_its_own_data() -> None:
 
 
 def test_a_precision_that_the_processor_lacks_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tffl.simulation.workshop.computes", lambda dtype: False)
+    monkeypatch.setattr("tffl.simulation.shared_resources.computes", lambda dtype: False)
     with pytest.raises(UsageError, match=r"^training\.precision = mixed_bfloat16 .* take float32$"):
         tffl.simulate(config(training__precision="mixed_bfloat16"))
 

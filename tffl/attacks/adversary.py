@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import keras
 
     from tffl.data.samples import Samples
-    from tffl.engine.tools import Tools
+    from tffl.engine.compiled_model import CompiledModel
     from tffl.explain.maps import Explainer
 
 
@@ -41,11 +41,11 @@ class Adversary:
         config: Config,
         federation: Federation,
         ids: np.ndarray,
-        tools: Tools | None = None,
+        compiled: CompiledModel | None = None,
         server_samples: Samples | None = None,
     ) -> None:
         self.model = model
-        self._given_tools = tools
+        self._given_compiled = compiled
         self.layout = WeightLayout.of(model)
         self.config = config
         self.ids = ids
@@ -94,7 +94,7 @@ class Adversary:
           images: uint8 `[m, height, width, channels]`, `m >= 1`.
           labels: int32 `[m]`.
         """
-        return self._tools.gradient(weights, images, labels)
+        return self._compiled.gradient(weights, images, labels)
 
     def train(
         self,
@@ -135,7 +135,7 @@ class Adversary:
         )
         frozen = ~self.layout.trainable
         free = np.ones(self.layout.size, bool) if mask is None else mask | frozen
-        trained = self._tools.trainer.train_constrained(
+        trained = self._compiled.trainer.train_constrained(
             tf.constant(start),
             tf.constant(self.images),
             job,
@@ -147,10 +147,10 @@ class Adversary:
     @property
     def explainer(self) -> Explainer:
         """Makes class activation maps of the network with any weights."""
-        return self._tools.explainer
+        return self._compiled.explainer
 
     @cached_property
-    def _tools(self) -> Tools:
-        from tffl.engine.tools import Tools
+    def _compiled(self) -> CompiledModel:
+        from tffl.engine.compiled_model import CompiledModel
 
-        return self._given_tools or Tools(self.model, self.config.training)
+        return self._given_compiled or CompiledModel(self.model, self.config.training)

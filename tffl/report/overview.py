@@ -11,7 +11,7 @@ import numpy as np
 from tffl.drawing.guard import is_steep, usual_size
 from tffl.report import document
 from tffl.report.document import Block, Plot, Section, Series, Table
-from tffl.report.figures import OVERVIEW, differing, figures_of
+from tffl.report.key_figures import OVERVIEW, differing, figures_of
 from tffl.report.sources import RecordedRun
 from tffl.studies.comparison import percent
 

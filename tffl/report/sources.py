@@ -18,7 +18,7 @@ from tffl.record.tables import read_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tffl.drawing.explanation import Look
+    from tffl.drawing.explanation import Explanation
 
 SPLIT_COLUMNS = ("client", "class", "samples", "trained")
 
@@ -78,7 +78,7 @@ class RecordedRun:
         done = f"{len(self.rounds)} of {wanted} rounds" if len(self.rounds) else "no round yet"
         return f"{self.name} is unfinished ({done}): tffl simulate --resume {self.path} continues"
 
-    def looks(self, rounds: Sequence[int] = ()) -> list[Look]:
+    def looks(self, rounds: Sequence[int] = ()) -> list[Explanation]:
         """Returns the recorded heat maps of some rounds, or else of the last that has any.
 
         Raises:
@@ -87,7 +87,7 @@ class RecordedRun:
         """
         from tffl.core.process import silence
         from tffl.record.run_directory import PICTURES, RunDirectory, round_files
-        from tffl.studies.explain import recorded_in
+        from tffl.studies.explain_rounds import recorded_in
 
         known = set(self.rounds["round"].tolist())
         there = [round for round in round_files(self.path / PICTURES) if round in known]

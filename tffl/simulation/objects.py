@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from tffl.attacks import Attack, attacks
-from tffl.config import Config, DataConfig, ModelConfig, Named
+from tffl.config import ComponentConfig, Config, DataConfig, ModelConfig
 from tffl.core.errors import require
 from tffl.core.registry import Registry
 from tffl.data import Dataset, datasets
@@ -71,9 +71,9 @@ def described(
     return config.model_copy(update=changes)
 
 
-def _named(registry: Registry, part: Any) -> Named:
+def _named(registry: Registry, part: Any) -> ComponentConfig:
     if isinstance(part, str):
-        return Named(name=part)
+        return ComponentConfig(name=part)
     base = Attack if registry is attacks else Defense
     require(
         isinstance(part, base),
@@ -86,7 +86,7 @@ def _named(registry: Registry, part: Any) -> Named:
     if name is None:
         name = _kebab(cls.__name__)
         registry.register(name, cls)
-    return Named.model_validate({"name": name, **part.options()})
+    return ComponentConfig.model_validate({"name": name, **part.options()})
 
 
 def _entry(name: str, target: Any) -> tuple[Registry, Any]:

@@ -21,8 +21,8 @@ from tffl.record.writer import RunWriter, make_folder, refuse_occupied
 from tffl.simulation.experiment import Experiment
 from tffl.simulation.objects import Arrays, described
 from tffl.simulation.run import Run
+from tffl.simulation.shared_resources import SharedResources
 from tffl.simulation.unused import unused_settings
-from tffl.simulation.workshop import Workshop
 
 
 def simulate(
@@ -32,7 +32,7 @@ def simulate(
     resume: bool = False,
     observer: Observer | None = None,
     command: Sequence[str] = (),
-    workshop: Workshop | None = None,
+    shared: SharedResources | None = None,
     attack: Attack | str | None = None,
     defense: Defense | str | None = None,
     model: keras.Model | Callable[..., keras.Model] | str | None = None,
@@ -47,7 +47,7 @@ def simulate(
         than it began with, it ends there.
       observer: Hears about progress and warnings.
       command: The command line, for `environment.json`.
-      workshop: Shares images and compiled functions with other calls. A later call with the same
+      shared: Shares images and compiled functions with other calls. A later call with the same
         one also overwrites the weights of the returned model.
       attack: An attack, or the name of one, in the place of the config's.
       defense: A defense, or the name of one.
@@ -65,7 +65,7 @@ def simulate(
     if not resume:
         for line in unused_settings(config):
             observer.warning(line)
-    return carry_out(config, out, resume, observer, command, workshop)
+    return carry_out(config, out, resume, observer, command, shared)
 
 
 def carry_out(
@@ -74,24 +74,24 @@ def carry_out(
     resume: bool,
     observer: Observer,
     command: Sequence[str],
-    workshop: Workshop | None = None,
+    shared: SharedResources | None = None,
 ) -> Run:
     """Does what `simulate` does, without a word on settings that change nothing."""
     config = resolved(config)
     if out is None:
         require(not resume, "resume needs the run directory")
-        experiment = Experiment(config, observer, workshop, trains=True)
+        experiment = Experiment(config, observer, shared, trains=True)
         return _play(experiment, MemoryRecorder(), observer)
     out = Path(out)
     if resume:
         RunWriter.resume(out, config)
         with locked(out, observer.warning):
-            experiment = Experiment(config, observer, workshop, trains=True)
+            experiment = Experiment(config, observer, shared, trains=True)
             writer = RunWriter.resume(out, config)
             writer.write_config()
             return _play(experiment, writer, observer)
     refuse_occupied(out, config)
-    experiment = Experiment(config, observer, workshop, trains=True)
+    experiment = Experiment(config, observer, shared, trains=True)
     make_folder(out)
     with locked(out, observer.warning):
         writer = RunWriter.create(out, config, command, experiment.granted())

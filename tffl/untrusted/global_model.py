@@ -1,4 +1,4 @@
-"""The user's own model, in whose terms a client's file is read."""
+"""The global model: the user's own, trusted model that clients' files must match."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from tffl.models.validation import check_classifier
 if TYPE_CHECKING:
     import keras
 
-INSIDE = ("global.keras", "export/global.keras")
-"""Where the model is in the folder of an export, and in that of a run."""
+LOCATIONS = ("global.keras", "export/global.keras")
+"""Where the model is in the folder of an export, and in a run directory."""
 
-ENDING = ".keras"
-"""Keras takes it in lower case only."""
+SUFFIX = ".keras"
+"""Keras accepts it only in lower case."""
 
 
 def find_global(path: Path) -> Path:
-    """Returns the file of the global model; imports no TensorFlow.
+    """Returns the file of the global model, without importing TensorFlow.
 
     Args:
       path: A `.keras` file, a run directory, or its `export` folder.
 
     Raises:
-      UsageError: There is none.
+      UsageError: There is no global model.
     """
-    found = next((path / inner for inner in INSIDE if (path / inner).is_file()), path)
+    found = next((path / inner for inner in LOCATIONS if (path / inner).is_file()), path)
     if not found.exists():
         raise UsageError(f"there is no global model {path}: check the path")
-    if not found.is_file() or found.suffix.lower() != ENDING:
-        raise UsageError(f"{path} is no .keras file, and no run that has exported its model")
+    if not found.is_file() or found.suffix.lower() != SUFFIX:
+        raise UsageError(f"{path} is neither a .keras file nor a run that has exported its model")
     return found
 
 
 def load_global(path: Path) -> keras.Model:
-    """Loads the global model in Keras' safe mode: no Lambda layers.
+    """Loads the global model in Keras' safe mode, which refuses Lambda layers.
 
     Args:
       path: A `.keras` file, a run directory, or its `export` folder.
 
     Raises:
-      UsageError: It is missing, damaged, holds code, or is no classifier of images.
+      UsageError: The model is missing, is damaged, contains code, or is not an image classifier.
     """
     found = find_global(path)
     from tffl.core.process import silence
@@ -54,7 +54,7 @@ def load_global(path: Path) -> keras.Model:
 
     try:
         model = _load(found)
-    except Exception as error:  # Keras raises whatever its layers raise
+    except Exception as error:  # a layer can raise anything while Keras loads it
         line = " ".join(str(error).split())[:300]
         raise UsageError(f"cannot load the global model {found}: {line}") from None
     check_classifier(model, f"the global model {found}")
@@ -64,8 +64,8 @@ def load_global(path: Path) -> keras.Model:
 def _load(path: Path) -> keras.Model:
     import keras
 
-    if path.suffix == ENDING:
+    if path.suffix == SUFFIX:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     with TemporaryDirectory(prefix="tffl-") as folder:
-        copy = shutil.copy(path, Path(folder) / f"global{ENDING}")
+        copy = shutil.copy(path, Path(folder) / f"global{SUFFIX}")
         return keras.saving.load_model(copy, compile=False, safe_mode=True)

@@ -12,7 +12,7 @@ import numpy as np
 from tffl.core.errors import UsageError, require
 from tffl.core.updates import LARGEST_CLAIM
 from tffl.core.weighting import Weighting
-from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Root, Samples
+from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, RootData, Samples
 from tffl.defenses import Defense
 from tffl.explain.pixels import BYTES, PixelRange
 from tffl.models.layers import set_weights
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("flwr")
 
 
-def check_defense(name: str, defense: Defense, samples: Samples | None, root: Root | None) -> None:
+def check_defense(
+    name: str, defense: Defense, samples: Samples | None, root: RootData | None
+) -> None:
     """Raises `UsageError` if the defense cannot work in a Flower server, or lacks data."""
     require(
         defense.models == 1,
@@ -56,7 +58,7 @@ def check_options(
     require(weighting in get_args(Weighting), f"weighting {weighting!r} does not exist")
 
 
-def model_for_images(model: keras.Model, samples: Samples, root: Root | None) -> keras.Model:
+def model_for_images(model: keras.Model, samples: Samples, root: RootData | None) -> keras.Model:
     """Returns the model that a defense looks at images with: checked, and ending in logits.
 
     Raises:
@@ -64,13 +66,13 @@ def model_for_images(model: keras.Model, samples: Samples, root: Root | None) ->
     """
     from tffl.core.keras_settings import settle
     from tffl.explain.samples import check_samples
-    from tffl.models.head import activation, as_logits
+    from tffl.models.head import as_logits, final_activation
     from tffl.models.validation import check_classifier
 
     settle()
     check_classifier(model, f"the model {model.name}")
     check_samples(model, f"the model {model.name}", samples, root)
-    if end := activation(model):
+    if end := final_activation(model):
         log.warning("tffl: %s ends in %s: defenses see what goes into it", model.name, end)
     return as_logits(model)
 

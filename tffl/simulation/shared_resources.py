@@ -19,17 +19,17 @@ from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.data.build import load_dataset
 from tffl.data.federation import Dataset
-from tffl.engine.runtime import computes
-from tffl.engine.tools import Tools
+from tffl.engine.compiled_model import CompiledModel
+from tffl.engine.runtime import supports_convolution
 from tffl.models.build import build_network, check_trainable
 
 
-class Workshop:
-    """Keeps the last dataset, and the tools of every model and training config it has met."""
+class SharedResources:
+    """Keeps the last dataset, and what is compiled for every model and training config."""
 
     def __init__(self) -> None:
         self._dataset: tuple[Any, Dataset] | None = None
-        self._tools: dict[Any, Tools] = {}
+        self._compiled: dict[Any, CompiledModel] = {}
 
     def dataset(self, config: DataConfig) -> Dataset:
         """Returns a dataset as `load_dataset` does."""
@@ -39,19 +39,19 @@ class Workshop:
             self._dataset = key, load_dataset(config)
         return self._dataset[1]
 
-    def tools(self, config: Config, dataset: Dataset) -> Tools:
-        """Returns the tools of an experiment's model.
+    def compiled(self, config: Config, dataset: Dataset) -> CompiledModel:
+        """Returns the compiled functions of an experiment's model.
 
         Raises:
           UsageError: As `build_model`, or a model of others cannot be trained.
         """
         shape, training = (dataset.image_shape, dataset.classes), config.training
         key = (config.model.model_dump_json(), shape, training.model_dump_json())
-        if key not in self._tools:
-            tools = Tools(build_model(config, *shape), training)
-            check_trainable(tools.model, config.model.name, lambda: tools.trainer.trace())
-            self._tools[key] = tools
-        return self._tools[key]
+        if key not in self._compiled:
+            compiled = CompiledModel(build_model(config, *shape), training)
+            check_trainable(compiled.model, config.model.name, lambda: compiled.trainer.trace())
+            self._compiled[key] = compiled
+        return self._compiled[key]
 
 
 def build_model(config: Config, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -63,7 +63,7 @@ def build_model(config: Config, image_shape: tuple[int, int, int], classes: int)
     """
     name, precision = config.model.name, config.training.precision
     require(
-        precision == "float32" or computes(precision.removeprefix("mixed_")),
+        precision == "float32" or supports_convolution(precision.removeprefix("mixed_")),
         f"training.precision = {precision} is not allowed here: this processor has no convolution "
         "in that precision; take float32",
     )

@@ -9,8 +9,8 @@ import numpy as np
 
 from tffl.drawing import figures
 from tffl.drawing import guard as drawing
-from tffl.report.charts import LETTERED, POINTS, highest
 from tffl.report.document import COLORS, Bars, Block, Chart, Grid, Plot
+from tffl.report.plotly_charts import LETTERED, POINTS, highest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

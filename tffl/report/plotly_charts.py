@@ -12,7 +12,7 @@ from typing import Any
 
 from tffl.drawing.guard import drawable
 from tffl.report.document import COLORS, Bars, Chart, Grid, Plot, Series
-from tffl.untrusted.refusal import visible
+from tffl.untrusted.refusal import escape_controls
 
 POINTS = 60
 """Lines of more points are drawn without symbols."""
@@ -30,7 +30,7 @@ def figure(chart: Chart) -> dict[str, Any]:
 
 def text(words: str) -> str:
     """Returns words of a user as plotly shows them, which reads tags in whatever it draws."""
-    return html.escape(visible(words, keep="\n"), quote=False).replace("\n", "<br>")
+    return html.escape(escape_controls(words, keep="\n"), quote=False).replace("\n", "<br>")
 
 
 def _height(chart: Chart) -> int:

@@ -24,11 +24,11 @@ import numpy as np
 from tffl.core.atomic import TEMPORARY, remove, replacing, write_text
 from tffl.core.errors import UsageError, require
 from tffl.core.jsonable import write_json
-from tffl.core.verdict import Verdict
-from tffl.drawing import explanation as look
+from tffl.core.verdict import HeatMaps, Judgment
+from tffl.defenses.create import score_name
 from tffl.drawing import guard as drawing
 from tffl.drawing import heat_maps as pictures
-from tffl.drawing.explanation import Look
+from tffl.drawing.explanation import Explanation, explanations
 from tffl.drawing.guard import at_edges, attempt, is_steep, usual_size
 from tffl.record.tables import to_csv
 from tffl.report import document
@@ -36,8 +36,8 @@ from tffl.report.document import Block, Gallery, Plot, Report, Section, Series, 
 from tffl.report.overview import number
 from tffl.report.page import page
 from tffl.report.verdicts import AT_EDGES
-from tffl.scan.scan import Opinion, Scan
-from tffl.untrusted.refusal import shown
+from tffl.scan.scanner import Opinion, ScanResult
+from tffl.untrusted.refusal import printable
 
 COLUMNS = ("file", "verdict", "defense", "score", "threshold", "reason")
 """Of `scan.csv`."""
@@ -57,7 +57,7 @@ LABEL = 48
 
 
 @dataclass(frozen=True)
-class Place:
+class ScanOutput:
     """Where the results of scans go, and what they are results of.
 
     Attributes:
@@ -92,7 +92,7 @@ class Place:
             f"{self.out} is not empty and holds no scan: choose another folder for --out",
         )
 
-    def write(self, found: Scan, seed: int) -> list[Path]:
+    def write(self, found: ScanResult, seed: int) -> list[Path]:
         """Writes all of it, each file atomically, the page last; returns the files, it first.
 
         Args:
@@ -106,7 +106,8 @@ class Place:
         write_text(table, to_csv(COLUMNS, rows(found)))
         write_json(told, {"seed": seed, **found.report()})
         seen = {
-            name: attempt(f"What {name} saw", looks, found, name) or [] for name in found.verdicts
+            name: attempt(f"What {name} saw", explained, found, name) or []
+            for name in found.verdicts
         }
         drawn = self._draw([one for several in seen.values() for one in several])
         text = attempt(whole, lambda: page(report(found, self, seed, seen)))
@@ -116,7 +117,7 @@ class Place:
         write_text(whole, text)
         return [whole, table, told, *drawn]
 
-    def _draw(self, seen: list[Look]) -> list[Path]:
+    def _draw(self, seen: list[Explanation]) -> list[Path]:
         """Draws heat maps, and forgets those of a scan before."""
         folder = self.out / HEAT_MAPS
         if not seen:
@@ -142,12 +143,12 @@ def verdict(opinions: list[Opinion]) -> str:
     return SUSPECT if opinions[0].defense else REFUSED
 
 
-def rows(found: Scan) -> list[dict[str, Any]]:
+def rows(found: ScanResult) -> list[dict[str, Any]]:
     """Returns the rows of `scan.csv`, by file and defense."""
     silent = Opinion("", False, float("nan"), float("nan"), "")
     return [
         {
-            "file": shown(name, LONGEST),
+            "file": printable(name, LONGEST),
             "verdict": verdict([opinion] if opinions else []),
             "defense": opinion.defense,
             "score": opinion.score,
@@ -159,29 +160,31 @@ def rows(found: Scan) -> list[dict[str, Any]]:
     ]
 
 
-def looks(found: Scan, defense: str) -> list[Look]:
-    """Returns the heat maps that a defense looked at; nothing if it looks at none."""
-    told = found.verdicts[defense]
-    count = len(found.inbox.names)
+def explained(found: ScanResult, defense: str) -> list[Explanation]:
+    """Returns the heat maps that a defense saw; nothing if it makes none."""
+    judgment = found.verdicts[defense]
+    count = len(found.folder.names)
 
-    def base(maps: np.ndarray) -> Look:
-        return Look(
+    def described(maps: HeatMaps) -> Explanation:
+        return Explanation(
             round=1,
             title=defense,
-            score_name=look.SCORES.get(defense, f"score of {defense}"),
+            score_name=score_name(defense, f"score of {defense}"),
             client_ids=np.arange(count),
             malicious=np.zeros(count, dtype=bool),
-            flagged=told.convicted,
-            scores=told.scores,
-            threshold=told.threshold,
-            maps=maps,
-            names=tuple(shown(name, LABEL) for name in found.inbox.names),
+            flagged=judgment.convicted,
+            scores=judgment.scores,
+            threshold=judgment.threshold,
+            heat_maps=maps,
+            names=tuple(printable(name, LABEL) for name in found.folder.names),
         )
 
-    return look.looks(told.pictures, base)
+    return explanations(judgment.shown, described)
 
 
-def report(found: Scan, place: Place, seed: int, seen: Mapping[str, list[Look]]) -> Report:
+def report(
+    found: ScanResult, place: ScanOutput, seed: int, seen: Mapping[str, list[Explanation]]
+) -> Report:
     """Says what there is to say.
 
     Args:
@@ -201,11 +204,11 @@ def report(found: Scan, place: Place, seed: int, seen: Mapping[str, list[Look]])
     now = datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds")
     defenses = ", ".join([*found.verdicts, *found.unjudged])
     return Report(
-        title=f"Scan of {shown(place.updates.resolve().name)}",
+        title=f"Scan of {printable(place.updates.resolve().name)}",
         sections=sections,
         about=[
-            f"{shown(str(place.updates), LONGEST)}, as updates of "
-            f"{shown(str(place.model), LONGEST)}. Judged by {defenses}, seed {seed}; {now}."
+            f"{printable(str(place.updates), LONGEST)}, as updates of "
+            f"{printable(str(place.model), LONGEST)}. Judged by {defenses}, seed {seed}; {now}."
         ],
         warnings=[
             *(f"{text[0].upper()}{text[1:]}." for text in found.warnings),
@@ -227,7 +230,7 @@ def _sentence(counts: Mapping[str, int]) -> str:
     return told
 
 
-def _files(found: Scan) -> Block:
+def _files(found: ScanResult) -> Block:
     """Tells of every file, the worst first, what is said of it in all."""
     numbers = numbered(found)
     words = [verdict(found.files[name]) for name in numbers]
@@ -235,7 +238,7 @@ def _files(found: Scan) -> Block:
         "What is said of each file, the worst first",
         ["no.", "file", "verdict", "reason"],
         [
-            [str(number), shown(name, LONGEST), word, _reasons(found.files[name])]
+            [str(number), printable(name, LONGEST), word, _reasons(found.files[name])]
             for (name, number), word in zip(numbers.items(), words, strict=True)
         ],
         words=(1, 2, 3),
@@ -244,7 +247,7 @@ def _files(found: Scan) -> Block:
     return Block(table)
 
 
-def numbered(found: Scan) -> dict[str, int]:
+def numbered(found: ScanResult) -> dict[str, int]:
     """Returns file → its number from 1 on the page, in tables and charts alike: the worst first."""
     names = sorted(found.files, key=lambda name: VERDICTS.index(verdict(found.files[name])))
     return {name: number for number, name in enumerate(names, 1)}
@@ -259,18 +262,18 @@ def _reasons(opinions: list[Opinion]) -> str:
     )
 
 
-def _scores(found: Scan, defense: str, told: Verdict) -> Block:
+def _scores(found: ScanResult, defense: str, told: Judgment) -> Block:
     """Draws what a defense thinks of each file, in the order of the page."""
     numbers, order = _in_order(found)
     guilty, scores = np.asarray(told.convicted)[order], np.asarray(told.scores, float)[order]
-    label = look.SCORES.get(defense, "score")
+    label = score_name(defense, "score")
     table = Table(
         f"What {defense} says of each file",
         ["no.", "file", "verdict", label, "threshold", "reason"],
         [
             [
                 str(numbers[place]),
-                shown(found.inbox.names[row], LONGEST),
+                printable(found.folder.names[row], LONGEST),
                 SUSPECT if guilty[place] else OK,
                 number(scores[place]),
                 number(told.threshold),
@@ -300,9 +303,9 @@ def _scores(found: Scan, defense: str, told: Verdict) -> Block:
     return Block(table, plot, note=f"Files are numbered as in all tables. {endless}".strip())
 
 
-def _in_order(found: Scan) -> tuple[list[int], list[int]]:
+def _in_order(found: ScanResult) -> tuple[list[int], list[int]]:
     """Returns the numbers on the page of the files that were judged, and their rows in verdicts."""
-    rows = {name: row for row, name in enumerate(found.inbox.names)}
+    rows = {name: row for row, name in enumerate(found.folder.names)}
     judged = [(number, rows[name]) for name, number in numbered(found).items() if name in rows]
     return [number for number, _ in judged], [row for _, row in judged]
 
@@ -322,7 +325,7 @@ def _dots(table: Table, scores: np.ndarray, chosen: np.ndarray, guilty: bool) ->
     )
 
 
-def _look_table(found: Scan, seen: Look) -> Table:
+def _look_table(found: ScanResult, seen: Explanation) -> Table:
     header = [
         "no.",
         "file",

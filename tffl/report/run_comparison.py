@@ -10,7 +10,7 @@ from typing import Any
 from tffl.core.errors import require
 from tffl.drawing import guard as drawing
 from tffl.report.document import Plot, Table
-from tffl.report.figures import differing, figures_of
+from tffl.report.key_figures import differing, figures_of
 from tffl.report.overview import curve_chart, differences_table, overview_table
 from tffl.report.sources import RecordedRun, read_runs
 
@@ -61,7 +61,7 @@ class Comparison:
         Raises:
           TfflError: The picture cannot be written.
         """
-        from tffl.report.pictures import side_by_side
+        from tffl.report.png import side_by_side
 
         columns = ("accuracy", "attack_success")
         charts: list[Plot] = [curve_chart(self.runs, column) for column in columns]

@@ -1,4 +1,8 @@
-"""Bytes of files in a folder to which strangers write: bounded, regular, unchanged, inside it."""
+"""Safe reading of files in a folder that strangers can write to.
+
+A file is read only if it is regular, no larger than a limit, inside the folder, and unchanged while
+it is read. Links are never followed.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +28,13 @@ def read_bytes(folder: Path, parts: tuple[str, ...], limit: int) -> bytes:
     """Reads a file once, through one descriptor, without following a link.
 
     Args:
-      folder: Where the file has to be; it is the user's, and may be a link itself.
-      parts: The way from there, such as `("model", "variables", "variables.index")`.
-      limit: Most bytes; a larger file is not read at all.
+      folder: The folder that contains the file. It belongs to the user and may be a link itself.
+      parts: The path inside the folder, such as `("model", "variables", "variables.index")`.
+      limit: The largest size in bytes; a larger file is not read at all.
 
     Raises:
-      Refused: A part is a link, the file is no regular one, is empty, larger than `limit`, cannot
-        be read, or changes meanwhile.
+      Refused: A part of the path is a link, or the file is not a regular file, is empty, exceeds
+        `limit`, cannot be read, or changes while it is read.
     """
     try:
         descriptor = _open(folder, parts)
@@ -55,11 +59,15 @@ def read_bytes(folder: Path, parts: tuple[str, ...], limit: int) -> bytes:
     return content
 
 
-def names_in(folder: Path, parts: tuple[str, ...]) -> list[str]:
-    """Returns the names in a folder within a folder, without following a link to it, sorted.
+def entry_names(folder: Path, parts: tuple[str, ...]) -> list[str]:
+    """Returns the sorted names in a subfolder, without following a link.
+
+    Args:
+      folder: As for `read_bytes`.
+      parts: The path of the subfolder inside `folder`.
 
     Raises:
-      Refused: A part is a link, is missing, or cannot be read.
+      Refused: A part of the path is a link, is missing, or cannot be read.
     """
     try:
         descriptor = _open(folder, parts, stat.S_IFDIR)
@@ -72,34 +80,34 @@ def names_in(folder: Path, parts: tuple[str, ...]) -> list[str]:
 
 
 def _open(folder: Path, parts: tuple[str, ...], kind: int = stat.S_IFREG) -> int:
-    """Opens what `parts` lead to, folder by folder, so that no link is ever followed."""
+    """Opens a file or folder by walking down one folder at a time, so no link is followed."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     current = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     for number, part in enumerate(parts):
         wanted = kind if number == len(parts) - 1 else stat.S_IFDIR
         where = "/".join(parts[1 : number + 1])
         try:
-            # Looked at before it is opened: opening a device may do something.
-            what = os.stat(part, dir_fd=current, follow_symlinks=False)
-            _check_kind(what, wanted, where)
+            # Checked before it is opened, because opening a device can have side effects.
+            status = os.stat(part, dir_fd=current, follow_symlinks=False)
+            _check_kind(status, wanted, where)
             directory = os.O_DIRECTORY if wanted == stat.S_IFDIR else 0
             opened = os.open(part, flags | directory, dir_fd=current)
         except FileNotFoundError:
             if not where:
                 raise
-            raise Refused(f"is no whole SavedModel: it lacks {where}") from None
+            raise Refused(f"is not a complete SavedModel: it lacks {where}") from None
         finally:
             os.close(current)
         current = opened
     return current
 
 
-def _check_kind(what: os.stat_result, wanted: int, where: str) -> None:
-    kind = stat.S_IFMT(what.st_mode)
+def _check_kind(status: os.stat_result, wanted: int, where: str) -> None:
+    kind = stat.S_IFMT(status.st_mode)
     if kind != wanted:
         name = KINDS.get(kind, "a special file" if kind != stat.S_IFREG else "a regular file")
         raise Refused(f"{where} is {name}" if where else f"is {name}")
 
 
-def _stamp(what: os.stat_result) -> tuple[int, ...]:
-    return what.st_dev, what.st_ino, what.st_size, what.st_mtime_ns, what.st_ctime_ns
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

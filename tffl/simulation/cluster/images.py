@@ -54,7 +54,7 @@ def arithmetic() -> str:
     return digest.hexdigest()
 
 
-def pool(config: Config, dataset: Dataset) -> np.ndarray:
+def training_images(config: Config, dataset: Dataset) -> np.ndarray:
     """Returns the training images of an experiment, uint8 `[P, height, width, channels]`."""
     attack = create_attack(config.attack.name, config.attack.options)
     attack.check(dataset)
@@ -107,7 +107,7 @@ def answer(
         config = Config.model_validate(asked["config"])
         data = config.data.model_copy(update={"data_dir": data_dir})
         config = config.model_copy(update={"data": data})
-        images = pool(config, load(config))
+        images = training_images(config, load(config))
         mine = fingerprint(images)
         if mine != asked["fingerprint"]:
             raise TfflError(

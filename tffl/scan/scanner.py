@@ -22,14 +22,14 @@ import numpy as np
 from tffl.core import seeds
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import Judgment
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
 from tffl.defenses.base import Defense, State
 from tffl.defenses.server import Server
 from tffl.explain.pixels import BYTES, PixelRange
-from tffl.untrusted.expected import Expected
-from tffl.untrusted.inbox import Inbox, listing, read_folder
-from tffl.untrusted.refusal import shown
+from tffl.untrusted.expected import ExpectedVariables
+from tffl.untrusted.model_folder import ModelFolder, file_names, read_folder
+from tffl.untrusted.refusal import printable
 
 if TYPE_CHECKING:
     import keras
@@ -63,28 +63,28 @@ class Opinion:
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScanResult:
     """What a scan of a folder found.
 
     Attributes:
-      inbox: The files, and the updates of those that could be read.
-      verdicts: Defense → its verdict on `inbox.updates`, with pictures of what it saw.
+      folder: The files, and the updates of those that could be read.
+      verdicts: Defense → its judgment of `folder.updates`, with what it saw.
       memories: Defense → what it would remember, such as what it fitted.
       unjudged: Defense → why it could not judge, such as too few files.
       warnings: What makes the verdicts worth less.
     """
 
-    inbox: Inbox
-    verdicts: Mapping[str, Verdict]
+    folder: ModelFolder
+    verdicts: Mapping[str, Judgment]
     memories: Mapping[str, State]
     unjudged: Mapping[str, str]
     warnings: Sequence[str] = ()
 
     def opinions(self, name: str) -> list[Opinion]:
         """Returns what is said of a file, by each defense; of a refused one, why it is refused."""
-        if name in self.inbox.refused:
-            return [Opinion("", True, math.nan, math.nan, self.inbox.refused[name])]
-        row = self.inbox.names.index(name)
+        if name in self.folder.refused:
+            return [Opinion("", True, math.nan, math.nan, self.folder.refused[name])]
+        row = self.folder.names.index(name)
         return [
             Opinion(
                 defense,
@@ -99,7 +99,7 @@ class Scan:
     @cached_property
     def files(self) -> dict[str, list[Opinion]]:
         """Name → what is said of it, for every file, by name."""
-        names = sorted([*self.inbox.names, *self.inbox.refused])
+        names = sorted([*self.folder.names, *self.folder.refused])
         return {name: self.opinions(name) for name in names}
 
     @cached_property
@@ -116,14 +116,14 @@ class Scan:
         return {
             "files": [
                 {
-                    "file": shown(name, 255),
+                    "file": printable(name, 255),
                     "suspect": name in self.suspects,
-                    "readable": name not in self.inbox.refused,
+                    "readable": name not in self.folder.refused,
                     "opinions": [vars(opinion) for opinion in opinions],
                 }
                 for name, opinions in self.files.items()
             ],
-            "suspects": [shown(name, 255) for name in self.suspects],
+            "suspects": [printable(name, 255) for name in self.suspects],
             "unjudged": dict(self.unjudged),
             "warnings": list(self.warnings),
         }
@@ -158,7 +158,7 @@ class Scanner:
     ) -> None:
         from tffl.explain.maps import Explainer
         from tffl.explain.samples import check_samples
-        from tffl.models.head import activation, as_logits
+        from tffl.models.head import as_logits, final_activation
         from tffl.models.validation import check_classifier
 
         check_classifier(model, "the global model")
@@ -166,11 +166,11 @@ class Scanner:
             check_samples(model, "the global model", samples, None)
         for name, defense in defenses.items():
             check_defense(name, defense, samples)
-        self.expected = Expected.of(model)
+        self.expected = ExpectedVariables.of(model)
         self.defenses = defenses
         self.seed = secrets.randbelow(1 << 32) if seed is None else seed
         looks = any(PROBE_DATA in defense.granted() for defense in defenses.values())
-        end = activation(model) if looks else ""
+        end = final_activation(model) if looks else ""
         self._model = as_logits(model) if end else model
         self._start = self.expected.layout.flatten(model.get_weights())
         self._samples = _limited(samples or _no_samples(model), self.seed)
@@ -224,29 +224,29 @@ class Scanner:
             explainer=self._explainer,
         )
 
-    def scan(self, folder: Path) -> Scan:
+    def scan(self, folder: Path) -> ScanResult:
         """Reads and judges a folder.
 
         Raises:
           UsageError: There is no such folder.
         """
-        inbox = read_folder(folder, self.expected, self._start)
-        verdicts: dict[str, Verdict] = {}
+        models = read_folder(folder, self.expected, self._start)
+        verdicts: dict[str, Judgment] = {}
         memories: dict[str, State] = {}
         unjudged: dict[str, str] = {}
-        server = self.server(len(inbox.names))
+        server = self.server(len(models.names))
         for name, defense in self.defenses.items():
             try:
-                require(bool(inbox.names), f"{folder} holds no model that could be read")
-                defense.check(len(inbox.names), self.expected.layout)
+                require(bool(models.names), f"{folder} holds no model that could be read")
+                defense.check(len(models.names), self.expected.layout)
                 state = defense.init(server)
-                verdicts[name], memories[name] = defense.inspect(inbox.updates, server, state)
+                verdicts[name], memories[name] = defense.suspect(models.updates, server, state)
             except UsageError as error:
                 unjudged[name] = str(error)
-        graphs = [GRAPHS] if any((folder / name).is_dir() for name in inbox.names) else []
-        return Scan(inbox, verdicts, memories, unjudged, [*self.warnings, *graphs])
+        graphs = [GRAPHS] if any((folder / name).is_dir() for name in models.names) else []
+        return ScanResult(models, verdicts, memories, unjudged, [*self.warnings, *graphs])
 
-    def watch(self, folder: Path, interval: float) -> Iterator[Scan]:
+    def watch(self, folder: Path, interval: float) -> Iterator[ScanResult]:
         """Scans a folder now, and again whenever it has changed and then rested for a while.
 
         Args:
@@ -336,7 +336,7 @@ def _no_samples(model: keras.Model) -> Samples:
 def _snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
     """Returns what would change if anything in a folder did, SavedModel folders included."""
     found: dict[str, tuple[int, ...]] = {}
-    waiting = [folder / name for name in listing(folder)]
+    waiting = [folder / name for name in file_names(folder)]
     while waiting:
         path = waiting.pop()
         try:
