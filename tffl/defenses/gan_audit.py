@@ -36,11 +36,13 @@ from tffl.core import seeds, states
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
+from tffl.core.verdict import AuditImages
 from tffl.data.samples import Samples
 from tffl.defenses.base import State, sample_shares
 from tffl.defenses.detector import Detector, Evidence
 from tffl.defenses.exports import DetectorExport
 from tffl.defenses.parts.audit_endpoints import audit_endpoints
+from tffl.defenses.parts.thresholds import Threshold
 from tffl.defenses.parts.variances import negative_variances
 from tffl.defenses.server import Server
 from tffl.explain.maps import Probes
@@ -70,6 +72,21 @@ Text = Annotated[str, BeforeValidator(_text)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class AuditThreshold:
+    """1 − θ: the rules of `tffl.gan.audit` speak of accuracies, and scores are 1 − accuracy."""
+
+    rule: audit.Rule
+    theta: float
+    k: float
+    floor: float
+
+    def __call__(self, scores: np.ndarray) -> float:
+        """Returns the threshold of a round."""
+        known = 1 - scores[np.isfinite(scores)]
+        return 1 - audit.threshold(known, self.rule, theta=self.theta, k=self.k, floor=self.floor)
 
 
 @dataclass(frozen=True)
@@ -214,14 +231,14 @@ class GanAudit(Detector):
             scores,
             tuple(notes.tolist()),
             {**memory, **states.join({LAST: last})},
-            self._pictures(server, images, result),
+            (self._shown(server, images, result),),
             refused=~result.usable,
         )
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns 1 − θ."""
-        known = 1 - scores[np.isfinite(scores)]
-        return 1 - audit.threshold(known, self.rule, theta=self.theta, k=self.k, floor=self.floor)
+    @property
+    def threshold(self) -> Threshold:
+        """1 − θ."""
+        return AuditThreshold(self.rule, self.theta, self.k, self.floor)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how accurate the model is."""
@@ -327,25 +344,23 @@ class GanAudit(Detector):
         classes = _pool(server).classes
         return audit.audit(logits, classes, agreement=self.agreement, balance=self.balance)
 
-    def _pictures(
-        self, server: Server, images: np.ndarray, result: audit.Audit
-    ) -> dict[str, np.ndarray]:
-        """Returns some images of all sources, their labels, and what everybody takes them for."""
+    def _shown(self, server: Server, images: np.ndarray, result: audit.Audit) -> AuditImages:
+        """Returns some images of all sources, and how everybody labels them."""
         outputs = int(_network(server).output_shape[-1])
-        shown = _spread(len(images))
-        pictures = {
-            "audit_images": images[shown],
-            "audit_labels": result.labels[shown],
-            "audit_support": result.support[shown],
-            "audit_kept": result.kept[shown],
-            "label_counts": np.bincount(result.labels[result.kept], minlength=outputs),
-            "audit_accuracies": result.accuracies,
-            "confusions": audit.confusion(result.predictions, result.labels, result.kept, outputs),
-        }
+        shown, auxiliary = _spread(len(images)), None
         if {sources.GAN, sources.AUXILIARY} & set(self.sources):
             auxiliary = self._auxiliary(server)
-            pictures["auxiliary_images"] = auxiliary[_spread(len(auxiliary))]
-        return pictures
+            auxiliary = auxiliary[_spread(len(auxiliary))]
+        return AuditImages(
+            images=images[shown],
+            labels=result.labels[shown],
+            support=result.support[shown],
+            kept=result.kept[shown],
+            label_counts=np.bincount(result.labels[result.kept], minlength=outputs),
+            accuracies=result.accuracies,
+            confusions=audit.confusion(result.predictions, result.labels, result.kept, outputs),
+            auxiliary=auxiliary,
+        )
 
 
 def _spread(count: int) -> np.ndarray:

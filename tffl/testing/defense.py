@@ -54,7 +54,7 @@ def check_defense(
     - `inputs`: `judge` writes neither to the updates nor to the state.
     - `verdict`: dtypes, shapes, finite values; weights sum to 1, or are all zero; reasons.
     - `determinism`: the same round twice yields the same verdict, to the last bit.
-    - `inspect`: it decides as `judge` does.
+    - `suspect`: it decides as `judge` does.
     - `permutation`: the verdict on a client does not depend on the order of clients. Skip it for a
       defense that draws lots among clients.
     - `state`: the defense continues from a state that was written to a file and read again.
@@ -234,12 +234,12 @@ def _check_inputs(case: DefenseCase) -> None:
         state = expect_reading(judge, case.round(number), state, "judge")
 
 
-def _check_inspect(case: DefenseCase) -> None:
+def _check_suspect(case: DefenseCase) -> None:
     server, updates = case.server, case.round()
     verdict = case.judge(updates)
-    seen, _ = case.defense.inspect(updates, server, case.defense.init(server))
-    expect_array(seen.aggregate, np.float32, (server.layout.size,), "aggregate")
-    _expect_same(replace(seen, aggregate=verdict.aggregate), verdict, "inspect, beside judge,")
+    judgment, _ = case.defense.suspect(updates, server, case.defense.init(server))
+    completed = Verdict.of(judgment, verdict.weights, verdict.aggregate)
+    _expect_same(completed, verdict, "suspect, beside judge,")
 
 
 def _check_permutation(case: DefenseCase) -> None:
@@ -333,7 +333,7 @@ CHECKS: Mapping[str, Callable[[DefenseCase], None]] = {
     "inputs": _check_inputs,
     "verdict": _check_verdict,
     "determinism": _check_determinism,
-    "inspect": _check_inspect,
+    "suspect": _check_suspect,
     "permutation": _check_permutation,
     "state": _check_state,
     "options": _check_options,
