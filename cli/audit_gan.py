@@ -17,7 +17,7 @@ from tffl_cli.simulate import Job, carry_out, read_experiment, refuse_both
 
 if TYPE_CHECKING:
     from tffl.defenses.gan_audit import GanAudit
-    from tffl.scan.audit import Found
+    from tffl.scan.audit import AuditResult
 
 DATASET = "mnist"
 """Of the experiment, if no other is named."""
@@ -155,10 +155,10 @@ def _experiment(
     carry_out(job, quiet=quiet, as_json=as_json, command="audit-gan")
 
     from tffl.record.run_directory import RunDirectory
-    from tffl.studies.audited import draw
+    from tffl.studies.audit_pictures import draw_audits
 
     begins = auditor(None, (), config.defense.options).from_round
-    paths = draw(RunDirectory.open(job.directory), begins)
+    paths = draw_audits(RunDirectory.open(job.directory), begins)
     if not (quiet or as_json):
         click.echo(f"Pictures: {', '.join(map(str, paths))}")
 
@@ -200,21 +200,21 @@ def _audit_folder(
     data_dir: str | None,
     seed: int | None,
     settings: Sequence[str],
-) -> Found:
+) -> AuditResult:
     defense = _auditor_of_now(source, settings)
     where = None if data_dir is None else Path(data_dir)
     check_inputs(global_model, folder, aux, where)
 
     from tffl.scan.audit import audit_folder
-    from tffl.scan.scan import load_samples
-    from tffl.untrusted.trusted import load_global
+    from tffl.scan.scanner import load_samples
+    from tffl.untrusted.global_model import load_global
 
     model = load_global(global_model)
     samples = None if aux is None else load_samples(model, aux, where)
     return audit_folder(model, folder, defense, samples, seed)
 
 
-def _audit_run(path: Path, number: int, source: str | None, settings: Sequence[str]) -> Found:
+def _audit_run(path: Path, number: int, source: str | None, settings: Sequence[str]) -> AuditResult:
     defense = _auditor_of_now(source, settings)
 
     from tffl.core.process import silence
@@ -228,14 +228,14 @@ def _audit_run(path: Path, number: int, source: str | None, settings: Sequence[s
     return audit_run(run, number, defense)
 
 
-def _print(found: Found, as_json: bool) -> None:
+def _print(found: AuditResult, as_json: bool) -> None:
     from tffl.core.jsonable import plain
-    from tffl.untrusted import shown
+    from tffl.untrusted import printable
 
     if as_json:
         report = {
-            "models": [{**row, "name": shown(row["name"], 255)} for row in found.rows()],
-            "suspects": [shown(name, 255) for name in found.suspects],
+            "models": [{**row, "name": printable(row["name"], 255)} for row in found.rows()],
+            "suspects": [printable(name, 255) for name in found.suspects],
             "unjudged": found.unjudged,
             "classes": found.classes,
             "label_counts": found.label_counts,
@@ -245,9 +245,9 @@ def _print(found: Found, as_json: bool) -> None:
     _print_table(found)
 
 
-def _print_table(found: Found) -> None:
+def _print_table(found: AuditResult) -> None:
     from tffl.scan.audit import mistakes
-    from tffl.untrusted import shown
+    from tffl.untrusted import printable
     from tffl_cli.console import console, rate
     from tffl_cli.tables import PlainTable, words
 
@@ -259,7 +259,7 @@ def _print_table(found: Found) -> None:
     for row in found.rows():
         confusion = row["confusion"]
         table.add_row(
-            shown(row["name"]),
+            printable(row["name"]),
             "suspect" if row["suspect"] else "not judged" if found.unjudged else "ok",
             rate(row["accuracy"]),
             rate(row["threshold"]),

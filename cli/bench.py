@@ -22,7 +22,7 @@ def bench() -> None:
 @click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
 def engine(as_json: bool, rounds: int | None, quick: bool) -> None:
     """Compare the engine with a bare compiled loop, and with a Keras `fit` per client."""
-    from tffl.studies.bench.engine import engine as measure
+    from tffl.studies.bench.engine import bench_engine as measure
 
     chosen = {} if rounds is None else {"rounds": rounds}
     figures = measure(quick=quick, **chosen)
@@ -55,7 +55,8 @@ def defenses(
     100 clients of resnet18 take 8 GiB of memory, and Flower's functions more.
     """
     from tffl.defenses import defenses as registry
-    from tffl.studies.bench.defenses import SIZES, measure
+    from tffl.studies.bench.defenses import SIZES
+    from tffl.studies.bench.defenses import bench_defenses as measure
     from tffl_cli.progress import Watch
 
     for name in names:
@@ -77,7 +78,7 @@ def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
     from tffl.models import models
 
     models[model]
-    from tffl.studies.bench.maps import maps as measure
+    from tffl.studies.bench.maps import bench_maps as measure
 
     figures = measure(model, rounds, clients)
     _show(figures, as_json)
@@ -113,11 +114,11 @@ def clients(
     defense: str,
 ) -> None:
     """Measure what registered clients cost that do not take part."""
-    from tffl.studies.bench.clients import REGISTERED, Workload
-    from tffl.studies.bench.clients import clients as measure
+    from tffl.studies.bench.clients import REGISTERED, ClientsWorkload
+    from tffl.studies.bench.clients import bench_clients as measure
     from tffl_cli.progress import Watch
 
-    workload = Workload(participants, rounds=rounds, malicious=malicious, defense=defense)
+    workload = ClientsWorkload(participants, rounds=rounds, malicious=malicious, defense=defense)
     with Watch() as watch:
         figures = measure(numbers or REGISTERED, workload, watch.phase)
     _show(figures, as_json)
@@ -129,10 +130,19 @@ def clients(
 @click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
 def cluster(as_json: bool, rounds: int, quick: bool) -> None:
     """Compare workers with local devices on two cores, and estimate a cluster."""
-    from tffl.studies.bench.cluster import cluster as measure
+    from tffl.studies.bench.cluster import bench_cluster as measure
 
     figures = measure(rounds, quick)
     _show(figures, as_json)
+
+
+@bench.command("on-disk")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def updates_on_disk(as_json: bool) -> None:
+    """Run 200 clients of resnet18 with updates on disk, in 6 GiB of memory; as root, on Linux."""
+    from tffl.studies.bench.on_disk import on_disk as measure
+
+    _show(measure(), as_json)
 
 
 def _show(figures: Mapping[str, Any], as_json: bool) -> None:

@@ -23,7 +23,7 @@ import click
 def compare(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Put several runs side by side, in a table and a chart."""
     from tffl.core.jsonable import plain
-    from tffl.report.comparison import compare as put_together
+    from tffl.report.run_comparison import compare as put_together
 
     comparison = put_together(runs)
     drawn = comparison.draw(out)

@@ -65,10 +65,10 @@ def prepare(names: tuple[str, ...], data_dir: Path | None) -> None:
 
     GTSRB can be prepared in other sizes, and cropped to the sign: gtsrb/64x64, gtsrb/64x64-crop.
     """
-    from tffl.data.build import source
+    from tffl.data.build import dataset_source
 
     # A misspelled last name should not come to light after the download of the first.
-    sources = [source(name) for name in names]
+    sources = [dataset_source(name) for name in names]
     for name, chosen in zip(names, sources, strict=True):
         ready = chosen.prepared(data_dir)
         folder = chosen.prepare(data_dir)
@@ -173,9 +173,9 @@ def _variants(name: str, data_dir: Path | None) -> list[str]:
 
 def _entry(name: str, data_dir: Path | None) -> dict[str, Any]:
     from tffl.data import datasets
-    from tffl.data.build import source
+    from tffl.data.build import dataset_source
 
-    chosen = source(name)
+    chosen = dataset_source(name)
     ready = chosen.prepared(data_dir)
     return {
         "name": name,

@@ -28,6 +28,7 @@ COMMANDS = {
     "simulate": ("tffl_cli.simulate:simulate", "Attack a federation and see what a defense stops."),
     "benchmark": ("tffl_cli.benchmark:benchmark", "Run attacks x defenses x settings x seeds."),
     "reproduce": ("tffl_cli.reproduce:reproduce", "Measure a paper's tables and figures again."),
+    "page": ("tffl_cli.page:page", "Write a page of results/ from runs or recorded tables."),
     "replay": ("tffl_cli.replay:replay", "Try attacks and defenses on a run's stored updates."),
     "localize": ("tffl_cli.localize:localize", "Rank the weights that give attackers away."),
     "explain": ("tffl_cli.explain:explain", "Draw what a heat-map defense saw in a round."),
@@ -37,7 +38,7 @@ COMMANDS = {
     "scan": ("tffl_cli.scan:scan", "Find poisoned and hostile files among clients' models."),
     "worker": ("tffl_cli.worker:worker", "Train clients for a run on another machine."),
     "data": ("tffl_cli.data:data", "List, prepare and inspect datasets."),
-    "list": ("tffl_cli.list:list_entries", "List attacks, defenses, models or datasets."),
+    "list": ("tffl_cli.list:list_entries", "List attacks, defenses, models, datasets or metrics."),
     "bench": ("tffl_cli.bench:bench", "Measure the speed of the engine and the defenses."),
 }
 """Subcommand → where it is, and its line in `tffl --help`."""
@@ -129,10 +130,10 @@ def report(error: Exception, verbose: bool) -> int:
     expected = isinstance(error, (TfflError, click.ClickException))
     if verbose and (not expected or error.__cause__ is not None):
         traceback.print_exception(error)
-    from tffl.untrusted.refusal import visible
+    from tffl.untrusted.refusal import escape_controls
 
     line, code = explain(error)
-    click.echo(f"Error: {visible(line)}", err=True)
+    click.echo(f"Error: {escape_controls(line)}", err=True)
     return code
 
 
@@ -179,9 +180,9 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Prints a warning of our own as one line, and others as Python does."""
-    from tffl.untrusted.refusal import visible
+    from tffl.untrusted.refusal import escape_controls
 
-    text = f"Warning: {visible(str(message))}\n"
+    text = f"Warning: {escape_controls(str(message))}\n"
     if not issubclass(category, TfflWarning):
         text = warnings.formatwarning(message, category, filename, lineno, line)
     click.echo(text, err=True, nl=False)

@@ -13,7 +13,7 @@ from tffl.core.errors import require
 from tffl_cli.options import registered
 
 if TYPE_CHECKING:
-    from tffl.config import Named
+    from tffl.config import ComponentConfig
 
 
 @click.command()
@@ -69,7 +69,7 @@ def replay(
     """
     from tffl.core.atomic import write_text
     from tffl.record.tables import to_csv
-    from tffl.studies.replay import Grid, summarize
+    from tffl.studies.replay import ReplayGrid, summarize
     from tffl.studies.replay import replay as measure
     from tffl_cli.console import print_replay
     from tffl_cli.progress import Watch
@@ -81,7 +81,7 @@ def replay(
         "name at least one --attack and one --defense, or a --grid that lists them",
     )
     with Watch() as watch:
-        rows = measure(run, Grid(chosen, judges, malicious, draws), watch)
+        rows = measure(run, ReplayGrid(chosen, judges, malicious, draws), watch)
     records: list[Any] = rows.to_dict("records")
     target = out or run / "replay.csv"
     write_text(target, to_csv(list(rows.columns), records))
@@ -96,15 +96,15 @@ def replay(
 
 def _chosen(
     section: str, names: Sequence[str], grid: Path | None, settings: Sequence[str]
-) -> dict[str, Named]:
+) -> dict[str, ComponentConfig]:
     """Returns label → attacks or defenses from the command line and the grid file."""
     from tffl.attacks import attacks
-    from tffl.config import build, build_upon, override, parse_setting
+    from tffl.config import build, build_from_file, override, parse_setting
     from tffl.defenses import defenses
-    from tffl.studies.benchmark import Listed, labeled
+    from tffl.studies.benchmark import ReplayFile, labeled
 
     registry = {"attack": attacks, "defense": defenses}[section]
-    file = build_upon(grid, cls=Listed) if grid else build({}, Listed)
+    file = build_from_file(grid, cls=ReplayFile) if grid else build({}, ReplayFile)
     listed = {"attack": file.attacks, "defense": file.defenses}[section]
     pairs = [parse_setting(text) for text in settings]
     sections = [key.partition(".")[0] for key, _ in pairs]

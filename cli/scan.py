@@ -17,8 +17,8 @@ from tffl_cli.options import registered
 
 if TYPE_CHECKING:
     from tffl.defenses import Defense
-    from tffl.scan.report import Place
-    from tffl.scan.scan import Scan, Scanner
+    from tffl.scan.output import ScanOutput
+    from tffl.scan.scanner import Scanner, ScanResult
 
 SUSPECTS = 3
 """Exit code where anything is suspect."""
@@ -136,8 +136,8 @@ def scan(
     check_inputs(global_model, updates, dataset, data_dir)
 
     from tffl.core.layout import WeightLayout
-    from tffl.scan.scan import Scanner, load_samples, usual_defenses
-    from tffl.untrusted.trusted import load_global
+    from tffl.scan.scanner import Scanner, load_samples, usual_defenses
+    from tffl.untrusted.global_model import load_global
 
     model = load_global(global_model)
     samples = None if dataset is None else load_samples(model, dataset, data_dir)
@@ -165,11 +165,11 @@ def check_inputs(
     """
     from tffl.config import DataConfig
     from tffl.data.build import check_prepared
-    from tffl.untrusted.inbox import listing
-    from tffl.untrusted.trusted import find_global
+    from tffl.untrusted.global_model import find_global
+    from tffl.untrusted.model_folder import file_names
 
     find_global(global_model)
-    listing(updates)
+    file_names(updates)
     if dataset is not None:
         check_prepared(DataConfig(dataset=dataset, data_dir=data_dir))
 
@@ -188,7 +188,7 @@ def choose(names: Sequence[str], settings: Sequence[str], samples: bool) -> dict
     from tffl.config import override, parse_setting
     from tffl.defenses import create_defense
     from tffl.defenses import defenses as registry
-    from tffl.scan.scan import usual_defenses
+    from tffl.scan.scanner import usual_defenses
 
     names = tuple(dict.fromkeys(names)) or usual_defenses(samples)
     pairs = [parse_setting(text) for text in settings]
@@ -203,13 +203,13 @@ def choose(names: Sequence[str], settings: Sequence[str], samples: bool) -> dict
     return {name: create_defense(name, options[name]) for name in names}
 
 
-def _place(out: Path | None, updates: Path, model: Path) -> Place | None:
+def _place(out: Path | None, updates: Path, model: Path) -> ScanOutput | None:
     """Returns where the results go, if they go anywhere, checked."""
     if out is None:
         return None
-    from tffl.scan.report import Place
+    from tffl.scan.output import ScanOutput
 
-    place = Place(out, updates, model)
+    place = ScanOutput(out, updates, model)
     place.check()
     return place
 
@@ -238,9 +238,9 @@ class Told:
 
     seed: int
     as_json: bool
-    place: Place | None
+    place: ScanOutput | None
 
-    def tell(self, found: Scan, indent: int | None) -> None:
+    def tell(self, found: ScanResult, indent: int | None) -> None:
         """Prints what was found and writes the report, which a full disk may keep from ending."""
         if self.as_json:
             from tffl.core.jsonable import plain
@@ -259,12 +259,12 @@ class Told:
         for page in self._write(found)[:1]:
             click.echo(f"The report is in {page}")
 
-    def _write(self, found: Scan) -> list[Path]:
+    def _write(self, found: ScanResult) -> list[Path]:
         return self.place.write(found, self.seed) if self.place else []
 
 
-def _print_table(found: Scan) -> None:
-    from tffl.untrusted import shown
+def _print_table(found: ScanResult) -> None:
+    from tffl.untrusted import printable
     from tffl_cli.console import console, defined
     from tffl_cli.tables import PlainTable
 
@@ -276,7 +276,7 @@ def _print_table(found: Scan) -> None:
     for name, opinions in found.files.items():
         for opinion in opinions:
             table.add_row(
-                shown(name),
+                printable(name),
                 "suspect" if opinion.suspect else "ok",
                 opinion.defense or "–",
                 f"{opinion.score:.4g}" if defined(opinion.score) else "–",
@@ -285,5 +285,5 @@ def _print_table(found: Scan) -> None:
                 style="red" if opinion.suspect else None,
             )
         if not opinions:
-            table.add_row(shown(name), "not judged", "–", "–", "–", "")
+            table.add_row(printable(name), "not judged", "–", "–", "–", "")
     console().print(table)

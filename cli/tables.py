@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from tffl.untrusted.refusal import visible
+from tffl.untrusted.refusal import escape_controls
 
 
 def words(text: str) -> Text:
@@ -17,7 +17,7 @@ def words(text: str) -> Text:
     >>> words("[red]a\nb").plain
     '[red]a\\nb'
     """
-    return Text(visible(text))
+    return Text(escape_controls(text))
 
 
 class PlainTable(Table):

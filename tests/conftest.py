@@ -7,7 +7,7 @@ import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-from tffl.engine.runtime import computes, configure
+from tffl.engine.runtime import configure, supports_convolution
 from tffl.record.identity import resolved
 
 configure(devices=4)
@@ -15,7 +15,7 @@ configure(devices=4)
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips what needs an arithmetic that this processor, or its libraries' settings, lack."""
-    if item.get_closest_marker("bfloat16") and not computes("bfloat16"):
+    if item.get_closest_marker("bfloat16") and not supports_convolution("bfloat16"):
         pytest.skip("no convolution in bfloat16 on this processor")
 
 
@@ -23,8 +23,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run with heat maps, and its undefended and attack-free siblings; do not change it."""
     from tffl.config import build
+    from tffl.simulation.shared_resources import SharedResources
     from tffl.simulation.simulation import simulate
-    from tffl.simulation.workshop import Workshop
     from tffl.studies.comparison import variants
 
     path = tmp_path_factory.mktemp("compared") / "run_1"
@@ -40,8 +40,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         )
     )
-    chosen, workshop = variants(config), Workshop()
+    chosen, shared = variants(config), SharedResources()
     for variant in ("defended", "undefended", "attack-free"):
         folder = path if variant == "defended" else path / variant
-        simulate(chosen[variant], folder, command=["tffl", "simulate"], workshop=workshop)
+        simulate(chosen[variant], folder, command=["tffl", "simulate"], shared=shared)
     return path

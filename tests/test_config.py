@@ -153,7 +153,7 @@ def test_stored_rounds() -> None:
 )
 def test_rounds_whose_heat_maps_are_drawn(every: int, figures: bool, drawn: set[int]) -> None:
     record = changed(record__pictures_every=every, record__figures=figures).record
-    assert {round for round in range(1, 8) if record.draws(round, 7)} == drawn
+    assert {round for round in range(1, 8) if record.draws_pictures(round, 7)} == drawn
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs").rglob("*.toml")), ids=str)

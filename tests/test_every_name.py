@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tffl.attacks import attacks, create_attack
+from tffl.callbacks import Callback, Round
 from tffl.config import build, load, override
 from tffl.core.errors import UsageError
 from tffl.core.updates import Updates
@@ -18,8 +19,8 @@ from tffl.engine.observer import Observer
 from tffl.record.identity import resolved
 from tffl.simulation.experiment import Experiment
 from tffl.simulation.run import Run
+from tffl.simulation.shared_resources import SharedResources
 from tffl.simulation.simulation import simulate
-from tffl.simulation.workshop import Workshop
 
 BASE: dict[str, Any] = {
     "seed": 3,
@@ -47,11 +48,11 @@ PARTS: dict[str, dict[str, Any]] = {
 WRAPPED = ("nnm+krum", "nnm+trimmed-mean", "bucketing+median", "bucketing+multi-krum")
 JOINED = ("label-flip+scaling", "patch-backdoor+lie", "label-flip+sign-flip")
 
-SHARED = Workshop()
+SHARED = SharedResources()
 
 
 def run(changes: dict[str, Any], out: Path | None = None, **options: Any) -> Run:
-    return simulate(build(override(BASE, changes)), out, workshop=SHARED, **options)
+    return simulate(build(override(BASE, changes)), out, shared=SHARED, **options)
 
 
 def defended_by(name: str) -> dict[str, Any]:
@@ -67,14 +68,14 @@ def tables(path: Path) -> list[str]:
     return [f.loc[:, ~f.columns.str.endswith("_seconds")].to_csv() for f in frames]
 
 
-class Stop(Observer):
+class Stop(Callback):
     """Interrupts after a round."""
 
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def round(self, row: Any) -> None:
-        if row["round"] == self.after:
+    def round(self, round: Round) -> None:
+        if round.number == self.after:
             raise KeyboardInterrupt
 
 
@@ -83,7 +84,7 @@ def test_every_attack_runs_repeats_and_resumes(name: str, tmp_path: Path) -> Non
     changes = {"attack.name": name, "defense.name": "none", **NEEDED.get(name, {})}
     whole = run(changes, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(changes, tmp_path / "parts", observer=Stop(after=2))
+        run(changes, tmp_path / "parts", callbacks=[Stop(after=2)])
     run(load(tmp_path / "parts" / "config.toml").model_dump(), tmp_path / "parts", resume=True)
     assert tables(tmp_path / "parts") == tables(tmp_path / "whole")
     malicious = whole.clients.groupby("client")["malicious"].max().sum()
@@ -95,7 +96,7 @@ def test_every_defense_runs_repeats_and_resumes(name: str, tmp_path: Path) -> No
     changes = {"attack.name": "patch-backdoor", "attack.scale": 5.0, **defended_by(name)}
     whole = run(changes, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(changes, tmp_path / "parts", observer=Stop(after=2))
+        run(changes, tmp_path / "parts", callbacks=[Stop(after=2)])
     run(load(tmp_path / "parts" / "config.toml").model_dump(), tmp_path / "parts", resume=True)
     assert tables(tmp_path / "parts") == tables(tmp_path / "whole")
     shares = whole.clients.groupby("round")["weight"].sum()
@@ -210,7 +211,7 @@ def test_every_attack_with_very_few_clients(name: str, clients: int) -> None:
             stage = small(clients, malicious, attack__name=name, **options)
             updates, state = sent(stage), stage.attack.init(stage.adversary)
             honest = updates.matrix.copy()
-            attackers, _ = stage.attack_updates(updates, state)
+            updates, attackers, _ = stage.attack_updates(updates, state)
         except UsageError as error:
             assert "\n" not in str(error)
             continue

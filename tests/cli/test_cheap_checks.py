@@ -33,7 +33,7 @@ REFUSALS = {
     "data show mnist --data-dir D": "dataset mnist is not prepared in D",
     "data show /a/path": "there is no file or folder /a/path",
     "scan --global nowhere.keras --updates full": "there is no global model nowhere.keras",
-    "scan --global full/file --updates full": "full/file is no .keras file",
+    "scan --global full/file --updates full": "full/file is neither a .keras file",
     "scan --global g.keras --updates nowhere": "cannot read the folder nowhere",
     "scan --global g.keras --updates full --dataset mnist --data-dir D": "dataset mnist is not",
     "audit-gan --models nowhere --global g.keras": "cannot read the folder nowhere",

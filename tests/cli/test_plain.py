@@ -118,7 +118,7 @@ def test_the_installed_program_under_posix():
 
 
 @pytest.mark.parametrize(
-    ("text", "encoding", "shown"),
+    ("text", "encoding", "printable"),
     [
         ("accuracy 1 · – ─ 2 × 2 → …", "ascii", "accuracy 1 - - - 2 x 2 -> ..."),
         ("accuracy 1 · – ─ 2 × 2 → …", "latin-1", "accuracy 1 · - - 2 × 2 -> ..."),

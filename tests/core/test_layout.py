@@ -256,7 +256,7 @@ def test_what_normalization_derives_follows_the_weights_it_is_called_with() -> N
     before = model(inputs, training=False).numpy()
     flat = WeightLayout.of(other).flatten(other.get_weights())
     _, loss = Evaluator(model).evaluate(
-        flat[None], placement.resident(images[:30]), client.labels, placement
+        flat[None], placement.to_devices(images[:30]), client.labels, placement
     )
     logits = other(inputs, training=False)
     assert loss == pytest.approx(float(mean_cross_entropy(logits, client.labels)), rel=1e-4)
@@ -271,7 +271,7 @@ def test_evaluation_and_gradient_equal_plain_keras(model: keras.Model) -> None:
     inputs = images[:30].astype(np.float32)
     logits = model(inputs, training=False).numpy()
     targets = tf.constant(client.labels)
-    resident = placement.resident(images[:30])
+    resident = placement.to_devices(images[:30])
     accuracy, loss = Evaluator(model).evaluate(flat[None], resident, client.labels, placement)
     assert accuracy == pytest.approx((logits.argmax(axis=1) == client.labels).mean())
     assert loss == pytest.approx(float(mean_cross_entropy(logits, targets)), rel=1e-5)

@@ -12,7 +12,7 @@ import pytest
 from tffl.config import DataConfig
 from tffl.core.errors import TfflError, UsageError
 from tffl.core.registry import Registry
-from tffl.data.build import load_dataset, source
+from tffl.data.build import dataset_source, load_dataset
 from tffl.data.federation import Dataset, Federation
 from tffl.data.validation import check_labels, validated
 
@@ -112,7 +112,7 @@ LABELS = np.arange(20) % 10
         ),
         (
             {"test_images": np.zeros((10, 4, 5, 1), np.uint8)},
-            r"test images of \(4, 5, 1\) do not fit to training images of \(4, 5, 3\)",
+            r"test images have shape \(4, 5, 1\), training images \(4, 5, 3\)",
         ),
         ({"train_ids": np.arange(19)}, r"train_ids have shape \(19,\)"),
         ({"class_names": ()}, r"class_names are \(\): there should be two or more"),
@@ -173,7 +173,7 @@ def test_an_error_of_a_dataset_s_own_code_names_it(plugins: None) -> None:
 )
 def test_what_is_registered_as_a_dataset_is_checked(plugins: None, name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        source(name)
+        dataset_source(name)
 
 
 def test_an_attack_cannot_turn_the_pool_into_floats() -> None:

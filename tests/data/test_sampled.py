@@ -13,8 +13,8 @@ from tffl.config import build
 from tffl.core import seeds
 from tffl.core.errors import UsageError
 from tffl.data.build import build_federation
-from tffl.data.federation import Changed, ClientData, Dataset
-from tffl.data.sampled import SampledClients, sample_labels
+from tffl.data.federation import ClientData, Dataset, ReplacedClients
+from tffl.data.sampled import SampledClients, sample_class_counts
 from tffl.record.identity import identity
 from tffl_cli.main import cli
 
@@ -77,7 +77,7 @@ def test_a_small_beta_leaves_one_class_and_a_large_one_all(beta, classes):
 
 
 def test_labels_alone_need_no_images():
-    counts = sample_labels(np.array([0.5, 0.5]), 1.0, 10, seeds.generator(0, "test"))
+    counts = sample_class_counts(np.array([0.5, 0.5]), 1.0, 10, seeds.generator(0, "test"))
     assert counts.sum() == 10 and counts.shape == (2,)
 
 
@@ -133,7 +133,7 @@ def test_an_attack_keeps_the_data_of_its_own_clients_only():
     before = federation(1_000_000)
     malicious = np.array([5, 500_000])
     after = LabelFlip(mode="all-to-all").poison(before, malicious, seed=0)
-    assert isinstance(after.clients, Changed) and {*after.clients.changed} == {5, 500_000}
+    assert isinstance(after.clients, ReplacedClients) and {*after.clients.replaced} == {5, 500_000}
     assert len(after.clients) == 1_000_000
     for client in malicious.tolist():
         np.testing.assert_array_equal(

@@ -10,7 +10,7 @@ import pytest
 
 from tffl.config import DataConfig
 from tffl.core.errors import TfflError, UsageError
-from tffl.data.build import load_dataset, source
+from tffl.data.build import dataset_source, load_dataset
 from tffl.data.tfds import Cifar10, FashionMnist, Gtsrb, Mnist, resolve_data_dir
 
 RACING_STRIPES = (
@@ -171,17 +171,18 @@ def test_where_data_dirs_come_from(monkeypatch):
 
 
 def test_only_gtsrb_has_variants():
-    assert source("gtsrb/48x48-crop") == Gtsrb("48x48-crop")
+    assert dataset_source("gtsrb/48x48-crop") == Gtsrb("48x48-crop")
     with pytest.raises(UsageError, match="mnist has no variants"):
-        source("mnist/48x48")
+        dataset_source("mnist/48x48")
     with pytest.raises(UsageError, match="did you mean 'mnist'"):
-        source("mnits")
+        dataset_source("mnits")
 
 
 def test_asking_whether_it_is_prepared_imports_no_tensorflow():
     code = (
-        "import sys; from tffl.data.build import source; source('mnist').prepared(None); "
-        "source('digits').location(None); "
+        "import sys; from tffl.data.build import dataset_source; "
+        "dataset_source('mnist').prepared(None); "
+        "dataset_source('digits').location(None); "
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'sklearn', 'matplotlib')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,7 @@ from tffl.config import build
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
-from tffl.data.samples import ROOT_DATA, Root
+from tffl.data.samples import ROOT_DATA, RootData
 from tffl.defenses import Server, Verdict, defenses
 
 LAYOUT = WeightLayout((Entry("bn/mean", (1,), False), Entry("logits/kernel", (2,), True)))
@@ -42,7 +42,7 @@ def judge(matrix: object, root: object) -> Verdict:
         return np.asarray(root, dtype=np.float32)
 
     images, labels = np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, np.int32)
-    server = Server(cast("object", None), LAYOUT, 9, 0, Root(images, labels, train))
+    server = Server(cast("object", None), LAYOUT, 9, 0, RootData(images, labels, train))
     verdict, state = defenses.create("fltrust", {}).judge(make(matrix), server, {})
     assert state == {}
     return verdict

@@ -13,7 +13,7 @@ import pytest
 from tffl.core.errors import UsageError
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.data.samples import Root, Samples
+from tffl.data.samples import RootData, Samples
 from tffl.defenses import Server, Verdict, create_defense
 from tffl.defenses.parts.variances import negative_variances
 from tffl.explain.maps import Explainer
@@ -72,8 +72,8 @@ def test_a_planted_model_is_flagged_and_left_out(judge, updates) -> None:
     np.testing.assert_allclose(
         verdict.aggregate, (shares / shares.sum()) @ updates.matrix, atol=1e-7
     )
-    assert verdict.pictures["audit_images"].shape == (40, 8, 8, 1)
-    assert verdict.pictures["audit_accuracies"][4] == 1 - verdict.scores[4]
+    assert verdict.shown[0].images.shape == (40, 8, 8, 1)
+    assert verdict.shown[0].accuracies[4] == 1 - verdict.scores[4]
 
 
 @pytest.mark.parametrize("rule", ["fixed", "mean-std", "two-means"])
@@ -153,7 +153,7 @@ def test_a_vote_over_rounds(judge, server, updates) -> None:
 
 
 def test_auxiliary_images_come_from_all_root_data(judge, server) -> None:
-    root = Root(server.samples.images[:30], server.samples.labels[:30], lambda start, _: start)
+    root = RootData(server.samples.images[:30], server.samples.labels[:30], lambda start, _: start)
     with pytest.raises(UsageError, match="auxiliary_images = 9 is not allowed: the server has 8"):
         judge(on=replace(server, root=root), source="auxiliary", auxiliary=1, auxiliary_images=9)
     assert judge(on=replace(server, root=root), source="auxiliary", auxiliary="1").accepted.all()

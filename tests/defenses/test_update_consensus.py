@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from tffl.core.errors import UsageError
 from tffl.core.updates import Updates
-from tffl.data.samples import ROOT_DATA, Root
+from tffl.data.samples import ROOT_DATA, RootData
 from tffl.defenses import Server, Verdict, defenses
 from tffl.defenses.parts.duplicates import nearness
 from tffl.defenses.update_consensus import UpdateConsensus, robust_z
@@ -245,7 +245,7 @@ def test_without_a_usable_root_update_nobody_is_trusted(server, root: float) -> 
 def with_root(server: Server, update: object) -> Server:
     images, labels = np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, np.int32)
     return replace(
-        server, root=Root(images, labels, lambda start, round: np.asarray(update, np.float32))
+        server, root=RootData(images, labels, lambda start, round: np.asarray(update, np.float32))
     )
 
 

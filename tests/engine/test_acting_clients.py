@@ -11,9 +11,9 @@ from tffl.config import build, override
 from tffl.engine.observer import Observer
 from tffl.record.identity import resolved
 from tffl.simulation.experiment import Experiment
-from tffl.simulation.workshop import Workshop
+from tffl.simulation.shared_resources import SharedResources
 
-SHARED = Workshop()
+SHARED = SharedResources()
 BASE: dict[str, Any] = {
     "data": {"partition": "shards", "classes_per_client": 1, "train_limit": 400, "test_limit": 100},
     "federation": {"clients": 10, "malicious": 4, "rounds": 1},
@@ -82,7 +82,7 @@ def test_the_summary_and_the_report_name_them(tmp_path: Any) -> None:
     from tffl.report.content import report
 
     config = build(override(BASE, {"seed": 2, "record.export": False, "record.figures": False}))
-    run = tffl.simulate(config, tmp_path / "run", workshop=SHARED)
+    run = tffl.simulate(config, tmp_path / "run", shared=SHARED)
     acting = run.summary["acting_clients"]
     assert set(acting) < set(run.summary["malicious_clients"])
     about = report([tmp_path / "run"]).about[0]

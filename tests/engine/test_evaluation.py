@@ -30,7 +30,7 @@ def test_test_sets_that_no_batch_size_divides(model: keras.Model, count: int) ->
     found = []
     for devices in (["CPU:0"], ["CPU:0", "CPU:1", "CPU:2"]):
         placement = LocalDevices(devices)
-        resident = placement.resident(images)
+        resident = placement.to_devices(images)
         found.append(Evaluator(model).evaluate(weights, resident, labels, placement))
     assert found[0] == found[1]
     best = np.sort(logits, axis=1)

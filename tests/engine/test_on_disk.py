@@ -13,7 +13,7 @@ import tffl
 from tffl.config import override
 from tffl.core.errors import TfflError
 from tffl.engine import on_disk
-from tffl.simulation.workshop import Workshop
+from tffl.simulation.shared_resources import SharedResources
 
 SETTING = {
     "data": {"train_limit": 200, "test_limit": 100},
@@ -27,12 +27,12 @@ def test_a_matrix_in_a_file_that_nobody_sees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    matrix = on_disk.empty(3, 5000)
+    matrix = on_disk.zeros(3, 5000)
     matrix[1] = 2.5
     assert matrix.dtype == np.float32 and matrix.shape == (3, 5000)
     assert matrix.sum() == 12_500
     assert list(tmp_path.iterdir()) == []
-    assert on_disk.empty(1, 1).shape == (1, 1)
+    assert on_disk.zeros(1, 1).shape == (1, 1)
 
 
 def test_no_room_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,15 +41,15 @@ def test_no_room_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(on_disk, "_reserve", full)
     with pytest.raises(TfflError, match=r"cannot keep 1\.0 GiB of updates in .*No space left"):
-        on_disk.empty(1 << 14, 1 << 14)
+        on_disk.zeros(1 << 14, 1 << 14)
 
 
 @pytest.mark.parametrize("defense", ["trimmed-mean", "multi-krum", "median"])
 def test_the_numbers_are_those_of_memory(defense: str) -> None:
-    shared = Workshop()
+    shared = SharedResources()
 
     def clients(on_disk: bool) -> pd.DataFrame:
         changes = {"defense.name": defense, "runtime.updates_on_disk": on_disk}
-        return tffl.simulate(override(SETTING, changes), workshop=shared).clients
+        return tffl.simulate(override(SETTING, changes), shared=shared).clients
 
     pd.testing.assert_frame_equal(clients(True), clients(False))

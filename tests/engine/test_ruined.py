@@ -12,16 +12,16 @@ import pytest
 from click.testing import CliRunner
 
 import tffl
+from tffl.callbacks import Callback
 from tffl.core.layout import WeightLayout
 from tffl.engine.evaluation import Evaluator
-from tffl.engine.observer import Observer
 from tffl.engine.placement import LocalDevices
-from tffl.engine.voting import Certificates, majority_vote
+from tffl.engine.voting import Certificates, majority_model
 from tffl.report.benchmarks import benchmark_sections
 from tffl.report.content import report
 from tffl.report.sources import RecordedBenchmark
 from tffl.studies.benchmark_table import markdown, worst
-from tffl.studies.comparison import Outcome, verdict
+from tffl.studies.comparison import Outcome, conclusion
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 1), dtype=np.uint8)
 LABELS = np.zeros(7, np.int32)  # what argmax makes of NaN
@@ -35,7 +35,7 @@ def model() -> keras.Model:
 
 def evaluate(model: keras.Model, weights: np.ndarray) -> tuple[float, float]:
     placement = LocalDevices(["CPU:0"])
-    return Evaluator(model).evaluate(weights, placement.resident(IMAGES), LABELS, placement)
+    return Evaluator(model).evaluate(weights, placement.to_devices(IMAGES), LABELS, placement)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e37])  # 1e37 · 255 is infinite
@@ -62,14 +62,14 @@ def test_a_ruined_model_has_no_vote(model: keras.Model) -> None:
     weights[0] = math.nan
     weights[1] = math.nan
     placement = LocalDevices(["CPU:0"])
-    votes = Evaluator(model).votes(weights, placement.resident(IMAGES), placement)
+    votes = Evaluator(model).votes(weights, placement.to_devices(IMAGES), placement)
     assert votes.tolist() == [[0, 0, 1]] * 7
     accuracy, loss = evaluate(model, weights)
     assert accuracy == 0 and math.isnan(loss)
     assert math.isnan(evaluate(model, np.full((2, size), math.nan, np.float32))[0])
 
     layout = WeightLayout.of(model)
-    together = majority_vote(model, [layout.unflatten(row) for row in weights])
+    together = majority_model(model, [layout.unflatten(row) for row in weights])
     np.testing.assert_allclose(together.predict(IMAGES, verbose=0), [[0, 0, 1 / 3]] * 7)
 
 
@@ -91,7 +91,7 @@ RUIN = {
 }
 
 
-class Listener(Observer):
+class Listener(Callback):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -103,7 +103,7 @@ class Listener(Observer):
 def ruined(tmp_path_factory: pytest.TempPathFactory) -> tuple[tffl.Run, list[str]]:
     listener = Listener()
     path = tmp_path_factory.mktemp("ruined") / "run"
-    return tffl.simulate(RUIN, path, observer=listener), listener.warnings
+    return tffl.simulate(RUIN, path, callbacks=[listener]), listener.warnings
 
 
 def test_a_ruined_run_has_empty_cells_and_one_warning(ruined: tuple) -> None:
@@ -134,17 +134,19 @@ def outcome(accuracy: float, success: float) -> Outcome:
 def test_no_sentence_takes_a_ruined_model_for_a_result() -> None:
     fine, harmed, ruin = outcome(0.9, 0.0), outcome(0.5, 0.9), outcome(math.nan, math.nan)
 
-    def said(*runs: Outcome) -> str:
+    def sentence(*runs: Outcome) -> str:
         names = ("attack-free", "undefended", "defended")
-        return verdict(dict(zip(names, runs, strict=True)), "krum")
+        return conclusion(dict(zip(names, runs, strict=True)), "krum")
 
-    assert "the attack ruined the model" in said(fine, ruin, fine)
-    assert said(fine, ruin, fine).endswith(
+    assert "the attack ruined the model" in sentence(fine, ruin, fine)
+    assert sentence(fine, ruin, fine).endswith(
         "saved the model: it ends with accuracy 90.0% and attack success 0.0%."
     )
-    assert said(fine, ruin, ruin).endswith("saved nothing: the defended model is ruined too.")
-    assert said(fine, harmed, ruin).endswith("saved nothing: the defended model is ruined.")
-    assert "ruined already" in said(ruin, ruin, ruin) and "raised" not in said(ruin, ruin, ruin)
+    assert sentence(fine, ruin, ruin).endswith("saved nothing: the defended model is ruined too.")
+    assert sentence(fine, harmed, ruin).endswith("saved nothing: the defended model is ruined.")
+    assert "Even without an attacker the model is ruined" in sentence(
+        ruin, ruin, ruin
+    ) and "raised" not in sentence(ruin, ruin, ruin)
 
 
 def test_a_benchmark_says_who_ruined_what() -> None:

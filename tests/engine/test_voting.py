@@ -16,15 +16,15 @@ import tensorflow as tf
 
 import tffl
 import tffl.config
+from tffl.callbacks import Callback, Round
 from tffl.config import Config, build
 from tffl.core.errors import UsageError
 from tffl.core.layout import WeightLayout
 from tffl.core.tensors import read_tensors
 from tffl.data.build import load_dataset
 from tffl.engine.evaluation import Evaluator
-from tffl.engine.observer import Observer
 from tffl.engine.placement import LocalDevices
-from tffl.engine.voting import Certificates, majority_vote
+from tffl.engine.voting import Certificates, majority_model
 from tffl.models import models
 from tffl.record.export import export
 from tffl.record.identity import resolved
@@ -115,7 +115,7 @@ def test_the_majority_model_counts_votes(model: keras.Model, count: int) -> None
         votes[range(300), model.predict(images, verbose=0).argmax(axis=1)] += 1
     model.set_weights(before)
 
-    together = majority_vote(model, members)
+    together = majority_model(model, members)
     shares = together.predict(images, verbose=0)
     np.testing.assert_allclose(shares, votes / count, atol=1e-6)
     np.testing.assert_array_equal(shares.argmax(axis=1), votes.argmax(axis=1))
@@ -126,7 +126,7 @@ def test_the_majority_model_counts_votes(model: keras.Model, count: int) -> None
 
     evaluator, placement = Evaluator(model), LocalDevices(["CPU:0", "CPU:1"])
     flat = np.stack([WeightLayout.of(model).flatten(arrays) for arrays in members])
-    resident = placement.resident(images)
+    resident = placement.to_devices(images)
     np.testing.assert_array_equal(evaluator.votes(flat, resident, placement), votes)
     labels = np.random.default_rng(1).integers(0, 3, 300).astype(np.int32)
     accuracy, loss = evaluator.evaluate(flat, resident, labels, placement)
@@ -140,7 +140,7 @@ def test_the_majority_model_is_served_and_loaded_without_tffl(
     model: keras.Model, tmp_path: Path
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
-    together = majority_vote(model, weights_of(model, 3))
+    together = majority_model(model, weights_of(model, 3))
     shares = together.predict(images, verbose=0)
     export(together, tmp_path)
     serve = tf.saved_model.load(str(tmp_path / "global")).signatures["serving_default"]
@@ -163,7 +163,7 @@ def test_any_precision_and_architecture(dtype: str) -> None:
     finally:
         keras.config.set_dtype_policy(before)
     arrays = small.get_weights()
-    together = majority_vote(small, [arrays, arrays])
+    together = majority_model(small, [arrays, arrays])
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     shares, logits = together.predict(images, verbose=0), small.predict(images, verbose=0)
     np.testing.assert_array_equal(shares, np.eye(4)[logits.argmax(axis=1)])
@@ -197,14 +197,14 @@ def last_weights(path: Path) -> np.ndarray:
     return read_tensors(max((path / "checkpoints").iterdir()))[0]["weights"]
 
 
-class Killer(Observer):
+class Killer(Callback):
     """Stops a run right after a round, as Ctrl-C would."""
 
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def round(self, row: Any) -> None:
-        if row["round"] == self.after:
+    def round(self, round: Round) -> None:
+        if round.number == self.after:
             raise KeyboardInterrupt
 
 
@@ -263,7 +263,7 @@ def test_every_participant_is_on_record_once(whole: Path) -> None:
 
 def test_resume_after_an_interruption(whole: Path, variant: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        tffl.simulate(config(**variant), tmp_path / "run", observer=Killer(after=2))
+        tffl.simulate(config(**variant), tmp_path / "run", callbacks=[Killer(after=2)])
     tffl.simulate(config(**variant, runtime__devices=2), tmp_path / "run", resume=True)
     assert tables(tmp_path / "run") == tables(whole)
     np.testing.assert_array_equal(last_weights(tmp_path / "run"), last_weights(whole))

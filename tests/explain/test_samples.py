@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tffl.core.errors import UsageError
-from tffl.data.samples import Root, Samples
+from tffl.data.samples import RootData, Samples
 from tffl.explain.samples import check_samples
 from tffl.models.validation import check_classifier
 
@@ -19,7 +19,7 @@ def test_samples_have_to_suit_the_model() -> None:
     model = keras.Sequential([keras.Input(SHAPE), *ends])
     check_classifier(model, "mine")
     images, labels = np.zeros((4, *SHAPE), np.uint8), np.arange(4)
-    root = Root(images, labels, lambda start, round: start)
+    root = RootData(images, labels, lambda start, round: start)
     check_samples(model, "mine", Samples(images, labels, 4), root)
     check_samples(model, "mine", Samples(images, labels % 3, 3), None)
     for samples, message in (

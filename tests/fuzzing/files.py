@@ -20,7 +20,7 @@ import numpy as np
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from tffl.untrusted import Expected, Refused, read_model
+from tffl.untrusted import ExpectedVariables, Refused, read_model
 
 from .outcome import NotFinite, Outcome, attempt, demand
 
@@ -57,7 +57,7 @@ class Corpus:
     """
 
     folder: Path
-    expected: Expected
+    expected: ExpectedVariables
     arrays: Mapping[str, np.ndarray]
 
     @classmethod
@@ -68,7 +68,7 @@ class Corpus:
         model = trained()
         for name in (*SOUND.values(), "saved_model"):
             WRITERS[name](model, folder / name)
-        return cls(folder, Expected.of(build()), by_path(model))
+        return cls(folder, ExpectedVariables.of(build()), by_path(model))
 
     def sound(self, kind: str) -> dict[str, bytes]:
         """Returns the parts of the sound file: one, or index and data of a SavedModel."""
@@ -188,7 +188,7 @@ edits = st.builds(
 )
 
 
-def right(arrays: Mapping[str, np.ndarray], expected: Expected) -> np.ndarray | None:
+def right(arrays: Mapping[str, np.ndarray], expected: ExpectedVariables) -> np.ndarray | None:
     """Returns the weights that sound arrays are, float32 `[d]`; None if they are not sound."""
     entries = expected.layout.entries
     if set(arrays) != {entry.name for entry in entries}:
@@ -233,7 +233,7 @@ def write(kind: str, arrays: Arrays, corpus: Corpus) -> dict[str, bytes]:
     """
     if kind == "npz":
         stream = io.BytesIO()
-        np.savez(stream, **arrays)
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
         return {"": stream.getvalue()}
     if kind == "safetensors":
         from safetensors.numpy import save
@@ -599,7 +599,7 @@ def _read(path: Path, kind: str, corpus: Corpus, arrays: Arrays | None, placed: 
     demand(np.array_equal(weights, same), "other weights are read than the file holds")
 
 
-def well_formed(weights: np.ndarray, expected: Expected) -> None:
+def well_formed(weights: np.ndarray, expected: ExpectedVariables) -> None:
     """Raises `Broken` unless these can be a client's weights."""
     if not np.isfinite(weights).all():
         raise NotFinite("weights are not finite")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tffl.gan import audit
-from tffl.gan.audit import NOTHING, threshold
-from tffl.gan.serving import Auditor
+from tffl.gan.audit import NO_PREDICTION, threshold
+from tffl.gan.serving import AuditGraph
 
 CLASSES, OUTPUTS = 4, 5
 
@@ -30,7 +30,7 @@ def by_hand(logits: np.ndarray, agreement: float, balance: bool) -> tuple[list, 
     labels, kept, seen = [], [], Counter()
     for image in range(logits.shape[1]):
         votes = Counter(int(np.argmax(model[image])) for model in voters)
-        label = min(votes, key=lambda c: (-votes[c], c)) if votes else NOTHING
+        label = min(votes, key=lambda c: (-votes[c], c)) if votes else NO_PREDICTION
         counts = 0 <= label < CLASSES and votes[label] >= agreement * len(voters)
         if counts and balance:
             seen[label] += 1
@@ -70,14 +70,14 @@ def test_the_order_of_clients_does_not_matter(seed: int, order: list[int]) -> No
 
 
 def test_ties_go_to_the_lowest_class() -> None:
-    labels, support = audit.majority(np.array([[3, 2], [1, 0], [3, 0], [1, NOTHING]]), 4)
+    labels, support = audit.majority(np.array([[3, 2], [1, 0], [3, 0], [1, NO_PREDICTION]]), 4)
     assert labels.tolist() == [1, 0]
     assert support.tolist() == [2, 2]
 
 
 def test_nobody_to_vote_leaves_no_image() -> None:
     result = audit.audit(np.full((3, 4, OUTPUTS), np.nan), CLASSES)
-    assert (result.labels == NOTHING).all()
+    assert (result.labels == NO_PREDICTION).all()
     assert not result.kept.any() and not result.usable.any()
     assert np.isnan(result.accuracies).all()
 
@@ -90,7 +90,7 @@ def test_images_that_look_fake_do_not_count_but_saying_fake_is_an_error() -> Non
 
 
 def test_confusion_counts_what_a_model_takes_images_for() -> None:
-    says = np.array([[0, 1, 1, 0], [0, 2, NOTHING, 2]])
+    says = np.array([[0, 1, 1, 0], [0, 2, NO_PREDICTION, 2]])
     labels, kept = np.array([0, 1, 1, 0]), np.array([True, True, True, False])
     result = audit.confusion(says, labels, kept, 3)
     assert result[0].tolist() == [[1, 0, 0], [0, 2, 0], [0, 0, 0]]
@@ -123,7 +123,7 @@ def test_a_threshold_is_an_accuracy(rule: audit.Rule) -> None:
     logits = np.random.default_rng(0).normal(size=(6, 40, OUTPUTS)).astype(np.float32)
     accuracies = audit.audit(logits, CLASSES).accuracies
     assert threshold(accuracies, rule, k=50) == 0
-    served = Auditor(CLASSES, OUTPUTS, 0.0, False, rule, 0.8, 50.0, 0.02)(logits)
+    served = AuditGraph(CLASSES, OUTPUTS, 0.0, False, rule, 0.8, 50.0, 0.02)(logits)
     assert served["threshold"] == 0 and not served["suspected"].numpy().any()
     assert threshold(np.array([0.0, 0.0]), "fixed", theta=0.0) == 0
 
@@ -143,7 +143,7 @@ def test_the_exported_graph_finds_the_same(rule: audit.Rule) -> None:
         logits[6, 0, 0] = np.nan
         expected = audit.audit(logits, CLASSES, agreement=0.5, balance=balance)
         bound = threshold(expected.accuracies, rule, **options)
-        served = Auditor(CLASSES, OUTPUTS, 0.5, balance, rule, **options)(logits)
+        served = AuditGraph(CLASSES, OUTPUTS, 0.5, balance, rule, **options)(logits)
         np.testing.assert_array_equal(served["labels"], expected.labels)
         np.testing.assert_array_equal(served["kept"], expected.kept)
         np.testing.assert_allclose(served["accuracy"], expected.accuracies, rtol=1e-6)
@@ -155,7 +155,7 @@ def test_the_exported_graph_finds_the_same(rule: audit.Rule) -> None:
 
 @pytest.mark.parametrize("rule", ["median-mad", "two-means"])
 def test_the_exported_graph_bears_that_nobody_is_usable(rule: audit.Rule) -> None:
-    auditor = Auditor(CLASSES, OUTPUTS, 0.5, True, rule, 0.8, 3.0, 0.02)
+    auditor = AuditGraph(CLASSES, OUTPUTS, 0.5, True, rule, 0.8, 3.0, 0.02)
     served = auditor(np.full((3, 4, OUTPUTS), np.nan, np.float32))
     assert served["suspected"].numpy().all()
     assert np.isnan(served["threshold"])

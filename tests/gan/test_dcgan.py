@@ -12,10 +12,12 @@ import tensorflow as tf
 from tffl.core import seeds
 from tffl.core.layout import WeightLayout
 from tffl.core.tensors import read_tensors, write_tensors
-from tffl.gan.dcgan import Dcgan, Recipe, State, discriminator_loss, generator_loss, noise
+from tffl.gan.dcgan import Dcgan, GanOptions, GanState, discriminator_loss, generator_loss, noise
 from tffl.models.pdgan import pdgan_cnn
 
-RECIPE = Recipe(steps=4, batch=6, latent=5, width=1, generator_rate=1e-2, discriminator_rate=1e-2)
+OPTIONS = GanOptions(
+    steps=4, batch=6, latent=5, width=1, generator_rate=1e-2, discriminator_rate=1e-2
+)
 
 
 def glorot(seed: int) -> keras.initializers.Initializer:
@@ -49,10 +51,10 @@ def weights(model) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def gan(model) -> Dcgan:
-    return Dcgan(model, RECIPE)
+    return Dcgan(model, OPTIONS)
 
 
-def same(a: State, b: State) -> bool:
+def same(a: GanState, b: GanState) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
@@ -91,7 +93,7 @@ def test_two_steps_equal_plain_keras(images, loss) -> None:
     judge = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), *layers])
     layout = WeightLayout.of(judge)
     weights = layout.flatten(judge.get_weights())
-    gan = Dcgan(judge, Recipe(steps=2, batch=6, loss=loss, latent=5, width=1))
+    gan = Dcgan(judge, GanOptions(steps=2, batch=6, loss=loss, latent=5, width=1))
     start = gan.init(3)
     state = gan.train(start, weights, images, 1, 2)
 
@@ -131,7 +133,7 @@ def _pass(network: keras.Model, z: tf.Tensor) -> tf.Tensor:
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_the_discriminator_starts_anew_unless_it_is_kept(gan, model, weights, images, keep) -> None:
-    gan = Dcgan(model, replace(RECIPE, keep=True)) if keep else gan
+    gan = Dcgan(model, replace(OPTIONS, keep=True)) if keep else gan
     first = gan.train(gan.init(0), weights, images, 0, 1)
     other = dict(first) | {"discriminator": first["discriminator"] + 1}
     changed = gan.train(other, weights, images, 0, 2)
@@ -150,7 +152,7 @@ def test_the_generator_learns_how_bright_real_images_are(images, seed) -> None:
     layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), dense]
     judge = keras.Sequential([keras.Input((8, 8, 1)), *layers])
     weights = WeightLayout.of(judge).flatten(judge.get_weights())
-    gan = Dcgan(judge, replace(RECIPE, steps=40, keep=True, loss="non-saturating"))
+    gan = Dcgan(judge, replace(OPTIONS, steps=40, keep=True, loss="non-saturating"))
     state, z = gan.init(seed), noise(50, 5, 0, 0)
     differences = [images.mean() - gan.generate(state, z).mean()]
     for round in range(1, 6):
@@ -198,7 +200,7 @@ def test_the_generator_draws_what_it_has_seen(seed: int) -> None:
     real[:, 2:6, 2:6] += 180
     model = pdgan_cnn((8, 8, 1), 10, seed=seed)
     weights = WeightLayout.of(model).flatten(model.get_weights())
-    gan = Dcgan(model, Recipe(steps=300, batch=32, loss="non-saturating", keep=True, width=8))
+    gan = Dcgan(model, GanOptions(steps=300, batch=32, loss="non-saturating", keep=True, width=8))
     state, z = gan.init(seed), noise(100, gan.latent, seed=seed, round=1)
     blank = gan.generate(state, z).astype(float)
     assert np.abs(blank - 127.5).mean() < 32, "the last layer saturates"

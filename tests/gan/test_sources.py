@@ -26,10 +26,10 @@ def samples() -> Samples:
     return Samples(images, labels, 5, ("ant", "bee", "cat", "dog", "elk"))
 
 
-def request(**changes: Any) -> sources.Request:
+def request(**changes: Any) -> sources.AuditInputs:
     model: Any = SimpleNamespace(input_shape=(None, 4, 4, 1))
     known = {"count": 10, "seed": 0, "round": 1, "classes": 5, "inversion": Inversion()}
-    return sources.Request(model=model, weights=np.zeros(3), **{**known, **changes})
+    return sources.AuditInputs(model=model, weights=np.zeros(3), **{**known, **changes})
 
 
 @pytest.mark.parametrize(
@@ -73,27 +73,30 @@ def test_auxiliary_images_are_of_their_classes_and_balanced(samples) -> None:
 
 
 def test_sources_make_what_they_say(samples) -> None:
-    held = sources.make(("held-out",), request(samples=samples))
+    held = sources.make_images(("held-out",), request(samples=samples))
     assert np.bincount(held[:, 0, 0, 0]).tolist() == [2] * 5
     auxiliary = samples.images[samples.labels == 2]
-    both = sources.make(("auxiliary", "noise"), request(auxiliary=auxiliary))
+    both = sources.make_images(("auxiliary", "noise"), request(auxiliary=auxiliary))
     assert both.shape == (20, 4, 4, 1) and both.dtype == np.uint8
     assert (both[:10] == 2).all()
     assert both[10:].std() > 50
-    few = sources.make(("auxiliary",), request(auxiliary=auxiliary[:3]))
+    few = sources.make_images(("auxiliary",), request(auxiliary=auxiliary[:3]))
     assert len(few) == 3
-    other = sources.make(("noise",), request(round=2))
+    other = sources.make_images(("noise",), request(round=2))
     assert not np.array_equal(other, both[10:])
 
 
 def test_names_of_sources() -> None:
-    assert sources.parse("gan + model-inversion") == ("gan", "model-inversion")
+    assert sources.parse_sources("gan + model-inversion") == ("gan", "model-inversion")
     with pytest.raises(UsageError, match="unknown audit source 'heldout': did you mean 'held-out'"):
-        sources.parse("gan+heldout")
+        sources.parse_sources("gan+heldout")
     with pytest.raises(UsageError, match="more than once"):
-        sources.parse("gan+gan")
+        sources.parse_sources("gan+gan")
 
 
 def test_what_the_server_must_have_is_said() -> None:
-    assert sources.granted(("gan", "auxiliary", "held-out")) == ("auxiliary images", "probe images")
-    assert sources.granted(("noise", "model-inversion")) == ()
+    assert sources.required_data(("gan", "auxiliary", "held-out")) == (
+        "auxiliary images",
+        "probe images",
+    )
+    assert sources.required_data(("noise", "model-inversion")) == ()

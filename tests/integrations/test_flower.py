@@ -21,15 +21,16 @@ pytest.importorskip("flwr.supercore.task_identity")
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from tffl.callbacks import Group
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
-from tffl.data.samples import Root, Samples
+from tffl.data.samples import RootData, Samples
 from tffl.defenses import Server, Verdict, create_defense
 from tffl.defenses.none import FedAvg
 from tffl.integrations.flower import DefendedStrategy, average
 from tffl.integrations.flower.arrays import flat_weights
-from tffl.record.rounds import RoundRecord
+from tffl.record.rounds import client_rows
 from tffl.record.tables import CLIENT_COLUMNS, Table, read_rows
 from tffl.untrusted.refusal import Refused
 
@@ -144,9 +145,8 @@ def tffl_rounds(
         updates = Updates(round, ids, 10 + ids, weights, sent, layout)
         verdict, state = rule.judge(updates, owner, state)
         weights = weights + (owner.learning_rate * verdict.aggregate).astype(np.float32)
-        record = RoundRecord()
-        record.add(updates, verdict, np.zeros(len(ids), dtype=bool))
-        told += [{**row, "malicious": None} for row in record.client_rows(round)]
+        group = Group(0, updates, verdict, np.zeros(len(ids), dtype=bool))
+        told += [{**row, "malicious": None} for row in client_rows(round, [group])]
         verdicts.append(verdict)
     return weights, told, verdicts
 
@@ -266,7 +266,7 @@ def test_samples_are_checked_when_the_strategy_is_made(
 
 
 def test_a_root_s_images_are_checked_with_the_samples() -> None:
-    root = Root(SAMPLES.images / 255, SAMPLES.labels, lambda start, round: start)
+    root = RootData(SAMPLES.images / 255, SAMPLES.labels, lambda start, round: start)
     with pytest.raises(UsageError, match=r"root\.images are float64"):
         make("shield", PROBES, model=classifier(), samples=SAMPLES, root=root)
 
@@ -308,7 +308,7 @@ def test_defenses_that_need_root_data_get_it(model: keras.Model) -> None:
     size = WeightLayout.of(model).size
     towards = deltas(size, 1)[0, 0]
     images, labels = np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, np.int32)
-    root = Root(images, labels, lambda start, round: towards)
+    root = RootData(images, labels, lambda start, round: towards)
     weights, _, (verdict,) = tffl_rounds("fltrust", {}, model, 1, root=root)
     strategy = make("fltrust", model=model, seed=5, root=root)
     result = train(strategy, honest(model), model.get_weights())

@@ -17,9 +17,9 @@ from tffl.core.registry import Registry
 from tffl.data.federation import Dataset
 from tffl.models import models
 from tffl.models.build import build_network
-from tffl.models.head import activation, as_logits
-from tffl.models.shape import figures
-from tffl.simulation.workshop import Workshop
+from tffl.models.head import as_logits, final_activation
+from tffl.models.shape import describe_network
+from tffl.simulation.shared_resources import SharedResources
 
 SHAPE = (6, 6, 1)
 
@@ -185,8 +185,8 @@ def dataset() -> Dataset:
     return Dataset("mine", images, labels, np.arange(4), images, labels, tuple("abcd"))
 
 
-def tools(name: str) -> Any:
-    return Workshop().tools(build({"model": {"name": name}}), dataset())
+def compiled(name: str) -> Any:
+    return SharedResources().compiled(build({"model": {"name": name}}), dataset())
 
 
 @pytest.mark.parametrize("name", ["documented", "seeded", "anything", "fake_class", "double"])
@@ -199,7 +199,7 @@ def test_a_seed_is_passed_where_one_is_accepted_and_decides_in_any_case(name: st
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     assert random.getstate() == before
-    assert tools(name).trainer.traces
+    assert compiled(name).trainer.traces
 
 
 @pytest.mark.parametrize(
@@ -212,9 +212,9 @@ def test_a_seed_is_passed_where_one_is_accepted_and_decides_in_any_case(name: st
             r"has 2 outputs of shape \(4,\), \(5,\): it should have one of \(classes\)",
         ),
         ("unbuilt", r"is not built: begin with keras\.Input\(image_shape\)"),
-        ("subclassed", r"is a subclass whose layers nobody knows: make it by keras\.Model\("),
-        ("other_images", r"takes images of \(8, 8, 3\), and these are \(6, 6, 1\)"),
-        ("flat_images", r"takes vectors of \(36,\), and these are \(6, 6, 1\)"),
+        ("subclassed", r"is a subclass whose layers are unknown: build it with keras\.Model\("),
+        ("other_images", r"takes images of \(8, 8, 3\), but these are \(6, 6, 1\)"),
+        ("flat_images", r"takes vectors of \(36,\), but these are \(6, 6, 1\)"),
         ("no_model", r"is a builtins\.NoneType: it should be a keras\.Model"),
         ("other_arguments", r"cannot be built for images of \(6, 6, 1\) and 4 classes: TypeError"),
         ("failing", "cannot be built .*: ZeroDivisionError: by nothing$"),
@@ -224,12 +224,12 @@ def test_a_seed_is_passed_where_one_is_accepted_and_decides_in_any_case(name: st
         ),
         ("noisy", r"cannot be built .* calling Noisy\.call\(\)\. You cannot add new elements"),
         ("untrainable", "cannot be trained: KeyError"),
-        ("softmax", "ends in softmax, and the loss takes logits: leave softmax out"),
+        ("softmax", "ends in softmax, but the loss takes logits: leave out softmax"),
     ],
 )
 def test_every_fault_is_one_line_that_names_the_model(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        tools(name)
+        compiled(name)
     assert str(caught.value).startswith(f"model {name} ")
     assert "\n" not in str(caught.value)
 
@@ -240,13 +240,13 @@ def test_a_model_without_weights_is_refused() -> None:
 
 
 def test_the_list_of_models_says_why_one_cannot_be_built() -> None:
-    refusal = figures("failing", SHAPE, 4)["refusal"]
+    refusal = describe_network("failing", SHAPE, 4)["refusal"]
     assert refusal.endswith("ZeroDivisionError: by nothing")
 
 
 def test_what_is_behind_a_line_is_kept_for_verbose() -> None:
     with pytest.raises(UsageError) as caught:
-        tools("untrainable")
+        compiled("untrainable")
     assert isinstance(caught.value.__cause__, KeyError)
 
 
@@ -312,7 +312,7 @@ HEADS: dict[str, tuple[Callable[[], keras.Model], str]] = {
 @pytest.mark.parametrize("head", HEADS)
 def test_what_a_model_ends_in_is_found_in_every_form(head: str) -> None:
     make, expected = HEADS[head]
-    assert activation(make()) == expected
+    assert final_activation(make()) == expected
 
 
 @pytest.mark.parametrize(
@@ -327,8 +327,8 @@ def test_a_model_without_its_end_gives_the_logits(head: str) -> None:
     model = HEADS[head][0]()
     weights = [np.copy(array) for array in model.get_weights()]
     logits = as_logits(model)
-    assert not activation(logits)
-    assert activation(model) == HEADS[head][1]
+    assert not final_activation(logits)
+    assert final_activation(model) == HEADS[head][1]
     for before, after in zip(weights, logits.get_weights(), strict=True):
         assert np.array_equal(before, after)
     images = np.random.default_rng(1).integers(0, 256, (3, *SHAPE)).astype(np.float32)
@@ -344,5 +344,5 @@ def test_logits_stay_the_model_that_they_are() -> None:
 
 @pytest.mark.parametrize("head", ["operation", "lambda", "average"])
 def test_an_end_that_cannot_be_left_out_is_refused(head: str) -> None:
-    with pytest.raises(UsageError, match="ends in softmax: give it without"):
+    with pytest.raises(UsageError, match="ends in softmax: pass it without softmax"):
         as_logits(HEADS[head][0]())

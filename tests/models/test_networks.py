@@ -13,8 +13,8 @@ from tffl.core.errors import UsageError
 from tffl.core.layout import WeightLayout
 from tffl.data.federation import ClientData
 from tffl.models import models
-from tffl.models.parts import he_uniform
-from tffl.models.shape import at_image_size, figures, last_convolution, map_size
+from tffl.models.blocks import he_uniform
+from tffl.models.shape import at_image_size, describe_network, last_convolution, map_size
 
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
@@ -147,12 +147,12 @@ def test_no_maps_without_convolution() -> None:
 
 
 def test_figures_or_the_reason_why_not() -> None:
-    assert figures("resnet8", (16, 16, 3), 10) == {
+    assert describe_network("resnet8", (16, 16, 3), 10) == {
         "parameters": 78_042,
         "last_convolution": "stage3_block1_2_conv",
         "map_size": [4, 4],
     }
-    refused = figures("regnet-y-800mf", (16, 16, 3), 10)
+    refused = describe_network("regnet-y-800mf", (16, 16, 3), 10)
     assert list(refused) == ["refusal"] and "32 x 32" in refused["refusal"]
 
 

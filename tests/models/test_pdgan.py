@@ -69,7 +69,7 @@ def test_dropout_depends_on_the_client_alone(setting, trainer) -> None:
 
     def train(names: list[str], order: list[int]) -> dict[int, np.ndarray]:
         placement = LocalDevices(names)
-        resident = placement.resident(images)
+        resident = placement.to_devices(images)
         rows = trainer.train_all(weights, resident, [jobs[j] for j in order], placement)
         return dict(zip(order, rows, strict=True))
 
@@ -103,6 +103,6 @@ def test_training_on_real_classes_makes_fake_the_last_choice(setting, trainer) -
     layout = WeightLayout.of(model)
     flat = layout.flatten(model.get_weights())
     placement = LocalDevices(["CPU:0"])
-    update = trainer.train_all(flat, placement.resident(images), jobs[:1], placement)[0]
+    update = trainer.train_all(flat, placement.to_devices(images), jobs[:1], placement)[0]
     moved = update[layout.final_bias]
     assert moved[3] < 0 and moved[3] == moved.min()

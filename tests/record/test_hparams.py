@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams import api_pb2, get_experiment
+from tensorboard.plugins.hparams import metadata as plugin
+from tensorboard.plugins.hparams.backend_context import Context
 
-from tffl.record import hparams
 from tffl.record.run_directory import RunDirectory
 from tffl.studies import benchmark
 
@@ -64,26 +70,27 @@ def test_sessions_say_what_was_varied_and_what_came_of_it(sessions: dict[str, An
     assert list(sessions) == ["none none", "none median", "lie none", "lie median"]
     for name, found in sessions.items():
         (_, start), *metrics, (_, end) = found
+        assert start.tag == plugin.SESSION_START_INFO_TAG
+        assert end.tag == plugin.SESSION_END_INFO_TAG
+        read = plugin.parse_session_start_info_plugin_data(start.metadata.plugin_data.content)
         attack, defense = name.split()
-        assert (start.tag, end.tag) == (hparams.START, hparams.END)
-        told = hparams.message()
-        told.ParseFromString(start.metadata.plugin_data.content)
-        varied = told.session_start_info.hparams
-        assert varied["attack"].string_value == attack
-        assert varied["defense"].string_value == defense
-        assert varied["seed"].number_value == 0
-        told.ParseFromString(end.metadata.plugin_data.content)
-        assert told.session_end_info.status == (2 if name == "none none" else 1)
+        assert read.hparams["attack"].string_value == attack
+        assert read.hparams["defense"].string_value == defense
+        assert read.hparams["seed"].number_value == 0
+        assert read.group_name == f"all/{attack}/{defense}/0"
+        ended = plugin.parse_session_end_info_plugin_data(end.metadata.plugin_data.content)
+        assert api_pb2.Status.Name(ended.status) == (
+            "STATUS_FAILURE" if name == "none none" else "STATUS_SUCCESS"
+        )
         assert [value.tag for _, value in metrics] == ["accuracy"]
 
 
-def test_tensorboard_reads_the_sessions(sessions: dict[str, Any]) -> None:
-    metadata = pytest.importorskip("tensorboard.plugins.hparams.metadata")
-    (_, start), *_, (_, end) = sessions["lie median"]
-    parsed = metadata.parse_session_start_info_plugin_data(start.metadata.plugin_data.content)
-    assert parsed.hparams["defense"].string_value == "median"
-    assert parsed.group_name == "all/lie/median/0"
-    from tensorboard.plugins.hparams import api_pb2
-
-    ended = metadata.parse_session_end_info_plugin_data(end.metadata.plugin_data.content)
-    assert ended.status == api_pb2.Status.Value("STATUS_SUCCESS")
+def test_tensorboard_lists_what_was_varied(sessions: dict[str, Any], tmp_path: Path) -> None:
+    folder = str(tmp_path / "tensorboard")
+    events = EventMultiplexer().AddRunsFromDirectory(folder)
+    events.Reload()
+    context = Context(TBContext(data_provider=MultiplexerDataProvider(events, folder)))
+    request = api_pb2.GetExperimentRequest()
+    shown = get_experiment.Handler(RequestContext(), context, "", request).run()
+    assert {info.name for info in shown.hparam_infos} == {"setting", "attack", "defense", "seed"}
+    assert [info.name.tag for info in shown.metric_infos] == ["accuracy"]

@@ -108,9 +108,9 @@ def benchmark_rows() -> list[dict[str, Any]]:
 def scan_of(names: Sequence[str], refused: Mapping[str, str] | None = None) -> Report:
     """Returns what is told of a scan in which every second file is a suspect."""
     from tffl.core.verdict import Verdict
-    from tffl.scan.report import Place, report
-    from tffl.scan.scan import Scan
-    from tffl.untrusted.inbox import Inbox
+    from tffl.scan.output import ScanOutput, report
+    from tffl.scan.scanner import ScanResult
+    from tffl.untrusted.model_folder import ModelFolder
 
     guilty = np.arange(len(names)) % 2 == 1
     reason = "far from the median update: distance 12.9, median 0.1261, z = 337.5"
@@ -124,7 +124,7 @@ def scan_of(names: Sequence[str], refused: Mapping[str, str] | None = None) -> R
         aggregate=np.zeros(1, np.float32),
         reasons=tuple(reason if bad else "" for bad in guilty),
     )
-    inbox = Inbox(tuple(names), None, refused or {})  # type: ignore[arg-type]
-    found = Scan(inbox, {"krum": verdict}, {}, {})
-    place = Place(Path("out"), Path("clients"), Path("global.keras"))
+    folder = ModelFolder(tuple(names), None, refused or {})  # type: ignore[arg-type]
+    found = ScanResult(folder, {"krum": verdict}, {}, {})
+    place = ScanOutput(Path("out"), Path("clients"), Path("global.keras"))
     return report(found, place, 1, {"krum": []})

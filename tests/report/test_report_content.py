@@ -10,10 +10,10 @@ import pytest
 from report_data import write_maps
 
 from tffl.core.errors import UsageError
-from tffl.report.charts import figure
-from tffl.report.comparison import compare
 from tffl.report.content import report
 from tffl.report.document import Block, Grid, Plot, Report
+from tffl.report.plotly_charts import figure
+from tffl.report.run_comparison import compare
 
 
 def blocks(told: Report) -> dict[str, Block]:

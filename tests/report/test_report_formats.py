@@ -139,7 +139,7 @@ def test_a_chart_that_fails_leaves_the_report(
         (file,) = write([path])
     page = Page(file.read_text())
     assert not page.figures and page.tags.count("table") > 8  # the numbers are there all the same
-    monkeypatch.setattr("tffl.report.pictures.picture", fail)
+    monkeypatch.setattr("tffl.report.png.picture", fail)
     with pytest.warns(TfflWarning, match=r"\.png is left out"):
         files = write([path], tmp_path / "md", format="md")
     assert len(files) == 1 and "](" not in files[0].read_text()

@@ -15,13 +15,13 @@ from test_report_formats import Page
 
 from tffl.record.tables import read_rows, to_csv
 from tffl.report import latex
-from tffl.report.charts import text as plotly_text
 from tffl.report.page import page
+from tffl.report.plotly_charts import text as plotly_text
 from tffl.report.sources import read_benchmark
 from tffl.report.write import write
 from tffl.studies import benchmark
 from tffl.studies.benchmark_table import escape, markdown
-from tffl.untrusted.refusal import visible
+from tffl.untrusted.refusal import escape_controls
 
 NAMES = (
     "<img src=x onerror=alert(1)>",
@@ -76,7 +76,7 @@ def check_page(html: str, names: tuple[str, ...]) -> None:
     assert not any(key.startswith("on") for key, _ in found.attributes)
     assert not any("javascript" in str(value) for key, value in found.attributes if key == "href")
     words = "".join(found.words)
-    assert [name for name in names if visible(name, keep="\n") not in words] == []
+    assert [name for name in names if escape_controls(name, keep="\n") not in words] == []
     drawn = json.dumps(found.figures)
     assert "<img" not in drawn and "<script" not in drawn
     assert not MARKS.search(html.split("<script>", 1)[0])  # before plotly's own code

@@ -56,7 +56,7 @@ SMALL = ("--set", "defense.images=100")
 @pytest.mark.parametrize(
     "source", ["model-inversion", "noise", "held-out", "auxiliary", "held-out+auxiliary"]
 )
-def test_who_errs_is_found_and_what_for(source: str, folder: Path) -> None:
+def test_the_audit_finds_the_faulty_model_and_its_mistakes(source: str, folder: Path) -> None:
     given = () if source in ("model-inversion", "noise") else ("--aux", "digits")
     result = audit(folder, "--audit-source", source, *given, *SMALL, "--json")
     assert result.exit_code == 3, result.output
@@ -81,7 +81,7 @@ def test_the_table_names_the_mistakes(folder: Path) -> None:
     result = audit(folder, "--audit-source", "noise", *SMALL)
     assert result.exit_code == 3
     assert "1 → 7" in result.stdout or "7 → 1" in result.stdout
-    assert "is no readable zip archive" in " ".join(result.stdout.split())
+    assert "is not a readable zip archive" in " ".join(result.stdout.split())
     assert "2 of 7 models suspect." in result.stdout
 
 
@@ -96,7 +96,7 @@ def test_the_table_names_the_mistakes(folder: Path) -> None:
         (["--aux", "digits", "--set", "defense.auxiliary=12"], "classes are 0 to 9"),
     ],
 )
-def test_what_cannot_be_asked_for(arguments: list[str], reason: str, folder: Path) -> None:
+def test_impossible_arguments_are_refused(arguments: list[str], reason: str, folder: Path) -> None:
     if "defense.auxiliary=12" in arguments:
         arguments = [*arguments, "--audit-source", "auxiliary"]
     result = audit(folder, *arguments)
@@ -109,7 +109,7 @@ def test_a_folder_needs_its_global_model(folder: Path) -> None:
     assert result.exit_code == 2 and "--global" in result.stderr
 
 
-def test_too_few_models_are_not_passed(folder: Path, tmp_path: Path) -> None:
+def test_too_few_models_do_not_pass(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "clients").mkdir()
     classifier(np.ones((64, CLASSES))).save(tmp_path / "global.keras")
     classifier(np.ones((64, CLASSES))).save(tmp_path / "clients" / "0.keras")

@@ -23,10 +23,10 @@ from tffl.core.errors import TfflError, UsageError
 from tffl.data.samples import Samples
 from tffl.defenses import create_defense, defenses
 from tffl.record.export import export
-from tffl.scan.scan import Scanner, check_defense, load_samples
-from tffl.untrusted import Expected
-from tffl.untrusted.inbox import read_folder
-from tffl.untrusted.trusted import load_global
+from tffl.scan.scanner import Scanner, check_defense, load_samples
+from tffl.untrusted import ExpectedVariables
+from tffl.untrusted.global_model import load_global
+from tffl.untrusted.model_folder import read_folder
 from tffl_cli.main import cli
 from tffl_cli.scan import choose
 
@@ -77,7 +77,7 @@ def scan(base: Path, clients: Path, *arguments: object) -> Any:
 BAD = {f"client-{number}.keras" for number in range(HONEST, HONEST + POISONED)}
 
 
-def test_poisoned_models_are_suspects_and_honest_ones_are_not(round_of_clients, folder):
+def test_only_poisoned_models_are_suspect(round_of_clients, folder):
     result = scan(round_of_clients, folder, "--json", "--set", "defense.k=8")
     assert result.exit_code == 3, result.output
     report = json.loads(result.stdout)
@@ -89,12 +89,12 @@ def test_poisoned_models_are_suspects_and_honest_ones_are_not(round_of_clients, 
         assert bool(opinion["reason"]) == file["suspect"]
 
 
-def test_files_hold_the_updates_that_the_run_had(round_of_clients, folder):
+def test_files_hold_the_updates_of_the_run(round_of_clients, folder):
     from tffl.record.run_directory import RunDirectory
 
     (updates,) = RunDirectory.open(round_of_clients / "run").updates()
     model = load_global(round_of_clients / "global.keras")
-    expected = Expected.of(model)
+    expected = ExpectedVariables.of(model)
     start = expected.layout.flatten(model.get_weights())
     inbox = read_folder(folder, expected, start)
     rows = {row.tobytes() for row in inbox.updates.start + inbox.updates.deltas}
@@ -103,7 +103,7 @@ def test_files_hold_the_updates_that_the_run_had(round_of_clients, folder):
         assert min(np.abs(np.frombuffer(r, np.float32) - weights).max() for r in rows) < 1e-6
 
 
-def test_hostile_files_are_named_and_do_not_change_the_other_verdicts(round_of_clients, folder):
+def test_hostile_files_are_listed_and_do_not_change_other_verdicts(round_of_clients, folder):
     before = json.loads(scan(round_of_clients, folder, "--json", "--set", "defense.k=8").stdout)
     (folder / "bomb.npz").write_bytes(b"PK\x03\x04nothing")
     (folder / "empty.keras").touch()
@@ -124,7 +124,7 @@ def test_hostile_files_are_named_and_do_not_change_the_other_verdicts(round_of_c
     assert "7 of 15 files suspect." in table.stdout
 
 
-def test_nothing_suspect_is_exit_code_zero(round_of_clients, folder):
+def test_the_exit_code_is_zero_without_suspects(round_of_clients, folder):
     for name in BAD:
         (folder / name).unlink()
     result = scan(
@@ -134,7 +134,7 @@ def test_nothing_suspect_is_exit_code_zero(round_of_clients, folder):
     assert "0 of 8 files suspect." in result.stdout
 
 
-def test_several_defenses_each_say_what_they_think(round_of_clients, folder):
+def test_each_of_several_defenses_gives_its_opinion(round_of_clients, folder):
     names = ["update-consensus", "multi-krum", "nnm+krum"]
     given = [part for name in names for part in ("--defense", name)]
     result = scan(round_of_clients, folder, *given, "--set", "defense.malicious=2", "--json")
@@ -147,7 +147,7 @@ def test_several_defenses_each_say_what_they_think(round_of_clients, folder):
     assert by_krum == BAD
 
 
-def test_shield_looks_at_images_and_judges_by_default(round_of_clients, folder):
+def test_shield_judges_by_default_where_there_are_images(round_of_clients, folder):
     result = scan(round_of_clients, folder, "--dataset", "digits", "--seed", 3, "--json")
     assert result.exit_code == 3, result.output
     report = json.loads(result.stdout)
@@ -155,9 +155,7 @@ def test_shield_looks_at_images_and_judges_by_default(round_of_clients, folder):
     assert {o["defense"] for f in report["files"] for o in f["opinions"]} == {"shield"}
 
 
-def test_images_scaled_outside_of_the_model_are_an_error_until_their_range_is_given(
-    round_of_clients, folder, tmp_path
-):
+def test_images_scaled_outside_the_model_need_a_pixel_range(round_of_clients, folder, tmp_path):
     scaled = keras.layers.Rescaling
     old = load_global(round_of_clients / "global.keras")
     assert any(isinstance(layer, scaled) for layer in old.layers)
@@ -185,9 +183,9 @@ def test_images_scaled_outside_of_the_model_are_an_error_until_their_range_is_gi
 
 
 @pytest.fixture(scope="module")
-def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def with_batchnorm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with BatchNorm, and six clients, of which the last multiplies its variances."""
-    folder = tmp_path_factory.mktemp("normed")
+    folder = tmp_path_factory.mktemp("with_batchnorm")
     rng = np.random.default_rng(0)
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.BatchNormalization(name="bn")(keras.layers.Conv2D(4, 3, name="conv")(inputs))
@@ -204,7 +202,7 @@ def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_global_model_that_ends_in_softmax_is_looked_at_without_it(tmp_path):
+def test_the_softmax_of_a_global_model_is_left_out(tmp_path):
     """Nothing is trained; files and verdicts are those of the same model with logits."""
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(keras.layers.Rescaling(1 / 255)(inputs)))
@@ -229,8 +227,8 @@ def test_a_global_model_that_ends_in_softmax_is_looked_at_without_it(tmp_path):
     np.testing.assert_allclose(*scores, rtol=1e-4)
 
 
-def test_ruined_batchnorm_statistics_are_suspect_without_images(normed):
-    result = scan(normed, normed / "clients", "--json")
+def test_ruined_batchnorm_statistics_are_suspect_without_images(with_batchnorm):
+    result = scan(with_batchnorm, with_batchnorm / "clients", "--json")
     assert result.exit_code == 3, result.output
     report = json.loads(result.stdout)
     assert report["suspects"] == ["5.keras"] and report["warnings"] == []
@@ -241,16 +239,18 @@ def test_ruined_batchnorm_statistics_are_suspect_without_images(normed):
     assert "bn/moving_variance is off by a factor of" in statistics["reason"]
 
 
-def test_a_scan_says_that_statistics_were_not_looked_at(normed, round_of_clients, folder, tmp_path):
+def test_a_scan_warns_that_statistics_were_not_judged(
+    with_batchnorm, round_of_clients, folder, tmp_path
+):
     options = ("--defense", "update-consensus", "--out", tmp_path / "out")
-    result = scan(normed, normed / "clients", *options)
+    result = scan(with_batchnorm, with_batchnorm / "clients", *options)
     assert result.exit_code == 0
     assert "Warning: statistics of BatchNorm" in result.stdout
     assert "Statistics of BatchNorm" in (tmp_path / "out" / "scan.html").read_text()
     assert "BatchNorm" not in scan(round_of_clients, folder).stdout  # it has none
 
 
-def test_a_scan_says_that_graphs_were_not_looked_at(round_of_clients, folder):
+def test_a_scan_warns_of_unjudged_graphs(round_of_clients, folder):
     client = load_global(folder / "client-0.keras")
     (folder / "client-0.keras").unlink()
     client.export(str(folder / "client-0"), verbose=False)
@@ -259,7 +259,7 @@ def test_a_scan_says_that_graphs_were_not_looked_at(round_of_clients, folder):
     assert ["graphs were not looked at" in text for text in report["warnings"]] == [True]
 
 
-def test_what_is_drawn_is_told_and_repeated_by_its_seed(round_of_clients, folder):
+def test_the_printed_seed_repeats_a_scan(round_of_clients, folder):
     options = ("--defense", "signguard", "--json")
     first = json.loads(scan(round_of_clients, folder, *options).stdout)
     again = json.loads(scan(round_of_clients, folder, *options, "--seed", first["seed"]).stdout)
@@ -273,7 +273,7 @@ def test_probes_cannot_be_known_in_advance(round_of_clients):
     assert len(seeds) == 3
 
 
-def test_too_few_files_are_not_judged_and_not_passed(round_of_clients, folder):
+def test_too_few_files_are_neither_judged_nor_passed(round_of_clients, folder):
     for path in sorted(folder.iterdir())[2:]:
         path.unlink()
     result = scan(round_of_clients, folder)
@@ -310,14 +310,14 @@ def test_an_empty_or_absent_folder_is_an_error(round_of_clients, tmp_path):
         (["--pixels", "0,1"], "--pixels belongs to images"),
     ],
 )
-def test_what_cannot_be_asked_for(arguments, reason, round_of_clients, folder):
+def test_impossible_arguments_are_refused(arguments, reason, round_of_clients, folder):
     result = scan(round_of_clients, folder, *arguments)
     assert result.exit_code == 2, result.output
     assert reason in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_the_global_model_has_to_be_one_that_keras_loads_safely(tmp_path):
+def test_the_global_model_must_load_in_safe_mode(tmp_path):
     images = keras.Input((6, 6, 1))
     flat = keras.layers.Flatten()(keras.layers.Lambda(lambda x: x)(images))
     keras.Model(images, keras.layers.Dense(3)(flat)).save(tmp_path / "lambda.keras")
@@ -328,14 +328,14 @@ def test_the_global_model_has_to_be_one_that_keras_loads_safely(tmp_path):
         "damaged.keras": "cannot load the global model",
         "flat.keras": r"it should have one of \(height, width, channels\)",
         "absent.keras": "there is no global model",
-        ".": "no run that has exported its model",
+        ".": "nor a run that has exported its model",
     }.items():
         with pytest.raises(UsageError, match=reason) as error:
             load_global(tmp_path / name)
         assert "\n" not in str(error.value)
 
 
-def test_a_scanner_checks_the_samples_that_it_is_given(round_of_clients):
+def test_a_scanner_checks_its_samples(round_of_clients):
     model = load_global(round_of_clients / "global.keras")
     samples = load_samples(model, "digits", None)
     floats = replace(samples, images=samples.images / 255)
@@ -343,7 +343,7 @@ def test_a_scanner_checks_the_samples_that_it_is_given(round_of_clients):
         Scanner(model, {}, floats)
 
 
-def test_a_run_stands_for_the_model_that_it_exported(round_of_clients, tmp_path):
+def test_a_run_directory_names_its_exported_model(round_of_clients, tmp_path):
     model = load_global(round_of_clients / "global.keras")
     export(model, tmp_path / "run" / "export")
     for path in (tmp_path / "run", tmp_path / "run" / "export"):
@@ -351,7 +351,7 @@ def test_a_run_stands_for_the_model_that_it_exported(round_of_clients, tmp_path)
             np.testing.assert_array_equal(a, b)
 
 
-def test_a_dataset_that_does_not_suit_the_model_is_refused(round_of_clients):
+def test_a_dataset_of_another_image_size_is_refused(round_of_clients):
     model = load_global(round_of_clients / "global.keras")
     found = load_samples(model, "digits", None)
     assert found.images.shape[1:] == (16, 16, 1)
@@ -361,7 +361,7 @@ def test_a_dataset_that_does_not_suit_the_model_is_refused(round_of_clients):
         load_samples(other, "digits", None)
 
 
-def test_watching_scans_when_something_has_changed_and_come_to_rest(round_of_clients, folder):
+def test_watching_scans_after_a_change_is_complete(round_of_clients, folder):
     model = load_global(round_of_clients / "global.keras")
     scanner = Scanner(model, {"update-consensus": create_defense("update-consensus", {})})
     scans = scanner.watch(folder, interval=0.01)
@@ -369,15 +369,15 @@ def test_watching_scans_when_something_has_changed_and_come_to_rest(round_of_cli
     assert len(first.files) == HONEST + POISONED
     (folder / "late.npz").write_bytes(b"half of a f")
     second = next(scans)
-    assert second.inbox.refused.keys() == {"late.npz"}
+    assert second.folder.refused.keys() == {"late.npz"}
     (folder / "late.npz").unlink()
-    assert not next(scans).inbox.refused
+    assert not next(scans).folder.refused
 
 
-def test_watching_for_long_takes_neither_memory_nor_open_files(normed, tmp_path):
+def test_watching_leaks_neither_memory_nor_open_files(with_batchnorm, tmp_path):
     """A folder that changes all the time; the last scans need no more than the first ones."""
-    folder = shutil.copytree(normed / "clients", tmp_path / "clients")
-    model = load_global(normed / "global.keras")
+    folder = shutil.copytree(with_batchnorm / "clients", tmp_path / "clients")
+    model = load_global(with_batchnorm / "global.keras")
     model.export(str(folder / "saved"), verbose=False)
     names = ("update-consensus", "statistics-consensus")
     scanner = Scanner(model, {name: create_defense(name, {}) for name in names})
@@ -396,14 +396,14 @@ def test_watching_for_long_takes_neither_memory_nor_open_files(normed, tmp_path)
 def _held(folder: Path, scans: Any, number: int) -> tuple[int, int]:
     """Returns bytes and open files that Python holds after one more scan."""
     (folder / "bad.npz").write_bytes(bytes(number + 1))
-    assert next(scans).inbox.refused.keys() == {"bad.npz"}
+    assert next(scans).folder.refused.keys() == {"bad.npz"}
     gc.collect()
     descriptors = Path("/proc/self/fd")
     held = len(list(descriptors.iterdir())) if descriptors.exists() else 0
     return tracemalloc.get_traced_memory()[0], held
 
 
-def test_ctrl_c_ends_watching_with_the_last_verdict(round_of_clients, folder, monkeypatch):
+def test_ctrl_c_ends_watching_with_the_last_exit_code(round_of_clients, folder, monkeypatch):
     def once(self: Scanner, folder: Path, interval: float) -> Any:
         yield self.scan(folder)
         raise KeyboardInterrupt
@@ -418,7 +418,7 @@ def test_ctrl_c_ends_watching_with_the_last_verdict(round_of_clients, folder, mo
 STRANGE = ("<script>alert(1)<script>.npz", "=1+1.npz", "<img src=x onerror=alert(1)>.keras")
 
 
-def test_the_report_tells_of_every_file_and_trusts_no_name(round_of_clients, folder, tmp_path):
+def test_the_report_lists_every_file_and_trusts_no_name(round_of_clients, folder, tmp_path):
     out = tmp_path / "new" / "report"
     for name in STRANGE[:2]:
         (folder / name).write_bytes(b"no model")
@@ -502,7 +502,7 @@ def test_a_page_that_fails_hides_no_suspect(round_of_clients, folder, tmp_path, 
         raise ValueError("no way")
 
     out = tmp_path / "out"
-    monkeypatch.setattr("tffl.scan.report.page", fail)
+    monkeypatch.setattr("tffl.scan.output.page", fail)
     result = scan(round_of_clients, folder, "--out", out)
     assert result.exit_code == 3 and all(name in result.stdout for name in BAD)
     assert result.stderr == (
@@ -515,13 +515,13 @@ def test_a_full_disk_hides_no_suspect(round_of_clients, folder, tmp_path, monkey
     def full(*_: Any) -> Any:
         raise TfflError("cannot write scan.csv: No space left on device")
 
-    monkeypatch.setattr("tffl.scan.report.write_text", full)
+    monkeypatch.setattr("tffl.scan.output.write_text", full)
     result = scan(round_of_clients, folder, "--out", tmp_path / "out")
     assert result.exit_code == 1 and "No space left" in result.stderr
     assert all(name in result.stdout for name in BAD)
 
 
-def test_a_report_of_files_that_nobody_could_judge(round_of_clients, folder, tmp_path):
+def test_a_report_of_unjudged_files(round_of_clients, folder, tmp_path):
     for path in sorted(folder.iterdir())[2:]:
         path.unlink()
     result = scan(round_of_clients, folder, "--out", tmp_path / "out")
@@ -531,7 +531,7 @@ def test_a_report_of_files_that_nobody_could_judge(round_of_clients, folder, tmp
     assert any("Not judged by update-consensus" in " ".join(text[i:]) for i in range(len(text)))
 
 
-def test_a_report_overwrites_nothing_else(round_of_clients, folder, tmp_path):
+def test_a_report_overwrites_only_an_older_report(round_of_clients, folder, tmp_path):
     for out in (folder, folder / "report", tmp_path):
         result = scan(round_of_clients, folder, "--out", out)
         assert result.exit_code == 2 and "lie in each other" in result.stderr

@@ -28,7 +28,7 @@ from tffl.record.identity import identity, resolved
 from tffl.simulation.cluster.addresses import Addresses, answers, expand, free_port, own
 from tffl.simulation.cluster.chief import connect
 from tffl.simulation.cluster.confinement import Exposed, confined
-from tffl.simulation.cluster.pool import answer, pool, refusal, request
+from tffl.simulation.cluster.images import answer, refusal, request, training_images
 from tffl_cli.main import cli
 
 ROUNDS = 40
@@ -307,7 +307,7 @@ def test_a_worker_makes_the_chiefs_images_and_refuses_others() -> None:
     """The attack appends poisoned images to the pool, which a worker must do as well."""
     config = resolved(experiment())
     dataset = load_dataset(config.data)
-    images = pool(config, dataset)
+    images = training_images(config, dataset)
     assert len(images) > 300
     text = request(config, images).encode()
     assert "data_dir" not in text.decode() and "runtime" not in text.decode()

@@ -9,11 +9,11 @@ import pytest
 
 import tffl
 from tffl.core.errors import UsageError
-from tffl.studies.bench.clients import Workload, clients, measure
+from tffl.studies.bench.clients import ClientsWorkload, bench_clients, measure
 
 
 def test_a_million_clients_of_which_ten_take_part(tmp_path: Path):
-    config = Workload(participants=10, samples=20, rounds=1, malicious=50).config(1_000_000)
+    config = ClientsWorkload(participants=10, samples=20, rounds=1, malicious=50).config(1_000_000)
     config["federation"]["malicious_participants"] = 2
     config["defense"] = {"name": "update-consensus", "window": 2, "votes": 2}
     config["data"]["test_limit"] = 50
@@ -34,11 +34,11 @@ def test_a_million_clients_of_which_ten_take_part(tmp_path: Path):
 
 
 def test_figures_of_a_small_measurement():
-    figures = measure(500, Workload(participants=4, samples=8, rounds=2))
+    figures = measure(500, ClientsWorkload(participants=4, samples=8, rounds=2))
     assert figures["seconds_per_round"] > 0 and figures["seconds_before_round_1"] > 0
     assert figures["peak_mib"] is None or figures["peak_mib"] > 100
 
 
 def test_fewer_clients_than_participants_are_refused():
     with pytest.raises(UsageError, match="--clients 50 is not allowed: give at least 100"):
-        clients((50,))
+        bench_clients((50,))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tffl.core.layout import Entry, WeightLayout
-from tffl.studies.bench.defenses import Round, prepare
+from tffl.studies.bench.defenses import RandomRound, prepare
 from tffl.studies.bench.naive import NAIVE
 
 LAYOUT = WeightLayout(
@@ -16,7 +16,7 @@ LAYOUT = WeightLayout(
         Entry("logits/bias", (10,), True),
     )
 )
-ROUND = Round(clients=30, layout=LAYOUT)  # f = 3, so that no step of Bulyan's ends in a tie
+ROUND = RandomRound(clients=30, layout=LAYOUT)  # f = 3, so that no step of Bulyan's ends in a tie
 MEANS = {"none", "bucketing"}
 
 

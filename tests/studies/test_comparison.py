@@ -7,7 +7,7 @@ import pytest
 
 from tffl.config import build
 from tffl.core.errors import UsageError
-from tffl.studies.comparison import Outcome, directory, percent, variants, verdict
+from tffl.studies.comparison import Outcome, conclusion, percent, variant_directory, variants
 
 
 def outcome(accuracy, success=math.nan, caught=0, malicious=20, blamed=0, honest=80):
@@ -27,7 +27,7 @@ def outcome(accuracy, success=math.nan, caught=0, malicious=20, blamed=0, honest
 
 def say(free, undefended, defended):
     outcomes = {"attack-free": free, "undefended": undefended, "defended": defended}
-    return verdict(outcomes, "bias-anomaly")
+    return conclusion(outcomes, "bias-anomaly")
 
 
 def test_an_attack_that_bites_and_is_caught():
@@ -118,9 +118,9 @@ def test_nothing_to_compare_is_an_error(values):
 
 
 def test_directories_of_the_three_runs(tmp_path):
-    assert directory(tmp_path, "defended") == tmp_path
-    assert directory(tmp_path, "undefended") == tmp_path / "undefended"
-    assert directory(None, "undefended") is None
+    assert variant_directory(tmp_path, "defended") == tmp_path
+    assert variant_directory(tmp_path, "undefended") == tmp_path / "undefended"
+    assert variant_directory(None, "undefended") is None
 
 
 def test_percent():

@@ -1,10 +1,10 @@
-"""A tiny model with everything that a file may hold, and its files in every format."""
+"""A tiny model with every kind of variable, and writers of its files in every format."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -24,8 +24,8 @@ def build() -> keras.Model:
     return keras.Model(images, layers.Dense(4, name="logits")(layers.Flatten()(x)), name="tiny")
 
 
-def odd() -> keras.Model:
-    """Two branches whose variables are called the same, a counter."""
+def two_branches() -> keras.Model:
+    """Two branches whose variables share their names, and a counter."""
 
     def branch(bias: bool) -> keras.Model:
         images = keras.Input((6, 6, 1))
@@ -35,13 +35,13 @@ def odd() -> keras.Model:
     images = keras.Input((6, 6, 1), name="images")
     x = layers.Normalization(name="scale")(images)
     both = layers.Concatenate()([branch(bias=False)(x), branch(bias=True)(x)])
-    model = keras.Model(images, layers.Dense(4, name="logits")(both), name="odd")
+    model = keras.Model(images, layers.Dense(4, name="logits")(both), name="two_branches")
     model.get_layer("scale").count.assign(12)
     return model
 
 
 def trained(build: Callable[[], keras.Model] = build) -> keras.Model:
-    """A client's model: compiled, trained a little, every variable with values of its own."""
+    """Returns a client's model: compiled and trained a little, no two variables alike."""
     model = build()
     rng = np.random.default_rng(0)
     model.set_weights([rng.uniform(0.1, 1, w.shape).astype("float32") for w in model.get_weights()])
@@ -68,9 +68,9 @@ def as_runs_do(model: keras.Model, path: Path) -> None:
 WRITERS: dict[str, Any] = {
     "saved.keras": lambda model, path: model.save(path),
     "saved.weights.h5": lambda model, path: model.save_weights(path),
-    "named.npz": lambda model, path: np.savez(path, **by_path(model)),
+    "named.npz": lambda model, path: np.savez(path, **cast(Any, by_path(model))),
     "ordered.npz": lambda model, path: np.savez(path, *model.get_weights()),
-    "packed.npz": lambda model, path: np.savez_compressed(path, **by_path(model)),
+    "packed.npz": lambda model, path: np.savez_compressed(path, **cast(Any, by_path(model))),
     "named.safetensors": lambda model, path: save_file(by_path(model), path),
     "exported": exported,
     "saved_model": lambda model, path: tf.saved_model.save(model, str(path)),

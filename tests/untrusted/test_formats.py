@@ -1,4 +1,4 @@
-"""Every format that Keras, NumPy and safetensors write comes back as the same weights."""
+"""Every format that Keras, NumPy and safetensors write is read as the same weights."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from safetensors.numpy import save_file
 
 from tffl.models.lenet5 import lenet5
 from tffl.models.resnet import resnet8
-from tffl.untrusted import Expected, Refused, read_model, shown
-from tffl.untrusted.read import kind_of
-from tffl.untrusted.trusted import load_global
+from tffl.untrusted import ExpectedVariables, Refused, printable, read_model
+from tffl.untrusted.global_model import load_global
+from tffl.untrusted.read import file_format
 
 from .models import WRITERS, build, by_path
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_format_comes_back_to_the_last_bit(name, files, expected, vector):
+def test_every_format_returns_the_exact_weights(name, files, expected, vector):
     read = read_model(files / name, expected)
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, vector)
 
 
 @pytest.mark.parametrize("name", ["saved.keras", "exported"])
-def test_lenet5_as_a_client_gets_it_and_sends_it_back(name, tmp_path):
+def test_lenet5_round_trip(name, tmp_path):
     model = lenet5((12, 12, 1), 10, seed=3)
     model.save(tmp_path / "global.keras")
     client = keras.saving.load_model(tmp_path / "global.keras")
     client.set_weights([w + np.float32(0.5) for w in client.get_weights()])
     WRITERS[name](client, tmp_path / name)
-    expected = Expected.of(model)
+    expected = ExpectedVariables.of(model)
     weights = expected.layout.flatten(client.get_weights())
     np.testing.assert_array_equal(read_model(tmp_path / name, expected), weights)
 
 
-def test_finding_out_what_to_expect_leaves_the_model_as_it_was():
+def test_reading_the_expected_variables_restores_the_weights():
     model = build()
     before = model.get_weights()
-    expected = Expected.of(model)
+    expected = ExpectedVariables.of(model)
     for was, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(was, now)
     assert dict(zip([e.name for e in expected.layout.entries], expected.h5_paths, strict=True)) == {
@@ -58,9 +58,9 @@ def test_finding_out_what_to_expect_leaves_the_model_as_it_was():
     }
 
 
-def test_every_weight_of_a_residual_network_has_a_place_in_keras_files():
+def test_every_weight_of_a_residual_network_has_an_h5_path():
     model = resnet8((32, 32, 3), 10)
-    expected = Expected.of(model)
+    expected = ExpectedVariables.of(model)
     assert len(set(expected.h5_paths)) == len(model.weights) > 40
 
 
@@ -87,7 +87,7 @@ def test_byte_swapped_h5(expected, files, vector, tmp_path):
     np.testing.assert_array_equal(read_model(tmp_path / "s.weights.h5", expected), vector)
 
 
-def test_arrays_stored_column_by_column(expected, client, vector, tmp_path):
+def test_column_major_arrays(expected, client, vector, tmp_path):
     np.savez(tmp_path / "f.npz", **{k: np.asfortranarray(v) for k, v in by_path(client).items()})
     np.testing.assert_array_equal(read_model(tmp_path / "f.npz", expected), vector)
 
@@ -98,21 +98,21 @@ def test_arrays_stored_column_by_column(expected, client, vector, tmp_path):
 @pytest.mark.parametrize(
     "source", ["saved.keras", "saved.weights.h5", "named.npz", "named.safetensors"]
 )
-def test_kinds_are_told_by_content(name, source, files, expected, vector, tmp_path):
+def test_the_content_decides_the_format(name, source, files, expected, vector, tmp_path):
     stem, _, suffix = source.upper().partition(".")
     path = shutil.copy(files / source, tmp_path / name.format(stem=stem, suffix=f".{suffix}"))
     np.testing.assert_array_equal(read_model(path, expected), vector)
 
 
-def test_a_file_of_two_kinds_is_what_its_name_says(files, expected, vector, tmp_path):
+def test_the_name_decides_between_two_formats(files, expected, vector, tmp_path):
     both = (files / "saved.weights.h5").read_bytes() + (files / "saved.keras").read_bytes()
-    assert kind_of(both, "a.keras") == kind_of(both, "A.KERAS") == ".keras"
-    assert kind_of(both, "a.weights.h5") == ".weights.h5"
-    assert kind_of(both, "a") is kind_of(both, "a.npz") is None
-    assert kind_of(b"damaged", "A.NPZ") == ".npz" and kind_of(b"damaged", "a.pkl") is None
+    assert file_format(both, "a.keras") == file_format(both, "A.KERAS") == ".keras"
+    assert file_format(both, "a.weights.h5") == ".weights.h5"
+    assert file_format(both, "a") is file_format(both, "a.npz") is None
+    assert file_format(b"damaged", "A.NPZ") == ".npz" and file_format(b"damaged", "a.pkl") is None
 
 
-def test_a_global_model_with_an_ending_in_capitals(tmp_path):
+def test_a_global_model_with_an_upper_case_suffix(tmp_path):
     model = build()
     model.save(tmp_path / "upper.keras")
     (tmp_path / "upper.keras").rename(tmp_path / "UPPER.KERAS")
@@ -122,13 +122,13 @@ def test_a_global_model_with_an_ending_in_capitals(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_what_is_shown_of_names_cannot_change_a_terminal():
-    assert shown("a\x1b[31m\nb\udcff") == "a\\x1b[31m\\nb\\udcff"
-    assert len(shown("x" * 500)) == 80
+def test_printed_names_cannot_control_a_terminal():
+    assert printable("a\x1b[31m\nb\udcff") == "a\\x1b[31m\\nb\\udcff"
+    assert len(printable("x" * 500)) == 80
     reason = str(Refused("bad\n" * 1000))
     assert "\n" not in reason and len(reason) == 300
 
 
-def test_a_folder_reached_by_the_users_own_link_is_read(files: Path, expected, vector, tmp_path):
+def test_the_user_may_link_to_the_folder(files: Path, expected, vector, tmp_path):
     (tmp_path / "link").symlink_to(files)
     np.testing.assert_array_equal(read_model(tmp_path / "link" / "named.npz", expected), vector)

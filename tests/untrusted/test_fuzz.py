@@ -1,4 +1,4 @@
-"""Damaged files: refused, or read as finite weights; never anything else."""
+"""Randomly damaged files are refused or read as finite weights; nothing else happens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fuzzing.files import Damage, damages
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tffl.untrusted import Expected, Refused, read_model
+from tffl.untrusted import ExpectedVariables, Refused, read_model
 
 from .models import WRITERS
 
@@ -18,7 +18,7 @@ FILES = [name for name in WRITERS if "." in name]
 PARTS = ("variables.index", "variables.data-00000-of-00001")
 
 
-def check(path: Path, expected: Expected) -> None:
+def check(path: Path, expected: ExpectedVariables) -> None:
     try:
         weights = read_model(path, expected)
     except Refused as refused:

@@ -1,4 +1,4 @@
-"""Files that are no models, or worse, are refused with a reason, and never run anything."""
+"""Damaged and hostile files are refused with a reason, and no code in them runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tffl.untrusted import Expected, Refused, read_model
-from tffl.untrusted import folder as folder_module
+from tffl.untrusted import ExpectedVariables, Refused, read_model, safe_files
 
 from .models import WRITERS, build, by_path
 
@@ -38,7 +37,7 @@ class Payload:
         return (os.mkdir, (str(self.path),))
 
 
-def refusal(path: Path, expected: Expected) -> str:
+def refusal(path: Path, expected: ExpectedVariables) -> str:
     with pytest.raises(Refused) as error:
         read_model(path, expected)
     reason = str(error.value)
@@ -69,7 +68,7 @@ def npy(array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def h5_copy(source: Path, target: Path, expected: Expected, skip: str = "") -> h5py.File:
+def h5_copy(source: Path, target: Path, expected: ExpectedVariables, skip: str = "") -> h5py.File:
     new = h5py.File(target, "w")
     with h5py.File(source) as old:
         for path in expected.h5_paths:
@@ -155,7 +154,7 @@ def test_values_are_checked_in_every_format(name: str, client, expected, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["saved.keras", "saved.weights.h5", "exported"])
-def test_a_model_of_another_structure(name: str, expected, tmp_path):
+def test_a_model_with_other_layers(name: str, expected, tmp_path):
     images = keras.Input((6, 6, 1))
     flat = keras.layers.Flatten()(images)
     WRITERS[name](keras.Model(images, keras.layers.Dense(4, name="logits")(flat)), tmp_path / name)
@@ -165,7 +164,7 @@ def test_a_model_of_another_structure(name: str, expected, tmp_path):
 # --- what a path is ------------------------------------------------------------------------------
 
 
-def test_what_is_no_regular_file(files: Path, expected, tmp_path):
+def test_only_regular_files_are_read(files: Path, expected, tmp_path):
     os.mkfifo(tmp_path / "pipe.npz")
     (tmp_path / "link.npz").symlink_to(files / "named.npz")
     (tmp_path / "folder").mkdir()
@@ -173,9 +172,11 @@ def test_what_is_no_regular_file(files: Path, expected, tmp_path):
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(1))
     assert refusal(tmp_path / "pipe.npz", expected) == "is a FIFO"
     assert "symbolic link" in refusal(tmp_path / "link.npz", expected)
-    assert "is no whole SavedModel: it lacks variables" in refusal(tmp_path / "folder", expected)
+    assert "is not a complete SavedModel: it lacks variables" in refusal(
+        tmp_path / "folder", expected
+    )
     assert refusal(tmp_path / "empty.keras", expected) == "is empty"
-    assert "is of no known kind" in refusal(tmp_path / "model.pkl", expected)
+    assert "has no known format" in refusal(tmp_path / "model.pkl", expected)
     assert "No such file" in refusal(tmp_path / "absent.npz", expected)
 
 
@@ -197,18 +198,18 @@ def test_links_inside_a_saved_model(part: str, files: Path, expected, tmp_path):
 def test_a_file_that_changes_while_it_is_read(files: Path, expected, tmp_path, monkeypatch):
     path = tmp_path / "growing.npz"
     path.write_bytes((files / "named.npz").read_bytes())
-    looked = folder_module._check_kind
+    looked = safe_files._check_kind
 
     def append(what: os.stat_result, wanted: int, where: str) -> None:
         looked(what, wanted, where)
         with path.open("ab") as file:
             file.write(b"more")
 
-    monkeypatch.setattr(folder_module, "_check_kind", append)
+    monkeypatch.setattr(safe_files, "_check_kind", append)
     assert refusal(path, expected) == "changed while it was read"
 
 
-def test_a_file_larger_than_any_of_this_model_is_not_read(expected, tmp_path):
+def test_a_file_that_is_too_large_is_not_read(expected, tmp_path):
     path = tmp_path / "sparse.npz"
     with path.open("wb") as file:
         file.truncate(1 << 40)
@@ -233,7 +234,7 @@ def test_zip_bombs(files: Path, expected, tmp_path):
     assert "conv/kernel.npy is damaged" in refusal(tmp_path / "liar.npz", expected)
 
 
-def test_archives_of_very_many_members(files: Path, expected, tmp_path):
+def test_an_archive_with_too_many_members(files: Path, expected, tmp_path):
     many = {f"{number}.npy": b"" for number in range(10_001)}
     assert "more than 10,000 members" in refusal(keras_zip(tmp_path / "many.npz", many), expected)
     whole = {**members(files / "saved.keras"), "config.json": b" " * ((1 << 22) + 1)}
@@ -241,12 +242,12 @@ def test_archives_of_very_many_members(files: Path, expected, tmp_path):
     assert "config.json has more than 4.0 MiB" in refusal(path, expected)
 
 
-def test_odd_members(files: Path, expected, tmp_path):
+def test_members_with_unusual_names_or_compression(files: Path, expected, tmp_path):
     good = members(files / "named.npz")
     for name, reason in [
         ("../../evil.npy", "a path that leads outside"),
         ("/etc/evil.npy", "a path that leads outside"),
-        ("note.txt", "holds note.txt, which is no array"),
+        ("note.txt", "holds note.txt, which is not an array"),
     ]:
         path = keras_zip(tmp_path / "odd.npz", {**good, name: b"x"})
         assert reason in refusal(path, expected)
@@ -255,7 +256,7 @@ def test_odd_members(files: Path, expected, tmp_path):
     assert "packed in an unusual way" in refusal(packed, expected)
 
 
-def test_a_variable_twice(files: Path, expected, tmp_path):
+def test_a_repeated_npz_member(files: Path, expected, tmp_path):
     path = tmp_path / "twice.npz"
     with pytest.warns(UserWarning), zipfile.ZipFile(path, "w") as archive:
         for name, content in [*members(files / "named.npz").items()] * 2:
@@ -263,7 +264,7 @@ def test_a_variable_twice(files: Path, expected, tmp_path):
     assert "holds conv/kernel.npy twice" in refusal(path, expected)
 
 
-def test_a_safetensors_variable_twice(files: Path, expected, tmp_path):
+def test_a_repeated_safetensors_variable(files: Path, expected, tmp_path):
     content = (files / "named.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + length].rstrip()
@@ -325,7 +326,7 @@ def test_arrays_longer_or_shorter_than_their_header(files: Path, expected, tmp_p
         assert "do not fit its header" in refusal(path, expected)
 
 
-def test_positions_and_names_do_not_mix(arrays: Arrays, expected, tmp_path):
+def test_positions_and_names_cannot_be_mixed(arrays: Arrays, expected, tmp_path):
     values = list(arrays.values())
     np.savez(tmp_path / "few.npz", *values[:-1])
     np.savez(tmp_path / "many.npz", *values, values[0])
@@ -339,7 +340,7 @@ def test_positions_and_names_do_not_mix(arrays: Arrays, expected, tmp_path):
 
 
 @pytest.fixture
-def h5(files: Path, expected: Expected, tmp_path: Path):
+def h5(files: Path, expected: ExpectedVariables, tmp_path: Path):
     """Writes a `.weights.h5` whose first array is what a function makes of it."""
 
     def write(spoil: Callable[[h5py.File, np.ndarray], None], wrapped: bool) -> Path:
@@ -419,8 +420,8 @@ def more(file: h5py.File, kernel: np.ndarray) -> None:
 
 
 H5 = [
-    (external_link, f"{KERNEL} is a link to elsewhere"),
-    (soft_link, f"{KERNEL} is a link to elsewhere"),
+    (external_link, f"{KERNEL} is a link to another place"),
+    (soft_link, f"{KERNEL} is a link to another place"),
     (external_storage, "conv/kernel is stored in another file"),
     (chunks, "conv/kernel is stored in chunks or virtually"),
     (virtual, "conv/kernel is stored in chunks or virtually"),
@@ -492,7 +493,7 @@ def layer(module: str | None, name: str, config: object = None, **more: object) 
     ],
 )
 @pytest.mark.parametrize("place", ["layer", "activation", "compile_config"])
-def test_a_config_names_nothing_that_the_global_model_has_not(
+def test_a_config_may_name_only_what_the_global_model_names(
     entry: dict, named: str, place: str, files: Path, expected, tmp_path
 ):
     good = members(files / "saved.keras")
@@ -508,7 +509,7 @@ def test_a_config_names_nothing_that_the_global_model_has_not(
     assert f"config.json names {named}" in reason and "the global model does not have" in reason
 
 
-def test_what_a_client_may_compile_the_model_with(expected, vector, client, tmp_path):
+def test_a_client_may_compile_the_model(expected, vector, client, tmp_path):
     other = build()
     other.set_weights(client.get_weights())
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
@@ -520,7 +521,7 @@ def test_what_a_client_may_compile_the_model_with(expected, vector, client, tmp_
 
 
 def test_configs_of_other_versions_of_keras(files: Path, expected, vector, tmp_path):
-    """Keras 3.3 writes precisions as text, Keras 2 has its classes in other internal modules."""
+    """Keras 3.3 writes dtype policies as text; Keras 2 keeps its classes in other modules."""
 
     def older(value: object) -> object:
         if isinstance(value, list):
@@ -549,7 +550,7 @@ def test_members_that_keras_does_not_write(name: str, files: Path, expected, tmp
 
 
 def test_a_whole_model_in_the_old_format(files: Path, client, expected, tmp_path):
-    """`load_model` runs the code of a `model_config`, whatever else the file holds."""
+    """`load_model` would run the code in a `model_config`."""
     path = shutil.copy(files / "saved.weights.h5", tmp_path / "more.weights.h5")
     with h5py.File(path, "a") as file:
         file.attrs["model_config"] = json.dumps({"class_name": "Lambda"})
@@ -561,8 +562,8 @@ def test_a_whole_model_in_the_old_format(files: Path, client, expected, tmp_path
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (b"[" * 100_000, "no readable JSON"),
-        (b"\xff\xfe{", "no readable"),
+        (b"[" * 100_000, "not readable JSON"),
+        (b"\xff\xfe{", "not readable"),
         (None, "it lacks config"),
     ],
 )
@@ -600,7 +601,7 @@ def test_safetensors_huge_shape_and_other_dtype(files: Path, expected, tmp_path)
 # --- SavedModel ----------------------------------------------------------------------------------
 
 
-def test_the_graph_of_a_saved_model_is_not_even_opened(files: Path, expected, vector, tmp_path):
+def test_the_graph_of_a_saved_model_is_never_opened(files: Path, expected, vector, tmp_path):
     path = shutil.copytree(files / "exported", tmp_path / "m")
     (path / "saved_model.pb").unlink()
     (path / "saved_model.pb").mkdir()
@@ -613,4 +614,4 @@ def test_a_saved_model_without_its_values(files: Path, expected, tmp_path):
     data.write_bytes(data.read_bytes()[:-100])
     refusal(path, expected)
     (path / "variables" / "variables.index").write_bytes(b"no index")
-    assert "is no readable SavedModel" in refusal(path, expected)
+    assert "is not a readable SavedModel" in refusal(path, expected)

@@ -1,4 +1,4 @@
-"""Files of models whose variables share a path, count, or have another precision; of tf-keras."""
+"""Files of unusual models: shared paths, counters, other precisions, and those of tf-keras."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 from tffl.defenses import create_defense
-from tffl.scan.scan import Scanner
-from tffl.untrusted import Expected, Refused, read_model
-from tffl.untrusted.trusted import load_global
+from tffl.scan.scanner import Scanner
+from tffl.untrusted import ExpectedVariables, Refused, read_model
+from tffl.untrusted.global_model import load_global
 
-from .models import WRITERS, build, by_path, odd, trained
+from .models import WRITERS, build, by_path, trained, two_branches
 
 
 @pytest.fixture(scope="module")
-def expected_odd() -> Expected:
-    return Expected.of(odd())
+def expected_branches() -> ExpectedVariables:
+    return ExpectedVariables.of(two_branches())
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_variables_of_one_path_and_counters(name: str, expected_odd: Expected, tmp_path: Path):
-    client = trained(odd)
+def test_variables_that_share_a_path(
+    name: str, expected_branches: ExpectedVariables, tmp_path: Path
+):
+    client = trained(two_branches)
     client.get_layer("scale").count.assign(99)
     WRITERS[name](client, tmp_path / name)
-    wanted = expected_odd.layout.flatten(client.get_weights())
-    np.testing.assert_array_equal(read_model(tmp_path / name, expected_odd), wanted)
+    wanted = expected_branches.layout.flatten(client.get_weights())
+    np.testing.assert_array_equal(read_model(tmp_path / name, expected_branches), wanted)
 
 
-def test_names_of_variables_that_share_a_path(expected_odd: Expected):
-    names = [entry.name for entry in expected_odd.layout.entries]
+def test_names_of_variables_that_share_a_path(expected_branches: ExpectedVariables):
+    names = [entry.name for entry in expected_branches.layout.entries]
     assert names == [
         "scale/mean", "scale/variance", "conv/kernel", "conv (2)/kernel", "conv (2)/bias",
         "logits/kernel", "logits/bias",
     ]  # fmt: skip
-    assert len(set(expected_odd.h5_paths)) == len(names)
+    assert len(set(expected_branches.h5_paths)) == len(names)
 
 
 @pytest.mark.parametrize("count", [None, np.ones(5, np.int8), np.array(True), np.uint64(2**63)])
 @pytest.mark.parametrize("kind", ["npz", "safetensors", "weights.h5"])
-def test_counters_may_be_absent_or_anything(kind, count, expected_odd: Expected, tmp_path: Path):
-    arrays = by_path(trained(odd))
+def test_integers_may_be_absent(kind, count, expected_branches: ExpectedVariables, tmp_path: Path):
+    arrays = by_path(trained(two_branches))
     del arrays["scale/count"]
     more = {} if count is None else {"scale/count": np.asarray(count), "seen": np.asarray(count)}
     path = tmp_path / f"client.{kind}"
@@ -56,16 +58,16 @@ def test_counters_may_be_absent_or_anything(kind, count, expected_odd: Expected,
     elif kind == "safetensors":
         save_file(arrays | more, path)
     else:
-        places = dict(zip(arrays, expected_odd.h5_paths, strict=True))
+        places = dict(zip(arrays, expected_branches.h5_paths, strict=True))
         with h5py.File(path, "w") as file:
             for name, array in (arrays | more).items():
                 file[places.get(name, f"layers/{name}")] = array
     wanted = np.concatenate([array.ravel() for array in arrays.values()])
-    np.testing.assert_array_equal(read_model(path, expected_odd), wanted)
+    np.testing.assert_array_equal(read_model(path, expected_branches), wanted)
 
 
-def test_an_export_that_lacks_one_of_two_variables_of_a_path(expected_odd: Expected, tmp_path):
-    model = odd()
+def test_an_export_without_one_of_two_variables(expected_branches: ExpectedVariables, tmp_path):
+    model = two_branches()
     values = by_path(model)
     module = tf.Module()
     module.parts = [
@@ -75,17 +77,17 @@ def test_an_export_that_lacks_one_of_two_variables_of_a_path(expected_odd: Expec
     ]
     tf.saved_model.save(module, str(tmp_path / "m"))
     with pytest.raises(Refused, match=r"holds 1 variables called conv/kernel.* model has 2"):
-        read_model(tmp_path / "m", expected_odd)
+        read_model(tmp_path / "m", expected_branches)
 
 
-def test_more_variables_than_the_least_precise_numbers_tell_apart():
+def test_more_variables_than_one_bfloat16_digit_can_number():
     images = keras.Input((1, 1, 1))
     x = keras.layers.Flatten()(images)
     for number in range(135):
         x = keras.layers.Dense(1, name=f"dense{number}", dtype="bfloat16")(x)
     model = keras.Model(images, x)
     before = model.get_weights()
-    expected = Expected.of(model)
+    expected = ExpectedVariables.of(model)
     for was, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(was, now)
     last = [f"layers/dense{end}/vars/{part}" for end in ("_133", "_134") for part in (0, 1)]
@@ -100,7 +102,7 @@ def test_other_precisions(policy: str, name: str, tmp_path: Path):
         x = keras.layers.Flatten()(images)
         return keras.Model(images, keras.layers.Dense(3, name="logits", dtype=policy)(x))
 
-    model, expected = network(), Expected.of(network())
+    model, expected = network(), ExpectedVariables.of(network())
     model.set_weights([np.full_like(w, i + 0.5) for i, w in enumerate(model.get_weights())])
     if policy == "bfloat16" and name.endswith("safetensors"):
         arrays = {k: v.view(np.uint16) for k, v in by_path(model).items()}
@@ -114,17 +116,17 @@ def test_other_precisions(policy: str, name: str, tmp_path: Path):
     np.testing.assert_array_equal(read_model(tmp_path / name, expected), wanted)
 
 
-def test_bfloat16_for_a_model_that_has_none_is_refused(tmp_path: Path):
+def test_bfloat16_is_refused_for_a_float32_model(tmp_path: Path):
     arrays = {k: v.astype(tf.bfloat16.as_numpy_dtype) for k, v in by_path(build()).items()}
     np.savez(tmp_path / "client.npz", **arrays)
     with pytest.raises(Refused, match=r"conv/kernel holds .V2: it should be float32"):
-        read_model(tmp_path / "client.npz", Expected.of(build()))
+        read_model(tmp_path / "client.npz", ExpectedVariables.of(build()))
 
 
 # What tf-keras writes.
 
 
-def test_metrics_in_the_weights_file(files: Path, expected: Expected, vector, tmp_path: Path):
+def test_metrics_in_weights_file(files: Path, expected: ExpectedVariables, vector, tmp_path: Path):
     path = shutil.copy(files / "saved.weights.h5", tmp_path / "client.weights.h5")
     with h5py.File(path, "a") as file:
         file["metrics/mean/vars/0"] = np.float32(3)
@@ -170,12 +172,14 @@ def old(client: keras.Model, tmp_path: Path) -> Path:
     return tmp_path / "old"
 
 
-def test_a_saved_model_with_counters_and_metrics(old: Path, expected: Expected, vector):
+def test_a_saved_model_with_counters_and_metrics(old: Path, expected: ExpectedVariables, vector):
     np.testing.assert_array_equal(read_model(old, expected), vector)
 
 
-def test_values_in_several_files(old: Path, expected: Expected, vector, tmp_path: Path):
-    """As TensorFlow writes where a model's variables are on several kinds of devices."""
+def test_a_checkpoint_of_several_shards(
+    old: Path, expected: ExpectedVariables, vector, tmp_path: Path
+):
+    """TensorFlow writes one file for each kind of device that holds variables."""
     reader = tf.train.load_checkpoint(f"{old}/variables/variables")
     names = sorted(reader.get_variable_to_shape_map())
     prefixes = []
@@ -202,7 +206,7 @@ def test_values_in_several_files(old: Path, expected: Expected, vector, tmp_path
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_honest_files_of_a_model_with_normalization_are_no_suspects(dtype: str, tmp_path: Path):
+def test_honest_files_of_a_model_with_normalization_are_not_suspect(dtype: str, tmp_path: Path):
     images = keras.Input((6, 6, 1))
     x = keras.layers.Normalization(name="scale")(images)
     x = keras.layers.Conv2D(2, 3, dtype=dtype, name="conv")(x)
@@ -221,4 +225,4 @@ def test_honest_files_of_a_model_with_normalization_are_no_suspects(dtype: str, 
         (model.save if end == "keras" else model.save_weights)(tmp_path / f"inbox/{number}.{end}")
     scanner = Scanner(trusted, {"update-consensus": create_defense("update-consensus", {})})
     scan = scanner.scan(tmp_path / "inbox")
-    assert scan.inbox.refused == {} and scan.unjudged == {} and scan.suspects == []
+    assert scan.folder.refused == {} and scan.unjudged == {} and scan.suspects == []

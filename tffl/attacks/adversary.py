@@ -1,4 +1,4 @@
-"""What the attackers own together, and what they can compute with it."""
+"""What the attackers own together, and what they can compute from it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     import keras
 
     from tffl.data.samples import Samples
-    from tffl.engine.tools import Tools
+    from tffl.engine.compiled_model import CompiledModel
     from tffl.explain.maps import Explainer
 
 
 class Adversary:
-    """The colluding malicious clients: their data, their training, and the model that all know.
+    """The colluding malicious clients: their data, their training, and the global network.
 
     Attributes:
       model: The global network, for its structure only.
       layout: Columns of the update matrix.
-      config: The experiment, as far as every client knows it: training and federation.
+      config: The experiment; of it, every client knows training and federation.
       ids: Malicious client ids, int64, ascending.
       classes: Number of classes; the network may have one output more.
       data: Client id → its samples, with indices into `images`; poisoned, if the attack does so.
       images: `[m, …]`, the samples of all malicious clients.
-      server_samples: What a defense may look at models with; for attacks that know the server's
-        secrets, and say so.
+      server_samples: The images on which the server examines models, for attacks whose
+        `knowledge` includes them.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class Adversary:
         config: Config,
         federation: Federation,
         ids: np.ndarray,
-        tools: Tools | None = None,
+        compiled: CompiledModel | None = None,
         server_samples: Samples | None = None,
     ) -> None:
         self.model = model
-        self._given_tools = tools
+        self._given_compiled = compiled
         self.layout = WeightLayout.of(model)
         self.config = config
         self.ids = ids
@@ -95,7 +95,7 @@ class Adversary:
           images: `[m, …]`, `m >= 1`.
           labels: int32 `[m]`.
         """
-        return self._tools.gradient(weights, images, labels)
+        return self._compiled.gradient(weights, images, labels)
 
     def train(
         self,
@@ -111,9 +111,9 @@ class Adversary:
         Args:
           start: float32 `[d]`, the global weights of the round.
           client: A malicious client's id.
-          round: 1-based; with the client it decides the order of the samples.
-          mask: bool `[d]`, the trainable columns that may move; all if None. BatchNorm statistics
-            always do.
+          round: 1-based; round and client decide the order of the samples.
+          mask: bool `[d]`, the trainable columns that may change; all if None. BatchNorm statistics
+            always change.
           radius: Largest Euclidean norm of the update's trainable columns, kept by projection
             after every step.
 
@@ -136,7 +136,7 @@ class Adversary:
         )
         frozen = ~self.layout.trainable
         free = np.ones(self.layout.size, bool) if mask is None else mask | frozen
-        trained = self._tools.trainer.train_constrained(
+        trained = self._compiled.trainer.train_constrained(
             tf.constant(start),
             tf.constant(self.images),
             job,
@@ -148,15 +148,17 @@ class Adversary:
     @property
     def pixels(self) -> PixelRange:
         """The values of the darkest pixel and the brightest in `images`."""
-        return self._tools.pixels
+        return self._compiled.pixels
 
     @property
     def explainer(self) -> Explainer:
         """Makes class activation maps of the network with any weights."""
-        return self._tools.explainer
+        return self._compiled.explainer
 
     @cached_property
-    def _tools(self) -> Tools:
-        from tffl.engine.tools import Tools
+    def _compiled(self) -> CompiledModel:
+        from tffl.engine.compiled_model import CompiledModel
 
-        return self._given_tools or Tools(self.model, self.config.training, str(self.images.dtype))
+        return self._given_compiled or CompiledModel(
+            self.model, self.config.training, str(self.images.dtype)
+        )

@@ -6,7 +6,7 @@ that a data attack overrides `poison`, and an attack on updates extends `ModelAt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
 from tffl.core.options import Options
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
@@ -29,13 +30,19 @@ State = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class SuccessSet:
-    """Inputs on which an attack wants the global model to answer as it pleases.
+    """Inputs that measure attack success: the share that the global model assigns to the targets.
 
     Attributes:
       images: uint8 `[m, height, width, channels]`, `m >= 1`.
-      targets: int32 `[m]`, the answers that count as success.
-      source: `"test"` when no client ever trained on these images, `"train"` when the attackers
-        did, so that the number measures memory and not generalization.
+      targets: int32 `[m]`, the classes that count as success.
+      source: `"test"` if no client trained on these images; `"train"` if the attackers did, so that
+        the share measures memory and not generalization.
+
+    >>> images = np.zeros((5, 28, 28, 1), np.uint8)
+    >>> seven = SuccessSet(images, targets=np.full(5, 7, np.int32), source="test")
+    >>> predicted = np.array([7, 7, 7, 1, 7])
+    >>> float((predicted == seven.targets).mean())
+    0.8
     """
 
     images: np.ndarray
@@ -50,10 +57,14 @@ class Attack(Options):
     Attributes:
       from_round: First round of the attack. Before it, after `until_round`, and between every
         `every_rounds`-th round, malicious clients train their unchanged data honestly.
-      until_round: Last round of the attack; 0 is the run's last. `from_round = until_round = R` is
-        a one-shot attack in round R.
+      until_round: Last round of the attack; 0 for the last round of the run. With `from_round =
+        until_round = R` there is one attack, in round R.
       every_rounds: Attack in every k-th round only, counted from `from_round`.
-      claims: In these rounds malicious clients claim so many times the samples that they have.
+      claims: Factor of the sample counts that malicious clients claim in these rounds.
+
+    >>> attack = Attack(from_round=2, until_round=6, every_rounds=2)
+    >>> [round for round in range(1, 10) if attack.active(round)]
+    [2, 4, 6]
     """
 
     from_round: Annotated[int, Field(ge=1)] = 1
@@ -63,7 +74,7 @@ class Attack(Options):
 
     reference: ClassVar[str] = ""
     knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA,)
-    """What it reads, at most, beyond the global model; its own clients' training included."""
+    """What the attack reads beyond the global model with any options; plain words."""
 
     def active(self, round: int) -> bool:
         """Says whether the attackers attack in this round, 1-based."""
@@ -72,18 +83,22 @@ class Attack(Options):
         return since >= 0 and since % self.every_rounds == 0 and not ended
 
     def claimed(self, counts: np.ndarray) -> np.ndarray:
-        """Returns how many samples clients claim that have so many, int64 `[n]`."""
+        """Returns the sample counts that malicious clients claim, int64 `[n]`.
+
+        Args:
+          counts: The numbers of samples that they have, int64 `[n]`.
+        """
         return np.ceil(self.claims * counts).astype(np.int64)
 
     def changes_updates(self) -> bool:
-        """Says whether every attacker sends something else than its training has given.
+        """Says whether every attacker sends something other than what it trained.
 
-        If not, an attacker whose data stays as it was does nothing.
+        If not, an attacker whose data the attack could not poison acts like an honest client.
         """
-        return self.claims != 1 or getattr(self, "scale", 1.0) != 1
+        return self.claims != 1
 
     def granted(self) -> tuple[str, ...]:
-        """Returns what it reads with these options, in the words of `knowledge`."""
+        """Returns what the attack reads with these options, in the words of `knowledge`."""
         return self.knowledge
 
     def options(self) -> dict[str, Any]:
@@ -91,14 +106,14 @@ class Attack(Options):
         return asdict(self)
 
     def check(self, dataset: Dataset) -> None:
-        """Raises `UsageError` if the attack makes no sense on this dataset."""
+        """Raises `UsageError` if the attack cannot work on this dataset."""
 
     def check_clients(self, malicious: int, participants: int) -> None:
         """Raises `UsageError` if the attack cannot work with so many clients.
 
         Args:
-          malicious: How many of all clients are malicious.
-          participants: How many clients take part in a round, at most.
+          malicious: Number of malicious clients among all.
+          participants: Largest number of clients in a round.
         """
         require(
             not 0 < self.until_round < self.from_round,
@@ -114,7 +129,7 @@ class Attack(Options):
         """Returns the federation with the malicious clients' data poisoned.
 
         Args:
-          federation: As partitioned; reserved images are in its pool but belong to nobody.
+          federation: As partitioned; reserved images are in its pool, and no client holds them.
           malicious: Malicious client ids, int64, ascending.
           seed: The experiment's seed; draw through `tffl.core.seeds`.
         """
@@ -124,24 +139,75 @@ class Attack(Options):
         """Returns what the attackers remember before round 1."""
         return {}
 
-    def tamper(
+    def send(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
-    ) -> State:
-        """Overwrites the malicious rows of `updates.matrix` in place.
+    ) -> tuple[np.ndarray | None, State]:
+        """Returns the rows that the malicious clients send.
 
-        Called in rounds in which the attack is active, also when no malicious client takes part.
+        Called in every round in which the attack is active, also when no malicious client takes
+        part.
 
         Args:
-          updates: All trained updates of the round. What of it an attack may read is what it
+          updates: All trained updates of the round, read-only. An attack reads of them only what it
             declares in `knowledge`.
           malicious: bool `[n]`, True where the row belongs to a malicious client.
           adversary: What the attackers own.
           state: What they remember.
 
         Returns:
-          What they remember for the next time.
+          float32 `[m, d]`, a row per malicious client in their order; `[1, d]` if all of them send
+          the same; or None if they send what they trained. And what they remember for the next
+          round in which they attack.
         """
-        return state
+        return None, state
+
+    def poison_rows(
+        self,
+        rows: np.ndarray,
+        *,
+        malicious: Sequence[int] | np.ndarray,
+        counts: np.ndarray | None = None,
+        layout: WeightLayout | None = None,
+        start: np.ndarray | None = None,
+        seed: int = 0,
+        round: int = 1,
+    ) -> np.ndarray:
+        """Attacks one round of plain rows, without an experiment and without a memory.
+
+        Args:
+          rows: What all clients trained, numbers `[n, d]`: trained weights minus the global ones.
+          malicious: Positions of the malicious rows, or bool `[n]`.
+          counts: Sample counts int64 `[n]`, for attacks that read them; one each if None.
+          layout: What the columns are; one trainable variable if None. `tffl.layout_of(model)`
+            reads a model's.
+          start: The global weights float32 `[d]` that clients started from; zeros if None.
+          seed: Of the attackers' random draws.
+          round: 1-based; it decides the draws too.
+
+        Returns:
+          What the server receives, float32 `[n, d]`: a copy, with other rows of the malicious.
+
+        Raises:
+          UsageError: The attack poisons data, or needs a model or data, which rows alone do not
+            give; it cannot work with so many clients; or the arguments do not fit the rows.
+        """
+        from tffl.attacks.plain_rows import Colluders, malicious_mask
+
+        name = type(self).__name__
+        updates = Updates.of_rows(rows, counts=counts, layout=layout, start=start, round=round)
+        mask = malicious_mask(np.asarray(malicious), len(updates))
+        self.check_clients(int(mask.sum()), len(updates))
+        colluders = Colluders(name, updates, np.flatnonzero(mask), seed)
+        sent, _ = self.send(updates, mask, colluders, self.init(colluders))
+        require(
+            sent is not None or not mask.any(),
+            f"{name} poisons data, and its clients send what they train on it, so that there is no "
+            "row to change: use it in tffl.simulate",
+        )
+        matrix = np.array(updates.deltas)
+        if sent is not None:
+            matrix[mask] = sent
+        return matrix
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet | None:
         """Returns the inputs that measure attack success, or None if the attack has no target."""

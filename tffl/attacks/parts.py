@@ -1,6 +1,8 @@
-"""What several attacks need: classes by name or number, drawn samples, scaled updates."""
+"""What several attacks need: classes by name or number, drawn samples, constrained training."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,14 +11,17 @@ from tffl.core.errors import require, unknown
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset
 
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
+
 
 def class_index(dataset: Dataset, value: int | str, option: str) -> int:
     """Returns the class that a user names by its name or its number.
 
     Args:
-      dataset: Whose classes.
+      dataset: Names and number of the classes.
       value: A class name, or a number from 0 to `dataset.classes - 1`.
-      option: Where the value comes from, for the message: `"attack.target"`.
+      option: Name of the option, for the message: `"attack.target"`.
 
     Raises:
       UsageError: There is no such class.
@@ -38,10 +43,10 @@ def draw(candidates: np.ndarray, amount: float, seed: int, purpose: str, client:
 
     Args:
       candidates: int64 `[m]`.
-      amount: How many; rounded to the nearest whole number (half up), at most all.
+      amount: Number of samples, rounded to the nearest whole number (half up); at most all.
       seed: The experiment's seed.
-      purpose: What for, as in `tffl.core.seeds`.
-      client: Whose samples.
+      purpose: Purpose of the draw, as in `tffl.core.seeds`.
+      client: Id of the client.
 
     Returns:
       The drawn candidates, ascending.
@@ -51,17 +56,22 @@ def draw(candidates: np.ndarray, amount: float, seed: int, purpose: str, client:
     return np.sort(generator.choice(candidates, size=count, replace=False))
 
 
-def scale_rows(updates: Updates, malicious: np.ndarray, scale: float) -> None:
-    """Multiplies the malicious updates in place: Δ_i ← scale · Δ_i, "model replacement".
+def retrained(
+    own: Updates,
+    adversary: Adversary,
+    *,
+    mask: np.ndarray | None = None,
+    radius: float = np.inf,
+) -> np.ndarray:
+    """Trains malicious clients again under constraints, float32 `[m, d]`.
 
-    Only trained columns are scaled. BatchNorm's moving variances would turn negative, and the
-    joint model into NaN, which no attacker with a target wants.
-
-    Source: Bagdasaryan et al., How to Backdoor Federated Learning, AISTATS 2020, section 4.2.
+    Args:
+      own: The malicious clients' updates.
+      adversary: Trains them.
+      mask: As `Adversary.train` takes it.
+      radius: As `Adversary.train` takes it.
     """
-    if scale == 1.0:
-        return
-    factors = np.where(updates.layout.trainable, np.float64(scale), 1.0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for row in np.flatnonzero(malicious):
-            updates.matrix[row] = updates.matrix[row] * factors
+    rows = np.empty((len(own), own.layout.size), np.float32)
+    for row, client in zip(rows, own.client_ids.tolist(), strict=True):
+        row[:] = adversary.train(own.start, client, own.round, mask=mask, radius=radius)
+    return rows

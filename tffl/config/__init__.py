@@ -3,17 +3,25 @@
     config = load("experiment.toml", overrides={"federation.rounds": 5})
     config = Config.model_validate({"data": {"dataset": "mnist"}, "seed": 3})
 
-Everything that changes the numbers of a run is in `seed`, `data`, `federation`, `model`,
-`training`, `attack` and `defense`; `runtime` and `record` only say where it runs and what it keeps.
+The numbers of a run depend on `seed`, `data`, `federation`, `model`, `training`, `attack` and
+`defense` only; `runtime` and `record` say where it runs and what it keeps.
 """
 
-from tffl.config.reading import as_config, build, build_upon, load, override, parse_setting, read
+from tffl.config.reading import (
+    as_config,
+    build,
+    build_from_file,
+    load,
+    override,
+    parse_setting,
+    read,
+)
 from tffl.config.sections import (
+    ComponentConfig,
     Config,
     DataConfig,
     FederationConfig,
     ModelConfig,
-    Named,
     RecordConfig,
     RuntimeConfig,
     Section,
@@ -21,18 +29,18 @@ from tffl.config.sections import (
 )
 
 __all__ = [
+    "ComponentConfig",
     "Config",
     "DataConfig",
     "FederationConfig",
     "ModelConfig",
-    "Named",
     "RecordConfig",
     "RuntimeConfig",
     "Section",
     "TrainingConfig",
     "as_config",
     "build",
-    "build_upon",
+    "build_from_file",
     "load",
     "override",
     "parse_setting",

@@ -2,27 +2,25 @@
 
     score → threshold → vote → aggregate
 
-A detector names its score and its threshold; the rest is here. Scores are float64 `[n]`, higher
-is more suspicious.
+A detector has these parts: a score, float64 `[n]`, higher is more suspicious; a rule that says
+from which score on a client is flagged (`tffl.defenses.parts.thresholds`); and a vote over its
+last rounds (`tffl.defenses.parts.votes`). `Detector` is what a new one extends.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Protocol
 
 import numpy as np
 from pydantic import Field
 
-from tffl.core.errors import require
-from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.core.verdict import NOT_FINITE, Verdict
+from tffl.core.verdict import NOT_FINITE, NOT_SELECTED, Judgment, Shown, Verdict
 from tffl.defenses.base import Defense, State, sample_shares
-from tffl.defenses.parts import votes
-from tffl.defenses.parts.votes import Ballot
+from tffl.defenses.parts.thresholds import Threshold
+from tffl.defenses.parts.votes import Ballot, Vote
 from tffl.defenses.server import Server
 
 
@@ -34,16 +32,19 @@ class Evidence:
       scores: float64 `[n]`; what it says of rows that are not finite does not count.
       notes: What to say of each client beyond its score if it is flagged; empty for none.
       remembered: What the detector wants to have in its state, beside the votes.
-      pictures: As in `Verdict`.
+      shown: As in `Judgment`.
       refused: bool `[n]`, whom to reject at once, without a vote; their scores are infinite. None
         for nobody.
+      selected: bool `[n]`, the only clients to accept, whoever is convicted; None for all that are
+        not convicted.
     """
 
     scores: np.ndarray
     notes: tuple[str, ...] = ()
     remembered: State = field(default_factory=dict)
-    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shown: tuple[Shown, ...] = ()
     refused: np.ndarray | None = None
+    selected: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -76,21 +77,27 @@ class Detector(Defense):
         """Returns the scores, for detectors that have more to tell or to remember."""
         return Evidence(self.score(updates, server))
 
+    @property
     @abstractmethod
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns above which score a client is flagged; NaN if no score is finite."""
+    def threshold(self) -> Threshold:
+        """The rule that says, given scores float64 `[n]`, above which one a client is flagged.
+
+        One of `tffl.defenses.parts.thresholds`; a method `threshold(scores)` will do as well.
+        """
+
+    @property
+    def vote(self) -> Vote:
+        """Who is rejected, given who was flagged."""
+        return Vote(self.window, self.votes, self.ballot)
+
+    def __post_init__(self) -> None:
+        """Checks the options, and that somebody can be outvoted."""
+        super().__post_init__()
+        Vote(self.window, self.votes, self.ballot)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says in words why a client is flagged."""
         return f"score {score:.4g} is above {threshold:.4g}"
-
-    def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` if nobody could ever be outvoted."""
-        require(
-            self.votes <= self.window,
-            f"defense.votes = {self.votes} is not allowed with defense.window = {self.window}: "
-            "a window holds at most as many votes as rounds",
-        )
 
     @property
     def tracks_clients(self) -> bool:
@@ -99,62 +106,95 @@ class Detector(Defense):
 
     def init(self, server: Server) -> State:
         """Remembers no flag of anyone."""
-        return {"flags": votes.empty(server.clients, self.window)}
+        return {"flags": self.vote.start(server.clients)}
 
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
         """Scores, flags, votes, and averages those that remain by their sample counts."""
-        verdict, memory = self.inspect(updates, server, state)
-        return replace(verdict, aggregate=updates.mean(verdict.weights)), memory
+        judgment, memory = self.suspect(updates, server, state)
+        weights = self.weights(updates, judgment.accepted)
+        return Verdict.of(judgment, weights, updates.mean(weights)), memory
 
-    def inspect(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Scores, flags and votes; the aggregate is left zero."""
-        finite = updates.finite()
+    def weights(self, updates: Updates, accepted: np.ndarray) -> np.ndarray:
+        """Returns the accepted clients' shares of the average, float64 `[n]`."""
+        return sample_shares(updates, accepted)
+
+    def suspect(self, updates: Updates, server: Server, state: State) -> tuple[Judgment, State]:
+        """Scores, flags and votes."""
         evidence = self.examine(updates, server, state)
-        scores = np.where(finite, evidence.scores, np.inf)
-        threshold = self.threshold(scores)
-        flagged = np.isposinf(scores) | (scores > threshold)
-        memory = votes.remember(state["flags"], updates.client_ids, flagged)
-        recent = memory[updates.client_ids]
-        voted = votes.counts(self.ballot, updates.round, self.window)
-        convicted = ~finite | (votes.outvoted(recent, self.votes) if voted else flagged)
-        if evidence.refused is not None:
-            convicted |= evidence.refused
-        accepted = ~convicted if self.enforce else np.ones(len(updates), dtype=bool)
-        verdict = Verdict(
-            flagged=flagged,
-            convicted=convicted,
-            accepted=accepted,
-            weights=sample_shares(updates, accepted),
-            scores=scores,
-            threshold=threshold,
-            aggregate=np.zeros(updates.layout.size, dtype=np.float32),
-            reasons=self._reasons(
-                finite, evidence.notes, scores, threshold, flagged, convicted, recent
-            ),
-            pictures=evidence.pictures,
-        )
-        return verdict, {**evidence.remembered, "flags": memory}
+        judgment, flags = convict(updates, evidence, state["flags"], self)
+        return judgment, {**evidence.remembered, "flags": flags}
 
-    def _reasons(
-        self,
-        finite: np.ndarray,
-        notes: tuple[str, ...],
-        scores: np.ndarray,
-        threshold: float,
-        flagged: np.ndarray,
-        convicted: np.ndarray,
-        recent: np.ndarray,
-    ) -> tuple[str, ...]:
-        reasons = []
-        for row, score in enumerate(scores.tolist()):
-            parts = []
-            if not finite[row]:
-                parts.append(NOT_FINITE)
-            elif flagged[row]:
-                note = notes[row] if notes else ""
-                parts.append(note or self.reason(score, threshold))
-            if self.window > 1 and (flagged[row] or convicted[row]):
-                rounds, flags = (recent[row] >= 0).sum(), (recent[row] == 1).sum()
-                parts.append(f"flagged in {flags} of its last {rounds} rounds")
-            reasons.append("; ".join(parts))
-        return tuple(reasons)
+
+class Parts(Protocol):
+    """What `convict` needs of a detector."""
+
+    @property
+    def threshold(self) -> Threshold:
+        """The rule that says above which score a client is flagged."""
+
+    @property
+    def vote(self) -> Vote:
+        """Who is rejected, given who was flagged."""
+
+    @property
+    def enforce(self) -> bool:
+        """Whether those who are convicted are left out."""
+
+    def reason(self, score: float, threshold: float) -> str:
+        """Says in words why a client is flagged."""
+
+
+def convict(
+    updates: Updates, evidence: Evidence, flags: np.ndarray, parts: Parts
+) -> tuple[Judgment, np.ndarray]:
+    """Goes from scores over threshold and vote to a judgment.
+
+    Args:
+      updates: Of n clients.
+      evidence: Their scores, and what else is known.
+      flags: The vote's memory, int8 `[clients, window]`.
+      parts: Threshold, vote, and words.
+
+    Returns:
+      The judgment, and the memory with this round.
+    """
+    finite = updates.finite()
+    scores = np.where(finite, evidence.scores, np.inf)
+    threshold = parts.threshold(scores)
+    flagged = np.isposinf(scores) | (scores > threshold)
+    flags, outvoted = parts.vote.decide(flags, updates.client_ids, updates.round, flagged)
+    convicted = ~finite | outvoted
+    if evidence.refused is not None:
+        convicted |= evidence.refused
+    accepted = ~convicted if evidence.selected is None else evidence.selected & finite
+    if not parts.enforce:
+        accepted = np.ones(len(updates), dtype=bool)
+
+    notes = [""] * len(updates)
+    for row in np.flatnonzero(flagged).tolist():
+        note = evidence.notes[row] if evidence.notes else ""
+        notes[row] = note or parts.reason(scores[row].item(), threshold)
+    notes = [note if good else NOT_FINITE for note, good in zip(notes, finite, strict=True)]
+    histories = parts.vote.histories(flags[updates.client_ids])
+    judgment = Judgment(
+        flagged=flagged,
+        convicted=convicted,
+        accepted=accepted,
+        scores=scores,
+        threshold=threshold,
+        reasons=_reasons(notes, histories, flagged | convicted, accepted),
+        shown=evidence.shown,
+    )
+    return judgment, flags
+
+
+def _reasons(
+    notes: list[str], histories: list[str], suspected: np.ndarray, accepted: np.ndarray
+) -> tuple[str, ...]:
+    parts = [
+        [note, history if suspect else ""]
+        for note, history, suspect in zip(notes, histories, suspected, strict=True)
+    ]
+    said = ["; ".join(filter(None, part)) for part in parts]
+    rows = zip(said, accepted, strict=True)
+    return tuple(reason or ("" if kept else NOT_SELECTED) for reason, kept in rows)

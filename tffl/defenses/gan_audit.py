@@ -36,18 +36,20 @@ from tffl.core import seeds, states
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
+from tffl.core.verdict import AuditImages
 from tffl.data.samples import Samples
 from tffl.defenses.base import State, sample_shares
 from tffl.defenses.detector import Detector, Evidence
 from tffl.defenses.exports import DetectorExport
 from tffl.defenses.parts.audit_endpoints import audit_endpoints
+from tffl.defenses.parts.thresholds import Threshold
 from tffl.defenses.parts.variances import negative_variances
 from tffl.defenses.server import Server
 from tffl.explain.maps import Probes
 from tffl.gan import audit, sources
-from tffl.gan.dcgan import Dcgan, Recipe
+from tffl.gan.dcgan import Dcgan, GanOptions
 from tffl.gan.inversion import Inversion
-from tffl.gan.serving import Auditor
+from tffl.gan.serving import AuditGraph
 
 if TYPE_CHECKING:
     import keras
@@ -70,6 +72,21 @@ Text = Annotated[str, BeforeValidator(_text)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class AuditThreshold:
+    """1 − θ: the rules of `tffl.gan.audit` speak of accuracies, and scores are 1 − accuracy."""
+
+    rule: audit.Rule
+    theta: float
+    k: float
+    floor: float
+
+    def __call__(self, scores: np.ndarray) -> float:
+        """Returns the threshold of a round."""
+        known = 1 - scores[np.isfinite(scores)]
+        return 1 - audit.threshold(known, self.rule, theta=self.theta, k=self.k, floor=self.floor)
 
 
 @dataclass(frozen=True)
@@ -147,16 +164,16 @@ class GanAudit(Detector):
     def __post_init__(self) -> None:
         """Checks the sources' names."""
         super().__post_init__()
-        sources.parse(self.source)
+        sources.parse_sources(self.source)
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The sources' names."""
-        return sources.parse(self.source)
+        return sources.parse_sources(self.source)
 
     def granted(self) -> tuple[str, ...]:
         """Returns what its sources need."""
-        return sources.granted(self.sources)
+        return sources.required_data(self.sources)
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` with fewer than 3 participants."""
@@ -214,14 +231,14 @@ class GanAudit(Detector):
             scores,
             tuple(notes.tolist()),
             {**memory, **states.join({LAST: last})},
-            self._pictures(server, images, result),
+            (self._shown(server, images, result),),
             refused=~result.usable,
         )
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns 1 − θ."""
-        known = 1 - scores[np.isfinite(scores)]
-        return 1 - audit.threshold(known, self.rule, theta=self.theta, k=self.k, floor=self.floor)
+    @property
+    def threshold(self) -> Threshold:
+        """1 − θ."""
+        return AuditThreshold(self.rule, self.theta, self.k, self.floor)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how accurate the model is."""
@@ -241,7 +258,7 @@ class GanAudit(Detector):
         if "images" not in last:
             return {}
         outputs = int(_network(server).output_shape[-1])
-        auditor = Auditor(
+        auditor = AuditGraph(
             classes,
             outputs,
             self.agreement,
@@ -279,7 +296,7 @@ class GanAudit(Detector):
     def _gan(self, server: Server) -> Dcgan:
         return Dcgan(
             _network(server),
-            Recipe(
+            GanOptions(
                 steps=self.gan_steps,
                 batch=self.gan_batch,
                 loss=self.gan_loss,
@@ -298,7 +315,7 @@ class GanAudit(Detector):
 
     def _images(self, server: Server, average: np.ndarray, gan: State, round: int) -> np.ndarray:
         needs_auxiliary = sources.AUXILIARY in self.sources
-        request = sources.Request(
+        request = sources.AuditInputs(
             model=_network(server),
             weights=average,
             count=self.images,
@@ -312,7 +329,7 @@ class GanAudit(Detector):
             auxiliary=self._auxiliary(server) if needs_auxiliary else None,
             gan=(self._gan(server), gan) if gan else None,
         )
-        return sources.make(self.sources, request)
+        return sources.make_images(self.sources, request)
 
     def _audit(
         self, updates: Updates, server: Server, sound: np.ndarray, images: np.ndarray
@@ -327,25 +344,23 @@ class GanAudit(Detector):
         classes = _pool(server).classes
         return audit.audit(logits, classes, agreement=self.agreement, balance=self.balance)
 
-    def _pictures(
-        self, server: Server, images: np.ndarray, result: audit.Audit
-    ) -> dict[str, np.ndarray]:
-        """Returns some images of all sources, their labels, and what everybody takes them for."""
+    def _shown(self, server: Server, images: np.ndarray, result: audit.Audit) -> AuditImages:
+        """Returns some images of all sources, and how everybody labels them."""
         outputs = int(_network(server).output_shape[-1])
-        shown = _spread(len(images))
-        pictures = {
-            "audit_images": images[shown],
-            "audit_labels": result.labels[shown],
-            "audit_support": result.support[shown],
-            "audit_kept": result.kept[shown],
-            "label_counts": np.bincount(result.labels[result.kept], minlength=outputs),
-            "audit_accuracies": result.accuracies,
-            "confusions": audit.confusion(result.predictions, result.labels, result.kept, outputs),
-        }
+        shown, auxiliary = _spread(len(images)), None
         if {sources.GAN, sources.AUXILIARY} & set(self.sources):
             auxiliary = self._auxiliary(server)
-            pictures["auxiliary_images"] = auxiliary[_spread(len(auxiliary))]
-        return pictures
+            auxiliary = auxiliary[_spread(len(auxiliary))]
+        return AuditImages(
+            images=images[shown],
+            labels=result.labels[shown],
+            support=result.support[shown],
+            kept=result.kept[shown],
+            label_counts=np.bincount(result.labels[result.kept], minlength=outputs),
+            accuracies=result.accuracies,
+            confusions=audit.confusion(result.predictions, result.labels, result.kept, outputs),
+            auxiliary=auxiliary,
+        )
 
 
 def _spread(count: int) -> np.ndarray:

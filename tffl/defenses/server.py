@@ -10,7 +10,7 @@ import numpy as np
 
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
-from tffl.data.samples import Root, Samples
+from tffl.data.samples import RootData, Samples
 
 if TYPE_CHECKING:
     import keras
@@ -39,7 +39,7 @@ class Server:
     layout: WeightLayout
     clients: int
     seed: int
-    root: Root | None = None
+    root: RootData | None = None
     learning_rate: float = 1.0
     samples: Samples | None = None
     explainer: Explainer | None = None
@@ -125,7 +125,7 @@ def _check_model(own: WeightLayout, layout: WeightLayout) -> None:
 
 def _root(
     update: np.ndarray | Callable[[np.ndarray, int], np.ndarray] | None, size: int
-) -> Root | None:
+) -> RootData | None:
     if update is None:
         return None
 
@@ -134,4 +134,4 @@ def _root(
         require(found.shape == (size,), f"root_update has shape {found.shape}: give ({size},)")
         return found
 
-    return Root(np.empty((0, 1, 1, 1), np.uint8), np.empty(0, np.int32), train)
+    return RootData(np.empty((0, 1, 1, 1), np.uint8), np.empty(0, np.int32), train)

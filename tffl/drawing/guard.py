@@ -16,7 +16,7 @@ import numpy as np
 
 from tffl.core.atomic import remove, write_bytes
 from tffl.core.errors import TfflError, TfflWarning, first_line
-from tffl.untrusted.refusal import shown
+from tffl.untrusted.refusal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def attempt(name: object, make: Callable[..., T], *arguments: Any) -> T | None:
     except TfflError:
         raise
     except Exception as error:
-        reason = shown(first_line(error), 200)
+        reason = printable(first_line(error), 200)
     warnings.warn(f"{name} is left out, as it cannot be drawn: {reason}", TfflWarning, stacklevel=2)
     return None
 
@@ -104,7 +104,7 @@ def label(text: str, longest: int = LABEL) -> str:
     >>> label("a\nb"), label("x" * 9, 4)
     ('a\\nb', 'xxx…')
     """
-    cut = shown(text, longest)
+    cut = printable(text, longest)
     return f"\u200b{cut}" if cut.startswith("_") else cut  # matplotlib hides names such as _x
 
 

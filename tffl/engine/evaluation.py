@@ -1,15 +1,16 @@
 """Accuracy and loss of a model on many images, in compiled passes over fixed chunks.
 
-Chunks have the same bounds whatever the number of devices, and are summed in their order, so the
-result does not depend on where they ran.
+Chunks have the same bounds whatever the number of devices, and their sums are added in order, so
+that the result does not depend on the devices.
 
 An output that is not finite predicts no class: `argmax` of NaN would be class 0, and a ruined model
-as accurate as chance.
+would seem as accurate as chance.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,16 +18,17 @@ import numpy as np
 import tensorflow as tf
 
 from tffl.core.layout import FlatVariables, WeightLayout
-from tffl.engine.placement import LocalDevices, Resident
+from tffl.engine.placement import DeviceArray, LocalDevices
 
 CHUNK = 500
+"""Number of images in one compiled pass."""
 
 NO_CLASS = -1
-"""The prediction of an output that is not finite."""
+"""The predicted class where an output is not finite."""
 
 
 class Evaluator:
-    """Evaluates flat weight vectors of one model, or of several that vote.
+    """Evaluates flat weight vectors of one architecture, alone or several that vote.
 
     Args:
       model: For its structure.
@@ -37,32 +39,35 @@ class Evaluator:
         self._layout = WeightLayout.of(model)
         self._classes = int(model.output_shape[-1])
         self._function = _make_evaluation(model, self._layout, dtype)
-        self._predict = _make_prediction(model, self._layout, dtype)
+        self._predict = _make_output(model, self._layout, dtype, _predicted_class)
+        self._logits = _make_output(model, self._layout, dtype, tf.identity)
 
     def evaluate(
-        self, weights: np.ndarray, images: Resident, labels: np.ndarray, placement: LocalDevices
+        self, weights: np.ndarray, images: DeviceArray, labels: np.ndarray, placement: LocalDevices
     ) -> tuple[float, float]:
         """Returns (accuracy, mean cross-entropy) of the weights on labeled images.
 
-        Of several models, that is the accuracy of their majority and the mean of their losses.
-        Either is NaN if it is undefined: the accuracy where an image has no prediction, the loss
-        where it is not finite.
+        For several models, these are the accuracy of their majority vote and the mean of their
+        losses. The accuracy is NaN if an image has no predicted class; the loss is NaN if it is not
+        finite.
 
         Args:
           weights: float32 `[models, d]`.
           images: `[m, …]`, `m >= 1`.
           labels: int32 `[m]`.
-          placement: The devices to spread the chunks over.
+          placement: The devices that evaluate the chunks.
         """
-        singles = [self._evaluate(row, images, labels, placement) for row in weights]
-        accuracy, loss = np.mean(singles, axis=0).tolist()
+        each = [self._evaluate(row, images, labels, placement) for row in weights]
+        accuracy, loss = np.mean(each, axis=0).tolist()
         if len(weights) > 1:
-            majority = winners(self.votes(weights, images, placement))
+            majority = majority_classes(self.votes(weights, images, placement))
             accuracy = float((majority == labels).mean())
             accuracy = math.nan if (majority == NO_CLASS).any() else accuracy
         return accuracy, loss
 
-    def votes(self, weights: np.ndarray, images: Resident, placement: LocalDevices) -> np.ndarray:
+    def votes(
+        self, weights: np.ndarray, images: DeviceArray, placement: LocalDevices
+    ) -> np.ndarray:
         """Returns how many of the models predict each class, int64 `[m, classes]`.
 
         A model has no vote on an image for which its outputs are not finite.
@@ -70,29 +75,48 @@ class Evaluator:
         Args:
           weights: float32 `[models, d]`.
           images: `[m, …]`.
-          placement: The devices to spread the chunks over.
+          placement: The devices that evaluate the chunks.
         """
         rows = np.arange(len(images))
         votes = np.zeros((len(images), self._classes), dtype=np.int64)
         for flat in map(tf.constant, weights):
-            predicted = self._predicted(flat, images, placement)
+            predicted = self._predict_all(flat, images, placement)
             valid = predicted != NO_CLASS
             votes[rows[valid], predicted[valid]] += 1
         return votes
 
-    def _predicted(self, flat: tf.Tensor, images: Resident, placement: LocalDevices) -> np.ndarray:
+    def logits(
+        self, weights: np.ndarray, images: DeviceArray, placement: LocalDevices
+    ) -> np.ndarray:
+        """Returns what the model says of images, float32 `[m, classes]`; of several, their votes.
+
+        Args:
+          weights: float32 `[models, d]`.
+          images: uint8 `[m, height, width, channels]`.
+          placement: The devices to spread the chunks over.
+        """
+        if len(weights) > 1:
+            return self.votes(weights, images, placement).astype(np.float32)
+        flat = tf.constant(weights[0])
         begins = [tf.constant(begin) for begin in range(0, len(images), CHUNK)]
-        parts = placement.map(lambda begin: self._predict(flat, images.here(), begin), begins)
+        parts = placement.map(lambda begin: self._logits(flat, images.local(), begin), begins)
+        return np.concatenate([np.asarray(part) for part in parts])
+
+    def _predict_all(
+        self, flat: tf.Tensor, images: DeviceArray, placement: LocalDevices
+    ) -> np.ndarray:
+        begins = [tf.constant(begin) for begin in range(0, len(images), CHUNK)]
+        parts = placement.map(lambda begin: self._predict(flat, images.local(), begin), begins)
         return np.concatenate([np.asarray(part) for part in parts])
 
     def _evaluate(
-        self, weights: np.ndarray, images: Resident, labels: np.ndarray, placement: LocalDevices
+        self, weights: np.ndarray, images: DeviceArray, labels: np.ndarray, placement: LocalDevices
     ) -> tuple[float, float]:
         flat = tf.constant(weights)
         targets = tf.constant(labels, tf.int32)
         begins = [tf.constant(begin) for begin in range(0, len(labels), CHUNK)]
         parts = placement.map(
-            lambda begin: self._function(flat, images.here(), targets, begin), begins
+            lambda begin: self._function(flat, images.local(), targets, begin), begins
         )
         sums = np.sum([np.asarray(part, np.float64) for part in parts], axis=0)
         correct, loss, predicted = sums.tolist()
@@ -100,15 +124,15 @@ class Evaluator:
         return accuracy, loss / len(labels) if math.isfinite(loss) else math.nan
 
 
-def winners(votes: np.ndarray) -> np.ndarray:
-    """Returns the class with most votes, the lowest of those that tie, int64 `[m]`.
+def majority_classes(votes: np.ndarray) -> np.ndarray:
+    """Returns the class with most votes for each image, int64 `[m]`.
 
-    It is `NO_CLASS` where nobody has a vote.
+    In a tie, it is the lowest class; without any vote, it is `NO_CLASS`.
 
     Args:
       votes: int64 `[m, classes]`.
 
-    >>> winners(np.array([[1, 3, 3], [0, 0, 0]])).tolist()
+    >>> majority_classes(np.array([[1, 3, 3], [0, 0, 0]])).tolist()
     [1, -1]
     """
     return np.where(votes.any(axis=1), votes.argmax(axis=1), NO_CLASS)
@@ -143,7 +167,12 @@ def _make_evaluation(model: keras.Model, layout: WeightLayout, dtype: str) -> An
     return evaluate
 
 
-def _make_prediction(model: keras.Model, layout: WeightLayout, dtype: str) -> Any:
+def _make_output(
+    model: keras.Model,
+    layout: WeightLayout,
+    dtype: str,
+    of_logits: Callable[[tf.Tensor], tf.Tensor],
+) -> Any:
     variables = FlatVariables(model)
 
     @tf.function(
@@ -158,7 +187,7 @@ def _make_prediction(model: keras.Model, layout: WeightLayout, dtype: str) -> An
         trainable, frozen = variables.split(flat)
         chunk = tf.cast(images[begin : begin + CHUNK], tf.float32)
         logits, _ = variables.call(trainable, frozen, chunk, training=False)
-        return _predicted_class(tf.cast(logits, tf.float32))
+        return of_logits(tf.cast(logits, tf.float32))
 
     return predict
 

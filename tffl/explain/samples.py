@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tffl.data.samples import Root, Samples
+from tffl.data.samples import RootData, Samples
 from tffl.data.validation import check_images, check_labels
 from tffl.models.validation import check_fits
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import keras
 
 
-def check_samples(model: keras.Model, what: str, samples: Samples, root: Root | None) -> None:
+def check_samples(model: keras.Model, what: str, samples: Samples, root: RootData | None) -> None:
     """Raises `UsageError` unless labeled images are what they should be, and suit a model.
 
     Args:

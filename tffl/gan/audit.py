@@ -31,7 +31,7 @@ from tffl.core.thresholds import NORMAL
 Rule: TypeAlias = Literal["fixed", "mean-std", "median-mad", "two-means"]
 """How the threshold comes about."""
 
-NOTHING = -1
+NO_PREDICTION = -1
 """Stands for the prediction of a model whose output is not finite, and for a label without one."""
 
 ROUNDING = 1e-9
@@ -43,8 +43,8 @@ class Audit:
     """What n models say of m images.
 
     Attributes:
-      predictions: int64 `[n, m]`, or `NOTHING`.
-      labels: int64 `[m]`, by majority vote, or `NOTHING`.
+      predictions: int64 `[n, m]`, or `NO_PREDICTION`.
+      labels: int64 `[m]`, by majority vote, or `NO_PREDICTION`.
       support: int64 `[m]`, how many models voted for the label.
       kept: bool `[m]`, which images count.
       accuracies: float64 `[n]`, on the images that count; NaN if there are none, and for models
@@ -76,9 +76,9 @@ def audit(
     array([1.  , 0.67, 1.  ])
     """
     predicted = predictions(logits)
-    usable = np.asarray((predicted != NOTHING).all(axis=1))
+    usable = np.asarray((predicted != NO_PREDICTION).all(axis=1))
     labels, support = majority(predicted[usable], logits.shape[2])
-    kept = (labels != NOTHING) & (labels < classes)
+    kept = (labels != NO_PREDICTION) & (labels < classes)
     kept &= support >= agreement * usable.sum()
     if balance:
         kept &= balanced(labels, classes, kept)
@@ -89,7 +89,7 @@ def audit(
 def predictions(logits: np.ndarray) -> np.ndarray:
     """Returns the highest output of each model for each image, int64 `[n, m]`.
 
-    The lowest of those that tie; `NOTHING` where an output is not finite.
+    The lowest of those that tie; `NO_PREDICTION` where an output is not finite.
 
     Args:
       logits: `[n, m, outputs]`.
@@ -98,17 +98,17 @@ def predictions(logits: np.ndarray) -> np.ndarray:
     array([[ 1,  0, -1]])
     """
     finite = np.isfinite(logits).all(axis=2)
-    return np.where(finite, np.where(finite[..., None], logits, 0).argmax(axis=2), NOTHING)
+    return np.where(finite, np.where(finite[..., None], logits, 0).argmax(axis=2), NO_PREDICTION)
 
 
 def majority(predicted: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the voted label of each image and how many voted for it, int64 `[m]` each.
 
     The lowest class of those that tie, so that the order of the clients does not matter;
-    `NOTHING`, with support 0, if nobody has a vote.
+    `NO_PREDICTION`, with support 0, if nobody has a vote.
 
     Args:
-      predicted: int64 `[n, m]`, `NOTHING` for no vote.
+      predicted: int64 `[n, m]`, `NO_PREDICTION` for no vote.
       outputs: Number of classes that can be voted for.
 
     >>> labels, support = majority(np.array([[0, 2], [1, 2], [1, 0], [0, 2]]), outputs=3)
@@ -117,10 +117,10 @@ def majority(predicted: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarra
     """
     images = predicted.shape[1]
     votes = np.zeros((images, outputs), dtype=np.int64)
-    rows, columns = np.nonzero(predicted != NOTHING)
+    rows, columns = np.nonzero(predicted != NO_PREDICTION)
     np.add.at(votes, (columns, predicted[rows, columns]), 1)
     support = votes.max(axis=1, initial=0)
-    return np.where(support > 0, votes.argmax(axis=1), NOTHING), support
+    return np.where(support > 0, votes.argmax(axis=1), NO_PREDICTION), support
 
 
 def balanced(labels: np.ndarray, classes: int, eligible: np.ndarray) -> np.ndarray:
@@ -163,14 +163,14 @@ def confusion(
     """Returns int64 `[n, outputs, outputs]`: how often a model takes images of a label for what.
 
     Args:
-      predicted: int64 `[n, m]`; `NOTHING` is not counted.
+      predicted: int64 `[n, m]`; `NO_PREDICTION` is not counted.
       labels: int64 `[m]`.
       kept: bool `[m]`, which images count.
       outputs: Number of outputs of the models.
     """
     result = np.zeros((len(predicted), outputs, outputs), dtype=np.int64)
     for matrix, row in zip(result, predicted, strict=True):
-        chosen = kept & (row != NOTHING)
+        chosen = kept & (row != NO_PREDICTION)
         np.add.at(matrix, (labels[chosen], row[chosen]), 1)
     return result
 

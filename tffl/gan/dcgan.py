@@ -35,13 +35,13 @@ import numpy as np
 from tffl.core import seeds
 from tffl.core.layout import FlatVariables, WeightLayout
 from tffl.models.layers import set_weights
-from tffl.models.pdgan import LATENT, generator
+from tffl.models.pdgan import LATENT_SIZE, generator
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-State = Mapping[str, np.ndarray]
+GanState = Mapping[str, np.ndarray]
 """What is remembered of a GAN: `generator` float32 `[g]`, `discriminator` float32 `[d]`, variables
 of their optimizers, `losses` of the last step (D's and G's), and `rounds` that it was trained."""
 
@@ -53,7 +53,7 @@ CHUNK = 100
 
 
 @dataclass(frozen=True)
-class Recipe:
+class GanOptions:
     """How a GAN is trained.
 
     Attributes:
@@ -73,7 +73,7 @@ class Recipe:
     generator_rate: float = 1e-3
     discriminator_rate: float = 1e-3
     keep: bool = False
-    latent: int = LATENT
+    latent: int = LATENT_SIZE
     width: int = 32
 
 
@@ -82,19 +82,19 @@ class Dcgan:
 
     Args:
       model: A network with one output more than classes, for its structure.
-      recipe: How to train.
+      options: How to train.
     """
 
-    def __init__(self, model: keras.Model, recipe: Recipe) -> None:
-        self._model, self._recipe = model, recipe
-        self._compiled = _compile(model, recipe)
+    def __init__(self, model: keras.Model, options: GanOptions) -> None:
+        self._model, self._recipe = model, options
+        self._compiled = _compile(model, options)
 
     @property
     def latent(self) -> int:
         """Numbers that an image is made of."""
         return self._recipe.latent
 
-    def init(self, seed: int) -> State:
+    def init(self, seed: int) -> GanState:
         """Returns the state before round 1: an untrained generator, and no discriminator yet."""
         fresh = self._build(seed)
         weights = WeightLayout.of(fresh).flatten(fresh.get_weights())
@@ -102,8 +102,8 @@ class Dcgan:
         return {"generator": weights, **slots, "rounds": np.zeros(1, np.int64)}
 
     def train(
-        self, state: State, weights: np.ndarray, images: np.ndarray, seed: int, round: int
-    ) -> State:
+        self, state: GanState, weights: np.ndarray, images: np.ndarray, seed: int, round: int
+    ) -> GanState:
         """Returns the state after one more round.
 
         If the training leaves a number that is not finite, as it may if the global model was
@@ -145,7 +145,7 @@ class Dcgan:
             "rounds": state["rounds"] + 1,
         }
 
-    def generate(self, state: State, z: np.ndarray) -> np.ndarray:
+    def generate(self, state: GanState, z: np.ndarray) -> np.ndarray:
         """Returns images uint8 `[m, height, width, channels]` of noise float32 `[m, latent]`."""
         import tensorflow as tf
 
@@ -156,7 +156,7 @@ class Dcgan:
         ]
         return np.concatenate(parts)
 
-    def networks(self, state: State) -> dict[str, keras.Model]:
+    def networks(self, state: GanState) -> dict[str, keras.Model]:
         """Returns `generator` and, once it was trained, `discriminator`, as Keras models."""
         import keras
 
@@ -214,26 +214,26 @@ class _Compiled:
     discriminator_slots: list[np.ndarray]
 
 
-def _build(model: keras.Model, recipe: Recipe, seed: int) -> keras.Model:
+def _build(model: keras.Model, options: GanOptions, seed: int) -> keras.Model:
     return generator(
-        tuple(model.input_shape[1:]), latent=recipe.latent, width=recipe.width, seed=seed
+        tuple(model.input_shape[1:]), latent=options.latent, width=options.width, seed=seed
     )
 
 
 @lru_cache(maxsize=4)
-def _compile(model: keras.Model, recipe: Recipe) -> _Compiled:
+def _compile(model: keras.Model, options: GanOptions) -> _Compiled:
     import tensorflow as tf
 
-    made = _build(model, recipe, 0)
-    optimize_d, d_slots = _adam(recipe.discriminator_rate, model)
-    optimize_g, g_slots = _adam(recipe.generator_rate, made)
+    made = _build(model, options, 0)
+    optimize_d, d_slots = _adam(options.discriminator_rate, model)
+    optimize_g, g_slots = _adam(options.generator_rate, made)
     of_d, of_g = FlatVariables(model), FlatVariables(made)
 
     def step(number: Any, d: Any, g: Any, images: Any, order: Any, seed: Any) -> Any:
         (d_free, d_fixed, d_slots), (g_free, g_fixed, g_slots) = d, g
         real = tf.cast(tf.gather(images, order[number]), tf.float32)
         z_seed = tf.bitcast(seed, tf.int32) + tf.stack([0, number])
-        z = tf.random.stateless_normal((recipe.batch, recipe.latent), z_seed)
+        z = tf.random.stateless_normal((options.batch, options.latent), z_seed)
         fake, _ = made.stateless_call(g_free, g_fixed, z, training=True)
 
         def judged(free: Any, fixed: Any, images: Any) -> Any:
@@ -252,7 +252,7 @@ def _compile(model: keras.Model, recipe: Recipe) -> _Compiled:
         with tf.GradientTape() as tape:
             tape.watch(g_free)
             fake, g_new = made.stateless_call(g_free, g_fixed, z, training=True)
-            g_loss = generator_loss(judged(d_free, d_fixed, fake)[0], recipe.loss)
+            g_loss = generator_loss(judged(d_free, d_fixed, fake)[0], options.loss)
         gradients = tape.gradient(g_loss, g_free)
         g_free, g_slots = optimize_g(g_slots, gradients, g_free)
         after_d = (list(d_free), list(d_fixed), list(d_slots))
@@ -280,7 +280,7 @@ def _compile(model: keras.Model, recipe: Recipe) -> _Compiled:
         d, g = of_d.join(*d_state[:2]), of_g.join(*g_state[:2])
         return d, d_state[2], g, g_state[2], losses
 
-    return _Compiled(train, _make_generate(made, recipe.latent), g_slots, d_slots)
+    return _Compiled(train, _make_generate(made, options.latent), g_slots, d_slots)
 
 
 def _make_generate(made: keras.Model, latent: int) -> Any:
@@ -319,7 +319,7 @@ def _named(name: str, slots: Any) -> dict[str, np.ndarray]:
     return {f"{name}/{number}": np.atleast_1d(slot) for number, slot in enumerate(slots)}
 
 
-def _unnamed(state: State, name: str, like: list[np.ndarray]) -> list[np.ndarray]:
+def _unnamed(state: GanState, name: str, like: list[np.ndarray]) -> list[np.ndarray]:
     return [state[f"{name}/{number}"].reshape(slot.shape) for number, slot in enumerate(like)]
 
 

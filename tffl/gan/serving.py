@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tffl.core.thresholds import NORMAL
-from tffl.gan.audit import NOTHING, ROUNDING, Rule
+from tffl.gan.audit import NO_PREDICTION, ROUNDING, Rule
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
 @dataclass(frozen=True)
-class Auditor:
+class AuditGraph:
     """An audit with all its options; see `tffl.gan.audit`.
 
     Attributes:
@@ -50,7 +50,7 @@ class Auditor:
         voters = tf.boolean_mask(predicted, usable)
         votes = tf.reduce_sum(tf.one_hot(voters, self.outputs, dtype=tf.float64), axis=0)
         support = tf.reduce_max(votes, axis=1)
-        nothing = tf.constant(NOTHING, tf.int64)
+        nothing = tf.constant(NO_PREDICTION, tf.int64)
         labels = tf.where(support > 0, tf.argmax(votes, axis=1), nothing)
         kept = (labels != nothing) & (labels < self.classes)
         voting = tf.cast(tf.shape(voters)[0], tf.float64)

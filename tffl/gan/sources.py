@@ -25,7 +25,7 @@ from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, Samples
 from tffl.explain.probes import draw
 from tffl.gan import dcgan
 from tffl.gan.inversion import Inversion
-from tffl.models.pdgan import LARGEST
+from tffl.models.pdgan import LARGEST_IMAGE
 
 if TYPE_CHECKING:
     import keras
@@ -43,7 +43,7 @@ PAPER = (("0", "4"), ("dress", "coat", "sandal"))
 
 
 @dataclass(frozen=True)
-class Request:
+class AuditInputs:
     """What a round's audit images are made of.
 
     Attributes:
@@ -68,10 +68,10 @@ class Request:
     inversion: Inversion
     samples: Samples | None = None
     auxiliary: np.ndarray | None = None
-    gan: tuple[dcgan.Dcgan, dcgan.State] | None = None
+    gan: tuple[dcgan.Dcgan, dcgan.GanState] | None = None
 
 
-def parse(names: str) -> tuple[str, ...]:
+def parse_sources(names: str) -> tuple[str, ...]:
     """Splits names of sources, such as `"gan+model-inversion"`.
 
     Raises:
@@ -85,12 +85,12 @@ def parse(names: str) -> tuple[str, ...]:
     return parts
 
 
-def make(names: tuple[str, ...], request: Request) -> np.ndarray:
+def make_images(names: tuple[str, ...], inputs: AuditInputs) -> np.ndarray:
     """Returns all sources' images, uint8 `[Σ m, height, width, channels]`, in their order."""
-    return np.concatenate([SOURCES[name].make(request) for name in names])
+    return np.concatenate([SOURCES[name].make(inputs) for name in names])
 
 
-def granted(names: tuple[str, ...]) -> tuple[str, ...]:
+def required_data(names: tuple[str, ...]) -> tuple[str, ...]:
     """Returns what a server must have for the sources."""
     return tuple(dict.fromkeys(word for name in names for word in SOURCES[name].needs))
 
@@ -183,44 +183,45 @@ def check_gan(network: keras.Model, classes: int, source: str) -> None:
         "take model.name = pdgan-cnn",
     )
     require(
-        max(height, width) <= LARGEST,
+        max(height, width) <= LARGEST_IMAGE,
         f"defense.source = {source} is not allowed with images of {height} x {width}: the "
-        f"generator makes up to {LARGEST} x {LARGEST}; set data.image_size = {LARGEST}",
+        f"generator makes up to {LARGEST_IMAGE} x {LARGEST_IMAGE}; set data.image_size = "
+        f"{LARGEST_IMAGE}",
     )
 
 
-def _gan(request: Request) -> np.ndarray:
-    assert request.gan is not None
-    gan, state = request.gan
-    return gan.generate(state, dcgan.noise(request.count, gan.latent, request.seed, request.round))
+def _gan(inputs: AuditInputs) -> np.ndarray:
+    assert inputs.gan is not None
+    gan, state = inputs.gan
+    return gan.generate(state, dcgan.noise(inputs.count, gan.latent, inputs.seed, inputs.round))
 
 
-def _invert(request: Request) -> np.ndarray:
-    return request.inversion.images(
-        request.model,
-        request.weights,
-        request.count,
-        request.classes,
-        request.seed,
-        request.round,
+def _invert(inputs: AuditInputs) -> np.ndarray:
+    return inputs.inversion.images(
+        inputs.model,
+        inputs.weights,
+        inputs.count,
+        inputs.classes,
+        inputs.seed,
+        inputs.round,
     )
 
 
-def _held_out(request: Request) -> np.ndarray:
-    assert request.samples is not None
-    return draw(request.samples, request.count, request.seed, round=request.round).images
+def _held_out(inputs: AuditInputs) -> np.ndarray:
+    assert inputs.samples is not None
+    return draw(inputs.samples, inputs.count, inputs.seed, round=inputs.round).images
 
 
-def _auxiliary(request: Request) -> np.ndarray:
+def _auxiliary(inputs: AuditInputs) -> np.ndarray:
     """As many as there are, if they are fewer than wanted."""
-    assert request.auxiliary is not None
-    generator = seeds.generator(request.seed, "gan-audit-auxiliary", request.round)
-    return request.auxiliary[generator.permutation(len(request.auxiliary))[: request.count]]
+    assert inputs.auxiliary is not None
+    generator = seeds.generator(inputs.seed, "gan-audit-auxiliary", inputs.round)
+    return inputs.auxiliary[generator.permutation(len(inputs.auxiliary))[: inputs.count]]
 
 
-def _noise(request: Request) -> np.ndarray:
-    generator = seeds.generator(request.seed, "gan-audit-control", request.round)
-    shape = (request.count, *request.model.input_shape[1:])
+def _noise(inputs: AuditInputs) -> np.ndarray:
+    generator = seeds.generator(inputs.seed, "gan-audit-control", inputs.round)
+    shape = (inputs.count, *inputs.model.input_shape[1:])
     return generator.integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -228,7 +229,7 @@ def _noise(request: Request) -> np.ndarray:
 class Source:
     """A function that makes audit images uint8 `[m, …]`, and what the server must have for it."""
 
-    make: Callable[[Request], np.ndarray]
+    make: Callable[[AuditInputs], np.ndarray]
     needs: tuple[str, ...] = ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tffl.attacks import create_attack
-from tffl.config import Config, Named
+from tffl.config import ComponentConfig, Config
 from tffl.data.build import located
 from tffl.defenses import create_defense
 
@@ -22,7 +22,9 @@ def resolved(config: Config) -> Config:
         "defense": create_defense(config.defense.name, config.defense.options),
     }
     chosen = {
-        section: Named.model_validate({"name": getattr(config, section).name, **part.options()})
+        section: ComponentConfig.model_validate(
+            {"name": getattr(config, section).name, **part.options()}
+        )
         for section, part in parts.items()
     }
     return config.model_copy(update={**chosen, "data": located(config.data)})
@@ -53,7 +55,7 @@ def differences(first: Config, second: Config, limit: int = 3) -> str:
 def differences_but_end(first: Config, second: Config) -> str:
     """Says in what two experiments differ, their end aside unless something depends on it."""
     ends = first.federation.rounds, second.federation.rounds
-    if ends[0] != ends[1] and second.training.depends_on_rounds:
+    if ends[0] != ends[1] and second.training.depends_on_total_rounds:
         schedule = f"training.schedule = '{second.training.schedule}'"
         return f"{differences(first, second)} ({schedule} depends on the number of rounds)"
     return differences(first.with_rounds(ends[1]), second)

@@ -1,7 +1,7 @@
 """A run's numbers, histograms and pictures for TensorBoard.
 
-Its plugins' values are written as they read them: `tf.summary.scalar` and the like need the package
-tensorboard, which TensorFlow no longer brings.
+Values are written in the form that TensorBoard's plugins read: `tf.summary.histogram` overflows on
+scores as large as attackers make them, and `tf.summary.image` would compress pictures again.
 """
 
 from __future__ import annotations

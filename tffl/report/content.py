@@ -12,13 +12,13 @@ import numpy as np
 from tffl.report import document
 from tffl.report.benchmarks import benchmark_sections
 from tffl.report.document import Bars, Block, Gallery, Grid, Report, Section, Table
-from tffl.report.figures import OVERVIEW, figures_of
+from tffl.report.key_figures import OVERVIEW, figures_of
 from tffl.report.overview import number, overview, plain_text
 from tffl.report.sources import RecordedBenchmark, RecordedRun, baselines, read
 from tffl.report.verdicts import detection_block, ranking_blocks, scores_block, yes
 
 if TYPE_CHECKING:
-    from tffl.drawing.explanation import Look
+    from tffl.drawing.explanation import Explanation
 
 PHASES = {"train": "training", "attack": "attack", "defense": "defense", "evaluate": "evaluation"}
 
@@ -126,13 +126,13 @@ def _split(run: RecordedRun) -> list[Block]:
     return [Block(Table(title, ["client", *classes, "all"], rows), chart, note=note)]
 
 
-def _galleries(run: RecordedRun, looks: Sequence[Look]) -> tuple[list[Block], str]:
+def _galleries(run: RecordedRun, looks: Sequence[Explanation]) -> tuple[list[Block], str]:
     if not looks:
         return [], "The defense of this run looks at no heat maps."
     return [Block(_look_table(look), gallery=Gallery(look)) for look in looks], ""
 
 
-def _look_table(look: Look) -> Table:
+def _look_table(look: Explanation) -> Table:
     header = ["client", "truth", look.score_name, "flagged", "dead maps", "distance to the median"]
     rows = [
         [

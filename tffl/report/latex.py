@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tffl.report.document import Report, Table
-from tffl.untrusted.refusal import visible
+from tffl.untrusted.refusal import escape_controls
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -44,13 +44,13 @@ def escape(text: str) -> str:
     >>> print(escape("50 % of a_b"))
     50 \% of a\_b
     """
-    line = visible(text.replace("\n", " "))
+    line = escape_controls(text.replace("\n", " "))
     return "".join(_SPECIAL.get(letter, letter) for letter in line)
 
 
 def _comment(text: str) -> str:
     """Keeps a comment on its line."""
-    return visible(" ".join(text.split()))
+    return escape_controls(" ".join(text.split()))
 
 
 def _table(told: Table, caption: str) -> str:

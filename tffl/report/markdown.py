@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tffl.core.atomic import write_text
 from tffl.report.document import Block, Report, Table
-from tffl.report.pictures import draw
+from tffl.report.png import draw
 from tffl.studies.benchmark import slug
 from tffl.studies.benchmark_table import escape
 

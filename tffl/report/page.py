@@ -12,9 +12,9 @@ import numpy as np
 
 from tffl import __version__
 from tffl.drawing.guard import attempt
-from tffl.report.charts import figure
 from tffl.report.document import Block, Gallery, Grid, Report, Section
-from tffl.untrusted.refusal import visible
+from tffl.report.plotly_charts import figure
+from tffl.untrusted.refusal import escape_controls
 
 if TYPE_CHECKING:
     from tffl.drawing.heat_maps import Panel
@@ -73,7 +73,7 @@ def page(report: Report) -> str:
 
 def _visible(value: Any) -> Any:
     """Lets nobody's words turn the direction of a page; what is HTML already stays."""
-    return visible(value, keep="\n") if type(value) is str else value
+    return escape_controls(value, keep="\n") if type(value) is str else value
 
 
 def _section(number: int, section: Section) -> dict[str, Any]:

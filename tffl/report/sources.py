@@ -18,7 +18,7 @@ from tffl.record.tables import read_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tffl.drawing.explanation import Look
+    from tffl.drawing.explanation import Explanation
 
 SPLIT_COLUMNS = ("client", "class", "samples", "trained")
 
@@ -49,8 +49,9 @@ class RecordedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the last round was played and its summary written."""
-        return bool(self.summary) and len(self.rounds) >= self.config.federation.rounds
+        """Whether the last round was played, or a callback ended it, and its summary written."""
+        last = self.summary.get("stopped_after", self.config.federation.rounds)
+        return bool(self.summary) and len(self.rounds) >= last
 
     @property
     def scored(self) -> bool:
@@ -78,7 +79,7 @@ class RecordedRun:
         done = f"{len(self.rounds)} of {wanted} rounds" if len(self.rounds) else "no round yet"
         return f"{self.name} is unfinished ({done}): tffl simulate --resume {self.path} continues"
 
-    def looks(self, rounds: Sequence[int] = ()) -> list[Look]:
+    def looks(self, rounds: Sequence[int] = ()) -> list[Explanation]:
         """Returns the recorded heat maps of some rounds, or else of the last that has any.
 
         Raises:
@@ -87,7 +88,7 @@ class RecordedRun:
         """
         from tffl.core.process import silence
         from tffl.record.run_directory import PICTURES, RunDirectory, round_files
-        from tffl.studies.explain import recorded_in
+        from tffl.studies.explain_rounds import recorded_in
 
         known = set(self.rounds["round"].tolist())
         there = [round for round in round_files(self.path / PICTURES) if round in known]

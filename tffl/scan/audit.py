@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.config import override
+from tffl.core.verdict import AuditImages, Judgment
 from tffl.record.identity import resolved
-from tffl.scan.scan import Opinion, Scanner
+from tffl.scan.scanner import Opinion, Scanner
 
 if TYPE_CHECKING:
     import keras
 
     from tffl.config import Config
     from tffl.data.samples import Samples
-    from tffl.defenses import Verdict
     from tffl.defenses.gan_audit import GanAudit
     from tffl.record.run_directory import RunDirectory
 
@@ -26,7 +26,7 @@ DEFENSE = "gan-audit"
 
 
 @dataclass(frozen=True)
-class Found:
+class AuditResult:
     """What an audit found.
 
     Attributes:
@@ -70,7 +70,7 @@ def audit_folder(
     defense: GanAudit,
     samples: Samples | None = None,
     seed: int | None = None,
-) -> Found:
+) -> AuditResult:
     """Audits the models in a folder as the defense `gan-audit` does the clients of one round.
 
     Args:
@@ -88,11 +88,11 @@ def audit_folder(
     unjudged = scan.unjudged.get(DEFENSE, "")
     unknown = Opinion("", False, np.nan, np.nan, "")
     opinions = {name: next(iter(said), unknown) for name, said in scan.files.items()}
-    verdict = scan.verdicts.get(DEFENSE)
-    return _found(model, opinions, unjudged, scan.inbox.names, verdict, names)
+    judgment = scan.verdicts.get(DEFENSE)
+    return _found(model, opinions, unjudged, scan.folder.names, judgment, names)
 
 
-def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> Found:
+def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> AuditResult:
     """Audits the updates that a run has stored of a round, with the data that its server has.
 
     Args:
@@ -136,15 +136,16 @@ def _found(
     opinions: Mapping[str, Opinion],
     unjudged: str,
     judged: Sequence[str],
-    verdict: Verdict | None,
+    judgment: Judgment | None,
     class_names: Sequence[str],
-) -> Found:
+) -> AuditResult:
     outputs = int(model.output_shape[-1])
     classes = tuple(class_names[i] if i < len(class_names) else str(i) for i in range(outputs))
-    seen: Mapping[str, np.ndarray] = {} if verdict is None else verdict.pictures
-    counts = seen.get("label_counts", np.zeros(outputs, dtype=np.int64))
-    confusions = dict(zip(judged, seen.get("confusions", ()), strict=False))
-    return Found(opinions, unjudged, classes, counts, confusions)
+    for shown in judgment.shown if judgment else ():
+        if isinstance(shown, AuditImages):
+            confusions = dict(zip(judged, shown.confusions, strict=True))
+            return AuditResult(opinions, unjudged, classes, shown.label_counts, confusions)
+    return AuditResult(opinions, unjudged, classes, np.zeros(outputs, dtype=np.int64), {})
 
 
 def mistakes(confusion: np.ndarray, classes: Sequence[str], most: int) -> str:

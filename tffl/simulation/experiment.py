@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ import numpy as np
 
 from tffl.attacks import Attack, SuccessSet, create_attack
 from tffl.attacks.adversary import Adversary
+from tffl.callbacks.base import Group, Round
 from tffl.config import Config
 from tffl.core import seeds, states
 from tffl.core.errors import TfflError, require
@@ -29,19 +31,20 @@ from tffl.engine.placement import LocalDevices
 from tffl.engine.runtime import INTRA_OP_THREADS, Runtime, configure
 from tffl.engine.stopwatch import Stopwatch
 from tffl.engine.training import LocalTraining
-from tffl.engine.voting import Certificates, majority_vote
+from tffl.engine.voting import Certificates, majority_model
 from tffl.models.layers import set_weights
 from tffl.record.recorder import Recorder
-from tffl.record.rounds import RoundRecord
+from tffl.record.rounds import client_rows, judged
+from tffl.record.tables import as_written
 from tffl.record.writer import check_store_size
 from tffl.simulation.memory import Memory
 from tffl.simulation.owned import root_of, samples_of
 from tffl.simulation.participants import draw_malicious, draw_participants
 from tffl.simulation.placement import place
 from tffl.simulation.run import Run
+from tffl.simulation.shared_resources import SharedResources, first_weights
 from tffl.simulation.split_table import split_table
 from tffl.simulation.summary import summarize
-from tffl.simulation.workshop import Workshop, first_weights
 
 
 class Experiment:
@@ -51,7 +54,7 @@ class Experiment:
         self,
         config: Config,
         observer: Observer,
-        workshop: Workshop | None = None,
+        shared: SharedResources | None = None,
         draw: int = 0,
         trains: bool = False,
     ) -> None:
@@ -60,11 +63,11 @@ class Experiment:
         Args:
           config: Resolved.
           observer: Hears about progress and warnings.
-          workshop: Shares images and compiled functions with other experiments.
+          shared: Shares images and compiled functions with other experiments.
           draw: Draws other malicious clients than the experiment's own, unless 0.
           trains: Whether clients are going to be trained, by a cluster if the config wants one.
         """
-        workshop = workshop or Workshop()
+        shared = shared or SharedResources()
         self.config = config
         self.attack: Attack = create_attack(config.attack.name, config.attack.options)
         self.defense: Defense = create_defense(config.defense.name, config.defense.options)
@@ -73,7 +76,7 @@ class Experiment:
         self.placement = self._place(observer) if trains else LocalDevices(self.runtime.devices)
 
         observer.phase(f"preparing {config.data.dataset}")
-        dataset = workshop.dataset(config.data)
+        dataset = shared.dataset(config.data)
         self.data_fingerprint = fingerprint(dataset)
         self.attack.check(dataset)
         self.malicious = draw_malicious(config, draw)
@@ -83,9 +86,9 @@ class Experiment:
         self.honest_clients = honest.clients
 
         observer.phase(f"building {config.model.name}")
-        self.tools = workshop.tools(config, dataset)
-        self.model: keras.Model = self.tools.model
-        self.layout = self.tools.layout
+        self.compiled = shared.compiled(config, dataset)
+        self.model: keras.Model = self.compiled.model
+        self.layout = self.compiled.layout
         self.first_weights = first_weights(config, dataset)
         del honest, dataset
         self.server = self._make_server(federation)
@@ -97,7 +100,7 @@ class Experiment:
         )
         check_store_size(config, config.federation.participant_count, self.layout.size)
         self.adversary = Adversary(
-            self.model, config, federation, self.malicious, self.tools, self.server.samples
+            self.model, config, federation, self.malicious, self.compiled, self.server.samples
         )
 
         # Measured without an attacker too: what the success inputs yield by themselves.
@@ -159,10 +162,10 @@ class Experiment:
 
     def _settle(self, federation: Federation) -> None:
         """Puts the images on the devices and forgets the copies they came from."""
-        self.images = self.placement.pool(federation.images, self.config)
-        self.test_images = self.placement.resident(federation.dataset.test_images)
+        self.images = self.placement.training_images(federation.images, self.config)
+        self.test_images = self.placement.to_devices(federation.dataset.test_images)
         if self.success is not None:
-            self._success_images = self.placement.resident(self.success.images)
+            self._success_images = self.placement.to_devices(self.success.images)
         self.federation = replace(
             federation,
             images=_none_of(federation.images),
@@ -178,7 +181,7 @@ class Experiment:
             root_of(federation, self._train_root),
             self.config.federation.server_learning_rate,
             samples_of(federation, self.config.seed),
-            self.tools.explainer,
+            self.compiled.explainer,
         )
 
     def _train_root(self, start: np.ndarray, round: int) -> np.ndarray:
@@ -233,57 +236,70 @@ class Experiment:
         job = LocalTraining.draw(
             data, epochs, learning_rate, seed=self.config.seed, round=round, client=clients
         )
-        return self.tools.trainer.train_all(weights, self.images, [job], self.placement)[0]
+        return self.compiled.trainer.train_all(weights, self.images, [job], self.placement)[0]
 
     def play_round(
-        self,
-        round: int,
-        weights: np.ndarray,
-        memory: Memory,
-        recorder: Recorder,
-        observer: Observer,
-    ) -> tuple[np.ndarray, Memory]:
-        """Plays one round and records it; returns the new global weights and memory."""
-        config, clock, record = self.config, Stopwatch(), RoundRecord()
+        self, round: int, weights: np.ndarray, memory: Memory
+    ) -> tuple[Round, np.ndarray, Memory]:
+        """Plays one round; returns it, the new global weights and the memory."""
+        clock, groups = Stopwatch(), []
         weights = weights.copy()
         for model, clients in self._draw_participants(round):
             with clock.measure("train"):
                 updates = self.train_round(round, clients, weights[model])
             with clock.measure("attack"):
                 known = states.part(memory.attack, model)
-                malicious, known = self.attack_updates(updates, known)
+                updates, malicious, known = self.attack_updates(updates, known)
             with clock.measure("defense"):
                 verdict, state = self.judge(updates, memory.defense)
-                step = config.federation.server_learning_rate * verdict.aggregate
+                step = self.config.federation.server_learning_rate * verdict.aggregate
                 weights[model] += step.astype(np.float32)
             memory = Memory(states.replaced(memory.attack, model, known), state)
-            record.add(updates, verdict, malicious)
-            recorder.store_updates(updates)
-            if self.defense.models == 1:
-                recorder.store_pictures(round, updates.client_ids, verdict.pictures)
+            groups.append(Group(model, updates, verdict, malicious))
         with clock.measure("evaluate"):
             scores = self.evaluate(weights)
-        self._warn_of_ruin(round, scores, observer)
+        row = {"round": round, **scores, **judged(groups), **clock.seconds}
+        return self._played(round, groups, weights, row), weights, memory
 
-        row = {"round": round, **scores, **record.judged(), **clock.seconds}
-        names = [entry.name for entry in self.layout.entries]
-        recorder.store_deviations(round, *record.deviations(), names)
-        recorder.write_round(row, record.client_rows(round))
-        for listener in recorder.listeners:
-            listener.round_written(round)
-        if round % config.record.checkpoint_every == 0 or round == config.federation.rounds:
-            recorder.save_checkpoint(round, weights, memory.tensors())
-        observer.round(row)
-        return weights, memory
+    def _played(
+        self, round: int, groups: Sequence[Group], weights: np.ndarray, row: Mapping[str, Any]
+    ) -> Round:
+        """Returns a round as callbacks hear of it."""
+        seen = weights.view()
+        seen.flags.writeable = False
+        return Round(
+            number=round,
+            groups=groups,
+            weights=seen,
+            row={name: as_written(value) for name, value in row.items()},
+            client_rows=client_rows(round, groups),
+            labels=self.federation.dataset.test_labels,
+            predict=cache(lambda: self._logits(seen)),
+        )
 
-    def attack_updates(self, updates: Updates, state: State) -> tuple[np.ndarray, State]:
-        """Lets the attackers overwrite their rows and claims; returns which ones, bool `[n]`."""
+    def _logits(self, weights: np.ndarray) -> np.ndarray:
+        return self.compiled.evaluator.logits(weights, self.test_images, self.placement)
+
+    def attack_updates(self, updates: Updates, state: State) -> tuple[Updates, np.ndarray, State]:
+        """Replaces what malicious clients trained by what they send, rows and claimed counts.
+
+        Args:
+          updates: As trained. The rows are written into its matrix, which is not copied.
+          state: What the attackers remember.
+
+        Returns:
+          The updates as sent; bool `[n]`, the clients that attack; and the attackers' memory.
+        """
         malicious = np.isin(updates.client_ids, self._attackers(updates.round))
         if not self.attack.active(updates.round):
-            return malicious, state
-        counts = updates.sample_counts
+            return updates, malicious, state
+        counts = updates.sample_counts.copy()
         counts[malicious] = self.attack.claimed(counts[malicious])
-        return malicious, self.attack.tamper(updates, malicious, self.adversary, state)
+        sent = replace(updates, sample_counts=counts)
+        rows, state = self.attack.send(sent.read_only(), malicious, self.adversary, state)
+        if rows is not None:
+            sent.matrix[malicious] = rows
+        return sent, malicious, state
 
     def _attackers(self, round: int) -> np.ndarray:
         """Returns the ids of the clients that attack in a round."""
@@ -294,7 +310,8 @@ class Experiment:
     ) -> tuple[Verdict, State]:
         """Lets a defense, by default the experiment's own, judge a round."""
         set_weights(self.model, self.layout.unflatten(updates.start))
-        return (defense or self.defense).judge(self.received(updates), self.server, state)
+        received = self.received(updates).read_only()
+        return (defense or self.defense).judge(received, self.server, state)
 
     def received(self, updates: Updates) -> Updates:
         """Returns a round with what the clients' claims count for."""
@@ -328,8 +345,8 @@ class Experiment:
         counts = np.array([len(job.data) for job in jobs], dtype=np.int64)
         out = None
         if self.config.runtime.updates_on_disk:
-            out = on_disk.empty(len(jobs), self.layout.size)
-        matrix = self.tools.trainer.train_all(weights, self.images, jobs, self.placement, out)
+            out = on_disk.zeros(len(jobs), self.layout.size)
+        matrix = self.compiled.trainer.train_all(weights, self.images, jobs, self.placement, out)
         return Updates(round, clients, counts, weights.copy(), matrix, self.layout)
 
     def evaluate(self, weights: np.ndarray) -> dict[str, float | None]:
@@ -338,25 +355,23 @@ class Experiment:
         None where there is no attack success to measure, NaN where outputs are not finite.
         """
         labels = self.federation.dataset.test_labels
-        accuracy, loss = self.tools.evaluator.evaluate(
+        accuracy, loss = self.compiled.evaluator.evaluate(
             weights, self.test_images, labels, self.placement
         )
         result: dict[str, float | None] = {"accuracy": accuracy, "loss": loss}
         if self.success is None:
             return {**result, "attack_success": None, "attack_loss": None}
-        success, attack_loss = self.tools.evaluator.evaluate(
+        success, attack_loss = self.compiled.evaluator.evaluate(
             weights, self._success_images, self.success.targets, self.placement
         )
         return {**result, "attack_success": success, "attack_loss": attack_loss}
 
-    def _warn_of_ruin(
-        self, round: int, scores: Mapping[str, float | None], observer: Observer
-    ) -> None:
+    def warn_of_ruin(self, round: int, row: Mapping[str, Any], observer: Observer) -> None:
         """Warns in the first round in which outputs of the global model are not finite."""
         undefined = [
             name.replace("_", " ")
-            for name, value in scores.items()
-            if value is not None and math.isnan(value)
+            for name in ("accuracy", "loss", "attack_success", "attack_loss")
+            if row[name] is not None and math.isnan(row[name])
         ]
         if undefined and not self._ruined:
             observer.warning(
@@ -365,14 +380,24 @@ class Experiment:
             )
         self._ruined = bool(undefined)
 
-    def finish(self, weights: np.ndarray, memory: Memory, recorder: Recorder) -> Run:
-        """Writes what comes after the last round, and returns the run."""
+    def finish(
+        self, weights: np.ndarray, memory: Memory, recorder: Recorder, stopped: Mapping[str, Any]
+    ) -> Run:
+        """Writes what comes after the last round, and returns the run.
+
+        Args:
+          weights: Global weights float32 `[models, d]`.
+          memory: What attackers and defense remember.
+          recorder: Has the rounds.
+          stopped: What the summary says of a run that a callback has ended; empty otherwise.
+        """
         rounds, clients = recorder.frames()
         who = {
             "malicious_clients": self.malicious.tolist(),
             "acting_clients": self.acting_clients(),
         }
         summary = summarize(self.config, rounds, self.layout.size, who, self.success)
+        summary |= stopped
         if certificates := self._certify(weights):
             summary |= {"certified_accuracy": certificates.accuracy()}
             recorder.write_table("certificates.csv", certificates.rows())
@@ -384,14 +409,14 @@ class Experiment:
         """Returns what the defense proves about the test predictions, if it does."""
         if self.defense.models == 1:
             return None
-        votes = self.tools.evaluator.votes(weights, self.test_images, self.placement)
+        votes = self.compiled.evaluator.votes(weights, self.test_images, self.placement)
         return Certificates(votes, self.federation.dataset.test_labels)
 
     def _global_model(self, weights: np.ndarray) -> keras.Model:
         set_weights(self.model, self.layout.unflatten(weights[0]))
         if len(weights) == 1:
             return self.model
-        return majority_vote(self.model, [self.layout.unflatten(row) for row in weights])
+        return majority_model(self.model, [self.layout.unflatten(row) for row in weights])
 
 
 def _without_images(dataset: Dataset) -> Dataset:

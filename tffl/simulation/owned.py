@@ -9,7 +9,7 @@ import numpy as np
 from tffl.core import seeds
 from tffl.data.federation import Federation
 from tffl.data.pixels import as_bytes
-from tffl.data.samples import Root, Samples
+from tffl.data.samples import RootData, Samples
 
 SAMPLES = 2000
 """The most images that the server looks at clients' models with; it need not keep more."""
@@ -31,7 +31,9 @@ def samples_of(federation: Federation, seed: int) -> Samples:
     return Samples(shown, labels[rows], classes, federation.dataset.class_names)
 
 
-def root_of(federation: Federation, train: Callable[[np.ndarray, int], np.ndarray]) -> Root | None:
+def root_of(
+    federation: Federation, train: Callable[[np.ndarray, int], np.ndarray]
+) -> RootData | None:
     """Returns what a defense gets of the server's samples; None if it has none.
 
     Args:
@@ -40,4 +42,4 @@ def root_of(federation: Federation, train: Callable[[np.ndarray, int], np.ndarra
     """
     if federation.server is None:
         return None
-    return Root(federation.images[federation.server.indices], federation.server.labels, train)
+    return RootData(federation.images[federation.server.indices], federation.server.labels, train)

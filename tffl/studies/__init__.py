@@ -1,1 +1,1 @@
-"""Many runs, or a run looked at again."""
+"""Studies: grids of many runs, and further analysis of recorded runs."""

@@ -1,8 +1,8 @@
-"""Attacks × defenses × settings × seeds, as one file says: full trajectories, one row for each.
+"""Benchmarks: full runs of all attacks × defenses × settings × seeds that one file lists.
 
     seeds = [0, 1, 2]
     attacks = ["sign-flip", { name = "lie", z = 1.0, label = "lie z = 1" }]
-    defenses = ["multi-krum", { name = "multi-krum", malicious = 2, label = "multi-krum, told 2" }]
+    defenses = ["multi-krum", { name = "multi-krum", malicious = 2, label = "multi-krum, f = 2" }]
 
     [experiment.data]
     dataset = "fashion_mnist"
@@ -13,8 +13,9 @@
     [settings."dirichlet 0.5"]
     "data.partition" = "dirichlet"
 
-Attack-free and undefended runs belong to every benchmark and need not be named. A finished run is a
-file in `cells/`, and is never run again; a run that fails is recorded, and the others go on.
+Attack-free and undefended runs are part of every benchmark and need not be listed. The result of a
+finished run is a file in `cells/`, and the run is not repeated. A run that fails is recorded, and
+the others continue.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from tffl.config import Config, Named, Section, build, build_upon, override
+from tffl.config import ComponentConfig, Config, Section, build, build_from_file, override
 from tffl.config import load as load_config
 from tffl.core.atomic import write_text
 from tffl.core.errors import FAILURES, TfflError, reason, require
@@ -44,7 +45,7 @@ from tffl.record.writer import make_folder
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tffl.simulation.workshop import Workshop
+    from tffl.simulation.shared_resources import SharedResources
 
 NONE = "none"
 METRICS = ("recall", "precision", "fpr", "f1", "balanced_accuracy", "auc")
@@ -56,31 +57,32 @@ COLUMNS = (
 """Columns of `results.csv`: final accuracy and attack success, means of metrics over rounds."""
 
 BY_ROUND = ("accuracy", "attack_success", "detection_accuracy", *METRICS, "rejected")
-"""What a run's file in `cells/` keeps of every round, besides its seconds."""
+"""The columns of every round that a run's file in `cells/` keeps, in addition to the seconds."""
 DIGITS = 6
+"""Digits that the file keeps of each number."""
 
 
 def _one_setting() -> dict[str, dict[str, Any]]:
     return {"": {}}
 
 
-class Listed(Section):
-    """What a file for `tffl replay --grid` says."""
+class ReplayFile(Section):
+    """The content of a file for `tffl replay --grid`."""
 
     attacks: list[str | dict[str, Any]] = Field(default_factory=list)
     defenses: list[str | dict[str, Any]] = Field(default_factory=list)
 
 
 class Plan(Section):
-    """What a benchmark file says."""
+    """The content of a benchmark file."""
 
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     attacks: list[str | dict[str, Any]]
     defenses: list[str | dict[str, Any]]
     experiment: dict[str, Any] = Field(default_factory=dict)
-    """Sections of a config, common to all runs."""
+    """Sections of a config that all runs share."""
     settings: dict[str, dict[str, Any]] = Field(default_factory=_one_setting)
-    """Label → dotted config keys and values that one setting changes."""
+    """Label → dotted config keys and the values that this setting gives them."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,15 @@ class Cell:
 
     @property
     def path(self) -> Path:
-        """Where its result is kept, relative to `cells/`; its run, relative to `runs/`."""
+        """The path of its result relative to `cells/`, and of its run relative to `runs/`."""
         parts = (self.setting or "all", self.attack, self.defense, f"seed-{self.seed}")
         return Path(*map(slug, parts))
 
     @property
     def key(self) -> dict[str, Any]:
-        """Returns its row's first columns."""
-        named = ("setting", "attack", "defense", "seed")
-        return {name: getattr(self, name) for name in named}
+        """The first columns of its row."""
+        names = ("setting", "attack", "defense", "seed")
+        return {name: getattr(self, name) for name in names}
 
 
 def slug(text: str) -> str:
@@ -119,12 +121,12 @@ def load(path: Path | str) -> list[Cell]:
     """Reads a benchmark file.
 
     Returns:
-      Its runs: by setting, seed, attack and defense, attack-free and undefended ones first.
+      Its runs, ordered by setting, seed, attack and defense; attack-free and undefended runs first.
 
     Raises:
-      UsageError: The file is invalid, or names what does not exist.
+      UsageError: The file is invalid, or names something that does not exist.
     """
-    return grid(build_upon(Path(path), cls=Plan), str(path))
+    return grid(build_from_file(Path(path), cls=Plan), str(path))
 
 
 def grid(
@@ -134,21 +136,21 @@ def grid(
 
     Args:
       plan: The plan.
-      name: What messages call it.
-      wanted: Says of a setting, attack and defense, by their labels, whether it is to be run.
+      name: The name of the plan in error messages.
+      wanted: Returns whether to run a setting, attack and defense, given by their labels.
 
     Raises:
-      UsageError: The plan names what does not exist, or two runs would be one file.
+      UsageError: The plan names something that does not exist, or two runs would share a file.
     """
     cells = list(_cells(plan, wanted))
     seen: set[Path] = set()
     for cell in cells:
-        require(cell.path not in seen, f"{name} has two runs {cell.path}: give them labels")
+        require(cell.path not in seen, f"{name} has two runs called {cell.path}: give them labels")
         seen.add(cell.path)
     return cells
 
 
-def labeled(entries: list[str | dict[str, Any]]) -> dict[str, Named]:
+def labeled(entries: list[str | dict[str, Any]]) -> dict[str, ComponentConfig]:
     """Returns label → attack or defense, `none` first.
 
     >>> list(labeled(["krum", {"name": "lie", "z": 1.0, "label": "lie z = 1"}]))
@@ -157,7 +159,7 @@ def labeled(entries: list[str | dict[str, Any]]) -> dict[str, Named]:
     Raises:
       UsageError: An entry has no name, or two have the same label.
     """
-    result = {NONE: Named()}
+    result = {NONE: ComponentConfig()}
     for entry in entries:
         values = {"name": entry} if isinstance(entry, str) else dict(entry)
         require("name" in values, f"a benchmark's entry {entry} has no name")
@@ -165,37 +167,37 @@ def labeled(entries: list[str | dict[str, Any]]) -> dict[str, Named]:
         if label == NONE:
             continue
         require(label not in result, f"two entries are called '{label}': give one a label")
-        result[label] = Named.model_validate(values)
+        result[label] = ComponentConfig.model_validate(values)
     return result
 
 
 def _cells(plan: Plan, wanted: Callable[[str, str, str], bool]) -> Iterator[Cell]:
     attacks, defenses = labeled(plan.attacks), labeled(plan.defenses)
-    known: dict[tuple[str, str], dict[str, Named]] = {}
+    known: dict[tuple[str, str], dict[str, ComponentConfig]] = {}
     for setting, changes in plan.settings.items():
         base = override(plan.experiment, changes)
         for seed in plan.seeds:
-            config = _unattacked(base, seed)
-            for attack, told in attacks.items():
-                for defense, judge in defenses.items():
+            config = _common_config(base, seed)
+            for attack, attack_config in attacks.items():
+                for defense, defense_config in defenses.items():
                     if not wanted(setting, attack, defense):
                         continue
                     if (attack, defense) not in known:
-                        named = config.model_copy(update={"attack": told, "defense": judge})
-                        whole = resolved(named)
+                        pair = {"attack": attack_config, "defense": defense_config}
+                        whole = resolved(config.model_copy(update=pair))
                         known[attack, defense] = {"attack": whole.attack, "defense": whole.defense}
-                    cell = config.model_copy(update=known[attack, defense])
-                    yield Cell(setting, attack, defense, seed, cell)
+                    complete = config.model_copy(update=known[attack, defense])
+                    yield Cell(setting, attack, defense, seed, complete)
 
 
-def _unattacked(base: Mapping[str, Any], seed: int) -> Config:
-    """Returns what all runs of a setting and seed share."""
+def _common_config(base: Mapping[str, Any], seed: int) -> Config:
+    """Returns the config that all runs of a setting and seed share, without attack and defense."""
     record = {
         **base.get("record", {}),
         **dict.fromkeys(("tensorboard", "export", "figures"), False),
     }
-    nobody = Named().model_dump()
-    values = {**base, "seed": seed, "attack": nobody, "defense": nobody, "record": record}
+    none = ComponentConfig().model_dump()
+    values = {**base, "seed": seed, "attack": none, "defense": none, "record": record}
     config: Config = build(values)
     return config
 
@@ -207,29 +209,29 @@ def run(
     keep_runs: bool | Callable[[Cell], bool] = False,
     progress: Callable[[int, Cell | None, str], None] = lambda done, cell, error: None,
 ) -> pd.DataFrame:
-    """Runs what is not finished yet, and writes `results.csv` and `results.md`.
+    """Runs every cell that is not finished yet, and writes `results.csv` and `results.md`.
 
     Args:
-      cells: What `load` returned.
-      out: Folder of the benchmark.
-      keep_runs: Keep the run directory of each run, or of those that it says; otherwise only its
-        result stays.
-      progress: Called with how many runs are done, the one that begins (None after the last), and
-        the error of the one before it, or "".
+      cells: The runs, as `load` returns them.
+      out: The folder of the benchmark.
+      keep_runs: Whether to keep the run directories as well as the results; a function decides
+        for each run.
+      progress: Called with the number of finished runs, the run that starts (None after the last),
+        and the error of the run before it, or "".
 
     Returns:
-      What `results.csv` says: one row per run.
+      The content of `results.csv`, one row per run.
 
     Raises:
-      UsageError: Another process is writing the folder.
-      TfflError: The folder cannot be written. A run that fails is recorded, and raises nothing.
+      UsageError: Another process is writing to the folder.
+      TfflError: The folder cannot be written. A run that fails is recorded and raises nothing.
     """
     from tffl.core.process import silence
 
     silence()
-    from tffl.simulation.workshop import Workshop
+    from tffl.simulation.shared_resources import SharedResources
 
-    workshop, error = Workshop(), ""
+    shared, error = SharedResources(), ""
     make_folder(out)
     with locked(out):
         for done, cell in enumerate(cells):
@@ -237,21 +239,22 @@ def run(
             error = ""
             if finished(cell, out) is None:
                 keep = keep_runs(cell) if callable(keep_runs) else keep_runs
-                error = _run_cell(cell, out, keep, workshop)
+                error = _run_cell(cell, out, keep, shared)
         progress(len(cells), None, error)
         return collect(cells, out)
 
 
 def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
-    """Returns the recorded row of a run that went well, with the same config as now."""
+    """Returns the stored row of a run that succeeded with this very config, or None."""
     stored = recorded(cell, out)
     return None if stored is None or stored["error"] else dict(stored["row"])
 
 
 def recorded(cell: Cell, out: Path) -> dict[str, Any] | None:
-    """Returns what is stored of a run with the same config as now, even if it failed.
+    """Returns the stored result of a run with this very config, even if the run failed.
 
-    Its `rounds` and `clients` are missing where an older version has stored it.
+    Returns:
+      The content of its file in `cells/`, or None. Results without `rounds` and `clients` exist.
     """
     stored = _stored(cell, out)
     return stored if stored is not None and stored["identity"] == _identity(cell) else None
@@ -263,11 +266,11 @@ def store(cell: Cell, out: Path, row: Mapping[str, Any], **more: Any) -> None:
     Args:
       cell: The run.
       out: Folder of the benchmark.
-      row: What `results.csv` says of it, but for the columns of its key.
-      more: `error`, or `rounds` and `clients`: column → list of values.
+      row: Its row of `results.csv`, without the columns of its key.
+      **more: `error`, or `rounds` and `clients`: column → list of values.
 
     Raises:
-      TfflError: It cannot be written.
+      TfflError: The file cannot be written.
     """
     target = out / "cells" / cell.path.with_suffix(".json")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -276,7 +279,18 @@ def store(cell: Cell, out: Path, row: Mapping[str, Any], **more: Any) -> None:
 
 
 def collect(cells: list[Cell], out: Path) -> pd.DataFrame:
-    """Writes the tables of all runs that are recorded, for TensorBoard too, and returns them."""
+    """Writes the tables of all stored results, those for TensorBoard included.
+
+    Args:
+      cells: The runs of the benchmark.
+      out: The folder of the benchmark.
+
+    Returns:
+      The content of `results.csv`.
+
+    Raises:
+      TfflError: A file cannot be written.
+    """
     import pandas as pd
 
     from tffl.record import hparams
@@ -285,12 +299,14 @@ def collect(cells: list[Cell], out: Path) -> pd.DataFrame:
     rows = [_row(cell, stored) for cell in cells if (stored := _stored(cell, out))]
     write_text(out / "results.csv", to_csv(COLUMNS, rows))
     write_text(out / "results.md", markdown(rows))
-    hparams.write(out / "tensorboard", dict(map(_session, rows)))
+    hparams.write(out / "tensorboard", dict(map(_tensorboard_session, rows)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _session(row: Mapping[str, Any]) -> tuple[str, tuple[dict[str, Any], dict[str, Any], bool]]:
-    """Returns a run's folder in `tensorboard/`, and what it says there."""
+def _tensorboard_session(
+    row: Mapping[str, Any],
+) -> tuple[str, tuple[dict[str, Any], dict[str, Any], bool]]:
+    """Returns a run's folder in `tensorboard/`, with its hyperparameters, metrics and success."""
     varied = {name: row[name] for name in ("setting", "attack", "defense", "seed")}
     metrics = {name: row[name] for name in COLUMNS if name not in (*varied, "error")}
     folder = "/".join(slug(str(value) or "all") for value in varied.values())
@@ -316,14 +332,14 @@ def _identity(cell: Cell) -> Any:
     return json.loads(json.dumps(identity(cell.config)))
 
 
-def _run_cell(cell: Cell, out: Path, keep_runs: bool, workshop: Workshop) -> str:
-    """Runs and records one cell; returns its error, or ""."""
+def _run_cell(cell: Cell, out: Path, keep_runs: bool, shared: SharedResources) -> str:
+    """Runs one cell, stores its result, and returns its error or ""."""
     directory, began = out / "runs" / cell.path, time.perf_counter()
     row: dict[str, Any] = {}
     more: dict[str, Any] = {}
     error = ""
     try:
-        row, more = _outcome(cell, directory, workshop)
+        row, more = _simulate(cell, directory, shared)
     except (TfflError, *FAILURES) as failure:
         error = reason(failure)
     row["seconds"] = round(time.perf_counter() - began, 2)
@@ -333,17 +349,17 @@ def _run_cell(cell: Cell, out: Path, keep_runs: bool, workshop: Workshop) -> str
     return error
 
 
-def _outcome(
-    cell: Cell, directory: Path, workshop: Workshop
+def _simulate(
+    cell: Cell, directory: Path, shared: SharedResources
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Runs one cell; returns its row, and what its file keeps besides."""
+    """Runs one cell; returns its row, and its values by round and by client."""
     from tffl.simulation.simulation import simulate
 
     resume = (directory / "config.toml").exists()
     if resume and differences(load_config(directory / "config.toml"), cell.config):
-        shutil.rmtree(directory)  # left by an older version of the benchmark file
+        shutil.rmtree(directory)  # the benchmark file has changed since this run was interrupted
         resume = False
-    result = simulate(cell.config, directory, resume=resume, workshop=workshop)
+    result = simulate(cell.config, directory, resume=resume, shared=shared)
     rounds = result.rounds
     row = {
         "accuracy": result.summary["accuracy"],
@@ -358,7 +374,7 @@ def _outcome(
 
 
 def _by_round(rounds: pd.DataFrame) -> dict[str, list[Any]]:
-    """Returns the columns that are worth keeping of every round."""
+    """Returns the columns `BY_ROUND` that hold any value, and the seconds of each round."""
     seconds = [name for name in rounds.columns if name.endswith("_seconds")]
     chosen = rounds[[*BY_ROUND]].astype(float).round(DIGITS)
     kept = {name: chosen[name].tolist() for name in BY_ROUND if chosen[name].notna().any()}
@@ -366,7 +382,7 @@ def _by_round(rounds: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def _by_client(clients: pd.DataFrame) -> dict[str, list[Any]]:
-    """Returns, by client, whether it is malicious, and its finite scores' mean over rounds."""
+    """Returns whether each client is malicious, and the mean of its finite scores over rounds."""
     finite = clients.assign(score=clients["score"].replace([math.inf, -math.inf], math.nan))
     means = finite.groupby("client").agg(malicious=("malicious", "max"), score=("score", "mean"))
     return {

@@ -1,4 +1,4 @@
-"""The tables of a benchmark, for people: Markdown."""
+"""The Markdown tables of a benchmark, and the statistics in them."""
 
 from __future__ import annotations
 
@@ -7,74 +7,77 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tffl.untrusted.refusal import visible
+from tffl.untrusted.refusal import escape_controls
 
 NONE = "none"
 RUIN_NOTE = (
-    " Ruined: the outputs of the final model are not finite, so that it has no accuracy; such runs "
-    "are in no mean."
+    " Ruined: the outputs of the final model are not finite, so it has no accuracy; such runs are "
+    "left out of every mean."
 )
 Rows = Sequence[Mapping[str, Any]]
 """Rows of `results.csv`; undefined values are None."""
 
 
 def markdown(rows: Rows) -> str:
-    """Returns all tables of a benchmark's results."""
+    """Returns all tables of a benchmark as Markdown."""
     parts = [
-        "Means over seeds; ± is half the width of the 95 % interval (Student's t). "
-        "Accuracy and attack success after the last round; detection figures are means over rounds."
-        + (RUIN_NOTE if ruined(rows) else "")
+        "Means over seeds; ± is half the width of the 95 % confidence interval (Student's t). "
+        "Accuracy and attack success are measured after the last round; detection metrics are "
+        "means over rounds." + (RUIN_NOTE if ruined(rows) else "")
     ]
     for setting in distinct(rows, "setting"):
         title = f"## {escape(setting)}\n\n" if setting else ""
-        parts.append(title + _setting(where(rows, setting=setting)))
+        parts.append(title + _setting_tables(where(rows, setting=setting)))
     failed = [row for row in rows if row["error"]]
     if failed:
-        parts.append("## Failed\n\n" + "\n".join(map(_failure, failed)))
+        parts.append("## Failed runs\n\n" + "\n".join(map(_failure, failed)))
     return "\n\n".join(parts) + "\n"
 
 
 def _failure(row: Mapping[str, Any]) -> str:
     """Returns a line about a run that failed."""
-    told = {key: escape(str(value)) for key, value in row.items()}
-    return "- {setting} {attack} against {defense}, seed {seed}: {error}".format(**told)
+    escaped = {key: escape(str(value)) for key, value in row.items()}
+    return "- {setting} {attack} against {defense}, seed {seed}: {error}".format(**escaped)
 
 
 def escape(text: str) -> str:
-    r"""Returns text of a user as Markdown shows it, letter by letter and on one line.
+    r"""Returns a user's text on one line, escaped so that Markdown shows it literally.
 
     >>> escape("a|b <i>")
     'a\\|b \\<i\\>'
     """
-    line = visible(text.replace("\n", " "))
+    line = escape_controls(text.replace("\n", " "))
     special = re.sub(r"([\\`*_\[\]<>|#~$&]|(?<=\w):(?=//))", r"\\\1", line)
-    return re.sub(r"^(\s*)(?=[-+]\s|=+\s*$)", r"\1\\", special)  # no list, and no heading above
+    # At the start of a line, `- ` and `+ ` would begin a list, and `===` would make a heading.
+    return re.sub(r"^(\s*)(?=[-+]\s|=+\s*$)", r"\1\\", special)
 
 
 def where(rows: Rows, **values: Any) -> Rows:
-    """Returns the rows that have these values."""
+    """Returns the rows whose columns have the given values."""
     return [row for row in rows if all(row[key] == value for key, value in values.items())]
 
 
 def distinct(rows: Rows, column: str) -> list[Any]:
-    """Returns a column's values in the order in which they appear, each once."""
+    """Returns the distinct values of a column in order of appearance."""
     return list(dict.fromkeys(row[column] for row in rows))
 
 
 def defined(rows: Rows, column: str) -> list[float]:
-    """Returns the values of a column that are defined."""
+    """Returns the defined values of a column."""
     values = (row[column] for row in rows)
     return [float(value) for value in values if value is not None and not math.isnan(value)]
 
 
 def mean(values: Iterable[float]) -> float:
-    """Returns the mean; NaN of nothing."""
+    """Returns the mean; NaN if there are no values."""
     values = list(values)
     return sum(values) / len(values) if values else math.nan
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Returns mean and half width of the 95 % interval; NaN half width for fewer than two values.
+    """Returns the mean and the half width of its 95 % confidence interval.
+
+    Fewer than two values have no interval: its half width is NaN.
 
     >>> center, half = interval([1.0, 2.0, 3.0])
     >>> center, round(half, 3)
@@ -90,7 +93,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ruined(rows: Rows) -> int:
-    """Returns how many runs ended with a ruined model: they did not fail, but have no accuracy."""
+    """Returns how many runs ended with a ruined model: they succeeded, but have no accuracy."""
     return sum(not row["error"] and not defined([row], "accuracy") for row in rows)
 
 
@@ -100,7 +103,10 @@ def worst(rows: Rows) -> tuple[str, float] | None:
     An attack that ruins a model is worse than any other; its accuracy is NaN.
 
     Args:
-      rows: Of one setting and defense.
+      rows: The rows of one setting and defense.
+
+    Returns:
+      The attack's label and the accuracy; None if no attack has an accuracy.
     """
     attacks = [attack for attack in distinct(rows, "attack") if attack != NONE]
     by_attack = {attack: where(rows, attack=attack) for attack in attacks}
@@ -115,19 +121,19 @@ def worst(rows: Rows) -> tuple[str, float] | None:
     return lowest, means[lowest]
 
 
-def _setting(rows: Rows) -> str:
+def _setting_tables(rows: Rows) -> str:
     attacks, defenses = distinct(rows, "attack"), distinct(rows, "defense")
     targeted = [a for a in attacks if defined(where(rows, attack=a), "attack_success")]
     judges = [defense for defense in defenses if defense != NONE]
     hostile = [attack for attack in attacks if attack != NONE]
-    tables = [("Accuracy, %", _matrix(rows, attacks, defenses, _figure("accuracy")))]
+    tables = [("Accuracy, %", _matrix(rows, attacks, defenses, _mean_cell("accuracy")))]
     if targeted:
-        success = _matrix(rows, targeted, defenses, _figure("attack_success"))
+        success = _matrix(rows, targeted, defenses, _mean_cell("attack_success"))
         tables.append(("Attack success, %", success))
     tables += [
-        ("Recall / false positive rate, %", _matrix(rows, attacks, judges, _detection)),
-        ("ROC-AUC of the score · precision · F1", _matrix(rows, hostile, judges, _ranking)),
-        ("Worst case of each defense", _summary(rows, defenses)),
+        ("Recall / false positive rate, %", _matrix(rows, attacks, judges, _detection_cell)),
+        ("ROC-AUC of the score · precision · F1", _matrix(rows, hostile, judges, _ranking_cell)),
+        ("Worst case of each defense", _worst_cases(rows, defenses)),
     ]
     return "\n\n".join(f"### {title}\n\n{text}" for title, text in tables)
 
@@ -145,7 +151,7 @@ def _matrix(
     return table(["", *map(_defense, defenses)], lines)
 
 
-def _summary(rows: Rows, defenses: Sequence[str]) -> str:
+def _worst_cases(rows: Rows, defenses: Sequence[str]) -> str:
     lines = []
     for defense in defenses:
         mine = where(rows, defense=defense)
@@ -166,7 +172,7 @@ def _summary(rows: Rows, defenses: Sequence[str]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table, the first column left, the others right.
+    """Returns a Markdown table with its first column aligned left and the others right.
 
     >>> print(table(["b", "a"], [["x", "1"]]))
     | b | a |
@@ -182,7 +188,7 @@ def _defense(name: str) -> str:
     return "undefended" if name == NONE else escape(name)
 
 
-def _figure(column: str) -> Callable[[Rows], str]:
+def _mean_cell(column: str) -> Callable[[Rows], str]:
     def cell(rows: Rows) -> str:
         return with_interval(*interval(defined(rows, column)), ruined(rows), len(rows))
 
@@ -190,7 +196,7 @@ def _figure(column: str) -> Callable[[Rows], str]:
 
 
 def with_interval(center: float, half: float, ruins: int, runs: int) -> str:
-    """Writes a mean rate in percent, its interval, and how many of the runs ruined their model.
+    """Formats a mean rate in percent with its interval and the number of ruined models.
 
     >>> with_interval(0.5, 0.012, 0, 3), with_interval(0.5, 0.2, 1, 3)
     ('50.0 ± 1.2', '50.0 ± 20.0, 1 of 3 ruined')
@@ -199,17 +205,17 @@ def with_interval(center: float, half: float, ruins: int, runs: int) -> str:
     """
     if ruins and math.isnan(center):
         return "ruined"
-    told = percent(center) + ("" if math.isnan(half) else f" ± {half * 100:.1f}")
-    return f"{told}, {ruins} of {runs} ruined" if ruins else told
+    text = percent(center) + ("" if math.isnan(half) else f" ± {half * 100:.1f}")
+    return f"{text}, {ruins} of {runs} ruined" if ruins else text
 
 
-def _detection(rows: Rows) -> str:
+def _detection_cell(rows: Rows) -> str:
     return " / ".join(percent(mean(defined(rows, name)), 0) for name in ("recall", "fpr"))
 
 
-def _ranking(rows: Rows) -> str:
-    figures = (mean(defined(rows, name)) for name in ("auc", "precision", "f1"))
-    return " · ".join("–" if math.isnan(value) else f"{value:.2f}" for value in figures)
+def _ranking_cell(rows: Rows) -> str:
+    means = (mean(defined(rows, name)) for name in ("auc", "precision", "f1"))
+    return " · ".join("–" if math.isnan(value) else f"{value:.2f}" for value in means)
 
 
 def _seconds(value: float) -> str:
@@ -217,12 +223,12 @@ def _seconds(value: float) -> str:
 
 
 def percent_of_worst(value: float) -> str:
-    """Writes the accuracy that `worst` returns."""
+    """Formats the accuracy that `worst` returns."""
     return "ruined" if math.isnan(value) else percent(value)
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """Writes a rate in percent, an undefined one as a dash.
+    """Formats a rate in percent without the sign; an undefined rate is a dash.
 
     >>> percent(0.1234), percent(0.5, 0), percent(float("nan"))
     ('12.3', '50', '–')

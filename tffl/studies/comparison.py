@@ -1,13 +1,13 @@
-"""What an attack did and what a defense saved: one experiment, run three ways.
+"""The damage of an attack and the benefit of a defense: one experiment, run three ways.
 
 | run | attackers | defense |
 |---|---|---|
-| attack-free | the same clients, but nobody malicious | as in the experiment |
+| attack-free | none: the same clients, all honest | as in the experiment |
 | undefended | as in the experiment | none: plain FedAvg |
 | defended | as in the experiment | as in the experiment |
 
-The attack-free run keeps the attack's success inputs, so that the other two have a baseline, and
-the defense, so that its false alarms without any attacker show.
+The attack-free run measures attack success on the same images as the other two, as their baseline.
+It also keeps the defense, so that it shows the false positives without an attacker.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tffl.config import Config, Named, as_config
+from tffl.callbacks.base import Callback
+from tffl.config import ComponentConfig, Config, as_config
 from tffl.core.errors import require
-from tffl.engine.observer import Observer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from tffl.simulation.run import Run
 
 VARIANTS = ("attack-free", "undefended", "defended")
-"""In the order in which they are reported."""
+"""The three runs in the order of reports."""
 
 MARGIN = 0.01
-"""Changes of a rate below one percentage point are not called an effect."""
+"""The smallest change of a rate that counts as an effect: one percentage point."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, and how well its defense judged. Undefined rates are NaN.
+    """The final rates of a run and the counts of its verdicts. Undefined rates are NaN.
 
     Attributes:
-      accuracy: On the test images, after the last round.
-      attack_success: After the last round.
+      accuracy: Accuracy on the test images after the last round.
+      attack_success: Attack success after the last round.
       recall: Share of malicious updates that were convicted; mean over the rounds that define it.
-      precision: Share of convicted updates that were malicious; mean likewise.
-      fpr: Share of honest updates that were convicted; mean likewise.
-      rejected: Updates left out of the average, over all rounds.
-      caught: Malicious updates convicted, over all rounds.
-      malicious: Malicious updates sent, over all rounds.
-      blamed: Honest updates convicted, over all rounds.
-      honest: Honest updates sent, over all rounds.
-      source: `"test"` or `"train"`: which images measured attack success; empty if none did.
+      precision: Share of convicted updates that were malicious; mean over the same kind of rounds.
+      fpr: Share of honest updates that were convicted; mean over the same kind of rounds.
+      rejected: Updates left out of the average in all rounds.
+      caught: Malicious updates convicted in all rounds.
+      malicious: Malicious updates sent in all rounds.
+      blamed: Honest updates convicted in all rounds.
+      honest: Honest updates sent in all rounds.
+      source: The images that attack success is measured on, `"test"` or `"train"`; empty if none.
     """
 
     accuracy: float
@@ -66,7 +66,7 @@ class Outcome:
 
     @property
     def ruined(self) -> bool:
-        """Whether the model's outputs are not finite, so that it has no accuracy to compare."""
+        """Whether the model has no accuracy to compare, because its outputs are not finite."""
         return math.isnan(self.accuracy) or bool(self.source and math.isnan(self.attack_success))
 
     @classmethod
@@ -93,7 +93,7 @@ def variants(config: Config) -> dict[str, Config]:
     """Returns the three configs to run, by name.
 
     Raises:
-      UsageError: The experiment has no attacker or no defense, so that nothing can be compared.
+      UsageError: The experiment has no attacker or no defense, so there is nothing to compare.
     """
     attacked = config.attack.name != "none" and config.federation.malicious_count > 0
     require(
@@ -102,10 +102,10 @@ def variants(config: Config) -> dict[str, Config]:
         f"attack = {config.attack.name}, malicious = {config.federation.malicious_count}, "
         f"defense = {config.defense.name}",
     )
-    peaceful = config.federation.model_copy(update={"malicious": 0})
+    honest = config.federation.model_copy(update={"malicious": 0})
     return {
-        "attack-free": config.model_copy(update={"federation": peaceful}),
-        "undefended": config.model_copy(update={"defense": Named()}),
+        "attack-free": config.model_copy(update={"federation": honest}),
+        "undefended": config.model_copy(update={"defense": ComponentConfig()}),
         "defended": config,
     }
 
@@ -115,16 +115,17 @@ def compare(
     out: Path | str | None = None,
     *,
     resume: bool = False,
-    observe: Callable[[str], Observer] = lambda variant: Observer(),
+    watch: Callable[[str], Callback] = lambda variant: Callback(),
     command: Sequence[str] = (),
 ) -> dict[str, Run]:
     """Runs an experiment defended, undefended and attack-free.
 
     Args:
       config: The experiment: a `Config`, nested values for one, or a TOML file.
-      out: Run directory of the defended run; the others are `undefended` and `attack-free` in it.
-      resume: Continue what is there already.
-      observe: Makes the observer of a variant.
+      out: The run directory of the defended run; the other two are `undefended` and `attack-free`
+        inside it.
+      resume: Whether to continue the runs that are already there.
+      watch: Returns the callback of a variant.
       command: As for `tffl.simulate`.
 
     Returns:
@@ -138,35 +139,40 @@ def compare(
 
     configs = variants(as_config(config))
     runs = {}
-    # The defended run goes first: its directory holds the others.
+    # The defended run comes first, because its directory contains the others.
     for variant in reversed(VARIANTS):
-        folder = directory(out, variant)
-        # The others would repeat what it says of settings that change nothing.
-        play = simulate if variant == "defended" else carry_out
-        runs[variant] = play(
+        folder = variant_directory(out, variant)
+        # `simulate` warns of settings without effect; once is enough.
+        run = simulate if variant == "defended" else carry_out
+        runs[variant] = run(
             configs[variant],
             folder,
             resume=resume and folder is not None and (folder / "config.toml").exists(),
-            observer=observe(variant),
+            callbacks=[watch(variant)],
             command=command,
         )
     return {variant: runs[variant] for variant in VARIANTS}
 
 
-def directory(out: Path | str | None, variant: str) -> Path | None:
-    """Returns the run directory of a variant."""
+def variant_directory(out: Path | str | None, variant: str) -> Path | None:
+    """Returns the run directory of a variant; None if the runs are not written."""
     if out is None:
         return None
     return Path(out) if variant == "defended" else Path(out) / variant
 
 
-def verdict(outcomes: Mapping[str, Outcome], defense: str) -> str:
-    """Says in one sentence what the attack did, what the defense caught, and what it saved."""
+def conclusion(outcomes: Mapping[str, Outcome], defense: str) -> str:
+    """Sums up in one sentence the attack's damage, the updates caught, and the defense's benefit.
+
+    Args:
+      outcomes: Variant → outcome.
+      defense: The name of the defense.
+    """
     free, undefended, defended = (outcomes[variant] for variant in VARIANTS)
     if free.ruined:
         return (
-            "Without any attacker the model is ruined already (its outputs are not finite), so "
-            "that it tells nothing about the attack or the defense; "
+            "Even without an attacker the model is ruined (its outputs are not finite), so this "
+            "says nothing about the attack or the defense; "
             f"{defense} {_catch(defended)}."
         )
     return (
@@ -202,7 +208,7 @@ def _savings(undefended: Outcome, defended: Outcome) -> str:
     if defended.ruined:
         return "saved nothing: the defended model is ruined" + (" too" * undefended.ruined)
     if undefended.ruined:
-        return f"saved the model: it ends {_ending(defended)}"
+        return f"saved the model: it ends {_final_rates(defended)}"
     gain = defended.accuracy - undefended.accuracy
     relief = undefended.attack_success - defended.attack_success
     success = _change(undefended.attack_success, defended.attack_success)
@@ -216,11 +222,11 @@ def _savings(undefended: Outcome, defended: Outcome) -> str:
         cost.append(f"lost {-gain * 100:.1f} points of accuracy")
     if relief < -MARGIN:
         cost.append(f"let attack success rise from {success}")
-    told = " and ".join(saved) or "saved nothing measurable"
-    return f"{told} but {' and '.join(cost)}" if cost else told
+    benefit = " and ".join(saved) or "saved nothing measurable"
+    return f"{benefit} but {' and '.join(cost)}" if cost else benefit
 
 
-def _ending(run: Outcome) -> str:
+def _final_rates(run: Outcome) -> str:
     accuracy = f"with accuracy {percent(run.accuracy)}"
     if math.isnan(run.attack_success):
         return accuracy
@@ -232,7 +238,7 @@ def _change(before: float, after: float) -> str:
 
 
 def percent(rate: float) -> str:
-    """Writes a rate for people; an undefined one as a dash.
+    """Formats a rate in percent; an undefined rate is a dash.
 
     >>> percent(0.9876), percent(float("nan"))
     ('98.8%', '–')

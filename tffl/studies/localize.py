@@ -1,11 +1,12 @@
-"""Which variables of the clients' models give the attackers away.
+"""Anomaly localization: the variables of clients' models that reveal the attackers.
 
 For each variable, round and client, the deviation of the client's values w from a reference r is
 
     max_j |w_j − r_j|        or        sqrt(mean_j (w_j − r_j)²)
 
-where r is the clients' mean, or the joint model that they started from. The area under the ROC
-curve says how well it ranks malicious clients above benign ones: 1 gives them away, 0.5 is chance.
+where r is the mean of the clients, or the global model that they started from. The area under the
+ROC curve measures how well the deviation ranks malicious clients above benign ones: 1 separates
+them completely, 0.5 is chance.
 
 Anomaly Localization in Model Gradients Under Backdoor Attacks Against Federated Learning
     Zeki Bilgin. 2021. Section 5.4.
@@ -32,38 +33,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EARLY = 5
-"""Rounds that count as early: the paper sees the anomaly there, and sees it fade."""
+"""The number of early rounds: there the paper observes the anomaly, which fades later."""
 
 PICTURE = Path("figures") / "localize.png"
-"""Where in the run directory the heat map is."""
+"""The path of the heat map in the run directory."""
 
 
 def localize(
     run: RunDirectory | Path | str, reference: str = "clients", statistic: str = "max"
 ) -> pd.DataFrame:
-    """Ranks the variables of a recorded run by how clearly they give the attackers away.
+    """Ranks the variables of a recorded run by how clearly they reveal the attackers.
 
     Writes `localize.csv` (the ranking), `localize_rounds.csv` (every round, statistic and
     reference) and `figures/localize.png` into the run directory.
 
     Args:
-      run: A run directory. Where it has no `deviations/`, its stored updates are used.
+      run: A run directory. Without `deviations/`, its stored updates are used.
       reference: One of `REFERENCES`.
       statistic: One of `STATISTICS`.
 
     Returns:
-      What `rank` returns.
+      The ranking, as `rank` returns it.
 
     Raises:
-      UsageError: There is no such run, or it lacks what it takes: malicious clients, deviations.
+      UsageError: The run does not exist, or has no malicious clients, deviations or updates.
       TfflError: A file is damaged or cannot be written.
     """
     directory = run if isinstance(run, RunDirectory) else RunDirectory.open(Path(run))
-    measured = measure(_deviations(directory), _malicious(directory))
+    measured = measure(_deviations(directory), _malicious_clients(directory))
     ranking = rank(measured, reference, statistic)
     _write(measured, directory.path / "localize_rounds.csv")
     _write(ranking, directory.path / "localize.csv")
-    drawing.write(directory.path / PICTURE, picture, measured, reference, statistic)
+    drawing.write(directory.path / PICTURE, auc_heat_map, measured, reference, statistic)
     return ranking
 
 
@@ -97,10 +98,10 @@ def measure(rounds: Iterable[Deviations], malicious: Collection[int]) -> pd.Data
 def rank(
     measured: pd.DataFrame, reference: str = "clients", statistic: str = "max"
 ) -> pd.DataFrame:
-    """Sums up the rounds of each variable, and puts the most telling variable first.
+    """Averages over the rounds, and ranks the variables by their AUC.
 
     Args:
-      measured: What `measure` returned.
+      measured: The result of `measure`.
       reference: One of `REFERENCES`.
       statistic: One of `STATISTICS`.
 
@@ -109,7 +110,7 @@ def rank(
       `EARLY` rounds; medians over rounds of `separation`, `malicious` and `benign`. Ordered by
       `auc`, then by `separation`.
     """
-    chosen = _choose(measured, reference, statistic)
+    chosen = _select(measured, reference, statistic)
     groups = chosen.groupby("variable", sort=False)
     early = chosen[chosen["round"] <= EARLY].groupby("variable")["auc"].mean()
     ranking = groups[["separation", "malicious", "benign"]].median()
@@ -121,9 +122,17 @@ def rank(
     return ranking
 
 
-def picture(measured: pd.DataFrame, reference: str = "clients", statistic: str = "max") -> Figure:
-    """Draws the AUC of each variable in each round as a heat map, in the model's order."""
-    chosen = _choose(measured, reference, statistic)
+def auc_heat_map(
+    measured: pd.DataFrame, reference: str = "clients", statistic: str = "max"
+) -> Figure:
+    """Draws a heat map of the AUC of each variable (in the model's order) in each round.
+
+    Args:
+      measured: The result of `measure`.
+      reference: One of `REFERENCES`.
+      statistic: One of `STATISTICS`.
+    """
+    chosen = _select(measured, reference, statistic)
     table = chosen.pivot(index="variable", columns="round", values="auc")
     names = list(dict.fromkeys(chosen["variable"]))
     return figures.heat_map(
@@ -136,7 +145,7 @@ def picture(measured: pd.DataFrame, reference: str = "clients", statistic: str =
 
 
 def describe(reference: str, statistic: str) -> str:
-    """Says in words what is measured, such as `"maximum deviation from the clients' mean"`."""
+    """Returns the measure in words, such as `"maximum deviation from the clients' mean"`."""
     what = {"max": "maximum deviation", "rms": "RMS deviation"}[statistic]
     where = {"clients": "the clients' mean", "joint": "the joint model"}[reference]
     return f"{what} from {where}"
@@ -147,12 +156,12 @@ def _deviations(run: RunDirectory) -> list[Deviations]:
     require(
         bool(found),
         f"{run.path} holds neither deviations nor client updates: it has no finished round, or "
-        "was made without them; run it again, with --out and a new folder",
+        "did not record them; run it again, with --out and a new folder",
     )
     return found
 
 
-def _malicious(run: RunDirectory) -> set[int]:
+def _malicious_clients(run: RunDirectory) -> set[int]:
     _, clients = run.frames()
     malicious = set(clients.loc[clients["malicious"] == 1, "client"].astype(int))
     require(
@@ -166,9 +175,9 @@ def _malicious(run: RunDirectory) -> set[int]:
 def _measure_round(deviations: Deviations, malicious: Collection[int]) -> pd.DataFrame:
     import pandas as pd
 
-    guilty = np.isin(deviations.client_ids, list(malicious))
+    is_malicious = np.isin(deviations.client_ids, list(malicious))
     values = deviations.values.astype(np.float64)
-    columns = _compare(values[guilty], values[~guilty])
+    columns = _compare_groups(values[is_malicious], values[~is_malicious])
     index = pd.MultiIndex.from_product(
         [[deviations.round], deviations.names, STATISTICS, REFERENCES],
         names=["round", "variable", "statistic", "reference"],
@@ -177,19 +186,19 @@ def _measure_round(deviations: Deviations, malicious: Collection[int]) -> pd.Dat
     return pd.DataFrame(data, index=index).reset_index()
 
 
-def _compare(bad: np.ndarray, good: np.ndarray) -> dict[str, np.ndarray]:
-    """Compares two groups of clients `[clients, …]`; NaN where one of them is empty."""
+def _compare_groups(malicious: np.ndarray, benign: np.ndarray) -> dict[str, np.ndarray]:
+    """Compares the deviations `[clients, …]` of two groups; NaN if one of them is empty."""
     names = ("auc", "separation", "malicious", "benign")
-    if not (len(bad) and len(good)):
-        return {name: np.full(bad.shape[1:], np.nan) for name in names}
+    if not (len(malicious) and len(benign)):
+        return {name: np.full(malicious.shape[1:], np.nan) for name in names}
     # The share of pairs in which the malicious client deviates more; ties count half.
-    wins = [(row > good).mean(axis=0) + (row == good).mean(axis=0) / 2 for row in bad]
-    upper, lower = np.median(bad, axis=0), np.median(good, axis=0)
+    wins = [(row > benign).mean(axis=0) + (row == benign).mean(axis=0) / 2 for row in malicious]
+    upper, lower = np.median(malicious, axis=0), np.median(benign, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return dict(zip(names, (np.mean(wins, axis=0), upper / lower, upper, lower), strict=True))
 
 
-def _choose(measured: pd.DataFrame, reference: str, statistic: str) -> pd.DataFrame:
+def _select(measured: pd.DataFrame, reference: str, statistic: str) -> pd.DataFrame:
     for name, value, allowed in (
         ("reference", reference, REFERENCES),
         ("statistic", statistic, STATISTICS),

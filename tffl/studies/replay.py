@@ -1,11 +1,10 @@
-"""Attacks crafted on, and defenses that judge, the stored honest updates of a run.
+"""Replay: attacks and defenses tried on the stored honest updates of a run.
 
-    stored round → malicious rows are overwritten → each defense judges → one step, evaluated
+    stored round → the attack overwrites malicious rows → each defense judges → one evaluated step
 
-Nothing is trained again but the malicious clients, and those only if the attack changes their data.
-So a grid that would take hours of simulation takes minutes. It measures single rounds, not
-trajectories: every round starts from the weights that the honest run had, however much damage the
-round before would have done, and what a defense lets through does not add up.
+Only the malicious clients are trained again, and only if the attack changes their data, so a grid
+that would take hours of simulation takes minutes. A replay measures single rounds, not
+trajectories: every round starts from the weights of the honest run, so damage does not accumulate.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.config import Config, Named, build, override
+from tffl.config import ComponentConfig, Config, build, override
 from tffl.core.errors import FAILURES, reason, require
 from tffl.core.metrics import detection
 from tffl.core.updates import Updates
@@ -40,44 +39,44 @@ METRICS = ("recall", "precision", "fpr", "f1", "balanced_accuracy", "auc")
 
 
 @dataclass(frozen=True)
-class Grid:
-    """What to replay.
+class ReplayGrid:
+    """The attacks and defenses of a replay.
 
     Attributes:
-      attacks: Label → attack; `none` is the false alarms.
+      attacks: Label → attack; `none` measures the false positives.
       defenses: Label → defense.
-      malicious: Malicious clients, a count or a fraction of all, also as text.
-      draws: How often the malicious clients are drawn anew; draw 0 is the experiment's own.
+      malicious: The malicious clients, as a count or a fraction of all, also as text.
+      draws: How many different sets of malicious clients are drawn; the first is the experiment's.
     """
 
-    attacks: Mapping[str, Named]
-    defenses: Mapping[str, Named]
+    attacks: Mapping[str, ComponentConfig]
+    defenses: Mapping[str, ComponentConfig]
     malicious: int | float | str = 0.2
     draws: int = 1
 
 
 def replay(
-    run: RunDirectory | Path | str, grid: Grid, observer: Observer | None = None
+    run: RunDirectory | Path | str, grid: ReplayGrid, observer: Observer | None = None
 ) -> pd.DataFrame:
     """Replays the stored rounds of an honest run with every attack against every defense.
 
     Args:
       run: A run with stored updates (`--store-updates`) and without malicious clients.
-      grid: Attacks and defenses.
-      observer: Hears what is being done, and warnings.
+      grid: The attacks and defenses.
+      observer: Receives progress and warnings.
 
     Returns:
-      One row per attack, draw, round and defense: `malicious`, how many took part; `accuracy` and
-      `attack_success` after the step that the defense allows; `undefended_accuracy` and
-      `undefended_success` after plain averaging; `honest_accuracy` after averaging what was really
-      trained; `lost` and `undefended_lost`, points of accuracy below that; the metrics of
-      `tffl.core.metrics.detection`, the score's threshold, and `defense_seconds`. NaN where a
-      model is ruined. An attack or a defense that cannot work has one row instead, with the reason
-      in `error`, which is empty elsewhere.
+      One row per attack, draw, round and defense: `malicious`, the number of malicious
+      participants; `accuracy` and `attack_success` after the defended step; `undefended_accuracy`
+      and `undefended_success` after plain averaging; `honest_accuracy` after averaging the stored
+      honest updates; `lost` and `undefended_lost`, the accuracy lost against that; the metrics of
+      `tffl.core.metrics.detection`, the score's threshold, and `defense_seconds`. Rates of ruined
+      models are NaN. An attack or a defense that does not work has a single row with the reason in
+      `error`, which is empty elsewhere.
 
     Raises:
-      UsageError: The run stores no updates or has attackers; or nothing of the grid can work, and
-        then it is the first reason.
+      UsageError: The run stores no updates or has attackers, or nothing in the grid works; then
+        the message is the first reason.
       TfflError: A file is damaged.
     """
     from tffl.core.process import silence
@@ -89,7 +88,7 @@ def replay(
     silence()
     import pandas as pd
 
-    # Before the dataset is read: that would start TensorFlow with several threads in an operation.
+    # This must precede reading the dataset, which would start TensorFlow with its default threads.
     configure(directory.config.runtime.devices)
     rows = list(_replay(directory, grid, observer or Observer()))
     errors = [row["error"] for row in rows]
@@ -101,20 +100,22 @@ def replay(
 def summarize(replayed: pd.DataFrame) -> pd.DataFrame:
     """Returns means over rounds and draws, one row per attack and defense, in their order.
 
-    What a ruined model leaves undefined in one round has no mean; detection metrics are means over
-    the rounds that define them. `error` is the first reason why something could not be replayed;
-    what has one has no means.
+    Accuracy and attack success have no mean if a model is ruined in any round; detection metrics
+    are means over the rounds that define them. A row with an `error` has no means.
+
+    Args:
+      replayed: The result of `replay`.
     """
     import pandas as pd
 
-    of_model = ["lost", "undefended_lost", "accuracy", "attack_success"]
-    figures = [*METRICS, "defense_seconds"]
+    model_rates = ["lost", "undefended_lost", "accuracy", "attack_success"]
+    defense_metrics = [*METRICS, "defense_seconds"]
     lines = []
     for (attack, defense), rows in replayed.groupby(["attack", "defense"], sort=False):
         error = next(filter(None, rows["error"]), "")
         means = {
-            **rows[of_model].astype(float).mean(skipna=False),
-            **rows[figures].astype(float).mean(),
+            **rows[model_rates].astype(float).mean(skipna=False),
+            **rows[defense_metrics].astype(float).mean(),
         }
         means = dict.fromkeys(means, math.nan) if error else means
         lines.append({"attack": attack, "defense": defense, **means, "error": error})
@@ -137,32 +138,36 @@ def _check_run(directory: RunDirectory) -> None:
     )
 
 
-def _replay(directory: RunDirectory, grid: Grid, observer: Observer) -> Iterator[dict[str, Any]]:
-    """Yields the rows of all attacks and draws; what cannot work is a row that says so."""
+def _replay(
+    directory: RunDirectory, grid: ReplayGrid, observer: Observer
+) -> Iterator[dict[str, Any]]:
+    """Yields the rows of all attacks and draws; a failure is a row with its reason."""
     from tffl.simulation.experiment import Experiment
-    from tffl.simulation.workshop import Workshop
+    from tffl.simulation.shared_resources import SharedResources
 
-    config, workshop = directory.config, Workshop()
-    reserved = _reserved(config, workshop)
+    config, shared = directory.config, SharedResources()
+    reserved = _reserved(config, shared)
     for (label, attack), draw in product(grid.attacks.items(), range(grid.draws)):
         try:
-            changed = _with_attack(config, attack, grid.malicious)
-            stage = Experiment(changed, observer, workshop, draw)
-            _check_reserved(label, stage, reserved, workshop)
+            changed = _attacked_config(config, attack, grid.malicious)
+            stage = Experiment(changed, observer, shared, draw)
+            _check_reserved(label, stage, reserved, shared)
             observer.phase(f"{label}, draw {draw}" if grid.draws > 1 else label)
             rows = _play(stage, directory.updates(), grid.defenses)
         except FAILURES as failure:
-            rows = [_failed(defense, failure) for defense in grid.defenses]
+            rows = [_error_row(defense, failure) for defense in grid.defenses]
         for row in rows:
             yield {"attack": label, "draw": draw, "round": None, **row}
 
 
-def _failed(defense: str, failure: Exception) -> dict[str, Any]:
+def _error_row(defense: str, failure: Exception) -> dict[str, Any]:
     return {"defense": defense, "error": reason(failure)}
 
 
-def _with_attack(config: Config, attack: Named, malicious: int | float | str) -> Config:
-    """Returns the stored run's experiment, undefended, but under attack."""
+def _attacked_config(
+    config: Config, attack: ComponentConfig, malicious: int | float | str
+) -> Config:
+    """Returns the config of the stored run with an attack and without a defense."""
     changes = {
         "attack": attack.model_dump(),
         "defense": {"name": "none"},
@@ -172,56 +177,56 @@ def _with_attack(config: Config, attack: Named, malicious: int | float | str) ->
     return resolved(build(override(config.model_dump(), changes)))
 
 
-def _reserved(config: Config, workshop: Any) -> np.ndarray:
+def _reserved(config: Config, shared: Any) -> np.ndarray:
     from tffl.attacks import create_attack
 
     attack = create_attack(config.attack.name, config.attack.options)
-    return attack.reserve(workshop.dataset(config.data))
+    return attack.reserve(shared.dataset(config.data))
 
 
-def _check_reserved(label: str, stage: Experiment, reserved: np.ndarray, workshop: Any) -> None:
-    mine = stage.attack.reserve(workshop.dataset(stage.config.data))
+def _check_reserved(label: str, stage: Experiment, reserved: np.ndarray, shared: Any) -> None:
+    own = stage.attack.reserve(shared.dataset(stage.config.data))
     require(
-        len(mine) == 0 or np.array_equal(np.sort(mine), np.sort(reserved)),
-        f"{label} keeps {len(mine)} images from honest clients, but the stored run's clients "
+        len(own) == 0 or np.array_equal(np.sort(own), np.sort(reserved)),
+        f"{label} keeps {len(own)} images from honest clients, but the stored run's clients "
         f"trained on them: store a run with --attack {stage.config.attack.name} --malicious 0",
     )
 
 
 def _play(
-    stage: Experiment, stored: Iterator[Updates], defenses: Mapping[str, Named]
+    stage: Experiment, stored: Iterator[Updates], defenses: Mapping[str, ComponentConfig]
 ) -> list[dict[str, Any]]:
-    """Returns a row per round and defense, or one of a defense that cannot work."""
-    judges: dict[str, Defense] = {}
+    """Returns a row per round and defense, or a single row for a defense that fails."""
+    working: dict[str, Defense] = {}
     states: dict[str, State] = {}
     failed: dict[str, dict[str, Any]] = {}
     for label, named in defenses.items():
         try:
-            judges[label] = _defense(label, named, stage)
-            states[label] = judges[label].init(stage.server)
+            working[label] = _defense(label, named, stage)
+            states[label] = working[label].init(stage.server)
         except FAILURES as failure:
-            failed[label] = _failed(label, failure)
+            failed[label] = _error_row(label, failure)
     memory: State = stage.attack.init(stage.adversary)
     rows: list[dict[str, Any]] = []
     for honest in stored:
         updates = _with_poisoned_training(stage, honest)
-        malicious, memory = stage.attack_updates(updates, memory)
-        after = _Steps(stage, honest.start)
+        updates, malicious, memory = stage.attack_updates(updates, memory)
+        steps = _StepEvaluator(stage, honest.start)
         common = {
             "round": honest.round,
             "malicious": int(malicious.sum()),
-            **_undefended(stage, after, honest, updates),
+            **_undefended(stage, steps, honest, updates),
         }
-        for label in [label for label in judges if label not in failed]:
+        for label in [label for label in working if label not in failed]:
             try:
-                judged, states[label] = _judge(
-                    stage, judges[label], updates, states[label], malicious, after
+                columns, states[label] = _judge(
+                    stage, working[label], updates, states[label], malicious, steps
                 )
             except FAILURES as failure:
-                failed[label] = _failed(label, failure)
+                failed[label] = _error_row(label, failure)
                 continue
-            lost = common["honest_accuracy"] - judged["accuracy"]
-            rows.append({**common, "defense": label, "lost": lost, **judged, "error": ""})
+            lost = common["honest_accuracy"] - columns["accuracy"]
+            rows.append({**common, "defense": label, "lost": lost, **columns, "error": ""})
     rows = [row for row in rows if row["defense"] not in failed]
     return [*rows, *failed.values()]
 
@@ -232,19 +237,19 @@ def _judge(
     updates: Updates,
     state: State,
     malicious: np.ndarray,
-    after: _Steps,
+    steps: _StepEvaluator,
 ) -> tuple[dict[str, Any], State]:
-    """Returns what a defense makes of a round, and what it remembers."""
+    """Returns the columns that a defense fills for a round, and its new state."""
     clock = Stopwatch()
     with clock.measure("defense"):
         verdict, state = stage.judge(updates, state, defense)
-    scores = after(verdict.aggregate)
-    figures = {name: scores[name] for name in ("accuracy", "attack_success")}
-    return {**figures, **_judged(verdict, malicious), **clock.seconds}, state
+    evaluated = steps.evaluate(verdict.aggregate)
+    rates = {name: evaluated[name] for name in ("accuracy", "attack_success")}
+    return {**rates, **_verdict_columns(verdict, malicious), **clock.seconds}, state
 
 
-def _defense(label: str, named: Named, stage: Experiment) -> Defense:
-    """Makes a defense, if it can work in an experiment."""
+def _defense(label: str, named: ComponentConfig, stage: Experiment) -> Defense:
+    """Creates a defense and checks that it works in the experiment."""
     defense = create_defense(named.name, named.options)
     _check_defense(label, defense, stage)
     return defense
@@ -267,18 +272,18 @@ def _with_poisoned_training(stage: Experiment, honest: Updates) -> Updates:
         if len(rows):
             ids = honest.client_ids[rows]
             matrix[rows] = stage.train_round(honest.round, ids, honest.start).matrix
-    return replace(honest, matrix=matrix, sample_counts=honest.sample_counts.copy())
+    return replace(honest, matrix=matrix)
 
 
-class _Steps:
-    """Evaluates steps from one model; equal ones, of defenses that agree, only once."""
+class _StepEvaluator:
+    """Evaluates steps from one model; equal steps of several defenses only once."""
 
     def __init__(self, stage: Experiment, start: np.ndarray) -> None:
         self.stage, self.start = stage, start
         self._known: dict[bytes, dict[str, Any]] = {}
 
-    def __call__(self, aggregate: np.ndarray) -> dict[str, Any]:
-        """Returns what `Experiment.evaluate` says after the step along an aggregate `[d]`."""
+    def evaluate(self, aggregate: np.ndarray) -> dict[str, Any]:
+        """Returns the result of `Experiment.evaluate` after a step along an aggregate `[d]`."""
         step = self.stage.config.federation.server_learning_rate * aggregate
         weights = self.start + step.astype(np.float32)
         key = sha256(weights.tobytes()).digest()
@@ -288,10 +293,10 @@ class _Steps:
 
 
 def _undefended(
-    stage: Experiment, after: _Steps, honest: Updates, updates: Updates
+    stage: Experiment, steps: _StepEvaluator, honest: Updates, updates: Updates
 ) -> dict[str, Any]:
     trained, averaged = (
-        after(received.mean(sample_shares(received, np.ones(len(received), bool))))
+        steps.evaluate(received.mean(sample_shares(received, np.ones(len(received), bool))))
         for received in (stage.received(honest), stage.received(updates))
     )
     return {
@@ -303,7 +308,7 @@ def _undefended(
     }
 
 
-def _judged(verdict: Verdict, malicious: np.ndarray) -> dict[str, Any]:
+def _verdict_columns(verdict: Verdict, malicious: np.ndarray) -> dict[str, Any]:
     return {
         "accepted": int(verdict.accepted.sum()),
         "threshold": verdict.threshold,

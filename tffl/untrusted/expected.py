@@ -1,4 +1,4 @@
-"""What a client's file has to hold: the variables of the user's own, trusted model."""
+"""The variables that a client's file must hold: those of the user's own, trusted model."""
 
 from __future__ import annotations
 
@@ -10,75 +10,88 @@ import ml_dtypes
 import numpy as np
 
 from tffl.core.layout import Entry, WeightLayout, is_floating
-from tffl.untrusted.h5_places import keras_paths
-from tffl.untrusted.refusal import Refused, shown
-from tffl.untrusted.vocabulary import Vocabulary
+from tffl.untrusted.allowed_names import AllowedNames
+from tffl.untrusted.h5_paths import h5_paths_of
+from tffl.untrusted.refusal import Refused, printable
 
 if TYPE_CHECKING:
     import keras
 
 VARIANCES = ("moving_variance", "variance")
-"""Last part of the names of variables that no gradient trains and that cannot be negative."""
+"""The last part of the names of non-trainable variables that cannot be negative."""
 
 BYTES = 32
-"""Most bytes of a file per weight: twice float64, or float32 with the memory of an optimizer."""
+"""Bytes allowed in a file per weight: room for two float64, or float32 plus optimizer state."""
 
 MARGIN = 1 << 24
-"""Bytes that a file may have beyond that, for configs, headers and padding."""
+"""Bytes allowed in addition, for configs, headers and padding."""
 
 
 @dataclass(frozen=True)
-class Expected:
-    """Names, shapes and places of the variables that a file has to hold.
+class ExpectedVariables:
+    """The names, shapes and paths of the variables that a file must hold.
 
     Attributes:
-      layout: Names, shapes and order of the flat vector.
-      h5_paths: Where Keras stores each of them in a `.weights.h5`, in the layout's order.
-      paths: Their own names in TensorFlow; several may be the same.
-      vocabulary: What the config of a client's model may name.
+      layout: Names, shapes and order of the variables in the flat vector.
+      h5_paths: The path of each variable in a `.weights.h5`, in the layout's order.
+      paths: The path of each variable in TensorFlow; several variables may share one.
+      allowed_names: The classes and functions that the config of a client's model may name.
     """
 
     layout: WeightLayout
     h5_paths: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
-    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    allowed_names: AllowedNames = field(default_factory=AllowedNames)
 
     @classmethod
-    def of(cls, model: keras.Model) -> Expected:
-        """Finds out what files of a trusted, built model look like.
+    def of(cls, model: keras.Model) -> ExpectedVariables:
+        """Returns what files of a trusted, built model must hold.
 
-        Its weights change meanwhile, and are put back: see `tffl.untrusted.h5_places.keras_paths`.
+        The weights of the model change for a moment and are restored: see
+        `tffl.untrusted.h5_paths.h5_paths_of`.
         """
         paths = tuple(variable.path for variable in model.weights if is_floating(variable))
-        return cls(WeightLayout.of(model), keras_paths(model), paths, Vocabulary.of(model))
+        return cls(WeightLayout.of(model), h5_paths_of(model), paths, AllowedNames.of(model))
 
     @property
     def limit(self) -> int:
-        """Most bytes of a file, as it is stored and as it is inflated."""
+        """The largest size of a file in bytes, stored as well as decompressed."""
         return BYTES * self.layout.size + MARGIN
 
     def check_names(self, found: Collection[str], expected: Iterable[str] | None = None) -> None:
-        """Raises `Refused` unless `found` are the names of the variables, each once.
+        """Checks that a file holds every variable exactly once and nothing else.
 
         Args:
-          found: What the file holds.
-          expected: What it should hold; the layout's names if None.
+          found: The names in the file.
+          expected: The names that it must hold; None stands for those of the layout.
+
+        Raises:
+          Refused: A name is missing, unexpected or repeated.
         """
         names = [e.name for e in self.layout.entries] if expected is None else list(expected)
-        there, known = set(found), set(names)
-        missing = [name for name in names if name not in there]
+        distinct, known = set(found), set(names)
+        missing = [name for name in names if name not in distinct]
         if missing:
             more = f" and {len(missing) - 1} more variables" if len(missing) > 1 else ""
             raise Refused(f"lacks {missing[0]}{more}")
-        if there - known:
-            unexpected = shown(min(there - known))
+        if distinct - known:
+            unexpected = printable(min(distinct - known))
             raise Refused(f"holds {unexpected}, which the global model does not have")
-        if len(found) > len(there):
+        if len(found) > len(distinct):
             twice = next(name for name in names if list(found).count(name) > 1)
             raise Refused(f"holds {twice} twice")
 
     def check(self, entry: Entry, shape: tuple[int, ...] | None, dtype: np.dtype) -> None:
-        """Raises `Refused` unless an array, not read yet, can be the variable."""
+        """Checks the shape and dtype of an array before its values are read.
+
+        Args:
+          entry: The variable that the array stands for.
+          shape: The array's shape; None if the file has none.
+          dtype: The array's dtype.
+
+        Raises:
+          Refused: The array cannot be this variable.
+        """
         if dtype.hasobject:
             raise Refused(f"{entry.name} holds Python objects (a pickle), which are never loaded")
         floating = dtype.kind == "f" and dtype.itemsize in (2, 4, 8)
@@ -88,16 +101,22 @@ class Expected:
             raise Refused(f"{entry.name} has shape {shape}: it should be {entry.shape}")
 
     def vector(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Joins arrays that have passed `check` into a finite float32 vector `[d]`.
+        """Joins arrays into one flat vector.
+
+        Args:
+          arrays: Variable name → array that has passed `check`.
+
+        Returns:
+          Finite weights, float32 `[d]`.
 
         Raises:
-          Refused: A value is not finite in float32, or a variance is negative.
+          Refused: A value is not finite as float32, or a variance is negative.
         """
         result = np.empty(self.layout.size, dtype=np.float32)
         for entry, span in zip(self.layout.entries, self.layout.spans, strict=True):
             part = result[span]
             values = arrays[entry.name].reshape(-1)
-            if values.dtype.kind == "V":  # NumPy stores bfloat16 as two bytes that mean nothing
+            if values.dtype.kind == "V":  # NumPy has no bfloat16 and stores two raw bytes
                 values = values.view(ml_dtypes.bfloat16)
             with np.errstate(over="ignore", invalid="ignore"):
                 part[:] = values

@@ -1,4 +1,4 @@
-"""`.keras`: the weights only; the config is compared with the global model's, as text."""
+"""`.keras` files: only the weights are read; the config is checked as plain JSON, never loaded."""
 
 from __future__ import annotations
 
@@ -8,31 +8,39 @@ import numpy as np
 
 from tffl.untrusted import hdf5
 from tffl.untrusted.archive import Archive
-from tffl.untrusted.expected import Expected
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.expected import ExpectedVariables
+from tffl.untrusted.refusal import Refused, printable
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 
 LARGEST_CONFIG = 1 << 22
-"""Bytes; parsed, it takes many times as much memory."""
+"""The largest config in bytes; parsing it takes many times as much memory."""
 
 
-def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
-    """Returns the arrays of a `.keras` file, by variable.
+def read(content: bytes, expected: ExpectedVariables) -> dict[str, np.ndarray]:
+    """Reads a `.keras` file.
+
+    Args:
+      content: The bytes of the file.
+      expected: The variables that it must hold.
+
+    Returns:
+      Variable name → array.
 
     Raises:
-      Refused: It is no such file, brings code along, or something in it is not as expected.
+      Refused: The bytes are not such a file, its config names code that the global model does not
+        have, or its content is not the expected one.
     """
     archive = Archive.of(content, expected.limit)
     for name in (CONFIG, WEIGHTS):
         if name not in archive.names:
-            raise Refused(f"is no Keras file: it lacks {name}")
+            raise Refused(f"is not a Keras file: it lacks {name}")
     for name in archive.names:
         if name not in (CONFIG, METADATA, WEIGHTS):
-            raise Refused(f"holds {shown(name)}, which Keras does not write for this model")
+            raise Refused(f"holds {printable(name)}, which Keras does not write for this model")
     try:
         config = json.loads(archive.read(CONFIG, LARGEST_CONFIG))
     except (ValueError, RecursionError) as error:
-        raise Refused(f"{CONFIG} is no readable JSON: {error}") from None
-    expected.vocabulary.check(config)
+        raise Refused(f"{CONFIG} is not readable JSON: {error}") from None
+    expected.allowed_names.check(config)
     return hdf5.read(archive.read(WEIGHTS), expected)

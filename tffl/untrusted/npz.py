@@ -1,4 +1,4 @@
-"""`.npz`: what `np.savez` and `np.savez_compressed` write, by variable path or by position."""
+"""`.npz` files, as `np.savez` and `np.savez_compressed` write them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ from numpy.lib import format as npy
 
 from tffl.core.layout import Entry
 from tffl.untrusted.archive import Archive
-from tffl.untrusted.counters import is_counter
-from tffl.untrusted.expected import Expected
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.expected import ExpectedVariables
+from tffl.untrusted.refusal import Refused, printable
+from tffl.untrusted.server_variables import is_server_variable
 
 SUFFIX = ".npy"
 
 DAMAGE = (ValueError, KeyError, TypeError, SyntaxError, TokenError)
-"""What NumPy raises of a header that is none."""
+"""The errors that NumPy raises for a damaged header."""
 
 
-def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
-    """Returns the arrays of a `.npz`, by variable.
+def read(content: bytes, expected: ExpectedVariables) -> dict[str, np.ndarray]:
+    """Reads an `.npz` file. Integers and booleans are ignored.
 
-    They are named like the variables, or `arr_0`, `arr_1`, … in the order of `model.weights`.
-    Integers and booleans are passed over.
+    Args:
+      content: The bytes of the file. Its arrays have the names of the variables, or are called
+        `arr_0`, `arr_1`, … in the order of `model.weights`.
+      expected: The variables that it must hold.
+
+    Returns:
+      Variable name → array.
 
     Raises:
-      Refused: It is no such file, or something in it is not as expected.
+      Refused: The bytes are not such a file, or its content is not the expected one.
     """
     archive = Archive.of(content, expected.limit)
     for name in archive.names:
         if not name.endswith(SUFFIX):
-            raise Refused(f"holds {shown(name)}, which is no array")
+            raise Refused(f"holds {printable(name)}, which is not an array")
     entries, positions = expected.layout.entries, expected.layout.positions
     by_position = [f"arr_{position}" for position in positions]
     found = [name.removesuffix(SUFFIX) for name in archive.names]
@@ -48,22 +53,22 @@ def read(content: bytes, expected: Expected) -> dict[str, np.ndarray]:
 
 def _is_counter(archive: Archive, name: str) -> bool:
     try:
-        return is_counter(_header(io.BytesIO(archive.read(f"{name}{SUFFIX}")))[2])
-    except DAMAGE:  # it will be refused by its name
+        return is_server_variable(_header(io.BytesIO(archive.read(f"{name}{SUFFIX}")))[2])
+    except DAMAGE:  # its unexpected name gets it refused later
         return False
 
 
 def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Returns shape, whether columns come first, and dtype."""
+    """Returns an array's shape, whether it is in column-major order, and its dtype."""
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     return readers[npy.read_magic(stream)](stream)
 
 
-def _array(content: bytes, entry: Entry, expected: Expected) -> np.ndarray:
-    """Reads one array, after a look at its header."""
+def _array(content: bytes, entry: Entry, expected: ExpectedVariables) -> np.ndarray:
+    """Reads one array after checking its header."""
     stream = io.BytesIO(content)
     try:
-        shape, columns_first, dtype = _header(stream)
+        shape, column_major, dtype = _header(stream)
     except DAMAGE as error:
         raise Refused(f"{entry.name} has no readable NumPy header: {error}") from None
     expected.check(entry, shape, dtype)
@@ -71,4 +76,4 @@ def _array(content: bytes, entry: Entry, expected: Expected) -> np.ndarray:
     if len(content) - begin != entry.size * dtype.itemsize:
         raise Refused(f"{entry.name} has {len(content) - begin} bytes, which do not fit its header")
     values = np.frombuffer(content, dtype, offset=begin)
-    return values.reshape(entry.shape, order="F" if columns_first else "C")
+    return values.reshape(entry.shape, order="F" if column_major else "C")

@@ -1,4 +1,4 @@
-"""One client's model from one file or folder, whatever its format."""
+"""Reads one client's model from a file or folder of any known format."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import TypeAlias
 import numpy as np
 
 from tffl.untrusted import saved_model
-from tffl.untrusted.expected import Expected
-from tffl.untrusted.folder import read_bytes
+from tffl.untrusted.expected import ExpectedVariables
 from tffl.untrusted.hdf5 import MAGIC
 from tffl.untrusted.keras_zip import CONFIG, WEIGHTS
 from tffl.untrusted.refusal import Refused
+from tffl.untrusted.safe_files import read_bytes
 
-Reader: TypeAlias = Callable[[bytes, Expected], dict[str, np.ndarray]]
+Reader: TypeAlias = Callable[[bytes, ExpectedVariables], dict[str, np.ndarray]]
 
 FORMATS = {
     ".keras": "tffl.untrusted.keras_zip",
@@ -28,64 +28,69 @@ FORMATS = {
     ".npz": "tffl.untrusted.npz",
     ".safetensors": "tffl.untrusted.safetensors_file",
 }
-"""End of the name, in any case → the module whose `read` reads such files."""
+"""Suffix of the file name, in upper or lower case → the module whose `read` reads such files."""
 
 
-def read_model(path: Path, expected: Expected) -> np.ndarray:
+def read_model(path: Path, expected: ExpectedVariables) -> np.ndarray:
     """Reads a client's model.
 
     Args:
-      path: A file or a SavedModel folder; links are not followed but in the folder it lies in.
-      expected: What it has to hold.
+      path: A file or a SavedModel folder. Its parent folder may be a link; the file may not.
+      expected: The variables that it must hold.
 
     Returns:
       Finite weights, float32 `[d]`.
 
     Raises:
-      Refused: It cannot be such a model; the message is the reason, without the path.
+      Refused: The file does not hold such a model; the message is the reason, without the path.
     """
     try:
         return expected.vector(_arrays(path, expected))
     except Refused:
         raise
-    except Exception as error:  # damaged files surprise every library in its own way
+    except Exception as error:  # every library fails differently on damaged files
         line = " ".join(str(error).split())
         raise Refused(f"is damaged: {type(error).__name__}: {line}") from None
 
 
-def _arrays(path: Path, expected: Expected) -> dict[str, np.ndarray]:
+def _arrays(path: Path, expected: ExpectedVariables) -> dict[str, np.ndarray]:
     name = path.name
     if stat.S_ISDIR(os.lstat(path).st_mode):
         return saved_model.read(path.parent, name, expected)
     content = read_bytes(path.parent, (name,), expected.limit)
-    kind = kind_of(content, name)
+    kind = file_format(content, name)
     if kind is None:
-        raise Refused(f"is of no known kind: {', '.join(FORMATS)} or a SavedModel folder")
+        formats = ", ".join(FORMATS)
+        raise Refused(f"has no known format: it should be {formats} or a SavedModel folder")
     read: Reader = import_module(FORMATS[kind]).read
     return read(content, expected)
 
 
-def kind_of(content: bytes, name: str) -> str | None:
-    """Returns the key in `FORMATS` of what a file is, told by its content.
+def file_format(content: bytes, name: str) -> str | None:
+    """Returns the key in `FORMATS` that fits a file's content, or None.
 
-    The name decides where its content could be several or none: a file may begin as one kind and
-    end as another, and has to be judged as what its user would load it as.
+    A file can begin as one format and end as another. Where the content fits several formats or
+    none, the name decides, because that is how the file's user would load it.
+
+    Args:
+      content: The bytes of the file.
+      name: The name of the file.
     """
-    kinds = _kinds(content)
+    fitting = _fitting_formats(content)
     named = next((suffix for suffix in FORMATS if name.lower().endswith(suffix)), None)
-    if len(kinds) == 1:
-        return kinds[0]
-    return named if named in kinds or not kinds else None
+    if len(fitting) == 1:
+        return fitting[0]
+    return named if named in fitting or not fitting else None
 
 
-def _kinds(content: bytes) -> list[str]:
+def _fitting_formats(content: bytes) -> list[str]:
     found = []
     if zipfile.is_zipfile(io.BytesIO(content)):
-        # Not opened yet: what an archive lists is bounded by its reader first.
+        # The archive is not opened yet: its reader checks the number of members first.
         keras_file = any(member.encode() in content for member in (CONFIG, WEIGHTS))
         found.append(".keras" if keras_file else ".npz")
     if content.startswith(MAGIC):
         found.append(".weights.h5")
-    if content[8:9] == b"{":  # after the length of a header in JSON
+    if content[8:9] == b"{":  # a JSON header follows its eight-byte length
         found.append(".safetensors")
     return found

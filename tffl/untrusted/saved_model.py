@@ -1,8 +1,8 @@
-"""SavedModel folders: the variables only; `saved_model.pb`, the graph, is not even opened.
+"""SavedModel folders: only the variables are read; `saved_model.pb`, the graph, is never opened.
 
-The checkpoint in `variables/` lists the paths of the variables. Keras writes most of them twice,
-or a weight under its optimizer; what has one path has to have one value, or as many as the global
-model has variables of that path, in their order.
+The checkpoint in `variables/` lists the paths of the variables. Keras stores most of them twice,
+and some versions store a weight under its optimizer. All values of a path must agree, unless the
+global model has several variables with that path: then there must be one value for each, in order.
 """
 
 from __future__ import annotations
@@ -17,32 +17,38 @@ from typing import Any
 import numpy as np
 
 from tffl.core.layout import Entry
-from tffl.untrusted.counters import is_counter
-from tffl.untrusted.expected import MARGIN, Expected
-from tffl.untrusted.folder import names_in, read_bytes
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.expected import MARGIN, ExpectedVariables
+from tffl.untrusted.refusal import Refused, printable
+from tffl.untrusted.safe_files import entry_names, read_bytes
+from tffl.untrusted.server_variables import is_server_variable
 
 VARIABLES = "variables"
 INDEX, SHARD = "variables.index", "variables.data-{:05d}-of-{:05d}"
 SHARDS = re.compile(r"variables\.data-\d{5}-of-(\d{5})")
-MOST_SHARDS = 1000
+MAX_SHARDS = 1000
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 OPTIMIZER, METRICS = "optimizer/", "keras_api/metrics/"
-LISTED, COPIES = "variables/", "_all_variables/"
-"""Where an export keeps all variables in the order of `model.weights`, and once more in any."""
+ORDERED, UNORDERED = "variables/", "_all_variables/"
+"""Where an export stores all variables in the order of `model.weights`, and again in any order."""
 
 
-def read(folder: Path, name: str, expected: Expected) -> dict[str, np.ndarray]:
-    """Returns the arrays of the SavedModel `folder/name/`, by variable.
+def read(folder: Path, name: str, expected: ExpectedVariables) -> dict[str, np.ndarray]:
+    """Reads the SavedModel `folder/name/`. Integers and booleans are ignored.
 
-    Integers and booleans, such as counters and seeds, are passed over.
+    Args:
+      folder: The folder that contains it.
+      name: Its name.
+      expected: The variables that it must hold.
+
+    Returns:
+      Variable name → array.
 
     Raises:
-      Refused: It is no such folder, or something in it is not as expected.
+      Refused: There is no SavedModel, or its content is not the expected one.
     """
     files = {INDEX: read_bytes(folder, (name, VARIABLES, INDEX), MARGIN)}
     limit = expected.limit
-    for shard in _shards(names_in(folder, (name, VARIABLES))):
+    for shard in _shards(entry_names(folder, (name, VARIABLES))):
         files[shard] = read_bytes(folder, (name, VARIABLES, shard), limit)
         limit -= len(files[shard])
     from tffl.core.process import silence
@@ -50,7 +56,7 @@ def read(folder: Path, name: str, expected: Expected) -> dict[str, np.ndarray]:
     silence()
     import tensorflow as tf
 
-    # TensorFlow reads files only: its own copy, which nobody else can change meanwhile.
+    # TensorFlow reads only from files, so it gets a private copy that nobody else can change.
     with TemporaryDirectory(prefix="tffl-") as private:
         for file, content in files.items():
             (Path(private) / file).write_bytes(content)
@@ -58,22 +64,19 @@ def read(folder: Path, name: str, expected: Expected) -> dict[str, np.ndarray]:
             return _arrays(tf.train.load_checkpoint(f"{private}/{VARIABLES}"), expected)
         except (tf.errors.OpError, RuntimeError) as error:
             reason = str(error).replace(private, name)
-            raise Refused(f"is no readable SavedModel: {reason}") from None
+            raise Refused(f"is not a readable SavedModel: {reason}") from None
 
 
 def _shards(names: Iterable[str]) -> list[str]:
-    """Returns what the files with the values are called: one for each kind of device.
-
-    Which of them are there is left to who reads them.
-    """
+    """Returns the names of all files with values, whether or not they exist."""
     counts = {int(found[1]) for found in map(SHARDS.fullmatch, names) if found}
     count = max(counts, default=1)
-    if count > MOST_SHARDS:
-        raise Refused(f"says that it has {count} files with values")
+    if count > MAX_SHARDS:
+        raise Refused(f"claims that it has {count} files with values")
     return [SHARD.format(number, count) for number in range(count)]
 
 
-def _arrays(checkpoint: Any, expected: Expected) -> dict[str, np.ndarray]:
+def _arrays(checkpoint: Any, expected: ExpectedVariables) -> dict[str, np.ndarray]:
     shapes = checkpoint.get_variable_to_shape_map()
     dtypes = {
         key: np.dtype(dtype.as_numpy_dtype)
@@ -81,10 +84,10 @@ def _arrays(checkpoint: Any, expected: Expected) -> dict[str, np.ndarray]:
     }
     found = {
         path: weights
-        for path, places in _keys(checkpoint, shapes).items()
-        if (weights := _weights(path, places, dtypes, expected))
+        for path, keys in _keys_by_path(checkpoint, shapes).items()
+        if (weights := _weight_keys(path, keys, dtypes, expected))
     }
-    paths = [_written(path, found, expected) for path in expected.paths]
+    paths = [_path_in_file(path, found, expected) for path in expected.paths]
     expected.check_names(found, paths)
     owners: dict[str, list[Entry]] = defaultdict(list)
     for path, entry in zip(paths, expected.layout.entries, strict=True):
@@ -96,57 +99,57 @@ def _arrays(checkpoint: Any, expected: Expected) -> dict[str, np.ndarray]:
 
     result: dict[str, np.ndarray] = {}
     for path, entries in owners.items():
-        own = _in_order(path, found[path], len(entries))
+        own = _keys_in_order(path, found[path], len(entries))
         result |= {entry.name: value(entry, key) for entry, key in zip(entries, own, strict=True)}
         for key in set(found[path]) - set(own):
-            alike = [entry for entry in entries if entry.shape == tuple(shapes[key])]
-            copy = value((alike or entries)[0], key)
-            if not any(np.array_equal(result[e.name], copy, equal_nan=True) for e in alike):
+            same_shape = [entry for entry in entries if entry.shape == tuple(shapes[key])]
+            copy = value((same_shape or entries)[0], key)
+            if not any(np.array_equal(result[e.name], copy, equal_nan=True) for e in same_shape):
                 raise Refused(f"holds {path} twice, with different values")
     return result
 
 
-def _written(path: str, found: Collection[str], expected: Expected) -> str:
-    """Returns a path as a file has it: tf-keras leaves out what models a layer is inside of."""
+def _path_in_file(path: str, found: Collection[str], expected: ExpectedVariables) -> str:
+    """Returns a path as the file has it: tf-keras omits the models that contain a layer."""
     parts = path.split("/")
     tails = ["/".join(parts[begin:]) for begin in range(1, len(parts) - 1)]
     others = [tail for tail in tails if tail in found and tail not in expected.paths]
     return path if path in found or not others else others[0]
 
 
-def _in_order(path: str, keys: list[str], count: int) -> list[str]:
+def _keys_in_order(path: str, keys: list[str], count: int) -> list[str]:
     """Returns the keys of the variables of one path, in the order of `model.weights`."""
     if count == 1:
         return keys[:1]
-    listed = [key for key in keys if key.startswith(LISTED)]
-    own = listed if len(listed) == count else [k for k in keys if not k.startswith(COPIES)]
+    ordered = [key for key in keys if key.startswith(ORDERED)]
+    own = ordered if len(ordered) == count else [k for k in keys if not k.startswith(UNORDERED)]
     if len(own) != count:
         raise Refused(
-            f"holds {len(own)} variables called {shown(path)}, and the global model has {count}: "
-            "which is which cannot be told"
+            f"holds {len(own)} variables called {printable(path)}, and the global model has "
+            f"{count}: nothing says which is which"
         )
     return sorted(own, key=lambda key: [int(number) for number in re.findall(r"\d+", key)])
 
 
-def _weights(
-    path: str, keys: list[str], dtypes: Mapping[str, np.dtype], expected: Expected
+def _weight_keys(
+    path: str, keys: list[str], dtypes: Mapping[str, np.dtype], expected: ExpectedVariables
 ) -> list[str]:
-    """Returns where the values of a path are, as far as they are a weight's."""
+    """Returns those keys of a path under which the values of a weight are stored."""
     keys = [key for key in keys if not key.startswith(METRICS)]
     if path in expected.paths:
-        return keys  # some versions keep a weight under the optimizer alone
+        return keys  # some versions store a weight only under the optimizer
     if all(key.startswith(OPTIMIZER) for key in keys):
         return []
-    return [key for key in keys if not is_counter(dtypes[key])]
+    return [key for key in keys if not is_server_variable(dtypes[key])]
 
 
-def _keys(checkpoint: Any, shapes: dict[str, Any]) -> dict[str, list[str]]:
-    """Returns path → keys in the checkpoint, of all variables."""
+def _keys_by_path(checkpoint: Any, shapes: dict[str, Any]) -> dict[str, list[str]]:
+    """Returns the path of every variable → its keys in the checkpoint."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
     if GRAPH not in shapes:
-        raise Refused("is no SavedModel of TensorFlow 2: its variables have no names")
+        raise Refused("is not a SavedModel of TensorFlow 2: its variables have no names")
     try:
         graph = TrackableObjectGraph.FromString(checkpoint.get_tensor(GRAPH))
     except (DecodeError, TypeError) as error:
@@ -155,9 +158,9 @@ def _keys(checkpoint: Any, shapes: dict[str, Any]) -> dict[str, list[str]]:
     for node in graph.nodes:
         for attribute in node.attributes:
             if attribute.checkpoint_key not in shapes:
-                raise Refused(f"lacks the values of {shown(attribute.full_name)}")
+                raise Refused(f"lacks the values of {printable(attribute.full_name)}")
             keys[attribute.full_name].append(attribute.checkpoint_key)
-    nameless = set(shapes) - {GRAPH} - {key for places in keys.values() for key in places}
+    nameless = set(shapes) - {GRAPH} - {key for stored in keys.values() for key in stored}
     if nameless:
-        raise Refused(f"holds {shown(min(nameless))}, which it has no name for")
+        raise Refused(f"holds {printable(min(nameless))}, for which it has no name")
     return keys

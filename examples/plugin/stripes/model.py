@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tffl.models.parts import cited, he_uniform
+from tffl.models.blocks import cited, he_uniform
 
 if TYPE_CHECKING:
     import keras

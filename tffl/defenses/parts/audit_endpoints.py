@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tffl.defenses.exports import Endpoint
-from tffl.gan.serving import Auditor
+from tffl.gan.serving import AuditGraph
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
 def audit_endpoints(
-    auditor: Auditor, networks: Mapping[str, Any], shape: tuple[int, int, int]
+    auditor: AuditGraph, networks: Mapping[str, Any], shape: tuple[int, int, int]
 ) -> dict[str, Endpoint]:
     """Returns `audit`, and with a GAN `generate` and `discriminate`; see `GanAudit.exports`.
 

@@ -10,8 +10,8 @@ from flwr.app import Array, ArrayRecord
 from numpy.lib import format as npy
 
 from tffl.core.layout import Entry, WeightLayout
-from tffl.untrusted.expected import Expected
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.expected import ExpectedVariables
+from tffl.untrusted.refusal import Refused, printable
 
 HEADER = 1 << 14
 """Bytes that a serialized array may have beyond its values; NumPy reads no longer header."""
@@ -38,18 +38,18 @@ def flat_weights(
         raise Refused(f"{len(found)} arrays: it should be {expected}")
     missing = [key for key in keys if key not in found]
     if missing:
-        raise Refused(f"array {shown(missing[0])} is missing")
+        raise Refused(f"array {printable(missing[0])} is missing")
     arrays = {
         entry.name: _values(found[keys[position]], entry)
         for position, entry in zip(layout.positions, layout.entries, strict=True)
     }
-    return Expected(layout, ()).vector(arrays)
+    return ExpectedVariables(layout, ()).vector(arrays)
 
 
 def _values(array: Array, entry: Entry) -> np.ndarray:
     """Reads one array after a look at its header, which alone says how much memory it takes."""
     if array.stype != "numpy.ndarray":
-        raise Refused(f"{entry.name} is stored as {shown(array.stype)}, not as numpy.ndarray")
+        raise Refused(f"{entry.name} is stored as {printable(array.stype)}, not as numpy.ndarray")
     if len(array.data) > entry.size * 8 + HEADER:
         raise Refused(f"{entry.name} has {len(array.data)} bytes for {entry.size} values")
     stream = io.BytesIO(array.data)

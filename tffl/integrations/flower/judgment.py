@@ -13,7 +13,7 @@ from tffl.core.updates import Updates
 from tffl.defenses import Defense, Server, Verdict
 from tffl.defenses.base import State
 from tffl.integrations.flower.replies import Reply
-from tffl.untrusted.refusal import shown
+from tffl.untrusted.refusal import printable
 
 log = logging.getLogger("flwr")
 
@@ -68,7 +68,7 @@ def judge(
             verdict, memory = defense.judge(updates, server, state)
     except UsageError as error:
         log.warning("tffl: the round is not judged, and the global model stays: %s", error)
-        return Judgment(start, state, problem=shown(f"not judged: {error}", 300))
+        return Judgment(start, state, problem=printable(f"not judged: {error}", 300))
     with np.errstate(over="ignore"):
         step = (server.learning_rate * verdict.aggregate).astype(np.float32)
         weights = start + step

@@ -13,7 +13,7 @@ from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
 from tffl.core.weighting import Weighting, weighed
 from tffl.integrations.flower.arrays import flat_weights
-from tffl.untrusted.refusal import Refused, shown
+from tffl.untrusted.refusal import Refused, printable
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ReplyReader:
             return Reply(client, "no reply")
         if len(messages) == 1 and messages[0].has_error():
             error = messages[0].error
-            return Reply(client, shown(f"error {error.code}: {error.reason}", 300))
+            return Reply(client, printable(f"error {error.code}: {error.reason}", 300))
         try:
             content = only_content(messages)
             samples = claimed_samples(content, self.samples_key, self.max_samples)
@@ -100,7 +100,8 @@ class ReplyReader:
         counts[~sound] = 0
         ids = np.array([reply.client for reply in replies], dtype=np.int64)
         everyone = Updates(round, ids, counts, self.start.copy(), matrix, self.layout)
-        return everyone.select(np.array([reply.present for reply in replies], dtype=bool))
+        present = np.array([reply.present for reply in replies], dtype=bool)
+        return everyone.select(present).read_only()
 
 
 def by_node(messages: Iterable[Message]) -> dict[int, list[Message]]:
@@ -138,7 +139,7 @@ def claimed_samples(content: RecordDict, name: str, most: int) -> int:
       Refused: The number is missing, is not a whole number, or is not plausible.
     """
     value = _only(content.metric_records, "metric").get(name)
-    key = shown(name)
+    key = printable(name)
     if value is None:
         raise Refused(f"the metrics lack {key}")
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -146,7 +147,7 @@ def claimed_samples(content: RecordDict, name: str, most: int) -> int:
     if isinstance(value, float) and not value.is_integer():  # neither is NaN or infinity
         raise Refused(f"{key} = {value} is not a number of samples")
     if not 1 <= value <= most:
-        raise Refused(f"{key} = {shown(str(value), 24)} is not between 1 and {most}")
+        raise Refused(f"{key} = {printable(str(value), 24)} is not between 1 and {most}")
     return int(value)
 
 

@@ -17,10 +17,10 @@ from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
 from tffl.core.weighting import Weighting
 from tffl.data.pixels import BYTES, PixelRange
-from tffl.data.samples import PROBE_DATA, Root, Samples
+from tffl.data.samples import PROBE_DATA, RootData, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
-from tffl.integrations.flower import preparation
+from tffl.integrations.flower import checks
 from tffl.integrations.flower.arrays import flat_weights, to_record
 from tffl.integrations.flower.judgment import Judgment, client_row, judge, uninvited_row
 from tffl.integrations.flower.metrics import average
@@ -102,7 +102,7 @@ class DefendedStrategy(FedAvg):
         learning_rate: float = 1.0,
         samples: Samples | None = None,
         pixels: PixelRange | None = None,
-        root: Root | None = None,
+        root: RootData | None = None,
         max_samples: int = MOST_SAMPLES,
         weighting: Weighting = "claimed",
         out: Path | str | None = None,
@@ -116,8 +116,8 @@ class DefendedStrategy(FedAvg):
         else:
             require(options is None, "options go with a defense's name, not with an object")
             self.name, self.defense = type(defense).__name__, defense
-        preparation.check_defense(self.name, self.defense, samples, root)
-        preparation.check_options(clients, max_samples, learning_rate, weighting)
+        checks.check_defense(self.name, self.defense, samples, root)
+        checks.check_options(clients, max_samples, learning_rate, weighting)
         check_built(model, "the model")
         self.layout = WeightLayout.of(model)
         self.max_samples = max_samples
@@ -126,7 +126,7 @@ class DefendedStrategy(FedAvg):
         self.verdict = None
         self._model = model
         if samples is not None:
-            self._model = preparation.model_for_images(model, samples, root)
+            self._model = checks.model_for_images(model, samples, root)
         self._capacity = clients
         self._seed = secrets.randbelow(1 << 32) if seed is None else seed
         self._learning_rate = learning_rate
@@ -340,7 +340,7 @@ class DefendedStrategy(FedAvg):
         if self._samples is None or PROBE_DATA not in self.defense.granted():
             return
         weights = self.layout.unflatten(self._start)
-        preparation.check_images(self._model, weights, self._samples, self._pixels, self._seed)
+        checks.check_images(self._model, weights, self._samples, self._pixels, self._seed)
 
     def _read_global(self, arrays: ArrayRecord | None) -> np.ndarray:
         try:

@@ -28,12 +28,12 @@ import tensorflow as tf
 from tffl.config import Config, RuntimeConfig
 from tffl.core.errors import TfflError, UsageError, WorkersLost
 from tffl.engine.observer import Observer
-from tffl.engine.placement import LocalDevices, Resident
+from tffl.engine.placement import DeviceArray, LocalDevices
 from tffl.simulation.cluster.addresses import Addresses, answers, free_port
 from tffl.simulation.cluster.confinement import LOOPBACK, Exposed, confined
 from tffl.simulation.cluster.delivery import LOST, deliver, next_back
+from tffl.simulation.cluster.images import refusal, request
 from tffl.simulation.cluster.lookout import TICK, Lookout
-from tffl.simulation.cluster.pool import refusal, request
 from tffl.simulation.cluster.worker import TOKEN
 
 PATIENCE, FACTOR = 5.0, 4.0
@@ -43,7 +43,7 @@ AHEAD = 2
 """Clients per worker that are scheduled at a time, so that none waits for the chief."""
 
 
-class Pool(Resident):
+class WorkerImages(DeviceArray):
     """The training images, which every worker has loaded for itself."""
 
     def __init__(self, array: np.ndarray, devices: Sequence[str], iterator: Any) -> None:
@@ -71,7 +71,7 @@ class Cluster(LocalDevices):
         self._slowest: float | None = None
         super().__init__(devices)
 
-    def pool(self, images: np.ndarray, config: Config) -> Pool:
+    def training_images(self, images: np.ndarray, config: Config) -> WorkerImages:
         """Lets every worker load the training images, and puts them on the local devices.
 
         Raises:
@@ -92,14 +92,14 @@ class Cluster(LocalDevices):
 
         iterator = iter(self._link.coordinator.create_per_worker_dataset(dataset))
         names = [strategy.extended.worker_devices[0] for strategy in self.strategies]
-        return Pool(images, names, iterator)
+        return WorkerImages(images, names, iterator)
 
     def fill(
         self,
         rows: np.ndarray,
         function: Any,
         start: np.ndarray,
-        images: Resident,
+        images: DeviceArray,
         arguments: Callable[[int], Sequence[tf.Tensor]],
     ) -> None:
         """Trains all rows remotely, if the workers have the images; see `LocalDevices.fill`.
@@ -109,7 +109,7 @@ class Cluster(LocalDevices):
             for `runtime.time_limit` seconds.
           TfflError: Training failed on a worker.
         """
-        if not isinstance(images, Pool):
+        if not isinstance(images, WorkerImages):
             super().fill(rows, function, start, images, arguments)
             return
         remote, flat = self._link.remote(function), tf.constant(start)

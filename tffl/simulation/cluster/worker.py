@@ -20,7 +20,7 @@ from tffl.core.process import silence
 from tffl.data.federation import Dataset
 from tffl.engine.runtime import INTRA_OP_THREADS, configure
 from tffl.simulation.cluster.confinement import ANYWHERE, Exposed, confined
-from tffl.simulation.cluster.pool import answer, refusal
+from tffl.simulation.cluster.images import answer, refusal
 
 TOKEN = "pyfunc_0"
 """TensorFlow's name of the first Python function of a process, by which a chief calls it."""

@@ -1,1 +1,1 @@
-"""How fast tffl is: `tffl bench`."""
+"""Benchmarks of tffl's own speed and memory: `tffl bench`."""

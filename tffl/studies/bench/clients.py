@@ -1,8 +1,8 @@
-"""What clients cost that are registered and do not take part: `tffl bench clients`.
+"""The cost of registered clients that do not take part: `tffl bench clients`.
 
-The same experiment, with as many participants a round, among ever more registered clients. Each
-runs in a process of its own, because a process' peak of memory never falls. The clients are
-`sampled` from digits and train `lenet5`; everything that a run writes in a round is written.
+The same experiment runs with more and more registered clients but the same number of participants
+per round. Each run has its own process, because the peak memory of a process never falls. The
+clients are `sampled` from digits and train `lenet5`, and each round writes its tables as usual.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,24 +19,24 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tffl.callbacks.base import Callback, Round, Start
 from tffl.core.errors import TfflError, require
-from tffl.engine.observer import Observer
 from tffl.studies.bench.process import DIED, linux_bytes
 
 REGISTERED = (1_000, 100_000, 1_000_000)
-"""How many clients are registered."""
+"""Numbers of registered clients."""
 
 
 @dataclass(frozen=True)
-class Workload:
-    """An experiment of which only the number of registered clients changes.
+class ClientsWorkload:
+    """An experiment in which only the number of registered clients varies.
 
     Attributes:
       participants: Clients that train in a round.
-      samples: What each of them holds.
-      rounds: Timed rounds, after one that is not counted.
-      malicious: Clients that flip labels, whose poisoned data is kept.
-      defense: Its name.
+      samples: Samples of each client.
+      rounds: Timed rounds after an untimed first one.
+      malicious: Clients that flip labels; their poisoned data stays in memory.
+      defense: The name of the defense.
     """
 
     participants: int = 100
@@ -46,7 +46,11 @@ class Workload:
     defense: str = "none"
 
     def config(self, registered: int) -> dict[str, Any]:
-        """Returns the experiment with so many registered clients."""
+        """Returns the config of the experiment.
+
+        Args:
+          registered: The number of registered clients.
+        """
         return {
             "data": {"partition": "sampled", "samples_per_client": self.samples},
             "federation": {
@@ -62,50 +66,50 @@ class Workload:
         }
 
 
-class Clock(Observer):
-    """Notes when rounds begin and end."""
+class RoundClock(Callback):
+    """Records when rounds begin and end."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def start(self, rounds: int, first: int) -> None:
-        """Notes when round 1 begins."""
+    def start(self, start: Start) -> None:
+        """Records the beginning of the first round."""
         self.times.append(time.perf_counter())
 
-    def round(self, row: Mapping[str, Any]) -> None:
-        """Notes the end of a round."""
+    def round(self, round: Round) -> None:
+        """Records the end of a round."""
         self.times.append(time.perf_counter())
 
 
-def clients(
+def bench_clients(
     registered: Sequence[int] = REGISTERED,
-    workload: Workload | None = None,
+    workload: ClientsWorkload | None = None,
     phase: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Measures an experiment with ever more registered clients.
+    """Measures an experiment with several numbers of registered clients.
 
     Args:
-      registered: How many there are, in turn.
+      registered: The numbers of registered clients.
       workload: The experiment.
-      phase: Hears what is being measured.
+      phase: Called with a description of each measurement.
 
     Returns:
-      For each number, seconds of the median round after the first, seconds before round 1, and the
-      peak of the process' memory; and how many times the first number's the last one's are.
+      For each number: the seconds of the median round after the first, the seconds before round 1,
+      and the peak memory of the process. Also the ratios of the last number to the first.
 
     Raises:
       UsageError: There are fewer clients than participants.
       TfflError: A process has died.
     """
-    workload = workload or Workload()
+    workload = workload or ClientsWorkload()
     least = max(workload.participants, workload.malicious)
     for number in registered:
         require(number >= least, f"--clients {number} is not allowed: give at least {least}")
-    figures = {}
+    measured = {}
     for number in registered:
         phase(f"{number:,} clients")
-        figures[number] = _apart(number, workload)
-    first, last = figures[registered[0]], figures[registered[-1]]
+        measured[number] = _measure_in_own_process(number, workload)
+    first, last = measured[registered[0]], measured[registered[-1]]
     growth = {
         key: None if last[key] is None else last[key] / first[key]
         for key in ("seconds_per_round", "peak_mib")
@@ -113,19 +117,28 @@ def clients(
     return {
         "participants": workload.participants,
         "rounds": workload.rounds,
-        **{f"{number}_clients": figure for number, figure in figures.items()},
+        **{f"{number}_clients": result for number, result in measured.items()},
         "last_against_first": growth,
     }
 
 
-def measure(registered: int, workload: Workload) -> dict[str, float | None]:
-    """Runs the experiment in this process; its peak of memory is that of all it ever did."""
+def measure(registered: int, workload: ClientsWorkload) -> dict[str, float | None]:
+    """Runs the experiment in this process, whose peak memory includes everything it did before.
+
+    Args:
+      registered: The number of registered clients.
+      workload: The experiment.
+
+    Returns:
+      The seconds of the median round after the first, the seconds before round 1, and the peak
+      memory in MiB (None where the system does not report it).
+    """
     from tffl.simulation.simulation import simulate
 
-    clock = Clock()
+    clock = RoundClock()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        simulate(workload.config(registered), Path(folder) / "run", observer=clock)
+        simulate(workload.config(registered), Path(folder) / "run", callbacks=[clock])
     first, *ends = clock.times
     rounds = [end - start for start, end in pairwise(ends)]
     return {
@@ -135,7 +148,7 @@ def measure(registered: int, workload: Workload) -> dict[str, float | None]:
     }
 
 
-def _apart(registered: int, workload: Workload) -> dict[str, Any]:
+def _measure_in_own_process(registered: int, workload: ClientsWorkload) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:

@@ -1,16 +1,16 @@
-"""What a cluster costs next to local devices: `tffl bench cluster`.
+"""The speed of a cluster next to local devices: `tffl bench cluster`.
 
-The same round is trained by local devices and by workers on the same two cores, each in processes
-of their own, which take turns round by round, as in `tffl bench engine`.
+Local devices and workers train the same round on the same two cores. They run in separate processes
+that take turns round by round, as in `tffl bench engine`.
 
-| contender | what it does |
+| contender | trains on |
 |---|---|
-| local-1, local-2 | a simulation's training on one and two one-thread devices |
-| workers-1, workers-2 | the same by one and two one-thread workers on loopback |
+| local-1, local-2 | one or two one-thread devices of a simulation |
+| workers-1, workers-2 | one or two one-thread workers on loopback |
 
-What travels is read from the kernel's counters of the chief's connections. From that, the seconds
-of a client and the chief's own seconds per client follows an estimate for more workers than there
-are here: a round takes as long as the slowest of training, the chief's network and the chief.
+The kernel's counters of the chief's connections give the traffic. Together with the seconds that a
+client takes and the seconds that the chief spends per client, it yields an estimate for larger
+clusters: a round takes as long as the slowest of training, the chief's network and the chief.
 """
 
 from __future__ import annotations
@@ -36,36 +36,39 @@ from tffl.simulation.cluster.addresses import answers, free_port
 from tffl.studies.bench.process import Contender
 
 WORKERS = (10, 100, 1000)
-"""For the estimate."""
+"""Numbers of workers in the estimate."""
 
 CLIENTS = 1000
-"""In a round of the estimate."""
+"""Clients per round in the estimate."""
 
 LINK = 1e9 / 8
-"""Bytes per second of the estimate's network: 1 Gbit/s."""
+"""Bytes per second of the network in the estimate: 1 Gbit/s."""
 
 _BYTES_SENT, _BYTES_RECEIVED = 120, 128  # in linux/tcp.h's tcp_info
 
 
-def cluster(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
-    """Measures workers against local devices, on two cores.
+def bench_cluster(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
+    """Compares workers with local devices on two cores.
 
     Args:
-      rounds: Timed rounds of each contender, after one that is not counted.
-      quick: A small part of the work, for a look at the wiring.
+      rounds: Timed rounds of each contender after an untimed first one.
+      quick: Whether to do only a small part of the work, to check that everything runs.
 
     Returns:
-      Nested figures: seconds per round, efficiencies, bytes, and the estimate.
+      Seconds per round, efficiencies, bytes, and the estimate.
+
+    Raises:
+      TfflError: The workers do not start, or a process has died.
     """
     clients = 4 if quick else 10
     with _workers(2) as addresses:
-        chosen = {
+        configs = {
             "local-1": experiment(clients, quick, devices=1),
             "local-2": experiment(clients, quick, devices=2),
             "workers-1": experiment(clients, quick, workers=addresses[:1]),
             "workers-2": experiment(clients, quick, workers=addresses),
         }
-        turns = race(chosen, rounds)
+        turns = race(configs, rounds)
     seconds = {name: statistics.median(turn[0] for turn in turns[name]) for name in turns}
     busy, sent, received = (
         statistics.median(turn[kind] for turn in turns["workers-2"]) for kind in (1, 2, 3)
@@ -90,41 +93,41 @@ def cluster(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
 
 
 def experiment(clients: int, quick: bool, devices: int = 1, workers: Sequence[str] = ()) -> Config:
-    """Returns the experiment of a contender: `cnn` on digits, about 570 images a client."""
-    where = {"placement": "cluster", "workers": list(workers)} if workers else {}
+    """Returns the config of a contender: `cnn` on digits, about 570 images per client."""
+    placement = {"placement": "cluster", "workers": list(workers)} if workers else {}
     return build(
         {
             "data": {"dataset": "digits", "train_limit": 200 if quick else None},
             "federation": {"clients": clients},
             "model": {"name": "cnn"},
             "training": {"local_epochs": 1 if quick else 4, "learning_rate": 0.01},
-            "runtime": {"devices": devices, **where},
+            "runtime": {"devices": devices, **placement},
         }
     )
 
 
 def race(
-    chosen: dict[str, Config], rounds: int
+    configs: dict[str, Config], rounds: int
 ) -> dict[str, list[tuple[float, float, float, float]]]:
-    """Lets contenders take turns.
+    """Times contenders that take turns round by round.
 
     Args:
-      chosen: Name → experiment.
+      configs: Name of the contender → experiment.
       rounds: Timed rounds of each.
 
     Returns:
-      For each one's rounds: seconds, CPU seconds of the process, bytes sent and received.
+      Name → for each round: seconds, CPU seconds of the process, bytes sent and bytes received.
     """
     contenders = {
-        name: Contender(_serve, config.model_dump_json()) for name, config in chosen.items()
+        name: Contender(_serve, config.model_dump_json()) for name, config in configs.items()
     }
-    turns: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in chosen}
+    turns: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in configs}
     try:
         for contender in contenders.values():
-            contender.ask()
+            contender.request()
         for _ in range(rounds):
             for name, contender in contenders.items():
-                turns[name].append(contender.ask())
+                turns[name].append(contender.request())
     finally:
         for contender in contenders.values():
             contender.close()
@@ -134,17 +137,18 @@ def race(
 def estimate(
     workers: int, client: float, chief: float, down: float, up: float
 ) -> dict[str, float | str]:
-    """Estimates a round of `CLIENTS` clients; nothing of it is measured.
+    """Estimates a round of `CLIENTS` clients from measurements of a small one.
 
     Args:
-      workers: How many.
-      client: Seconds that a worker trains a client.
-      chief: Seconds that the chief is busy per client.
-      down: Bytes that it sends each worker in a round.
-      up: Bytes that come back per client.
+      workers: The number of workers.
+      client: The seconds that a worker needs to train a client.
+      chief: The seconds that the chief spends per client.
+      down: The bytes that the chief sends to each worker in a round.
+      up: The bytes that come back per client.
 
     Returns:
-      Seconds of the round, the share of them that workers train, and what limits them.
+      `seconds` of the round, `efficiency`, the share of the time in which workers train, and
+      `limit`, the slowest part.
 
     >>> estimate(100, client=0.5, chief=0.001, down=3e6, up=3e6)["limit"]
     'network'
@@ -160,7 +164,7 @@ def estimate(
 
 
 def _serve(text: str, pipe: Connection) -> None:
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared is cores
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the comparison is about CPU cores
 
     from tffl.core.process import silence
     from tffl.engine.observer import Observer
@@ -173,25 +177,25 @@ def _serve(text: str, pipe: Connection) -> None:
 
     config = Config.model_validate_json(text)
     ports = {split(worker)[1] for worker in config.runtime.workers}
-    played = Experiment(resolved(config), Observer(), trains=True)
+    experiment = Experiment(resolved(config), Observer(), trains=True)
     everyone, round = np.arange(config.federation.clients), 0
     while True:
         pipe.recv()
         round += 1
-        before, busy, began = _traffic(ports), _busy(), time.perf_counter()
-        played.train_round(round, everyone, played.first_weights)
+        before, cpu, began = _traffic(ports), _cpu_seconds(), time.perf_counter()
+        experiment.train_round(round, everyone, experiment.first_weights)
         seconds = time.perf_counter() - began
         sent, received = (now - then for now, then in zip(_traffic(ports), before, strict=True))
-        pipe.send((seconds, _busy() - busy, sent, received))
+        pipe.send((seconds, _cpu_seconds() - cpu, sent, received))
 
 
-def _busy() -> float:
+def _cpu_seconds() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def _traffic(ports: set[int]) -> tuple[int, int]:
-    """Returns the bytes sent and received by this process' connections to some ports; on Linux."""
+    """Returns the bytes that connections to some ports sent and received; zeros outside Linux."""
     sent = received = 0
     if not (ports and os.path.isdir("/proc/self/fd")):
         return 0, 0
@@ -207,7 +211,7 @@ def _traffic(ports: set[int]) -> tuple[int, int]:
 
 
 def _sockets() -> Iterator[socket.socket]:
-    """Yields this process' sockets, each a duplicate that is to be closed."""
+    """Yields a duplicate of each socket of this process; the caller closes it."""
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
             file = int(name)
@@ -217,7 +221,7 @@ def _sockets() -> Iterator[socket.socket]:
 
 @contextmanager
 def _workers(count: int) -> Iterator[list[str]]:
-    """Starts workers on loopback, and ends them."""
+    """Starts workers on loopback, yields their addresses, and stops them."""
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(count)]
     command = [sys.executable, "-m", "tffl", "worker", "--port"]
     processes = [

@@ -1,15 +1,15 @@
-"""How long every rule takes and what memory it needs: `tffl bench defenses`.
+"""The time and memory of the defenses: `tffl bench defenses`.
 
-Each rule judges one round of random updates in a process of its own, whose peak of resident memory
-is read afterwards. Next to it, where there is one, the same rule of Flower, and a naive version in
-NumPy (`tffl.studies.bench.naive`). What is quoted are seconds of the fastest of three calls with
-the same input, fewer if they are slow, and memory above the update matrix. After five minutes a
-rule is given up.
+Each defense judges one round of random updates in its own process, whose peak memory is read
+afterwards. It is compared with Flower's implementation, where there is one, and with a naive
+version in NumPy (`tffl.studies.bench.naive`). The results are the seconds of the fastest of three
+calls with the same input (slow calls are not repeated) and the memory beyond the update matrix. A
+defense that takes more than five minutes is stopped.
 
-`nnm` and `bucketing` stand before plain averaging. Left out are `flcert`, which has no work of its
-own beyond that of the rule behind it, and detectors of heat maps, which have `tffl bench maps`. Of
-rules that look into the network there is `gan-audit`, with images from model inversion and without
-anything to compare it with.
+`nnm` and `bucketing` precede plain averaging. `flcert` is left out, because it adds no work to that
+of the rule it wraps; heat-map detectors are measured by `tffl bench maps`. Of the defenses that
+need the network, only `gan-audit` is measured, with images from model inversion; it has nothing to
+be compared with.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
-from tffl.data.samples import Root, Samples
+from tffl.data.samples import RootData, Samples
 from tffl.defenses import Defense, Server, create_defense, defenses
 from tffl.studies.bench.naive import NAIVE, Case
 from tffl.studies.bench.process import linux_bytes
@@ -36,44 +36,55 @@ SLOW = 30.0
 """Seconds after which a call is not repeated."""
 
 LIMIT = 300
-"""Seconds after which a rule is given up: Flower's Bulyan would take hours for 100 clients."""
+"""Seconds after which a rule is stopped: Flower's Bulyan would take hours for 100 clients."""
 
-EARLIER = {"fldetector": 11}
-"""Rounds to be played before the one that is measured: the others' work does not grow with time."""
+EARLIER_ROUNDS = {"fldetector": 11}
+"""Rounds judged before the measured one; the work of the other rules does not grow with time."""
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {"fldetector": {"start": 12}}
-"""So that the first conviction, after which fldetector begins anew, is in the measured round."""
+"""Options that put the first conviction, after which fldetector restarts, in the measured round."""
 
 SIZES = {"cnn": ((28, 28, 1), 10), "resnet18": ((32, 32, 3), 10)}
 """Model → image shape and classes: 0.8 and 11.2 million weights."""
 
-NETWORKS = ("gan-audit",)
-"""Rules that look into the network."""
+NEED_NETWORK = ("gan-audit",)
+"""Defenses that need the network itself."""
 
 Judge = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Round:
-    """Updates to be judged: n clients of a model, a tenth of them further out than the others."""
+class RandomRound:
+    """A generator of rounds of random updates, in which a tenth of the clients are outliers.
+
+    Attributes:
+      clients: n.
+      layout: The layout of the model.
+      model: One of `SIZES`.
+    """
 
     clients: int
     layout: WeightLayout
     model: str = "cnn"
 
     def common(self, number: int = 1) -> np.ndarray:
-        """Returns what the updates of a round have in common, float32 `[d]`."""
+        """Returns the vector that all updates of a round share, float32 `[d]`."""
         rng = np.random.default_rng([number, 1])
         return 0.01 * rng.standard_normal(self.layout.size, dtype=np.float32)
 
     def draw(self, number: int = 1, start: np.ndarray | None = None) -> Updates:
-        """Returns random updates, as different from what they have in common as that is from 0."""
+        """Returns random updates, about as far from the shared vector as that is from zero.
+
+        Args:
+          number: The round, 1-based.
+          start: The global weights, float32 `[d]`; zeros if None.
+        """
         rng = np.random.default_rng([number, 0])
         size = self.layout.size
         matrix = np.empty((self.clients, size), dtype=np.float32)
         common = self.common(number)
         noise = 0.01 * rng.standard_normal(size, dtype=np.float32)
-        for row in matrix:  # rolled, as drawing a billion numbers would take longer than most rules
+        for row in matrix:  # drawing a billion numbers would take longer than most rules
             np.add(np.roll(noise, rng.integers(size)), common, out=row)
         matrix[: self.malicious] *= 3
         ids = np.arange(self.clients)
@@ -83,31 +94,31 @@ class Round:
 
     @property
     def malicious(self) -> int:
-        """f, of which the rules are told."""
+        """f, the number of malicious clients that the rules assume."""
         return self.clients // 10
 
 
-def measure(
+def bench_defenses(
     clients: Iterable[int] = (20, 100),
     models: Iterable[str] = tuple(SIZES),
     names: Iterable[str] = (),
     peers: bool = True,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Measures rules.
+    """Measures defenses.
 
     Args:
       clients: Numbers of clients.
-      models: Of `SIZES`.
-      names: Defenses; if empty, all that have a naive version, and gan-audit.
-      peers: Also measure Flower and naive NumPy versions.
-      progress: Hears what is being measured.
+      models: Names from `SIZES`.
+      names: Names of defenses; if empty, all that have a naive version, and gan-audit.
+      peers: Whether to measure Flower's and the naive NumPy versions as well.
+      progress: Called with a description of each measurement.
 
     Returns:
-      `"100 clients of resnet18"` → rule → `seconds`, `memory_gib` above the matrix, `total_gib` of
-      the process, and `against_flower`, `against_numpy`: how many times faster it is; or `error`.
+      `"100 clients of resnet18"` → defense → `seconds`, `memory_gib` beyond the matrix, `total_gib`
+      of the process, and the speed-ups `against_flower` and `against_numpy`; or `error`.
     """
-    chosen = list(names) or [*NAIVE, *NETWORKS]
+    chosen = list(names) or [*NAIVE, *NEED_NETWORK]
     result: dict[str, Any] = {}
     for model in models:
         layout = _layout(model)
@@ -116,12 +127,12 @@ def measure(
             result[title] = {"matrix_gib": round(n * layout.size * 4 / 2**30, 3)}
             for name in chosen:
                 progress(f"{title}: {name}")
-                result[title][name] = _compare(name, Round(n, layout, model), peers)
+                result[title][name] = _measure(name, RandomRound(n, layout, model), peers)
     return result
 
 
 def _layout(model: str) -> WeightLayout:
-    """Reads a layout in a process that goes away with TensorFlow."""
+    """Reads a layout in a separate process, because the model needs TensorFlow."""
     shape, classes = SIZES[model]
     entries = _in_process(_entries, model, shape, classes)
     return WeightLayout(tuple(Entry(*entry) for entry in entries))
@@ -137,21 +148,21 @@ def _entries(model: str, shape: tuple[int, int, int], classes: int) -> list[tupl
     return [(entry.name, entry.shape, entry.trainable) for entry in layout.entries]
 
 
-def _compare(name: str, round: Round, peers: bool) -> dict[str, Any]:
-    mine = _in_process(_time, "tffl", name, round)
+def _measure(name: str, round: RandomRound, peers: bool) -> dict[str, Any]:
+    result = _in_process(_time, "tffl", name, round)
     for peer, table in (("flower", FLOWER), ("numpy", NAIVE)):
-        if peers and name in table and "seconds" in mine:
-            theirs = _in_process(_time, peer, name, round)
-            if "seconds" in theirs:
-                mine[f"{peer}_seconds"] = theirs["seconds"]
-                mine[f"against_{peer}"] = round_figure(theirs["seconds"] / mine["seconds"])
+        if peers and name in table and "seconds" in result:
+            other = _in_process(_time, peer, name, round)
+            if "seconds" in other:
+                result[f"{peer}_seconds"] = other["seconds"]
+                result[f"against_{peer}"] = significant(other["seconds"] / result["seconds"])
             else:
-                mine[f"{peer}_error"] = theirs["error"]
-    return dict(mine)
+                result[f"{peer}_error"] = other["error"]
+    return dict(result)
 
 
-def _time(kind: str, name: str, round: Round) -> dict[str, Any]:
-    """Times a rule in this process, and reads its memory."""
+def _time(kind: str, name: str, round: RandomRound) -> dict[str, Any]:
+    """Measures the time and memory of a rule in this process."""
     before = linux_bytes("self/status", "VmRSS")
     _limit_memory()
     _limit_time()
@@ -159,18 +170,18 @@ def _time(kind: str, name: str, round: Round) -> dict[str, Any]:
         defense, case = prepare(name, round)
         judge = {"tffl": _tffl, "flower": _flower, "numpy": _numpy}[kind](name, defense, case)
         seconds = _seconds(judge)
-    except Exception as error:  # whatever a rule of another library raises
+    except Exception as error:  # another library's rule can raise anything
         return {"error": f"{type(error).__name__}: {error}"}
     peak = linux_bytes("self/status", "VmHWM")
     return {
-        "seconds": round_figure(seconds),
-        "memory_gib": round_figure((peak - before - case.rows.nbytes) / 2**30),
-        "total_gib": round_figure(peak / 2**30),
+        "seconds": significant(seconds),
+        "memory_gib": significant((peak - before - case.rows.nbytes) / 2**30),
+        "total_gib": significant(peak / 2**30),
     }
 
 
 def _seconds(judge: Judge) -> float:
-    """Returns how long the fastest of some calls takes: the first may import a library."""
+    """Returns the seconds of the fastest call; the first one may have to import a library."""
     fastest = np.inf
     for _ in range(CALLS):
         began = time.perf_counter()
@@ -182,23 +193,26 @@ def _seconds(judge: Judge) -> float:
     return fastest
 
 
-def prepare(name: str, round: Round) -> tuple[Defense, Case]:
-    """Returns a defense, and what it and its naive version are to judge.
+def prepare(name: str, round: RandomRound) -> tuple[Defense, Case]:
+    """Returns a defense, and the case that it and its naive version judge.
 
     Raises:
-      UsageError: The defense refuses that many clients or weights.
+      UsageError: The defense does not work with this number of clients or weights.
     """
-    told = {"malicious": round.malicious} if defenses.has_option(name, "malicious") else {}
-    defense = create_defense(name, {**told, **OPTIONS.get(name, {})})
+    count = {"malicious": round.malicious} if defenses.has_option(name, "malicious") else {}
+    defense = create_defense(name, {**count, **OPTIONS.get(name, {})})
     defense.check(round.clients, round.layout)
-    number = 1 + EARLIER.get(name, 0)
+    number = 1 + EARLIER_ROUNDS.get(name, 0)
     trusted = round.common(number)
-    root = Root(np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int32), lambda start, _: trusted)
+    root = RootData(
+        np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1, np.int32), lambda start, _: trusted
+    )
     model: Any = None
     server = Server(model, round.layout, round.clients, 0, root)
-    if name in NETWORKS:
+    if name in NEED_NETWORK:
         server = replace(server, **_network(round.model))
-        return defense, Case(_sound(round, server), server, defense.init(server), round.malicious)
+        updates = _valid_updates(round, server)
+        return defense, Case(updates, server, defense.init(server), round.malicious)
     state, start = defense.init(server), np.zeros(round.layout.size, np.float32)
     for earlier in range(1, number):
         verdict, state = defense.judge(round.draw(earlier, start), server, state)
@@ -207,7 +221,7 @@ def prepare(name: str, round: Round) -> tuple[Defense, Case]:
 
 
 def _network(name: str) -> dict[str, Any]:
-    """Returns what a server has to look into a network, and test images."""
+    """Returns a server's model, samples and explainer."""
     from tffl.core.process import silence
 
     silence()
@@ -222,8 +236,8 @@ def _network(name: str) -> dict[str, Any]:
     return {"model": model, "samples": samples, "explainer": Explainer(model)}
 
 
-def _sound(round: Round, server: Server) -> Updates:
-    """Returns updates of a network's own weights, whose BatchNorm statistics stay as they are."""
+def _valid_updates(round: RandomRound, server: Server) -> Updates:
+    """Returns updates of a network's weights that leave its BatchNorm statistics valid."""
     assert server.model is not None
     updates = round.draw(start=round.layout.flatten(server.model.get_weights()))
     updates.matrix[:, ~round.layout.trainable] = 0
@@ -285,16 +299,16 @@ FLOWER: Mapping[str, Callable[[Any, int], Any]] = {
 
 
 def _in_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns what a function returns in a process of its own; an error as text if it dies."""
+    """Calls a function in a separate process and returns its result, or an error if it dies."""
     context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, function, arguments), daemon=True)
+    local, remote = context.Pipe()
+    process = context.Process(target=_serve, args=(remote, function, arguments), daemon=True)
     process.start()
-    theirs.close()
+    remote.close()
     try:
-        return mine.recv()
+        return local.recv()
     except EOFError:
-        return {"error": "the process died, for want of memory or by a message above"}
+        return {"error": "the process died: it ran out of memory, or a message above says why"}
     finally:
         process.join()
 
@@ -304,17 +318,17 @@ def _serve(pipe: Connection, function: Callable[..., Any], arguments: tuple[Any,
 
 
 def _limit_memory() -> None:
-    """Lets a rule that wants more memory than there is fail alone, where Linux' account is read."""
+    """Limits this process to the available memory (on Linux), so that only this rule fails."""
     available = linux_bytes("meminfo", "MemAvailable")
     if available:
         import resource
 
-        most = available + linux_bytes("self/status", "VmSize")
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        limit = available + linux_bytes("self/status", "VmSize")
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _limit_time() -> None:
-    """Interrupts a rule that takes too long, where the system has such a clock."""
+    """Stops a rule that takes longer than `LIMIT`, where the system has a suitable timer."""
     if not hasattr(signal, "setitimer"):
         return
 
@@ -325,10 +339,10 @@ def _limit_time() -> None:
     signal.setitimer(signal.ITIMER_REAL, LIMIT)
 
 
-def round_figure(value: float) -> float:
+def significant(value: float) -> float:
     """Rounds to three significant digits.
 
-    >>> round_figure(12.3456), round_figure(0.0012345)
+    >>> significant(12.3456), significant(0.0012345)
     (12.3, 0.00123)
     """
     return float(f"{value:.3g}")

@@ -1,15 +1,15 @@
-"""How fast the engine is: `tffl bench engine`.
+"""The speed of the training engine: `tffl bench engine`.
 
-The same clients are trained for a round by several contenders, each in a process of its own,
-because TensorFlow fixes its threads once per process. Only one process works at a time, and they
-take turns round by round, so that a machine whose speed drifts treats them alike. What is quoted
-are ratios of medians.
+Several contenders train the same clients for a round. Each has its own process, because TensorFlow
+fixes its threads once per process. Only one process works at a time, and they take turns round by
+round, so a drift in the machine's speed affects all of them alike. The results are ratios of
+medians.
 
-| contender | what it does |
+| contender | trains with |
 |---|---|
 | engine | `Trainer.train_all` and the mean, as in a simulation: a one-thread device per core |
 | engine-one-device | the same on one device that uses all cores |
-| bare | a plain compiled Keras loop on each core at once: the same steps, nothing federated |
+| bare | a plain compiled Keras loop on each core: the same steps without any federation |
 | bare-one-device | one such loop that uses all cores |
 | fit | `model.fit` per client, compiled once, with TensorFlow's default threads |
 """
@@ -31,11 +31,11 @@ import numpy as np
 from tffl.config import TrainingConfig
 from tffl.studies.bench.process import Contender, linux_bytes
 
-Round = Callable[[], Any]
+RoundFunction = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Workload:
+class TrainingWorkload:
     """A round of local training: `cnn` on images of Fashion-MNIST's size, one local epoch."""
 
     clients: int = 10
@@ -57,24 +57,31 @@ class Workload:
         )
 
     def draw(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns random images and labels: speed does not depend on what they show."""
+        """Returns random images and labels; the speed does not depend on the content.
+
+        Returns:
+          Images uint8 `[n, side, side, 1]` and labels int32 `[n]`.
+        """
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (self.images, self.side, self.side, 1), dtype=np.uint8)
         return images, rng.integers(0, 10, self.images).astype(np.int32)
 
 
-def engine(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
-    """Measures the engine against a bare compiled loop and Keras' `fit`.
+def bench_engine(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
+    """Compares the engine with a bare compiled loop and with Keras' `fit`.
 
     Args:
-      rounds: Timed rounds of each contender, after one that is not counted.
-      quick: A tenth of the work, for a look at the wiring.
+      rounds: Timed rounds of each contender after an untimed first one.
+      quick: Whether to do only a tenth of the work, to check that everything runs.
 
     Returns:
-      Nested figures: images per second, ratios of medians, compile seconds, peak memory.
+      Images per second, ratios of medians, compile seconds, and peak memory.
+
+    Raises:
+      TfflError: A process has died.
     """
-    large = Workload(samples=60 if quick else 600)
-    small = Workload(clients=5 if quick else 50, samples=50)
+    large = TrainingWorkload(samples=60 if quick else 600)
+    small = TrainingWorkload(clients=5 if quick else 50, samples=50)
     mixed = replace(large, precision="mixed_bfloat16")
     return {
         "rounds": rounds,
@@ -91,31 +98,33 @@ def engine(rounds: int = 5, quick: bool = False) -> dict[str, Any]:
             rounds,
         ),
         "first_round": {
-            f"{clients}_clients": first_round(Workload(clients=clients, samples=1600 // clients))
+            f"{clients}_clients": first_round(
+                TrainingWorkload(clients=clients, samples=1600 // clients)
+            )
             for clients in (10, 100)
         },
         "peak_memory": peak_memory(side=64 if quick else 128),
     }
 
 
-def race(workloads: Mapping[str, tuple[str, Workload]], rounds: int) -> dict[str, Any]:
-    """Lets contenders take turns.
+def race(workloads: Mapping[str, tuple[str, TrainingWorkload]], rounds: int) -> dict[str, Any]:
+    """Times contenders that take turns round by round.
 
     Args:
-      workloads: Title → (contender, what it trains). The first one is compared with the others.
+      workloads: Title → (contender, workload). The first one is compared with the others.
       rounds: Timed rounds of each.
 
     Returns:
-      Images per second of each, and how many times faster the first one is than each other.
+      The images per second of each, and the speed of the first one relative to each other.
     """
     contenders = {title: Contender(_serve, *entry) for title, entry in workloads.items()}
     seconds: dict[str, list[float]] = {title: [] for title in contenders}
     try:
         for contender in contenders.values():
-            contender.ask()
+            contender.request()
         for _ in range(rounds):
             for title, contender in contenders.items():
-                seconds[title].append(contender.ask())
+                seconds[title].append(contender.request())
     finally:
         for contender in contenders.values():
             contender.close()
@@ -127,31 +136,35 @@ def race(workloads: Mapping[str, tuple[str, Workload]], rounds: int) -> dict[str
     }
 
 
-def first_round(workload: Workload) -> dict[str, float]:
-    """Returns seconds of the first round, which traces and compiles, and of a steady one."""
+def first_round(workload: TrainingWorkload) -> dict[str, float]:
+    """Returns the seconds of the first round, which traces and compiles, and of a later one."""
     contender = Contender(_serve, "engine", workload)
     try:
-        first = contender.ask()
-        steady = statistics.median(contender.ask() for _ in range(3))
+        first = contender.request()
+        steady = statistics.median(contender.request() for _ in range(3))
     finally:
         contender.close()
     return {"first_seconds": first, "steady_seconds": steady, "compile_seconds": first - steady}
 
 
 def peak_memory(clients: int = 8, side: int = 128) -> dict[str, float] | None:
-    """Returns how much memory a round of n clients adds at its peak, in weight vectors.
+    """Measures the peak memory that a round of n clients adds, in weight vectors.
 
-    Images are wide and batches small, so that weights, and not activations, take the memory. The
-    first round adds what tracing takes and what TensorFlow keeps from then on; a steady one only
-    what it gives back. The promise is n + 6.
+    Images are large and batches small, so weights rather than activations take the memory. The
+    first round includes memory for tracing and memory that TensorFlow keeps; later rounds include
+    only what they free again. The limit is n + 6.
+
+    Args:
+      clients: n.
+      side: Height and width of the images in pixels.
 
     Returns:
-      None where the system does not tell a process' peak (other than Linux with glibc).
+      The measurements; None where the system does not report the peak (Linux with glibc does).
     """
-    workload = Workload(clients=clients, samples=8, batch_size=4, side=side)
+    workload = TrainingWorkload(clients=clients, samples=8, batch_size=4, side=side)
     contender = Contender(_serve, "engine", workload)
     try:
-        first, steady = contender.ask("memory"), contender.ask("memory")
+        first, steady = contender.request("memory"), contender.request("memory")
     finally:
         contender.close()
     if first is None:
@@ -166,19 +179,19 @@ def peak_memory(clients: int = 8, side: int = 128) -> dict[str, float] | None:
     }
 
 
-def _serve(name: str, workload: Workload, pipe: Connection) -> None:
-    play = CONTENDERS[name](workload)
+def _serve(name: str, workload: TrainingWorkload, pipe: Connection) -> None:
+    train_round = CONTENDERS[name](workload)
     while True:
         request = pipe.recv()
         if request == "memory":
-            pipe.send(_peak_of(play))
+            pipe.send(_peak_of(train_round))
             continue
         began = time.perf_counter()
-        play()
+        train_round()
         pipe.send(time.perf_counter() - began)
 
 
-def _engine(workload: Workload, one_device: bool = False) -> Round:
+def _engine(workload: TrainingWorkload, one_device: bool = False) -> RoundFunction:
     from tffl.engine import runtime
 
     if one_device:
@@ -198,14 +211,14 @@ def _engine(workload: Workload, one_device: bool = False) -> Round:
     layout = WeightLayout.of(model)
     placement = LocalDevices(settings.devices)
     pool, labels = workload.draw()
-    images = placement.resident(pool)
+    images = placement.to_devices(pool)
     trainer = Trainer(model, workload.training)
     start = layout.flatten(model.get_weights())
     indices = np.arange(workload.images, dtype=np.int32).reshape(workload.clients, -1)
     clients = [ClientData(rows, labels[rows]) for rows in indices]
     counts = np.full(workload.clients, workload.samples)
 
-    def play() -> np.ndarray:
+    def train_round() -> np.ndarray:
         jobs = [
             LocalTraining.draw(data, 1, 0.01, seed=0, round=1, client=client)
             for client, data in enumerate(clients)
@@ -214,10 +227,10 @@ def _engine(workload: Workload, one_device: bool = False) -> Round:
         updates = Updates(1, np.arange(len(jobs)), counts, start, deltas, layout)
         return start + updates.mean(counts / counts.sum())
 
-    return play
+    return train_round
 
 
-def _bare(workload: Workload, one_device: bool = False) -> Round:
+def _bare(workload: TrainingWorkload, one_device: bool = False) -> RoundFunction:
     from tffl.engine import runtime
 
     if one_device:
@@ -231,7 +244,7 @@ def _bare(workload: Workload, one_device: bool = False) -> Round:
     pool, labels = workload.draw()
     images, targets = tf.constant(pool), tf.constant(labels)
     batch = workload.batch_size
-    # As many steps as the clients take: each one's last batch is a partial one.
+    # The same steps as the clients': the last batch of each client is smaller.
     bounds = [
         (client * workload.samples + begin, min(begin + batch, workload.samples) - begin)
         for client in range(workload.clients)
@@ -279,7 +292,7 @@ def _bare_loop(model: Any, optimizer: Any, images: Any, labels: Any) -> Any:
     return loop
 
 
-def _fit(workload: Workload) -> Round:
+def _fit(workload: TrainingWorkload) -> RoundFunction:
     from tffl.engine import runtime
 
     runtime.silence()
@@ -293,23 +306,23 @@ def _fit(workload: Workload) -> Round:
     start = model.get_weights()
     total = [np.zeros_like(weights) for weights in start]
 
-    def play() -> list[np.ndarray]:
+    def train_round() -> list[np.ndarray]:
         for weights in total:
             weights[:] = 0
         for client in range(workload.clients):
             rows = slice(client * workload.samples, (client + 1) * workload.samples)
             model.set_weights(start)
-            for variable in model.optimizer.variables[2:]:  # all but the step and the rate
+            for variable in model.optimizer.variables[2:]:  # all but iteration and learning rate
                 variable.assign(np.zeros(variable.shape, variable.dtype))
             model.fit(pool[rows], labels[rows], batch_size=workload.batch_size, verbose=0)
             for mean, weights in zip(total, model.get_weights(), strict=True):
                 mean += weights / workload.clients
         return total
 
-    return play
+    return train_round
 
 
-CONTENDERS: dict[str, Callable[[Workload], Round]] = {
+CONTENDERS: dict[str, Callable[[TrainingWorkload], RoundFunction]] = {
     "engine": _engine,
     "engine-one-device": lambda workload: _engine(workload, one_device=True),
     "bare": _bare,
@@ -318,26 +331,26 @@ CONTENDERS: dict[str, Callable[[Workload], Round]] = {
 }
 
 
-def _model(workload: Workload) -> Any:
+def _model(workload: TrainingWorkload) -> Any:
     from tffl.models.cnn import cnn
 
     return cnn((workload.side, workload.side, 1), 10, seed=0)
 
 
-def _peak_of(play: Round) -> int | None:
-    """Plays a round; returns the peak of resident memory in bytes, above what it was before."""
+def _peak_of(train_round: RoundFunction) -> int | None:
+    """Trains a round and returns by how many bytes resident memory rose at its peak."""
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if status.exists() else None
     if trim is None or not reset.exists():
         return None
-    trim(0)  # what the allocator kept of the round before would not count
-    reset.write_text("5")  # forget the peak so far
+    trim(0)  # return free memory to the system, so that reusing it counts
+    reset.write_text("5")  # reset the peak
     before = linux_bytes("self/status", "VmRSS")
-    play()
+    train_round()
     return linux_bytes("self/status", "VmHWM") - before
 
 
-def _weight_bytes(workload: Workload) -> int:
+def _weight_bytes(workload: TrainingWorkload) -> int:
     return sum(int(np.prod(weights.shape)) for weights in _model(workload).weights) * 4
 
 
@@ -348,7 +361,7 @@ def _cores() -> int:
 
 
 def _has_bfloat16() -> bool | None:
-    """Says whether the CPU multiplies bfloat16 itself; None where the system does not tell."""
+    """Returns whether the CPU can multiply bfloat16; None where the system does not report it."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return None

@@ -1,10 +1,10 @@
-"""What heat maps cost: `tffl bench maps`.
+"""The cost of heat maps: `tffl bench maps`.
 
-For 20 clients of a network, the server's whole work (16 probes: maps, autoencoder, verdict) is set
-against the clients' own (one local epoch of 2,778 CIFAR-sized images each), and the maps alone
-against tf-keras-vis called once per client with all probes. All take turns in one process, so that
-a machine whose speed drifts treats them alike; ratios of medians are quoted. Training is timed on
-`TRAINED` images, and its time grows with their number.
+For 20 clients, the work of the server (16 probes: maps, autoencoder, verdict) is compared with the
+training of the clients (one local epoch of 2,778 CIFAR-sized images each), and the maps alone with
+tf-keras-vis, called once per client with all probes. All take turns in one process, so a drift in
+the machine's speed affects them alike; the results are ratios of medians. Training is timed on
+`TRAINED` images and scaled to the full number.
 """
 
 from __future__ import annotations
@@ -24,23 +24,22 @@ if TYPE_CHECKING:
 CLIENTS, IMAGES, PROBES, CLASSES = 20, 2778, 16, 10
 SHAPE = (32, 32, 3)
 TRAINED = 256
-"""Images of the client whose training is timed: four batches."""
+"""Images in the timed training: four batches."""
 
 
-def maps(model: str = "resnet18", rounds: int = 3, clients: int = CLIENTS) -> dict[str, Any]:
-    """Measures a network's maps.
+def bench_maps(model: str = "resnet18", rounds: int = 3, clients: int = CLIENTS) -> dict[str, Any]:
+    """Measures the heat maps of a network.
 
     Args:
-      model: Public name.
-      rounds: Timed turns of each contender; one more goes before them and is not counted, in which
-        everything is traced.
-      clients: Number of clients.
+      model: The public name of the network.
+      rounds: Timed turns of each contender after an untimed first one, which traces everything.
+      clients: The number of clients.
 
     Returns:
-      `first_seconds` of the traced turn; `seconds` of maps, of each detector's verdict with its
-      maps, of tf-keras-vis and of the clients' training; `detectors_against_training` (to reach:
-      at most 0.02) and `maps_against_tf_keras_vis` (at least 2), for Grad-CAM; and `growth`, by
-      how many MiB the process grows over 200 rounds of `shield`.
+      `first_seconds`, of the first turn; `seconds`, of the maps, of each detector's verdict with
+      its maps, of tf-keras-vis and of the clients' training; `detectors_against_training` (target:
+      at most 0.02) and `maps_against_tf_keras_vis` (target: at least 2), for Grad-CAM; and
+      `growth`, the MiB by which the process grows over 200 rounds of `shield`.
     """
     from tffl.core.process import silence
     from tffl.engine.runtime import configure
@@ -72,24 +71,25 @@ def maps(model: str = "resnet18", rounds: int = 3, clients: int = CLIENTS) -> di
 
 
 ROUNDS = 200
-"""Rounds over which memory is watched, after as many for warming up as `SETTLED`."""
-SETTLED = 20
+"""Rounds over which the growth of memory is measured."""
+WARM_UP = 20
+"""Rounds before the measurement starts."""
 
 
 def _growth() -> dict[str, float]:
-    """Returns by how much the process grows while `shield` judges many rounds of `lenet5`."""
+    """Measures how the memory of the process grows while `shield` judges rounds of `lenet5`."""
     from tffl.defenses import create_defense
     from tffl.studies.bench.process import linux_bytes
 
-    setting = _Setting.make("lenet5", clients=10)
+    setting = _Setting.create("lenet5", clients=10)
     defense = create_defense("shield", {"cam-consensus": {"epochs": 20}})
     state = defense.init(setting.server)
     resident = []
-    for round in range(1, SETTLED + ROUNDS + 1):
+    for round in range(1, WARM_UP + ROUNDS + 1):
         updates = replace(setting.updates, round=round, matrix=setting.updates.matrix * round)
         _, state = defense.judge(updates, setting.server, state)
         resident.append(linux_bytes("self/status", "VmRSS"))
-    return {"rounds": ROUNDS, "mib": (resident[-1] - resident[SETTLED - 1]) / 2**20}
+    return {"rounds": ROUNDS, "mib": (resident[-1] - resident[WARM_UP - 1]) / 2**20}
 
 
 DETECTORS = {
@@ -107,7 +107,7 @@ class _Setting:
     updates: Updates
 
     @classmethod
-    def make(cls, name: str, clients: int) -> _Setting:
+    def create(cls, name: str, clients: int) -> _Setting:
         from tffl.core.layout import WeightLayout
         from tffl.core.updates import Updates
         from tffl.data.samples import Samples
@@ -137,7 +137,7 @@ def _contenders(name: str, clients: int) -> dict[str, Callable[[], Any]]:
     from tffl.engine.training import LocalTraining, Trainer
     from tffl.explain.probes import draw
 
-    setting = _Setting.make(name, clients)
+    setting = _Setting.create(name, clients)
     server, updates = setting.server, setting.updates
     model, samples, explainer = server.model, server.samples, server.explainer
     assert samples is not None and explainer is not None
@@ -162,7 +162,7 @@ def _contenders(name: str, clients: int) -> dict[str, Callable[[], Any]]:
 
 
 def _tf_keras_vis(model: Any, updates: Any, probes: Any, layer: str) -> list[np.ndarray]:
-    """Returns the same maps from tf-keras-vis, one call per client."""
+    """Computes the same maps with tf-keras-vis, one call per client."""
     from tf_keras_vis.gradcam import Gradcam
     from tf_keras_vis.utils.scores import CategoricalScore
 

@@ -1,18 +1,17 @@
-"""Every rule once more, as one would first write it from its paper with NumPy and scikit-learn.
+"""Naive versions of the rules: direct transcriptions of the papers with NumPy and scikit-learn.
 
-They are what `tffl bench defenses` measures tffl's rules against, and what tests compare these
-with: whole-matrix expressions or plain loops over clients, no blocks, no threads of their own, no
-care for memory. They return the aggregate alone, where tffl's also score and explain, and expect
-finite rows.
+`tffl bench defenses` compares tffl's rules with them, and tests check that both agree. They use
+whole-matrix expressions or plain loops over clients, without blocks or threads and without regard
+to memory. They need finite rows and return only the aggregate, without scores or reasons.
 
-All columns count as trainable, which makes neither side faster: of resnet18's, 0.09 % are BatchNorm
-statistics. Means weigh by sample counts where tffl's do. Each does what tffl's rule does with the
-options of the benchmark, where rounding and ties leave a choice with these differences:
+They treat all columns as trainable, which favors neither side: 0.09 % of resnet18's columns are
+BatchNorm statistics. Means are weighted by sample counts where tffl's are. With the options of the
+benchmark each computes the same as tffl's rule, up to rounding, with these differences:
 
-- `bulyan` and `krum` take the first of rows that tie; with f = 1 or 2 Bulyan's last rows always do.
-- `auror` splits all columns at once: scikit-learn's `KMeans`, column by column, would take hours.
-- `fldetector` is right if everybody takes part and nobody has been convicted yet.
-- `signguard` wants a bandwidth above 0.
+- `bulyan` and `krum` take the first of tied rows; with f = 1 or 2 Bulyan's last rows always tie.
+- `auror` splits all columns at once: scikit-learn's `KMeans` would take hours, column by column.
+- `fldetector` is correct if all clients take part and none has been convicted yet.
+- `signguard` needs a bandwidth above 0.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from tffl.defenses.server import Server
 
 @dataclass(frozen=True)
 class Case:
-    """A round to be judged, and all that the server has: tffl's rules and the naive get the same.
+    """One round and its server: the common input of tffl's rules and the naive versions.
 
     Attributes:
-      updates: All finite, neither selected nor mixed.
-      server: With root data.
-      state: What tffl's rule remembers of earlier rounds.
-      malicious: f, of which the rules are told.
+      updates: Finite updates, one row per client in the original order.
+      server: A server with root data.
+      state: The state of tffl's rule after earlier rounds.
+      malicious: f, the number of malicious clients that the rules assume.
     """
 
     updates: Updates
@@ -50,11 +49,15 @@ class Case:
         return self.updates.matrix
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """Returns the random numbers that tffl's rule draws, so that both take the same columns."""
+        """Returns the generator that tffl's rule uses, so that both draw the same numbers."""
         return seeds.generator(self.server.seed, purpose, self.updates.round)
 
     def average(self, accepted: np.ndarray) -> np.ndarray:
-        """Returns FedAvg's mean of the rows in a bool `[n]` or positions."""
+        """Returns FedAvg's mean of some rows, float32 `[d]`.
+
+        Args:
+          accepted: A mask, bool `[n]`, or row numbers.
+        """
         return _average(self.rows[accepted], self.updates.sample_counts[accepted])
 
 
@@ -64,7 +67,7 @@ def none(case: Case) -> np.ndarray:
 
 
 def auror(case: Case) -> np.ndarray:
-    """Tries every split of every sorted column, and counts who is in the minority."""
+    """Tries every split of every sorted column, and counts each client's splits in the minority."""
     n, d = case.rows.shape
     order = np.argsort(case.rows, axis=0)
     ranked = np.take_along_axis(case.rows, order, axis=0).astype(np.float64)
@@ -82,7 +85,7 @@ def auror(case: Case) -> np.ndarray:
 
 
 def bias_anomaly(case: Case) -> np.ndarray:
-    """Leaves out whose final bias is far from the mean one."""
+    """Leaves out clients whose final bias is far from the mean bias."""
     bias = case.rows[:, case.updates.layout.final_bias]
     scores = np.abs(bias - bias.mean(axis=0)).max(axis=1)
     median = np.median(scores)
@@ -91,14 +94,14 @@ def bias_anomaly(case: Case) -> np.ndarray:
 
 
 def bucketing(case: Case) -> np.ndarray:
-    """Averages pairs, and then all pairs."""
+    """Averages random pairs of rows, and then all pairs."""
     buckets = case.generator("bucketing").permutation(np.arange(len(case.rows)) // 2)
     mixed = np.array([case.rows[buckets == k].mean(axis=0) for k in range(buckets.max() + 1)])
     return _average(mixed, np.bincount(buckets, weights=case.updates.sample_counts))
 
 
 def bulyan(case: Case) -> np.ndarray:
-    """Picks rows by Krum, one after the other, and averages around each column's median."""
+    """Selects rows one by one with Krum, and averages the values nearest to column medians."""
     n, f = len(case.rows), case.malicious
     distances, rest, chosen = _squared_distances(case.rows), list(range(n)), []
     for _ in range(n - 2 * f):
@@ -110,14 +113,14 @@ def bulyan(case: Case) -> np.ndarray:
 
 
 def centered_clipping(case: Case) -> np.ndarray:
-    """Goes one clipped step from the last aggregate."""
+    """Takes one clipped step from the last aggregate."""
     center = case.state["center"]
     differences = case.rows - center
     return center + _clipped(differences).mean(axis=0)
 
 
 def dnc(case: Case) -> np.ndarray:
-    """Leaves out the f rows that are longest along the first singular vector of some columns."""
+    """Leaves out the f rows with the longest projection on the first singular vector."""
     n, d = case.rows.shape
     columns = case.generator("dnc").choice(d, min(10_000, d), replace=False, shuffle=False)
     centered = case.rows[:, columns] - case.rows[:, columns].mean(axis=0)
@@ -127,7 +130,7 @@ def dnc(case: Case) -> np.ndarray:
 
 
 def faa_dl(case: Case) -> np.ndarray:
-    """Leaves out whom scikit-learn's one-class SVM finds outside, solved as closely as in tffl."""
+    """Leaves out the outliers of scikit-learn's one-class SVM, solved as precisely as in tffl."""
     from sklearn.svm import OneClassSVM
 
     machine = OneClassSVM(nu=0.5, tol=1e-9).fit(case.rows)
@@ -153,7 +156,7 @@ def flame(case: Case) -> np.ndarray:
 
 
 def fldetector(case: Case) -> np.ndarray:
-    """Leaves out whose update is far from its last one, carried on by L-BFGS."""
+    """Leaves out clients whose update is far from its L-BFGS prediction."""
     state, n = case.state, len(case.rows)
     step = case.updates.start - state["start"]
     predicted = state["expected"] - _hessian_product(state["steps"], state["turns"], step)
@@ -170,7 +173,7 @@ def fldetector(case: Case) -> np.ndarray:
 
 
 def fltrust(case: Case) -> np.ndarray:
-    """Weighs by the cosine to the server's own update, and gives everybody its length."""
+    """Weights updates by their cosine to the root update, and rescales them to its length."""
     assert case.server.root is not None
     root = case.server.root.train(case.updates.start, case.updates.round)
     norms, length = np.linalg.norm(case.rows, axis=1), np.linalg.norm(root)
@@ -179,7 +182,7 @@ def fltrust(case: Case) -> np.ndarray:
 
 
 def foolsgold(case: Case) -> np.ndarray:
-    """Takes weight from clients with like histories of the final layer."""
+    """Reduces the weight of clients whose histories of the final layer are similar."""
     from sklearn.metrics.pairwise import cosine_similarity
 
     layout, n = case.updates.layout, len(case.rows)
@@ -201,7 +204,7 @@ def foolsgold(case: Case) -> np.ndarray:
 
 
 def geometric_median(case: Case) -> np.ndarray:
-    """Iterates Weiszfeld's step until it moves by no more than a millionth."""
+    """Iterates Weiszfeld's step until the relative change is at most a millionth."""
     center = none(case)
     while True:
         distances = np.linalg.norm(case.rows - center, axis=1)
@@ -212,36 +215,36 @@ def geometric_median(case: Case) -> np.ndarray:
 
 
 def krum(case: Case) -> np.ndarray:
-    """Takes the row of lowest score."""
+    """Returns the row with the lowest score."""
     scores = _krum_scores(_squared_distances(case.rows), case.malicious)
     return case.rows[np.argmin(scores)]
 
 
 def median(case: Case) -> np.ndarray:
-    """Takes each column's median."""
+    """Returns the median of each column."""
     return np.median(case.rows, axis=0)
 
 
 def multi_krum(case: Case) -> np.ndarray:
-    """Averages the n − f rows of lowest score."""
+    """Averages the n − f rows with the lowest scores."""
     scores = _krum_scores(_squared_distances(case.rows), case.malicious)
     return case.average(np.argsort(scores)[: len(case.rows) - case.malicious])
 
 
 def nnm(case: Case) -> np.ndarray:
-    """Replaces each row by the mean of its n − f nearest, and averages."""
+    """Replaces each row by the mean of its n − f nearest rows, and averages."""
     distances, kept = _squared_distances(case.rows), len(case.rows) - case.malicious
     mixed = [case.rows[np.argsort(row)[:kept]].mean(axis=0) for row in distances]
     return _average(np.array(mixed), case.updates.sample_counts)
 
 
 def norm_clipping(case: Case) -> np.ndarray:
-    """Averages rows that are clipped to their median norm."""
+    """Averages rows clipped to their median norm."""
     return _average(_clipped(case.rows), case.updates.sample_counts)
 
 
 def signguard(case: Case) -> np.ndarray:
-    """Averages, clipped, rows of usual norm in the largest MeanShift cluster of sign counts."""
+    """Averages clipped rows that have a typical norm and are in the largest cluster by signs."""
     from sklearn.cluster import MeanShift, estimate_bandwidth
 
     d = case.rows.shape[1]
@@ -257,7 +260,7 @@ def signguard(case: Case) -> np.ndarray:
 
 
 def trimmed_mean(case: Case) -> np.ndarray:
-    """Averages each column's values but the f largest and f smallest."""
+    """Averages each column without its f largest and f smallest values."""
     f = case.malicious
     return np.sort(case.rows, axis=0)[f : len(case.rows) - f].mean(axis=0)
 
@@ -284,7 +287,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "signguard": signguard,
     "trimmed-mean": trimmed_mean,
 }
-"""Defense → the naive version: a case in, the aggregate `[d]` out."""
+"""Name of a defense → its naive version, which returns the aggregate `[d]` of a case."""
 
 
 def _average(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -292,13 +295,13 @@ def _average(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _clipped(rows: np.ndarray) -> np.ndarray:
-    """Returns the rows, none of them longer than their median norm."""
+    """Returns the rows, clipped to their median norm."""
     norms = np.linalg.norm(rows, axis=1)
     return rows * np.minimum(1, np.median(norms) / norms)[:, None]
 
 
 def _squared_distances(rows: np.ndarray) -> np.ndarray:
-    """Returns them for all pairs, float64 `[n, n]`, pair by pair."""
+    """Returns the squared distances of all pairs, float64 `[n, n]`, computed pair by pair."""
     n = len(rows)
     distances = np.zeros((n, n))
     for i in range(n):
@@ -313,7 +316,13 @@ def _krum_scores(distances: np.ndarray, malicious: int) -> np.ndarray:
 
 
 def _hessian_product(steps: np.ndarray, turns: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Returns Ĥ·v by the compact form of L-BFGS, of pairs `[k, d]`, oldest first."""
+    """Returns Ĥ·v by the compact form of L-BFGS.
+
+    Args:
+      steps: Changes of the weights, `[k, d]`, oldest first.
+      turns: Changes of the gradient, `[k, d]`, oldest first.
+      vector: v, `[d]`.
+    """
     products = steps @ turns.T
     sigma = products[-1, -1] / (steps[-1] @ steps[-1])
     lower, diagonal = np.tril(products, -1), np.diag(np.diag(products))
@@ -323,7 +332,7 @@ def _hessian_product(steps: np.ndarray, turns: np.ndarray, vector: np.ndarray) -
 
 
 def _two_means(values: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Returns each value's cluster, 0 or 1, and the log squared errors of one cluster and two."""
+    """Returns the cluster of each value, 0 or 1, and the log errors of one and of two clusters."""
     from sklearn.cluster import KMeans
 
     one, two = (KMeans(k, n_init=10, random_state=0).fit(values[:, None]) for k in (1, 2))

@@ -1,4 +1,4 @@
-"""What benchmarks share: processes that work when told to, and how much memory they take."""
+"""Processes that work on request, and their memory."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ DIED = "a benchmark process has died; see its message above"
 
 
 class Contender:
-    """A process that answers requests, so that contenders can take turns.
+    """A process that works on request, so that contenders can take turns.
 
     Args:
-      serve: Called there with the arguments and a pipe, from which it reads requests for ever.
-      arguments: Of `serve`, before the pipe.
+      serve: The function that the process calls with the arguments and a pipe. It reads requests
+        from the pipe forever and sends a result for each.
+      *arguments: The arguments of `serve` before the pipe.
     """
 
     def __init__(self, serve: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(*arguments, theirs), daemon=True)
+        self._pipe, remote = context.Pipe()
+        self._process = context.Process(target=serve, args=(*arguments, remote), daemon=True)
         self._process.start()
-        theirs.close()
+        remote.close()
 
-    def ask(self, what: str = "round") -> Any:
-        """Sends a request and waits for its answer.
+    def request(self, what: str = "round") -> Any:
+        """Sends a request and returns its result.
 
         Raises:
           TfflError: The process has died.
@@ -40,13 +41,18 @@ class Contender:
             raise TfflError(DIED) from None
 
     def close(self) -> None:
-        """Ends the process, whatever it waits for."""
+        """Kills the process."""
         self._process.kill()
         self._process.join()
 
 
 def linux_bytes(name: str, key: str) -> int:
-    """Returns bytes from a file of Linux' `/proc`, such as `self/status`; 0 elsewhere."""
+    """Returns a size in bytes from a file in Linux' `/proc`; 0 on other systems.
+
+    Args:
+      name: The file, such as `self/status`.
+      key: The start of the line, such as `VmHWM`.
+    """
     file = Path("/proc", name)
     if not file.exists():
         return 0

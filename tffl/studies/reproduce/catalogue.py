@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tffl.config import build, build_upon, read
+from tffl.config import build, build_from_file, read
 from tffl.core.errors import UsageError, require, unknown
 from tffl.studies.benchmark import NONE
 from tffl.studies.reproduce.plan import (
@@ -136,7 +136,7 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
       UsageError: It is invalid.
     """
-    said = build_upon(path, cls=Reproduction)
+    said = build_from_file(path, cls=Reproduction)
     experiment = Experiment(path, said)
     try:
         _check(experiment)

@@ -169,7 +169,7 @@ def measure(workload: Workload) -> Rate:
     from tffl.data.federation import ClientData
     from tffl.engine.placement import LocalDevices
     from tffl.engine.training import LocalTraining, Trainer
-    from tffl.simulation.workshop import build_model
+    from tffl.simulation.shared_resources import build_model
 
     placement = LocalDevices(names)
     devices, batch = len(names), workload.batch
@@ -187,7 +187,7 @@ def measure(workload: Workload) -> Rate:
     model = build_model(config, shape, workload.classes)
     generator = np.random.default_rng(0)
     pool = generator.integers(0, 256, (devices * batch, *shape), dtype=np.uint8)
-    images = placement.resident(pool)
+    images = placement.to_devices(pool)
     labels = generator.integers(0, workload.classes, len(pool)).astype(np.int32)
     rows = np.arange(len(pool), dtype=np.int32).reshape(devices, batch)
     start = WeightLayout.of(model).flatten(model.get_weights())
@@ -224,7 +224,7 @@ def _test_rate(
 
     evaluator = Evaluator(model)
     repeat = -(-200 // len(pool)) if pool.shape[1] <= SMALL_SIDE else 1
-    images = placement.resident(np.repeat(pool, repeat, axis=0))
+    images = placement.to_devices(np.repeat(pool, repeat, axis=0))
     answers = np.repeat(labels, repeat)
     took = []
     for _ in range(2):

@@ -91,14 +91,14 @@ def lines(entries: Sequence[Entry], out: Path | None, runs: Path, tell: Tell | N
 
 def missing_data(entries: Iterable[Entry], scale: str) -> list[str]:
     """Returns the datasets that items need at a scale and that are not prepared."""
-    from tffl.data.build import source
+    from tffl.data.build import dataset_source
 
     needed: dict[str, Path | None] = {}
     for entry in entries:
         for experiment, item in entry.parts if scale in entry.scales else ():
             for cell in experiment.cells([item], scale):
                 needed[cell.config.data.dataset] = cell.config.data.data_dir
-    return [name for name, place in needed.items() if not source(name).prepared(place)]
+    return [name for name, place in needed.items() if not dataset_source(name).prepared(place)]
 
 
 Part = tuple[Experiment, list[Cell], list[Cell], Path]
