@@ -98,7 +98,7 @@ LABELS = np.arange(20) % 10
         ),
         (
             {"train_images": np.zeros((20, 4, 5, 3), np.float32)},
-            r"test images of \(4, 5, 3\) do not fit to training images of float32 \(4, 5, 3\)",
+            r"test images have shape \(4, 5, 3\), training images float32 \(4, 5, 3\)",
         ),
         (
             {"train_images": np.full((20, 4, 5, 3), np.nan, np.float32)},
@@ -154,7 +154,7 @@ def test_no_labels_are_labels() -> None:
 
 
 def test_a_dataset_is_checked_where_it_is_loaded(plugins: None) -> None:
-    with pytest.raises(UsageError, match="do not fit to training images of float32"):
+    with pytest.raises(UsageError, match="training images float32"):
         load_dataset(DataConfig(dataset="mine"))
 
 

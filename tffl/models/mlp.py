@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tffl.core.errors import require
-from tffl.models.parts import cited, dense, logits
+from tffl.models.blocks import cited, dense, logits
 
 if TYPE_CHECKING:
     import keras

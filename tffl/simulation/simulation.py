@@ -39,7 +39,7 @@ def simulate(
     attack: Attack | str | None = None,
     defense: Defense | str | None = None,
     model: keras.Model | Callable[..., keras.Model] | str | None = None,
-    dataset: Dataset | Arrays | str | None = None,
+    dataset: Dataset | Arrays | Path | str | None = None,
 ) -> Run:
     """Runs one experiment.
 
@@ -58,8 +58,9 @@ def simulate(
       defense: A defense, or the name of one.
       model: A Keras model, whose weights are the first ones; a function (image_shape, classes) →
         model; or the name of one.
-      dataset: A `Dataset`; `(x_train, y_train, x_test, y_test)`, images uint8 `[N, height, width,
-        channels]` and labels from 0 on; or the name of one.
+      dataset: A `Dataset`; `(x_train, y_train, x_test, y_test)`, images or feature vectors, and
+        labels from 0 on or names; a `tf.data.Dataset`, or a pair for training and testing; or the
+        name or the path of one.
 
     Raises:
       UsageError: The experiment is impossible; before round 1.
