@@ -23,9 +23,9 @@ import click
 def compare(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Put several runs side by side, in a table and a chart."""
     from tffl.core.jsonable import plain
-    from tffl.report.run_comparison import compare as put_together
+    from tffl.report.run_comparison import compare_runs
 
-    comparison = put_together(runs)
+    comparison = compare_runs(runs)
     drawn = comparison.draw(out)
     if as_json:
         values = {**comparison.values(), "chart": out if drawn else None}
