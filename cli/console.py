@@ -16,7 +16,7 @@ from tffl_cli.tables import PlainTable, words
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tffl.drawing.explanation import Look
+    from tffl.drawing.explanation import Explanation
     from tffl.report.document import Table as ReportTable
     from tffl.studies.reproduce.listing import Line
     from tffl.studies.reproduce.page import Report
@@ -155,13 +155,13 @@ def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
     )
 
 
-def print_look(look: Look) -> None:
+def print_explanation(found: Explanation) -> None:
     """Prints what a heat-map detector saw of each client in a round."""
     table = PlainTable("client", "", "score", "", "dead maps", "not finite", "distance to median")
     table.columns[0].justify = "right"
     table.columns[1].justify = table.columns[3].justify = "left"
-    table.title = words(f"Round {look.round}: {look.title}")
-    for row in look.rows():
+    table.title = words(f"Round {found.round}: {found.title}")
+    for row in found.rows():
         table.add_row(
             str(row["client"]),
             "malicious" if row["malicious"] else "",
@@ -174,10 +174,10 @@ def print_look(look: Look) -> None:
         )
     out = console()
     out.print(table)
-    threshold = f", threshold {look.threshold:.4g}" if defined(look.threshold) else ""
-    scores = f"Score: {look.score_name}{threshold}. " if look.scored else ""
+    threshold = f", threshold {found.threshold:.4g}" if defined(found.threshold) else ""
+    scores = f"Score: {found.score_name}{threshold}. " if found.scored else ""
     out.print(
-        f"{scores}{look.maps.shape[1]} maps of each client; distance to the clients' median map, "
+        f"{scores}{found.maps.shape[1]} maps of each client; distance to the clients' median map, "
         "that of the median client being 1.",
         style="dim",
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from tffl.drawing.explanation import Look
+    from tffl.drawing.explanation import Explanation
 
 
 @click.command()
@@ -40,20 +40,20 @@ def explain(run: Path, rounds: tuple[int, ...], as_json: bool) -> None:
         click.echo(json.dumps(plain({"run": str(run), "looks": reports}), indent=2))
         return
 
-    from tffl_cli.console import print_look
+    from tffl_cli.console import print_explanation
 
     for seen, paths in drawn:
-        print_look(seen)
+        print_explanation(seen)
         for path in paths:
             click.echo(str(path))
 
 
-def _report(look: Look, paths: list[Path]) -> dict[str, Any]:
+def _report(found: Explanation, paths: list[Path]) -> dict[str, Any]:
     return {
-        "round": look.round,
-        "detector": look.part or None,
-        "score": look.score_name,
-        "threshold": look.threshold,
-        "clients": look.rows(),
+        "round": found.round,
+        "detector": found.part or None,
+        "score": found.score_name,
+        "threshold": found.threshold,
+        "clients": found.rows(),
         "pictures": [str(path) for path in paths],
     }

@@ -210,7 +210,7 @@ def test_every_attack_with_very_few_clients(name: str, clients: int) -> None:
             stage = small(clients, malicious, attack__name=name, **options)
             updates, state = sent(stage), stage.attack.init(stage.adversary)
             honest = updates.matrix.copy()
-            attackers, _ = stage.attack_updates(updates, state)
+            updates, attackers, _ = stage.attack_updates(updates, state)
         except UsageError as error:
             assert "\n" not in str(error)
             continue

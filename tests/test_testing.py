@@ -153,7 +153,7 @@ BROKEN_DEFENSES = [
     (Needy(), "few clients: check allows 1 clients, and judge raises ValueError"),
     (Averaging(), "not finite: aggregate is not finite"),
     (Mute(factor=3.0), "options: what options.. returns makes another one$"),
-    (create_defense("multi-krum", {"malicious": 6}), "verdict: it raises UsageError"),
+    (create_defense("multi-krum", {"malicious": 6}), "inputs: it raises UsageError"),
 ]
 
 
@@ -186,11 +186,18 @@ class Echo(ModelAttack):
 
 
 class Careless(Echo):
-    def tamper(
+    def send(
         self, updates: Updates, malicious: np.ndarray, adversary: Any, state: State
-    ) -> State:
-        np.multiply(updates.matrix, 2, out=updates.matrix)
-        return state
+    ) -> tuple[np.ndarray | None, State]:
+        return 2 * updates.deltas, state
+
+
+class Overwriting(Echo):
+    def craft(
+        self, updates: Updates, malicious: np.ndarray, adversary: Any, state: State
+    ) -> tuple[np.ndarray, State]:
+        updates.matrix[malicious] *= -1
+        return updates.deltas[malicious], state
 
 
 class Spy(Echo):
@@ -247,14 +254,15 @@ class Vandal(Attack):
 
 
 BROKEN_ATTACKS = [
-    (Careless(), r"tamper: rows of honest clients change: \[0, 2, 3"),
-    (Lazy(), "tamper: changes_updates.. is true, and no row changes"),
+    (Careless(), r"send: what send returns is float32 \[12, \d+\], and should be float32 \[3, "),
+    (Overwriting(), "inputs: send writes to updates.matrix"),
+    (Lazy(), "send: changes_updates.. is true, and no row changes"),
     (Dice(), "determinism: rows differ when the round is played again"),
     (Weigher(), "knowledge: it reads honest clients' sample counts, and does not declare it"),
     (Spy(), "knowledge: it reads honest clients' updates, and does not declare it"),
     (Always(), "schedule: with"),
     (Lists(), r"state: state\['seen'\] is a list"),
-    (Everybody(), "poison: honest client 0 holds other data"),
+    (Everybody(), "poison: the data of honest client 0 changes"),
     (Vandal(), "poison: poison writes to the dataset"),
 ]
 

@@ -73,6 +73,17 @@ LAYOUT = WeightLayout(
 )
 
 
+def received(
+    attack: Attack, updates: Updates, malicious: np.ndarray, adversary: Any, state: Any
+) -> tuple[Updates, Any]:
+    """Returns what the server receives, and what the attackers remember."""
+    rows, state = attack.send(updates.read_only(), malicious, adversary, state)
+    matrix = updates.matrix.copy()
+    if rows is not None:
+        matrix[malicious] = rows
+    return replace(updates, matrix=matrix), state
+
+
 @dataclass(frozen=True)
 class Round:
     """One round's updates, who is malicious, and colluders that own nothing but a seed."""
@@ -83,9 +94,8 @@ class Round:
 
     def attacked(self, attack: Attack, state: Any = None) -> tuple[Updates, Any]:
         """Returns what the server receives, and what the attackers remember."""
-        sent = replace(self.updates, matrix=self.updates.matrix.copy())
         state = attack.init(self.adversary) if state is None else state
-        return sent, attack.tamper(sent, self.malicious, self.adversary, state)
+        return received(attack, self.updates, self.malicious, self.adversary, state)
 
     def sent(self, attack: Attack) -> np.ndarray:
         """Returns the trainable columns of the malicious rows after the attack."""

@@ -47,9 +47,7 @@ def updates(adversary) -> Updates:
 def craft(adversary, updates, **options) -> np.ndarray:
     attack = attacks.create("adaptive-cam", {"steps": 12, **options})
     malicious = np.isin(updates.client_ids, MALICIOUS)
-    sent = replace(updates, matrix=updates.matrix.copy())
-    attack.tamper(sent, malicious, adversary, attack.init(adversary))
-    return sent.matrix[MALICIOUS]
+    return attack.send(updates, malicious, adversary, attack.init(adversary))[0]
 
 
 def excess(adversary, updates, row) -> float:
@@ -90,11 +88,8 @@ def test_the_penalty_keeps_its_maps_near_the_consensus(adversary, updates):
 def test_without_a_penalty_it_is_distance_constrained_poisoning(adversary, updates):
     attack = attacks.create("distance-constrained", {"steps": 12})
     malicious = np.isin(updates.client_ids, MALICIOUS)
-    sent = replace(updates, matrix=updates.matrix.copy())
-    attack.tamper(sent, malicious, adversary, {})
-    np.testing.assert_allclose(
-        craft(adversary, updates, penalty=0.0), sent.matrix[MALICIOUS], atol=1e-6
-    )
+    rows, _ = attack.send(updates, malicious, adversary, {})
+    np.testing.assert_allclose(craft(adversary, updates, penalty=0.0), rows, atol=1e-6)
 
 
 def test_only_who_knows_the_probes_looks_at_the_servers_images(adversary, updates):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tffl.attacks import attacks
-from tffl.attacks.parts import class_index, draw, scale_rows
+from tffl.attacks.parts import class_index, draw, scaled
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
@@ -34,7 +34,7 @@ def test_draw_rounds_and_repeats() -> None:
     assert any(draw(candidates, 5, 1, "x", c).tolist() != first.tolist() for c in range(1, 5))
 
 
-# Scaling asks the attackers nothing.
+# Scaling reads nothing that attackers own.
 ADVERSARY = cast("Any", None)
 
 
@@ -47,24 +47,26 @@ def updates(deltas: list[list[float]]) -> Updates:
 
 def test_scales_malicious_trained_columns_only() -> None:
     round = updates([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
-    scale_rows(round, np.array([False, True, False]), -2.5)
-    assert round.deltas.tolist() == [[1, 2, 3], [-10, -12.5, 6], [7, 8, 9]]
-    assert round.deltas.dtype == np.float32
+    rows = scaled(round.select(np.array([False, True, False])), -2.5)
+    assert rows.tolist() == [[-10, -12.5, 6]]
+    assert rows.dtype == np.float32
+    assert scaled(round, 1.0) is None
 
 
 @pytest.mark.parametrize("name", ["label-flip", "patch-backdoor", "dba", "edge-case"])
 def test_every_data_attack_scales(name: str) -> None:
     round = updates([[1, 2, 3], [4, 5, 6]])
-    attacks.create(name, {"scale": 3}).tamper(round, np.array([True, False]), ADVERSARY, {})
-    assert round.deltas.tolist() == [[3, 6, 3], [4, 5, 6]]
-    attacks.create(name, {}).tamper(round, np.array([True, True]), ADVERSARY, {})
-    assert round.deltas.tolist() == [[3, 6, 3], [4, 5, 6]]
+    attack = attacks.create(name, {"scale": 3})
+    rows, _ = attack.send(round, np.array([True, False]), ADVERSARY, {})
+    assert rows.tolist() == [[3, 6, 3]] and attack.changes_updates()
+    plain = attacks.create(name, {})
+    assert plain.send(round, np.array([True, True]), ADVERSARY, {}) == (None, {})
+    assert not plain.changes_updates()
 
 
 def test_a_huge_scale_gives_infinity_without_noise(recwarn) -> None:
     round = updates([[1, -2, 0]])
-    scale_rows(round, np.array([True]), 1e300)
-    assert round.deltas.tolist() == [[np.inf, -np.inf, 0]]
+    assert scaled(round, 1e300).tolist() == [[np.inf, -np.inf, 0]]
     assert not recwarn.list
 
 

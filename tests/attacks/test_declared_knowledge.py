@@ -15,6 +15,8 @@ from tffl.config import build
 from tffl.core.updates import Updates
 from tffl.models import models
 
+from .conftest import received
+
 MALICIOUS = np.array([1, 4, 8])
 CASES = [
     (name, {"knows": knows, "overheard": 3} if knows else {})
@@ -50,9 +52,9 @@ def run(attack: ModelAttack, updates: Updates, adversary: Adversary) -> tuple[np
     malicious = np.isin(updates.client_ids, MALICIOUS)
     state = attack.init(adversary)
     for number in (2, 3):
-        sent = replace(updates, round=number, matrix=updates.matrix.copy())
+        this = replace(updates, round=number)
         kept = {key: value.copy() for key, value in state.items()}
-        after = attack.tamper(sent, malicious, adversary, state)
+        sent, after = received(attack, this, malicious, adversary, state)
         for key, value in kept.items():
             np.testing.assert_array_equal(state[key], value)
         state = after

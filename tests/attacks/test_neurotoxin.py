@@ -20,6 +20,8 @@ from tffl.config import build
 from tffl.core.errors import UsageError
 from tffl.record.run_directory import RunDirectory
 
+from .conftest import received
+
 
 def create(**options: object) -> Neurotoxin:
     return attacks.create("neurotoxin", options)
@@ -30,10 +32,10 @@ class Recorder:
     """An adversary that notes how it is asked to train, and returns its client's id."""
 
     seed: int = 0
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
 
     def train(self, start: np.ndarray, client: int, round: int, **constraints: Any) -> np.ndarray:
-        self.asked.append({"start": start, "client": client, "round": round, **constraints})
+        self.calls.append({"start": start, "client": client, "round": round, **constraints})
         return np.full(len(start), client, np.float32)
 
 
@@ -74,48 +76,46 @@ def test_the_first_round_is_free_and_the_second_is_masked(a_round, layout) -> No
     attack = create(masked=0.2, radius=0.7)
     ids = this.updates.client_ids[this.malicious].tolist()
 
-    sent = this.updates.matrix.copy()
-    state = attack.tamper(this.updates, this.malicious, adversary, {})
-    assert [asked["client"] for asked in adversary.asked] == ids
-    for asked in adversary.asked:
-        np.testing.assert_array_equal(asked["mask"], layout.trainable)
-        assert (asked["radius"], asked["round"]) == (0.7, 1)
-        np.testing.assert_array_equal(asked["start"], this.updates.start)
-    expected = sent.copy()
+    sent, state = received(attack, this.updates, this.malicious, adversary, {})
+    assert [call["client"] for call in adversary.calls] == ids
+    for call in adversary.calls:
+        np.testing.assert_array_equal(call["mask"], layout.trainable)
+        assert (call["radius"], call["round"]) == (0.7, 1)
+        np.testing.assert_array_equal(call["start"], this.updates.start)
+    expected = this.updates.matrix.copy()
     for row, client in zip(np.flatnonzero(this.malicious), ids, strict=True):
         expected[row, layout.trainable] = client
-    np.testing.assert_array_equal(this.updates.matrix, expected)
+    np.testing.assert_array_equal(sent.matrix, expected)
     assert {key: value.tolist() for key, value in state.items()} == {
         "start": this.updates.start.tolist()
     }
 
     later, again = a_round(number=4), Recorder()
     kept = {key: value.copy() for key, value in state.items()}
-    new = attack.tamper(later.updates, later.malicious, again, state)
+    _, new = received(attack, later.updates, later.malicious, again, state)
     np.testing.assert_array_equal(state["start"], kept["start"])
     np.testing.assert_array_equal(new["start"], later.updates.start)
     change = np.abs(later.updates.start - this.updates.start)
     count = int(0.2 * layout.trainable.sum() + 0.5)
     bound = np.sort(change[layout.trainable])[-count]
-    for asked in again.asked:
-        np.testing.assert_array_equal(asked["mask"], layout.trainable & (change < bound))
+    for call in again.calls:
+        np.testing.assert_array_equal(call["mask"], layout.trainable & (change < bound))
 
 
 def test_the_guide_is_remembered_without_attackers(a_round) -> None:
     this, adversary = a_round(), Recorder()
     nobody = np.zeros_like(this.malicious)
-    before = this.updates.matrix.copy()
-    state = create().tamper(this.updates, nobody, adversary, {"start": this.updates.start + 1})
-    assert adversary.asked == []
+    remembered = {"start": this.updates.start + 1}
+    rows, state = create().send(this.updates, nobody, adversary, remembered)
+    assert adversary.calls == [] and rows is None
     np.testing.assert_array_equal(state["start"], this.updates.start)
-    np.testing.assert_array_equal(this.updates.matrix, before)
 
 
 def test_scale_and_no_bound(a_round, layout) -> None:
     this, adversary = a_round(), Recorder()
-    create(scale=-2).tamper(this.updates, this.malicious, adversary, {})
-    assert all(asked["radius"] == np.inf for asked in adversary.asked)
-    rows = this.updates.matrix[this.malicious][:, layout.trainable]
+    sent, _ = received(create(scale=-2), this.updates, this.malicious, adversary, {})
+    assert all(call["radius"] == np.inf for call in adversary.calls)
+    rows = sent.matrix[this.malicious][:, layout.trainable]
     ids = this.updates.client_ids[this.malicious]
     np.testing.assert_array_equal(rows, np.broadcast_to(-2.0 * ids[:, None], rows.shape))
 

@@ -122,7 +122,7 @@ def test_show_prints_many_clients_in_few_lines():
         (("show", "--clients", "5000"), "too few for 5000 shards"),
         (("show", "digits", "--dataset", "mnist"), "digits and --dataset mnist name two datasets"),
         (("show", "--out", "split.gif"), "should end in .png"),
-        (("show", "--partition", "dirichlet", "--beta", "0.001"), "would do"),
+        (("show", "--partition", "dirichlet", "--beta", "0.001"), "would work"),
         (("prepare", "digits", "mnits"), "did you mean 'mnist'"),
     ],
 )

@@ -96,10 +96,10 @@ def test_several_rounds_as_json(run: Path) -> None:
 
 
 def test_probes_are_kept_with_the_maps(run: Path) -> None:
-    shown = RunDirectory.open(run).pictures(2)
-    assert shown["probes"].shape == (1, 28, 28, 1)
-    assert shown["probes"].dtype == np.uint8
-    assert len(shown["maps"]) == len(shown["rebuilt"]) == 8
+    (shown,) = RunDirectory.open(run).shown(2)[1]
+    assert shown.probes.shape == (1, 28, 28, 1)
+    assert shown.probes.dtype == np.uint8
+    assert len(shown.maps) == len(shown.rebuilt) == 8
 
 
 def test_maps_are_made_of_stored_updates(stored: Path) -> None:

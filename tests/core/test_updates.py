@@ -12,6 +12,7 @@ from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import LARGEST_CLAIM, Updates
 from tffl.defenses.base import sample_shares
+from tffl.defenses.parts.scope import within
 
 LAYOUT = WeightLayout(
     (
@@ -187,3 +188,57 @@ def test_the_mean_of_a_hundred_thousand_rows_is_that_of_float64() -> None:
     expected = np.average(deltas.astype(np.float64), axis=0, weights=counts)
     shares = sample_shares(updates, np.ones(n, dtype=bool))
     np.testing.assert_allclose(updates.mean(shares), expected, rtol=2e-7)
+
+
+def test_read_only_updates_share_memory_and_refuse_to_be_written_to() -> None:
+    mine = make_updates(np.arange(34, dtype=np.float32).reshape(2, 17))
+    updates = mine.read_only()
+    assert np.shares_memory(updates.matrix, mine.matrix)
+    writable = np.array([True, False])
+    for array in (
+        updates.matrix,
+        updates.deltas,
+        updates.block(slice(0, 3)),
+        updates.row(0),
+        updates.start,
+        updates.client_ids,
+        updates.sample_counts,
+        updates.select(writable).matrix,
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 1
+    mine.matrix[0] = 5  # the owner still can
+    assert (updates.row(0) == 5).all()
+
+
+def test_a_plain_matrix_is_read_only_in_a_round_and_stays_as_it_was() -> None:
+    rows = np.ones((3, 5), np.float32)
+    with pytest.raises(ValueError, match="read-only"):
+        Updates.of_rows(rows).matrix[0] = 2
+    rows[0] = 2
+    assert rows[0].tolist() == [2] * 5
+
+
+@given(data=st.data())
+def test_other_rows_of_some_clients_are_those_of_a_copied_matrix(data: st.DataObject) -> None:
+    generator = np.random.default_rng(data.draw(st.integers(0, 99)))
+    whole = make_updates(generator.normal(size=(6, 17)).astype(np.float32))
+    part = whole.select(np.array(data.draw(st.lists(st.integers(0, 5), min_size=1, unique=True))))
+    chosen = np.array(data.draw(st.lists(st.booleans(), min_size=len(part), max_size=len(part))))
+    count = data.draw(st.sampled_from([1, int(chosen.sum())]))
+    rows = generator.normal(size=(count, 17)).astype(np.float32)
+    expected = np.array(part.deltas)
+    expected[chosen] = rows
+    changed = part.with_rows(chosen, rows)
+    assert changed.matrix is whole.matrix
+    np.testing.assert_array_equal(changed.deltas, expected)
+    np.testing.assert_array_equal(changed.block(np.array([3, 1])), expected[:, [3, 1]])
+    for row in range(len(part)):
+        np.testing.assert_array_equal(changed.row(row), expected[row])
+    np.testing.assert_array_equal(changed.select(chosen).deltas, expected[chosen])
+    twice = changed.with_rows(~chosen, np.zeros((1, 17), np.float32))
+    np.testing.assert_array_equal(twice.deltas, np.where(chosen[:, None], expected, 0))
+    np.testing.assert_array_equal(part.deltas, whole.deltas[part.client_ids])
+    if chosen.any():
+        bias = within(changed, "final")
+        np.testing.assert_array_equal(bias.deltas, expected[:, 9:])

@@ -107,7 +107,7 @@ def test_appended_images_have_no_id():
 
 def advice(error):
     """Reads the settings that a message promises to work."""
-    text = str(error).partition(": ")[2].removesuffix(" would do")
+    text = str(error).partition(": ")[2].removesuffix(" would work")
     return dict(part.split(" = ") for part in text.split(", or "))
 
 

@@ -104,7 +104,7 @@ LABELS = np.arange(20) % 10
         ),
         (
             {"test_images": np.zeros((10, 4, 5, 1), np.uint8)},
-            r"test images of \(4, 5, 1\) do not fit to training images of \(4, 5, 3\)",
+            r"test images have shape \(4, 5, 1\), training images \(4, 5, 3\)",
         ),
         ({"train_ids": np.arange(19)}, r"train_ids have shape \(19,\)"),
         ({"class_names": ()}, r"class_names are \(\): there should be two or more"),

@@ -133,7 +133,7 @@ def test_an_attack_keeps_the_data_of_its_own_clients_only():
     before = federation(1_000_000)
     malicious = np.array([5, 500_000])
     after = LabelFlip(mode="all-to-all").poison(before, malicious, seed=0)
-    assert isinstance(after.clients, ReplacedClients) and {*after.clients.changed} == {5, 500_000}
+    assert isinstance(after.clients, ReplacedClients) and {*after.clients.replaced} == {5, 500_000}
     assert len(after.clients) == 1_000_000
     for client in malicious.tolist():
         np.testing.assert_array_equal(

@@ -16,12 +16,14 @@ from tffl.config import build, override, parse_setting, read
 from tffl.core import states
 from tffl.core.errors import UsageError
 from tffl.core.updates import Updates
+from tffl.core.verdict import AuditImages, HeatMaps
 from tffl.data.samples import PROBE_DATA, ROOT_DATA, RootData
 from tffl.defenses import Server, Verdict, create_defense, defenses
 from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.combination import AllOf, AnyOf, Combination, relative_scores
 from tffl.defenses.detector import Detector
 from tffl.record.identity import identity, resolved
+from tffl.record.shown import to_arrays
 
 from .byzantine import FROZEN, as_updates, cloud
 
@@ -217,18 +219,19 @@ def test_each_part_keeps_its_own_state(server) -> None:
     assert set(state) > {"bias-anomaly/flags", "multi-krum/flags", "fldetector/expected"}
 
 
-def test_pictures_come_through(server) -> None:
-    maps, more = np.zeros((3, 1)), np.ones((3, 2))
-    one = verdict_of([0] * 3, [0] * 3, 1.0, pictures={"maps": maps, "errors": more})
-    other = verdict_of([0] * 3, [0] * 3, 1.0, pictures={"maps": more})
+def test_what_parts_show_comes_through_with_their_names_where_they_clash(server) -> None:
+    maps, images = HeatMaps(np.zeros((3, 1, 2, 2))), AuditImages(*(np.zeros(1) for _ in range(7)))
+    one = verdict_of([0] * 3, [0] * 3, 1.0, shown=(maps, images))
+    other = verdict_of([0] * 3, [0] * 3, 1.0, shown=(maps,))
     verdict, _ = judge(scripted("any-of", krum=one, median=other), as_updates(cloud(3, 2)), server)
-    assert set(verdict.pictures) == {"krum/maps", "median/maps", "krum/errors"}
+    assert [seen.part for seen in verdict.shown] == ["krum/", "krum/", "median/"]
+    assert {"krum/maps", "median/dead", "krum/audit_labels"} < set(to_arrays(verdict.shown))
     alone, _ = judge(scripted("any-of", krum=one), as_updates(cloud(3, 2)), server)
-    assert set(alone.pictures) == {"maps", "errors"}
+    assert alone.shown == (maps, images)
 
 
 @pytest.mark.parametrize("name", [n for n in defenses if issubclass(defenses[n], Detector)])
-def test_detectors_judge_as_they_inspect(name: str) -> None:
+def test_detectors_judge_as_they_suspect(name: str) -> None:
     """A detector that changed `judge` alone would say something else as a part."""
     assert defenses[name].judge is Detector.judge
 

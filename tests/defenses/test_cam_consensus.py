@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tffl.core.errors import UsageError
 from tffl.defenses import cam_consensus, create_defense
+from tffl.explain.maps import Findings
 
 from .maps import judge_maps, see, similar_maps
 
@@ -88,7 +89,7 @@ def test_dead_maps_are_a_finding_where_others_are_alive():
     verdict = judge_maps(create_defense("cam-consensus", FAST), maps)
     assert verdict.flagged[3]
     assert verdict.reasons[3] == "12 of 32 heat maps are dead"
-    assert verdict.pictures["dead"].tolist() == [0, 0, 0, 12] + [0] * 8
+    assert Findings.of(verdict.shown[0].maps).dead.tolist() == [0, 0, 0, 12] + [0] * 8
 
 
 def test_dead_maps_are_no_finding_where_everyone_has_them():

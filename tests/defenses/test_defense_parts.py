@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from tffl.core.errors import UsageError
 from tffl.core.thresholds import TOLERANCE, check_alpha, mean_std, median_mad
 from tffl.defenses.parts import votes
+from tffl.defenses.parts.votes import Vote
 
 SCORES = arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 1e30))
 
@@ -80,7 +81,7 @@ def test_alpha_that_can_never_fire_is_refused() -> None:
 
 
 def test_two_of_three_votes_by_hand() -> None:
-    memory = votes.empty(clients=3, window=3)
+    memory = Vote(window=3).start(clients=3)
     ids = np.array([0, 2])
     rejected = []
     for flags in ([1, 0], [0, 1], [1, 0], [0, 0], [0, 1]):
@@ -98,14 +99,18 @@ def test_two_of_three_votes_by_hand() -> None:
 
 def test_blocks_vote_at_their_ends() -> None:
     rounds = range(1, 10)
-    assert [votes.counts("blocks", round, 3) for round in rounds] == [False, False, True] * 3
-    assert [votes.counts("blocks", round, 1) for round in rounds] == [True] * 9
-    assert all(votes.counts("sliding", round, 3) for round in rounds)
+    assert [votes.is_ballot_round("blocks", round, 3) for round in rounds] == [
+        False,
+        False,
+        True,
+    ] * 3
+    assert [votes.is_ballot_round("blocks", round, 1) for round in rounds] == [True] * 9
+    assert all(votes.is_ballot_round("sliding", round, 3) for round in rounds)
 
 
 @given(flags=st.lists(st.booleans(), min_size=1, max_size=12))
 def test_window_one_is_no_memory(flags: list[bool]) -> None:
-    memory = votes.empty(1, 1)
+    memory = Vote().start(1)
     for flag in flags:
         memory = votes.remember(memory, np.array([0]), np.array([flag]))
         assert votes.outvoted(memory, 1).tolist() == [flag]
@@ -118,7 +123,7 @@ def test_window_one_is_no_memory(flags: list[bool]) -> None:
 )
 def test_vote_counts_the_latest_rounds(window: int, data: st.DataObject, flags: list[bool]) -> None:
     needed = data.draw(st.integers(1, window))
-    memory = votes.empty(1, window)
+    memory = Vote(window).start(1)
     for flag in flags:
         memory = votes.remember(memory, np.array([0]), np.array([flag]))
     recent = flags[-window:]

@@ -72,8 +72,8 @@ def test_a_planted_model_is_flagged_and_left_out(judge, updates) -> None:
     np.testing.assert_allclose(
         verdict.aggregate, (shares / shares.sum()) @ updates.matrix, atol=1e-7
     )
-    assert verdict.pictures["audit_images"].shape == (40, 8, 8, 1)
-    assert verdict.pictures["audit_accuracies"][4] == 1 - verdict.scores[4]
+    assert verdict.shown[0].images.shape == (40, 8, 8, 1)
+    assert verdict.shown[0].accuracies[4] == 1 - verdict.scores[4]
 
 
 @pytest.mark.parametrize("rule", ["fixed", "mean-std", "two-means"])

@@ -8,6 +8,7 @@ from tffl.core.errors import UsageError
 from tffl.defenses import create_defense
 from tffl.defenses.gradcam_ae import enlarged
 from tffl.defenses.parts.autoencoder import Autoencoder
+from tffl.explain.maps import Findings
 
 from .maps import judge_maps, see, similar_maps
 
@@ -35,7 +36,7 @@ def test_scores_and_threshold_are_the_papers(name, method):
     np.testing.assert_allclose(verdict.threshold, errors.mean() + errors.std(), rtol=1e-4)
     assert (verdict.flagged == (verdict.scores > verdict.threshold)).all()
     assert defense.method == method
-    assert verdict.pictures["rebuilt"].shape == maps.shape
+    assert verdict.shown[0].rebuilt.shape == maps.shape
 
 
 def test_the_released_variant_squares_errors_and_takes_the_samples_spread():
@@ -71,7 +72,7 @@ def test_not_a_number_is_a_finding_in_the_paper_and_zero_in_the_released_code():
         == "1 of 1 heat maps hold NaN or infinity; flagged in 1 of its last 1 rounds"
     )
     assert np.isfinite(paper.scores[np.arange(10) != 2]).all()
-    assert paper.pictures["non_finite"].tolist() == [0, 0, 1] + [0] * 7
+    assert Findings.of(paper.shown[0].maps).non_finite.tolist() == [0, 0, 1] + [0] * 7
     released = judge_maps(create_defense("gradcam-ae", {"variant": "released"}), maps)
     assert np.isfinite(released.scores).all()
 

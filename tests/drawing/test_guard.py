@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tffl.core.errors import TfflError, TfflWarning
+from tffl.core.verdict import HeatMaps
 from tffl.drawing import audits as audit
 from tffl.drawing import figures, heat_maps
 from tffl.drawing import guard as drawing
-from tffl.drawing.explanation import Look
+from tffl.drawing.explanation import Explanation
 from tffl.drawing.split import split_picture
 from tffl.record import hparams, tensorboard
 from tffl.report import plotly_charts, png
@@ -74,15 +75,15 @@ def a_run(scores: list[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rounds, clients
 
 
-def a_look(scores: list[float], value: float = 1.0, n: int = 0, **changes: Any) -> Look:
+def a_round(scores: list[float], value: float = 1.0, n: int = 0, **changes: Any) -> Explanation:
     n = n or len(scores)
     maps = np.full((n, 1, 2, 2), value, np.float32) * np.arange(4).reshape(2, 2)
     known: dict[str, Any] = {
         **{"round": 1, "title": "lie against krum", "score_name": "score", "threshold": scores[0]},
-        **{"client_ids": np.arange(n), "scores": np.resize(scores, n), "maps": maps},
+        **{"client_ids": np.arange(n), "scores": np.resize(scores, n), "heat_maps": HeatMaps(maps)},
         **{"malicious": np.arange(n) % 2 == 1, "flagged": np.arange(n) % 3 == 0},
     }
-    return Look(**known | changes)
+    return Explanation(**known | changes)
 
 
 @quick
@@ -97,7 +98,7 @@ def test_scores_of_any_size_are_drawn(scores: list[float]) -> None:
         (figures.curves, [rounds]),
         (figures.scores, [rounds, clients]),
         (audit.by_client, [rounds, clients]),
-        (heat_maps.errors, [a_look(scores)]),
+        (heat_maps.errors, [a_round(scores)]),
     ):
         drawn(draw, *arguments)
 
@@ -129,7 +130,7 @@ def test_charts_of_reports_hold_any_numbers(values: list[float]) -> None:
 @given(numbers, st.sampled_from(EXTREMES))
 def test_heat_maps_hold_any_numbers(scores: list[float], value: float) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
-        seen = a_look(scores, value)
+        seen = a_round(scores, value)
     drawn(heat_maps.heat_maps, seen)
     drawn(heat_maps.consensus, seen)
     table = np.resize(scores, (3, 2))
@@ -167,12 +168,12 @@ def test_names_are_never_formulas(words: list[str]) -> None:
     figure = drawn(png.draw_chart, grid)
     assert {*labels} <= {*texts(figure)}
     drawn(figures.heat_map, np.array(values), words, range(len(words)), "title", "AUC")
-    seen = a_look([1.0] * len(words), names=tuple(words))
+    seen = a_round([1.0] * len(words), names=tuple(words))
     drawn(heat_maps.heat_maps, seen)
 
 
 def test_thousands_of_flagged_clients_have_a_picture() -> None:
-    everyone = a_look([1.0], n=3000, flagged=np.ones(3000, bool))
+    everyone = a_round([1.0], n=3000, flagged=np.ones(3000, bool))
     assert len(heat_maps.chosen(everyone)) == heat_maps.MOST
     words = heat_maps.panels(everyone)[1]
     assert "240 of 3000 clients; there is no room for the others." in words
@@ -243,7 +244,7 @@ def test_one_heat_map_picture_that_fails_leaves_the_others(
 ) -> None:
     monkeypatch.setattr(heat_maps, "consensus", fail)
     with pytest.warns(TfflWarning, match=r"consensus_round_0001\.png is left out"):
-        paths = heat_maps.write(a_look([1.0, 2.0]), tmp_path)
+        paths = heat_maps.write(a_round([1.0, 2.0]), tmp_path)
     assert [path.name for path in paths] == [
         "heat_maps_round_0001.png",
         "errors_round_0001.png",

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from tffl.core.verdict import HeatMaps
 from tffl.drawing import heat_maps as pictures
-from tffl.drawing.explanation import Look, distances
+from tffl.drawing.explanation import Explanation, distances
 
 
-def look(n: int = 12, p: int = 2, rebuilt: bool = False, **changes: object) -> Look:
+def a_round(n: int = 12, p: int = 2, rebuilt: bool = False, **changes: object) -> Explanation:
     """Clients 0 and 5 are malicious, and 0 and 1 are flagged."""
     rng = np.random.default_rng(0)
     maps = (rng.random((p, 4, 4)) + rng.normal(0, 0.05, (n, p, 4, 4))).clip(0.01)
     clients = np.arange(n)
-    made = Look(
+    made = Explanation(
         round=3,
         title="lie against gradcam-ae",
         score_name="reconstruction error",
@@ -28,10 +29,12 @@ def look(n: int = 12, p: int = 2, rebuilt: bool = False, **changes: object) -> L
         flagged=np.isin(clients, [0, 1]),
         scores=np.where(clients < 2, 0.5, 0.1 + clients / 1000),
         threshold=0.3,
-        maps=maps.astype(np.float32),
-        probes=rng.integers(0, 256, (min(p, 4), 8, 8, 3), dtype=np.uint8),
-        inputs=maps / maps.max() if rebuilt else None,
-        rebuilt=maps / maps.max() * 0.9 if rebuilt else None,
+        heat_maps=HeatMaps(
+            maps=maps.astype(np.float32),
+            probes=rng.integers(0, 256, (min(p, 4), 8, 8, 3), dtype=np.uint8),
+            inputs=maps / maps.max() if rebuilt else None,
+            rebuilt=maps / maps.max() * 0.9 if rebuilt else None,
+        ),
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 
@@ -73,7 +76,7 @@ def test_distances_are_defined_where_most_or_no_clients_agree(
 
 
 def test_rows_count_dead_maps_and_those_that_are_not_finite() -> None:
-    seen = look()
+    seen = a_round()
     seen.maps[2, 1], seen.maps[3, 0, 0, 0] = 0, np.inf
     rows = seen.rows()
     assert [row["client"] for row in rows] == list(range(12))
@@ -84,12 +87,12 @@ def test_rows_count_dead_maps_and_those_that_are_not_finite() -> None:
 
 def test_all_flagged_and_malicious_are_drawn_and_others_up_to_a_limit() -> None:
     clients = np.arange(100)
-    seen = look(100, malicious=clients >= 98, flagged=clients % 30 == 29)
+    seen = a_round(100, malicious=clients >= 98, flagged=clients % 30 == 29)
     rows = pictures.chosen(seen)
     assert rows.tolist() == [*range(19), 29, 59, 89, 98, 99]
     caption = texts(pictures.heat_maps(seen))
     assert "24 of 100 clients; the 76 left out are neither flagged nor malicious." in caption
-    everyone = look(100, flagged=clients >= 0)
+    everyone = a_round(100, flagged=clients >= 0)
     assert len(pictures.chosen(everyone)) == 100
     assert not any("left out" in line for line in texts(pictures.heat_maps(everyone)))
 
@@ -116,7 +119,7 @@ def test_maps_are_enlarged_and_normalized_as_tf_keras_vis_does() -> None:
 @pytest.mark.parametrize("rebuilt", [False, True])
 @pytest.mark.parametrize("p", [1, 2, 6])
 def test_a_client_is_framed_and_named(rebuilt: bool, p: int) -> None:
-    seen = look(p=p, rebuilt=rebuilt)
+    seen = a_round(p=p, rebuilt=rebuilt)
     figure = pictures.heat_maps(seen)
     (axes,) = figure.axes
     said = texts(figure)
@@ -130,10 +133,11 @@ def test_a_client_is_framed_and_named(rebuilt: bool, p: int) -> None:
 
 
 def test_dead_maps_and_those_that_are_not_finite_are_named() -> None:
-    seen = look(p=1, rebuilt=True)
-    assert seen.inputs is not None and seen.rebuilt is not None
+    seen = a_round(p=1, rebuilt=True)
+    inputs, rebuilt = seen.heat_maps.inputs, seen.heat_maps.rebuilt
+    assert inputs is not None and rebuilt is not None
     seen.maps[3], seen.maps[7] = 0, np.nan
-    seen.inputs[7] = seen.rebuilt[7] = np.nan
+    inputs[7] = rebuilt[7] = np.nan
     said = texts(pictures.heat_maps(seen))
     assert (said.count("dead"), said.count("not finite"), said.count("–")) == (1, 1, 2)
 
@@ -141,9 +145,9 @@ def test_dead_maps_and_those_that_are_not_finite_are_named() -> None:
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 1e38])
 @pytest.mark.parametrize("probes", [False, True])
 def test_nothing_breaks_a_picture(tmp_path: Path, value: float, probes: bool) -> None:
-    seen = look(maps=np.full((12, 2, 4, 4), value, np.float32))
-    if not probes:
-        seen = replace(seen, probes=None)
+    images = a_round().heat_maps.probes if probes else None
+    maps = np.full((12, 2, 4, 4), value, np.float32)
+    seen = a_round(heat_maps=HeatMaps(maps, images))
     for scores in (np.full(12, np.nan), np.full(12, np.inf), np.r_[np.inf, -1e30, np.zeros(10)]):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -153,7 +157,7 @@ def test_nothing_breaks_a_picture(tmp_path: Path, value: float, probes: bool) ->
 
 
 def test_a_picture_is_the_same_every_time(tmp_path: Path) -> None:
-    first, second = (pictures.write(look(), tmp_path / name) for name in "ab")
+    first, second = (pictures.write(a_round(), tmp_path / name) for name in "ab")
     assert [path.name for path in first] == [
         "heat_maps_round_0003.png",
         "consensus_round_0003.png",
@@ -161,11 +165,12 @@ def test_a_picture_is_the_same_every_time(tmp_path: Path) -> None:
     ]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
-    assert pictures.write(look(part="krum"), tmp_path)[0].name == "heat_maps_krum_round_0003.png"
+    part = a_round(heat_maps=HeatMaps(a_round().maps, part="krum/"))
+    assert pictures.write(part, tmp_path)[0].name == "heat_maps_krum_round_0003.png"
 
 
 def test_errors_show_everyone_and_the_threshold() -> None:
-    seen = look()
+    seen = a_round()
     figure = pictures.errors(seen)
     drawn = dots(figure)
     assert drawn["malicious"] == [[0, 0.5], [5, seen.scores[5]]]
@@ -177,7 +182,7 @@ def test_errors_show_everyone_and_the_threshold() -> None:
 
 
 def test_a_chart_puts_the_infinite_at_its_edge_and_squeezes_nobody() -> None:
-    seen = look()
+    seen = a_round()
     seen.maps[4] = np.nan
     seen.maps[0] *= 1e6
     figure = pictures.consensus(seen)
@@ -187,7 +192,6 @@ def test_a_chart_puts_the_infinite_at_its_edge_and_squeezes_nobody() -> None:
     assert len(triangles) == 1
     assert "infinite" in dots(figure)
     assert "threshold" not in {line.get_label() for line in axes.lines}
-    assert pictures.consensus(look()).axes[0].get_yscale() == "linear"
-    assert (
-        pictures.errors(look(scores=np.r_[-1, np.zeros(10), 99])).axes[0].get_yscale() == "symlog"
-    )
+    assert pictures.consensus(a_round()).axes[0].get_yscale() == "linear"
+    steep = a_round(scores=np.r_[-1, np.zeros(10), 99])
+    assert pictures.errors(steep).axes[0].get_yscale() == "symlog"

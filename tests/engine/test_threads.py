@@ -17,7 +17,7 @@ from tffl.engine.threads import run_jobs, stuck
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(threads, "PATIENCE", 0.2)
+    monkeypatch.setattr(threads, "JOIN_SECONDS", 0.2)
     yield
     deadline = time.monotonic() + 10
     while stuck() and time.monotonic() < deadline:
@@ -79,7 +79,7 @@ from tffl.engine import threads
 from tffl.engine.placement import LocalDevices
 from tffl.engine.runtime import configure
 
-threads.PATIENCE = 0.2
+threads.JOIN_SECONDS = 0.2
 placement = LocalDevices(configure(devices=4).devices)
 images = tf.TensorSpec([None, 2], tf.uint8)
 function = tf.function(lambda x: tf.cast(x, tf.float32), input_signature=[images])

@@ -15,8 +15,10 @@ import pytest
 
 import tffl
 from tffl.config import build
+from tffl.core.verdict import AuditImages
 from tffl.engine.observer import Observer
 from tffl.record.run_directory import RunDirectory
+from tffl.record.shown import to_arrays
 from tffl.simulation.shared_resources import SharedResources
 
 SETTING: dict[str, Any] = {
@@ -95,20 +97,22 @@ def test_an_interrupted_run_goes_on_with_the_same_gan(whole: Path, tmp_path: Pat
         run(tmp_path / "parts", observer=Stop())
     run(tmp_path / "parts", resume=True)
     assert tables(tmp_path / "parts") == tables(whole)
-    ends = [RunDirectory.open(path).pictures(3) for path in (whole, tmp_path / "parts")]
-    assert ends[0].keys() == ends[1].keys()
-    for name in ends[0]:
-        np.testing.assert_array_equal(ends[0][name], ends[1][name])
+    ends = [RunDirectory.open(path).shown(3)[1] for path in (whole, tmp_path / "parts")]
+    one, other = map(to_arrays, ends)
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
 
 
 def test_the_run_keeps_audit_images_from_its_first_audit_on(whole: Path) -> None:
     directory = RunDirectory.open(whole)
-    assert directory.pictures(1) == {}
-    shown = directory.pictures(3)
-    assert shown["audit_images"].shape == (40, 8, 8, 1)
+    assert directory.shown(1)[1] == ()
+    (shown,) = directory.shown(3)[1]
+    assert isinstance(shown, AuditImages)
+    assert shown.images.shape == (40, 8, 8, 1)
     clients = directory.frames()[1]
     scores = clients[clients["round"] == 3]["score"]
-    np.testing.assert_allclose(shown["audit_accuracies"], 1 - scores)
+    np.testing.assert_allclose(shown.accuracies, 1 - scores)
     granted = json.loads((whole / "environment.json").read_text())["granted"]["defense"]
     assert granted == ["auxiliary images from the test set"]
 

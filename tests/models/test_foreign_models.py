@@ -212,8 +212,8 @@ def test_a_seed_is_passed_where_one_is_accepted_and_decides_in_any_case(name: st
             r"has 2 outputs of shape \(4,\), \(5,\): it should have one of \(classes\)",
         ),
         ("unbuilt", r"is not built: begin with keras\.Input\(image_shape\)"),
-        ("subclassed", r"is a subclass whose layers nobody knows: make it by keras\.Model\("),
-        ("other_images", r"takes images of \(8, 8, 3\), and these are \(6, 6, 1\)"),
+        ("subclassed", r"is a subclass whose layers are unknown: build it with keras\.Model\("),
+        ("other_images", r"takes images of \(8, 8, 3\), but these are \(6, 6, 1\)"),
         ("flat_images", r"has 1 input of shape \(36,\): it .* one of \(height, width, channels\)"),
         ("no_model", r"is a builtins\.NoneType: it should be a keras\.Model"),
         ("other_arguments", r"cannot be built for images of \(6, 6, 1\) and 4 classes: TypeError"),
@@ -224,7 +224,7 @@ def test_a_seed_is_passed_where_one_is_accepted_and_decides_in_any_case(name: st
         ),
         ("noisy", r"cannot be built .* calling Noisy\.call\(\)\. You cannot add new elements"),
         ("untrainable", "cannot be trained: KeyError"),
-        ("softmax", "ends in softmax, and the loss takes logits: leave softmax out"),
+        ("softmax", "ends in softmax, but the loss takes logits: leave out softmax"),
     ],
 )
 def test_every_fault_is_one_line_that_names_the_model(name: str, message: str) -> None:
@@ -344,5 +344,5 @@ def test_logits_stay_the_model_that_they_are() -> None:
 
 @pytest.mark.parametrize("head", ["operation", "lambda", "average"])
 def test_an_end_that_cannot_be_left_out_is_refused(head: str) -> None:
-    with pytest.raises(UsageError, match="ends in softmax: give it without"):
+    with pytest.raises(UsageError, match="ends in softmax: pass it without softmax"):
         as_logits(HEADS[head][0]())

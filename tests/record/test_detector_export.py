@@ -44,8 +44,8 @@ np.savez(out, **{name: value.numpy() for name, value in result.items()})
 def test_a_bare_tensorflow_process_scores_maps_as_the_run_did(tmp_path, options):
     tffl.simulate({**SETTING, "defense": options}, tmp_path / "run")
     folder = tmp_path / "run" / "export" / "detector"
-    shown = RunDirectory.open(tmp_path / "run").pictures(2)
-    np.save(tmp_path / "maps.npy", shown["maps"])
+    (shown,) = RunDirectory.open(tmp_path / "run").shown(2)[1]
+    np.save(tmp_path / "maps.npy", shown.maps)
     script = [sys.executable, "-c", BARE, folder, tmp_path / "maps.npy", tmp_path / "out.npz"]
     subprocess.run(list(map(str, script)), check=True, cwd=tmp_path, capture_output=True)
     served = np.load(tmp_path / "out.npz")

@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 import tffl
 from tffl.attacks import attacks
+from tffl.attacks.sign_flip import SignFlip
 from tffl.core.errors import UsageError
 from tffl.data import datasets
 from tffl.defenses import defenses
@@ -72,6 +73,30 @@ def test_objects_and_names_are_two_ways_to_one_run(tmp_path) -> None:
     same = tffl.simulate({**SMALL, **named})
     assert run.config == same.config
     np.testing.assert_array_equal(run.clients["score"], same.clients["score"])
+
+
+@dataclass(frozen=True)
+class Overwriter(NormLimit):
+    """Centers the matrix of the server in place."""
+
+    def score(self, updates, server):
+        updates.matrix[:] -= updates.matrix.mean(axis=0)
+        return updates.norms()
+
+
+@dataclass(frozen=True)
+class Saboteur(SignFlip):
+    """Writes into the rows of others."""
+
+    def craft(self, updates, malicious, adversary, state):
+        updates.matrix[~malicious] = 0
+        return super().craft(updates, malicious, adversary, state)
+
+
+@pytest.mark.parametrize("parts", [{"defense": Overwriter()}, {"attack": Saboteur()}])
+def test_nobody_writes_to_the_updates(parts: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        tffl.simulate(SMALL, **parts)
 
 
 def test_a_class_of_the_session_is_named_and_resumes(tmp_path) -> None:

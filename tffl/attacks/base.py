@@ -6,7 +6,7 @@ that a data attack overrides `poison`, and an attack on updates extends `ModelAt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
 from tffl.core.options import Options
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
@@ -76,11 +77,11 @@ class Attack(Options):
         return np.ceil(self.claims * counts).astype(np.int64)
 
     def changes_updates(self) -> bool:
-        """Says whether every attacker sends something else than its training has given.
+        """Says whether every attacker sends something other than what it trained.
 
-        If not, an attacker whose data stays as it was does nothing.
+        If not, an attacker whose data the attack could not poison acts like an honest client.
         """
-        return self.claims != 1 or getattr(self, "scale", 1.0) != 1
+        return self.claims != 1
 
     def granted(self) -> tuple[str, ...]:
         """Returns what it reads with these options, in the words of `knowledge`."""
@@ -124,24 +125,75 @@ class Attack(Options):
         """Returns what the attackers remember before round 1."""
         return {}
 
-    def tamper(
+    def send(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
-    ) -> State:
-        """Overwrites the malicious rows of `updates.matrix` in place.
+    ) -> tuple[np.ndarray | None, State]:
+        """Returns the rows that the malicious clients send.
 
-        Called in rounds in which the attack is active, also when no malicious client takes part.
+        Called in every round in which the attack is active, also when no malicious client takes
+        part.
 
         Args:
-          updates: All trained updates of the round. What of it an attack may read is what it
+          updates: All trained updates of the round, read-only. An attack reads of them only what it
             declares in `knowledge`.
           malicious: bool `[n]`, True where the row belongs to a malicious client.
           adversary: What the attackers own.
           state: What they remember.
 
         Returns:
-          What they remember for the next time.
+          float32 `[m, d]`, a row per malicious client in their order; `[1, d]` if all of them send
+          the same; or None if they send what they trained. And what they remember for the next
+          round in which they attack.
         """
-        return state
+        return None, state
+
+    def poison_rows(
+        self,
+        rows: np.ndarray,
+        *,
+        malicious: Sequence[int] | np.ndarray,
+        counts: np.ndarray | None = None,
+        layout: WeightLayout | None = None,
+        start: np.ndarray | None = None,
+        seed: int = 0,
+        round: int = 1,
+    ) -> np.ndarray:
+        """Attacks one round of plain rows, without an experiment and without a memory.
+
+        Args:
+          rows: What all clients trained, numbers `[n, d]`: trained weights minus the global ones.
+          malicious: Positions of the malicious rows, or bool `[n]`.
+          counts: Sample counts int64 `[n]`, for attacks that read them; one each if None.
+          layout: What the columns are; one trainable variable if None. `tffl.layout_of(model)`
+            reads a model's.
+          start: The global weights float32 `[d]` that clients started from; zeros if None.
+          seed: Of the attackers' random draws.
+          round: 1-based; it decides the draws too.
+
+        Returns:
+          What the server receives, float32 `[n, d]`: a copy, with other rows of the malicious.
+
+        Raises:
+          UsageError: The attack poisons data, or needs a model or data, which rows alone do not
+            give; it cannot work with so many clients; or the arguments do not fit the rows.
+        """
+        from tffl.attacks.plain_rows import Colluders, malicious_mask
+
+        name = type(self).__name__
+        updates = Updates.of_rows(rows, counts=counts, layout=layout, start=start, round=round)
+        mask = malicious_mask(np.asarray(malicious), len(updates))
+        self.check_clients(int(mask.sum()), len(updates))
+        colluders = Colluders(name, updates, np.flatnonzero(mask), seed)
+        sent, _ = self.send(updates, mask, colluders, self.init(colluders))
+        require(
+            sent is not None or not mask.any(),
+            f"{name} poisons data, and its clients send what they train on it, so that there is no "
+            "row to change: use it in tffl.simulate",
+        )
+        matrix = np.array(updates.deltas)
+        if sent is not None:
+            matrix[mask] = sent
+        return matrix
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet | None:
         """Returns the inputs that measure attack success, or None if the attack has no target."""

@@ -98,17 +98,18 @@ class Composed(Attack):
         """Keeps each part's memory apart, by its number."""
         return states.join([part.init(adversary) for part in self.parts])
 
-    def tamper(
+    def send(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
-    ) -> State:
-        """Lets each part tamper with what the one before it left."""
-        memories = [states.part(state, number) for number in range(len(self.parts))]
-        return states.join(
-            [
-                part.tamper(updates, malicious, adversary, memory)
-                for part, memory in zip(self.parts, memories, strict=True)
-            ]
-        )
+    ) -> tuple[np.ndarray | None, State]:
+        """Returns the last part's rows; each part works on what the one before it returned."""
+        sent: np.ndarray | None = None
+        memories: list[State] = []
+        for number, part in enumerate(self.parts):
+            rows, memory = part.send(updates, malicious, adversary, states.part(state, number))
+            memories.append(memory)
+            if rows is not None:
+                sent, updates = rows, updates.with_rows(malicious, rows)
+        return sent, states.join(memories)
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet | None:
         """Returns the first part's success inputs: the data attack's."""

@@ -29,7 +29,7 @@ import numpy as np
 from pydantic import Field
 
 from tffl.attacks.base import Attack, State, SuccessSet
-from tffl.attacks.parts import class_index, draw, scale_rows
+from tffl.attacks.parts import class_index, draw, retrained, scaled
 from tffl.core.errors import require
 from tffl.core.updates import Updates
 from tffl.data.federation import ClientData, Dataset, Federation
@@ -166,17 +166,21 @@ class EdgeCase(Attack):
         )
         return federation.with_clients(changed)
 
-    def tamper(
+    def changes_updates(self) -> bool:
+        """Says whether every attacker sends something other than what it trained."""
+        return super().changes_updates() or self.scale != 1 or self.radius > 0
+
+    def send(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
-    ) -> State:
-        """Trains again within the ball, if there is one, and scales the malicious updates."""
-        for row in np.flatnonzero(malicious) if self.radius > 0 else ():
-            client = int(updates.client_ids[row])
-            updates.matrix[row] = adversary.train(
-                updates.start, client, updates.round, radius=self.radius
-            )
-        scale_rows(updates, malicious, self.scale)
-        return state
+    ) -> tuple[np.ndarray | None, State]:
+        """Returns the malicious updates, trained again within the ball if there is one, scaled."""
+        own = updates.select(malicious)
+        if self.radius == 0:
+            return scaled(own, self.scale), state
+        rows = retrained(own, adversary, radius=self.radius)
+        if self.scale == 1:
+            return rows, state
+        return scaled(own.with_rows(np.ones(len(own), bool), rows), self.scale), state
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet:
         """Returns the rarest test images of the source class; nobody trained on them."""

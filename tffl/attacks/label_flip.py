@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from tffl.attacks.base import Attack, State, SuccessSet
-from tffl.attacks.parts import class_index, draw, scale_rows
+from tffl.attacks.parts import class_index, draw, scaled
 from tffl.core.errors import require
 from tffl.core.updates import Updates
 from tffl.data.federation import ClientData, Dataset, Federation
@@ -91,12 +91,15 @@ class LabelFlip(Attack):
         )
         return federation.with_clients(changed)
 
-    def tamper(
+    def changes_updates(self) -> bool:
+        """Says whether every attacker sends something other than what it trained."""
+        return super().changes_updates() or self.scale != 1
+
+    def send(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
-    ) -> State:
-        """Scales the malicious updates."""
-        scale_rows(updates, malicious, self.scale)
-        return state
+    ) -> tuple[np.ndarray | None, State]:
+        """Returns the malicious updates, scaled."""
+        return scaled(updates.select(malicious), self.scale), state
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet:
         """Returns the test images of the flipped classes, with their wrong labels."""

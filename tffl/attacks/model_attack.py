@@ -65,20 +65,16 @@ class ModelAttack(Attack):
           may not be modified is ignored.
         """
 
-    def tamper(
+    def send(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
-    ) -> State:
-        """Writes the crafted rows, in the columns that may be modified."""
-        rows = np.flatnonzero(malicious)
-        if len(rows) == 0:
-            return state
+    ) -> tuple[np.ndarray | None, State]:
+        """Returns the trained rows, with the crafted values in the columns that may be modified."""
+        if not malicious.any():
+            return None, state
         crafted, state = self.craft(updates, malicious, adversary, state)
-        if crafted.shape[0] == 1 and len(rows) > 1:
-            crafted = np.broadcast_to(crafted, (len(rows), crafted.shape[1]))
-        free = self.modifiable(updates.layout, adversary.seed)
-        for row, new in zip(rows, crafted, strict=True):
-            np.copyto(updates.matrix[row], new, where=free)
-        return state
+        rows = np.array(updates.select(malicious).deltas)
+        np.copyto(rows, crafted, where=self.modifiable(updates.layout, adversary.seed))
+        return rows, state
 
     def modifiable(self, layout: WeightLayout, seed: int) -> np.ndarray:
         """Returns bool `[d]`: the columns that the attack may modify."""

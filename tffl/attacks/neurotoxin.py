@@ -30,6 +30,7 @@ from pydantic import Field
 
 from tffl.attacks.base import State
 from tffl.attacks.model_attack import ModelAttack
+from tffl.attacks.parts import retrained
 from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
@@ -83,22 +84,18 @@ class Neurotoxin(ModelAttack):
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
     ) -> tuple[np.ndarray, State]:
         """Returns what each malicious client trains under the constraints, `[m, d]`."""
-        mask = self.mask(updates, state)
-        radius = self.radius or np.inf
-        clients = updates.client_ids[malicious].tolist()
-        rows = np.empty((len(clients), updates.layout.size), np.float32)
-        for row, client in zip(rows, clients, strict=True):
-            row[:] = adversary.train(updates.start, client, updates.round, mask=mask, radius=radius)
+        mask, own = self.mask(updates, state), updates.select(malicious)
+        rows = retrained(own, adversary, mask=mask, radius=self.radius or np.inf)
         with np.errstate(over="ignore", invalid="ignore"):
             rows *= self.scale
         return rows, state
 
-    def tamper(
+    def send(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
-    ) -> State:
-        """Writes the crafted rows, and remembers the global weights that they start from."""
-        super().tamper(updates, malicious, adversary, state)
-        return {"start": updates.start}
+    ) -> tuple[np.ndarray | None, State]:
+        """Returns the rows, and remembers the global weights that they start from."""
+        rows, _ = super().send(updates, malicious, adversary, state)
+        return rows, {"start": updates.start}
 
     def mask(self, updates: Updates, state: State) -> np.ndarray:
         """Returns bool `[d]`: the trainable columns that may move."""

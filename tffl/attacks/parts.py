@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tffl.core import seeds
 from tffl.core.errors import require, unknown
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset
+
+if TYPE_CHECKING:
+    from tffl.attacks.adversary import Adversary
 
 
 def class_index(dataset: Dataset, value: int | str, option: str) -> int:
@@ -51,17 +56,41 @@ def draw(candidates: np.ndarray, amount: float, seed: int, purpose: str, client:
     return np.sort(generator.choice(candidates, size=count, replace=False))
 
 
-def scale_rows(updates: Updates, malicious: np.ndarray, scale: float) -> None:
-    """Multiplies the malicious updates in place: Δ_i ← scale · Δ_i, "model replacement".
+def retrained(
+    own: Updates,
+    adversary: Adversary,
+    *,
+    mask: np.ndarray | None = None,
+    radius: float = np.inf,
+) -> np.ndarray:
+    """Trains malicious clients again under constraints, float32 `[m, d]`.
 
-    Only trained columns are scaled. BatchNorm's moving variances would turn negative, and the
-    joint model into NaN, which no attacker with a target wants.
+    Args:
+      own: The malicious clients' updates.
+      adversary: Trains them.
+      mask: As `Adversary.train` takes it.
+      radius: As `Adversary.train` takes it.
+    """
+    rows = np.empty((len(own), own.layout.size), np.float32)
+    for row, client in zip(rows, own.client_ids.tolist(), strict=True):
+        row[:] = adversary.train(own.start, client, own.round, mask=mask, radius=radius)
+    return rows
+
+
+def scaled(updates: Updates, scale: float) -> np.ndarray | None:
+    """Returns updates multiplied by a factor, float32 `[n, d]`; None if the factor is 1.
+
+    Δ_i ← scale · Δ_i, "model replacement". Only trainable columns are scaled: a scaled moving
+    variance of BatchNorm could turn negative, and the joint model into NaN, which does not serve an
+    attacker with a target.
 
     Source: Bagdasaryan et al., How to Backdoor Federated Learning, AISTATS 2020, section 4.2.
     """
     if scale == 1.0:
-        return
+        return None
     factors = np.where(updates.layout.trainable, np.float64(scale), 1.0)
+    rows = np.empty((len(updates), updates.layout.size), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        for row in np.flatnonzero(malicious):
-            updates.matrix[row] = updates.matrix[row] * factors
+        for row in range(len(updates)):
+            rows[row] = updates.row(row) * factors
+    return rows

@@ -3,8 +3,8 @@
     config = load("experiment.toml", overrides={"federation.rounds": 5})
     config = Config.model_validate({"data": {"dataset": "mnist"}, "seed": 3})
 
-Everything that changes the numbers of a run is in `seed`, `data`, `federation`, `model`,
-`training`, `attack` and `defense`; `runtime` and `record` only say where it runs and what it keeps.
+The numbers of a run depend on `seed`, `data`, `federation`, `model`, `training`, `attack` and
+`defense` only; `runtime` and `record` say where it runs and what it keeps.
 """
 
 from tffl.config.reading import (

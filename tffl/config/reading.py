@@ -1,4 +1,4 @@
-"""Experiments in TOML, nested values and dotted overrides; every fault is one line."""
+"""Reads experiments from TOML, nested values and dotted overrides; every error is one line."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 
 
 def build(values: Mapping[str, Any], cls: type[AnyConfig] = Config) -> AnyConfig:  # type: ignore[assignment]
-    """Validates nested values into a config.
+    """Validates nested values and returns them as a config.
+
+    Args:
+      values: Section → key → value.
+      cls: Class of the config.
 
     Raises:
-      UsageError: A key is unknown or a value is not allowed; one line that says what is.
+      UsageError: A key is unknown or a value is not allowed; the message says what is allowed.
     """
     _check_keys(values, cls)
     try:
@@ -60,10 +64,10 @@ def read(path: Path) -> dict[str, Any]:
     """Reads a TOML file, or a config that is installed with tffl, such as `quickstart`.
 
     Raises:
-      UsageError: It is missing, unreadable or not TOML.
+      UsageError: The file is missing, unreadable or not TOML.
     """
     if not path.exists() and not path.suffix:
-        path = shipped.find(path.as_posix()) or _unknown(path)
+        path = shipped.find(path.as_posix()) or _refuse_missing(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -72,7 +76,7 @@ def read(path: Path) -> dict[str, Any]:
         raise UsageError(f"config {path} is not valid TOML: {error}") from None
 
 
-def _unknown(path: Path) -> Path:
+def _refuse_missing(path: Path) -> Path:
     raise UsageError(
         f"there is no file {path}, and no config of this name comes with tffl: choose a file, or "
         f"one of {', '.join(shipped.names())}"
@@ -84,22 +88,28 @@ def build_from_file(
     change: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: values,
     cls: type[AnyConfig] = Config,  # type: ignore[assignment]
 ) -> AnyConfig:
-    """Builds a config from what a TOML file says, changed; a fault of the file names it.
+    """Reads a TOML file, changes its values, and returns them as a config.
+
+    Args:
+      path: The file, or the name of an installed config.
+      change: From the file's nested values to those of the config.
+      cls: Class of the config.
 
     Raises:
-      UsageError: The file cannot be read, or a key or value is not allowed.
+      UsageError: The file cannot be read, or a key or value is not allowed; where the file itself
+        is wrong, the message begins with its path.
     """
     values = read(path)
     try:
         return build(change(values), cls)
     except UsageError as error:
-        if _fault(values, cls) != str(error):
+        if _error_of(values, cls) != str(error):
             raise
         raise UsageError(f"{path}: {error}") from None
 
 
-def _fault(values: Mapping[str, Any], cls: type[BaseModel]) -> str:
-    """Returns what is wrong with values; nothing if they are a config."""
+def _error_of(values: Mapping[str, Any], cls: type[BaseModel]) -> str:
+    """Returns the error line of invalid values; empty if they are valid."""
     try:
         build(values, cls)
     except UsageError as error:
@@ -108,10 +118,10 @@ def _fault(values: Mapping[str, Any], cls: type[BaseModel]) -> str:
 
 
 def as_config(experiment: Config | Mapping[str, Any] | Path | str) -> Config:
-    """Returns an experiment that may also be nested values, or the path of a TOML file.
+    """Returns a config, from a config, nested values, or the path of a TOML file.
 
     Raises:
-      UsageError: It is none of these, or a key or value is not allowed.
+      UsageError: The argument is none of these, or a key or value is not allowed.
     """
     if isinstance(experiment, Config):
         return experiment
@@ -125,7 +135,7 @@ def as_config(experiment: Config | Mapping[str, Any] | Path | str) -> Config:
 
 
 def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested `values` with `changes` applied, whose keys are dotted paths.
+    """Returns nested `values` with `changes` applied; the keys of `changes` are dotted paths.
 
     >>> override({"seed": 1}, {"data.beta": 0.1, "seed": 2})
     {'seed': 2, 'data': {'beta': 0.1}}
@@ -136,8 +146,8 @@ def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
         target = result
         for section in sections:
             inner = target.get(section, {})
-            known = isinstance(inner, Mapping)
-            require(known, f"{path} cannot be set: {section} is not a section")
+            is_section = isinstance(inner, Mapping)
+            require(is_section, f"{path} cannot be set: {section} is not a section")
             target[section] = dict(inner)
             target = target[section]
         target[key] = value
@@ -145,7 +155,7 @@ def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 
 def load(path: Path | str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Reads a config file, if any, and applies dotted overrides.
+    """Reads a config file, or starts from the defaults, and applies dotted overrides.
 
     Raises:
       UsageError: The file is missing or invalid, or a key or value is not allowed.
@@ -157,7 +167,7 @@ def load(path: Path | str | None = None, overrides: Mapping[str, Any] | None = N
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Splits `section.key=value`; the value is TOML where it parses as such, else a string.
+    """Splits `section.key=value`; the value is read as TOML, or else kept as a string.
 
     >>> parse_setting("attack.scale=5")
     ('attack.scale', 5)
@@ -165,7 +175,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     ('attack.name', 'label-flip')
     """
     key, separator, value = text.partition("=")
-    require(bool(separator and key.strip()), f"--set wants section.key=value, not {text!r}")
+    require(bool(separator and key.strip()), f"--set takes section.key=value, not {text!r}")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

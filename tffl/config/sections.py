@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,78 +13,72 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from tffl.core.options import count_or_fraction
 from tffl.core.weighting import Weighting
 
-if sys.version_info >= (3, 11):
-    pass
-else:
-    pass
-
-
 CountOrFraction = Annotated[int | float, BeforeValidator(count_or_fraction)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Section(BaseModel):
-    """A part of the config: immutable, and without unknown keys."""
+    """A section of the config: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
-    """Which images, and how they are split over the clients."""
+    """Which images there are, and how they are split over the clients."""
 
     dataset: str = "digits"
     data_dir: Path | None = None
-    """Folder of prepared TFDS datasets; `TFFL_DATA_DIR` or TFDS's own default if absent."""
+    """Folder of prepared TFDS datasets; by default `TFFL_DATA_DIR`, or else TFDS's own."""
     train_limit: Annotated[int, Field(ge=1)] | None = None
-    """Use only this many training images, drawn at random, balanced over the classes."""
+    """Use only this many training images, drawn at random and balanced over the classes."""
     test_limit: Annotated[int, Field(ge=1)] | None = None
     image_size: Annotated[int, Field(ge=4, le=512)] | None = None
     """Resize images to this height and width (bilinear)."""
     partition: Literal["iid", "dirichlet", "shards", "round-robin", "sampled"] = "iid"
-    """How images are dealt; `sampled` deals none: clients share them, and may be millions."""
+    """How images are split; `sampled` does not split them: clients share all images."""
     beta: Annotated[float, Field(gt=0)] = 0.5
-    """Concentration of the `dirichlet` and `sampled` partitions; small is uneven."""
+    """Concentration of the `dirichlet` and `sampled` partitions; the smaller, the more uneven."""
     classes_per_client: Annotated[int, Field(ge=1)] = 2
-    """For `shards`: how many classes each client holds."""
+    """For `shards`: number of classes that each client holds."""
     samples_per_client: Annotated[int, Field(ge=1)] = 50
-    """For `sampled`: how many samples each client draws."""
+    """For `sampled`: number of samples that each client draws."""
     server_shard: bool = False
-    """Deal one more shard, which the server keeps as its own training data."""
+    """Split off one more shard, which the server keeps as its own training data."""
     server_samples: Annotated[int, Field(ge=0)] = 0
-    """Draw this many training images at random, before the split, for the server: its root data."""
+    """Number of training images that are drawn for the server before the split: its root data."""
 
     @model_validator(mode="after")
     def _check_server_data(self) -> DataConfig:
         if self.server_shard and self.server_samples:
             raise ValueError(
                 f"data.server_samples = {self.server_samples} is not allowed with "
-                "data.server_shard = true: the server's data is the one or the other"
+                "data.server_shard = true: set one of the two"
             )
         if self.server_shard and self.partition == "sampled":
             raise ValueError(
                 "data.server_shard = true is not allowed with data.partition = 'sampled', which "
-                "deals no shards: set data.server_samples"
+                "makes no shards: set data.server_samples"
             )
         return self
 
 
 class FederationConfig(Section):
-    """Who takes part, and for how long."""
+    """Who takes part, and for how many rounds."""
 
     clients: Annotated[int, Field(ge=1)] = 10
     participants: CountOrFraction | None = None
-    """Clients drawn each round; all of them if absent."""
+    """Clients drawn each round, a count or a fraction; all of them by default."""
     malicious: CountOrFraction = 0.2
-    """Malicious clients, a count or a fraction of all; nobody is malicious without an attack."""
+    """Malicious clients, a count or a fraction of all; without an attack, none are malicious."""
     malicious_participants: Annotated[int, Field(ge=0)] | None = None
-    """Exactly so many malicious clients are drawn each round; if absent, as chance has it."""
+    """Number of malicious clients drawn each round; by default it is left to chance."""
     weighting: Weighting = "claimed"
-    """How much clients count: by claimed samples, those capped at thrice their median, or alike."""
+    """Weight of a client: its claimed samples, those up to three times their median, or equal."""
     rounds: Annotated[int, Field(ge=1)] = 10
     server_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs that the server trains on its own shard before round 1."""
+    """Epochs that the server trains on its own data before round 1."""
     server_learning_rate: Annotated[float, Field(gt=0)] = 1.0
-    """Step along the aggregated update."""
+    """Factor that multiplies the aggregated update."""
 
     @model_validator(mode="after")
     def _check_counts(self) -> FederationConfig:
@@ -120,23 +113,23 @@ class FederationConfig(Section):
 
     @property
     def participant_count(self) -> int:
-        """How many clients take part in a round."""
+        """Number of clients that take part in a round."""
         if self.participants is None:
             return self.clients
-        return max(1, _resolve(self.participants, self.clients))
+        return max(1, _as_count(self.participants, self.clients))
 
     @property
     def malicious_count(self) -> int:
-        """How many of all clients are malicious, if there is an attack."""
-        return _resolve(self.malicious, self.clients)
+        """Number of malicious clients among all, if there is an attack."""
+        return _as_count(self.malicious, self.clients)
 
 
-def _resolve(value: int | float, total: int) -> int:
+def _as_count(value: int | float, total: int) -> int:
     return value if isinstance(value, int) else math.floor(value * total + 0.5)
 
 
 class TrainingConfig(Section):
-    """What a client does with its data in one round."""
+    """How a client trains in one round."""
 
     local_epochs: Annotated[int, Field(ge=1)] = 1
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -154,12 +147,12 @@ class TrainingConfig(Section):
     """Compile each training step with XLA."""
 
     @property
-    def depends_on_rounds(self) -> bool:
-        """Whether a round's learning rate depends on how many rounds there are in all."""
+    def depends_on_total_rounds(self) -> bool:
+        """Whether the learning rate of a round depends on the total number of rounds."""
         return self.schedule == "cosine"
 
     def learning_rate_of(self, round: int, rounds: int) -> float:
-        """Returns the learning rate of a round, 1-based."""
+        """Returns the learning rate of a round, 1-based, of `rounds` in all."""
         if self.schedule == "exponential":
             return self.learning_rate * self.decay ** (round - 1)
         if self.schedule == "cosine":
@@ -174,7 +167,7 @@ class ModelConfig(Section):
 
 
 class ComponentConfig(BaseModel):
-    """An attack or a defense: its name, and options that its own dataclass validates."""
+    """An attack or a defense: a name, and options that its own class validates."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -182,42 +175,43 @@ class ComponentConfig(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every key but the name."""
+        """All keys except the name."""
         return dict(self.model_extra or {})
 
 
 class RuntimeConfig(Section):
-    """Where it runs; never changes a number."""
+    """Where an experiment runs; no number depends on it."""
 
     devices: Annotated[int, Field(ge=0)] = 0
-    """Local devices to use: GPUs where there are any, else logical CPU devices; 0 takes all."""
+    """Number of local devices to use, GPUs if there are any, else CPU cores; 0 uses all."""
     updates_on_disk: bool = False
-    """Keep a round's updates in a temporary file, where they do not fit into memory."""
+    """Keep a round's updates in a temporary file, for when they do not fit into memory."""
     placement: Literal["local", "cluster"] = "local"
-    """Who trains the clients: this process, or `tffl worker` processes, here or on machines."""
+    """Where clients train: in this process, or in `tffl worker` processes on any machine."""
     workers: tuple[str, ...] = ()
-    """For `cluster`: `"host:port"` of each, or `"host:first-last"`; if empty, see `TF_CONFIG`."""
+    """For `cluster`: each `"host:port"` or `"host:first-last"`; by default those of `TF_CONFIG`."""
     parameter_server: str = ""
-    """For `cluster`: `"host:port"` of an idle process that TensorFlow wants; if empty, its own."""
+    """For `cluster`: `"host:port"` of the parameter server that TensorFlow requires; by default a
+    process of its own."""
     wait: Annotated[float, Field(ge=1)] = 60.0
-    """Seconds that a run waits for workers to come: at its start, and when the last one is gone."""
+    """Seconds that a run waits for workers, at its start and when all of them are lost."""
     time_limit: Annotated[float, Field(ge=1)] = 600.0
-    """Seconds without a finished client after which workers that answer are given up."""
+    """Seconds without a finished client after which a run with responding workers fails."""
 
 
 class RecordConfig(Section):
-    """What a run directory keeps beyond the tables."""
+    """What a run directory holds beyond the tables."""
 
     store_updates: str = ""
-    """Rounds whose client updates are kept: `"all"`, or a list such as `"1,5,10-12"`."""
+    """Rounds whose client updates are stored: `"all"`, or a list such as `"1,5,10-12"`."""
     store_limit_gib: Annotated[float, Field(gt=0)] = 4.0
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     tensorboard: bool = True
     export: bool = True
     figures: bool = True
     pictures_every: Annotated[int, Field(ge=0)] = 0
-    """Draw what a heat-map defense sees every so many rounds; with 0, and `figures`, of the last
-    round only."""
+    """Draw the heat maps of a defense every this many rounds; 0 draws the last round only, and
+    only if `figures` is set."""
 
     @model_validator(mode="after")
     def _check_rounds(self) -> RecordConfig:
@@ -225,12 +219,12 @@ class RecordConfig(Section):
         return self
 
     def draws_pictures(self, round: int, rounds: int) -> bool:
-        """Says whether pictures of a round's heat maps are drawn; `rounds` is the last one."""
+        """Returns whether the heat maps of a round are drawn; `rounds` is the last round."""
         every = self.pictures_every
         return (every > 0 and round % every == 0) or (self.figures and round == rounds)
 
     def stored_rounds(self, rounds: int) -> frozenset[int]:
-        """Returns the rounds, 1-based, whose updates are kept."""
+        """Returns the rounds, 1-based, whose updates are stored."""
         if self.store_updates == "all":
             return frozenset(range(1, rounds + 1))
         chosen: set[int] = set()
@@ -269,8 +263,8 @@ class Config(Section):
         return self
 
     def to_toml(self) -> str:
-        """Returns the config as TOML, without the keys that are unset."""
-        return tomli_w.dumps(_set_only(self.model_dump(mode="json")))
+        """Returns the config as TOML, without keys that are None."""
+        return tomli_w.dumps(_without_none(self.model_dump(mode="json")))
 
     def with_rounds(self, rounds: int) -> Config:
         """Returns the config with another number of rounds."""
@@ -278,9 +272,9 @@ class Config(Section):
         return self.model_copy(update={"federation": federation})
 
 
-def _set_only(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: _set_only(value) if isinstance(value, Mapping) else value
+        key: _without_none(value) if isinstance(value, Mapping) else value
         for key, value in values.items()
         if value is not None
     }

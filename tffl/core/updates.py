@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -13,13 +13,13 @@ from tffl.core.errors import UsageError, require
 from tffl.core.layout import Entry, WeightLayout
 
 LARGEST_CLAIM = 1 << 40
-"""What a client may claim: more than any has, few enough that millions of claims fit an int64."""
+"""Most samples that a client may claim: more than any has; sums of millions fit an int64."""
 
 BLOCK = 1 << 15
-"""Columns that a blocked pass over the matrix handles at a time: few enough for a core's cache."""
+"""Columns in one block of a pass over the matrix: few enough for the cache of a core."""
 
 NARROW = 1 << 12
-"""The same for passes that need float64 copies of a block, of up to 100 clients."""
+"""The same for passes that copy a block to float64, of up to 100 clients."""
 
 Result = TypeVar("Result")
 
@@ -28,26 +28,29 @@ Result = TypeVar("Result")
 class Updates:
     """What a server receives in a round.
 
-    The matrix holds differences, not weights: they are what rules and attacks speak about, and
-    `start + deltas[i]` gives the weights back where maps or audits need a whole model.
+    The matrix holds differences, not weights: rules and attacks are defined on them, and
+    `start + deltas[i]` gives the weights back where heat maps or audits need a whole model.
 
     The matrix may be larger than all else together, so rules read it block by block, through
-    `columns` and `block`, and `select` and `mixed` change what the rows are without copying it.
+    `columns` and `block`; `select`, `mixed` and `with_rows` return other updates without copying
+    it. Attacks and defenses receive `read_only()` updates, whose arrays cannot be written to.
 
     Attributes:
       round: 1-based.
       client_ids: int64 `[n]`, ascending.
       sample_counts: int64 `[n]`, as the clients claim them, from 0 to `LARGEST_CLAIM`.
       start: float32 `[d]`, the global weights that the clients started from.
-      matrix: float32 `[m, d]`, trained weights minus `start`; one row per client, unless the next
-        two say otherwise.
+      matrix: float32 `[m, d]`, trained weights minus `start`; one row per client, unless `rows` or
+        `mixing` is set.
       layout: What the columns are.
-      rows: int64 `[r]`, the rows of `matrix` that count; all if None.
-      mixing: float32 `[n, r]`, how each update is combined from those rows; not at all if None.
+      rows: int64 `[r]`, the rows of `matrix` in use; all if None.
+      mixing: float32 `[n, r]`, the factors that combine those rows into the n updates; if None,
+        each row is an update.
+      overrides: Row of `matrix` → float32 `[d]` that takes its place.
 
     Raises:
-      UsageError: A sample count is none: a liar's negative one would turn its own weight, or the
-        others', negative.
+      UsageError: A sample count is not a whole number from 0 to `LARGEST_CLAIM`. A negative count
+        would make a weight of the average negative.
     """
 
     round: int
@@ -58,9 +61,10 @@ class Updates:
     layout: WeightLayout
     rows: np.ndarray | None = None
     mixing: np.ndarray | None = None
+    overrides: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Checks the claims."""
+        """Checks the sample counts."""
         counts = self.sample_counts
         whole = counts.dtype.kind in "iu"
         odd = counts[(counts < 0) | (counts > LARGEST_CLAIM)] if whole else counts
@@ -81,7 +85,7 @@ class Updates:
         start: np.ndarray | None = None,
         round: int = 1,
     ) -> Updates:
-        """Makes a round of a plain matrix.
+        """Makes a read-only round from a plain matrix.
 
         Args:
           rows: Client updates, numbers `[n, d]`, `n >= 1`; copied unless they are float32.
@@ -92,18 +96,18 @@ class Updates:
           round: 1-based.
 
         Raises:
-          UsageError: The rows are no matrix of numbers, or the others do not fit them.
+          UsageError: The rows are not a matrix of numbers, or another argument does not fit them.
 
         >>> len(Updates.of_rows(np.zeros((3, 5), np.float32)))
         3
         """
-        given = np.asarray(rows)
+        array = np.asarray(rows)
         require(
-            given.ndim == 2 and given.size > 0 and given.dtype.kind in "fiu",
-            f"rows of shape {given.shape} and dtype {given.dtype} are not allowed: give a matrix "
+            array.ndim == 2 and array.size > 0 and array.dtype.kind in "fiu",
+            f"rows of shape {array.shape} and dtype {array.dtype} are not allowed: give a matrix "
             "of numbers, a row per client",
         )
-        n, d = given.shape
+        n, d = array.shape
         layout = layout or WeightLayout((Entry("weights", (d,), trainable=True),))
         require(layout.size == d, f"layout has {layout.size} columns, and rows have {d}")
         clients = np.arange(n) if ids is None else np.asarray(ids)
@@ -117,8 +121,8 @@ class Updates:
         require(claimed.shape == (n,), f"counts are not allowed: give {n} of them, one per row")
         begin = np.zeros(d, np.float32) if start is None else np.asarray(start, np.float32)
         require(begin.shape == (d,), f"start of shape {begin.shape} is not allowed: give ({d},)")
-        matrix = given.astype(np.float32, copy=False)
-        return cls(round, clients.astype(np.int64), claimed, begin, matrix, layout)
+        matrix = array.astype(np.float32, copy=False)
+        return cls(round, clients.astype(np.int64), claimed, begin, matrix, layout).read_only()
 
     def __len__(self) -> int:
         """Number of clients, n."""
@@ -126,30 +130,62 @@ class Updates:
 
     @property
     def deltas(self) -> np.ndarray:
-        """The updates, float32 `[n, d]`: `matrix` itself, or a copy after `select` or `mixed`."""
-        if self.rows is None and self.mixing is None:
-            return self.matrix
+        """The updates, float32 `[n, d]`: `matrix` itself if each of its rows is an update."""
         return self.block(slice(None))
 
     def block(self, columns: slice | np.ndarray) -> np.ndarray:
-        """Returns the updates in a slice of columns, or in some few, float32 `[n, width]`.
+        """Returns the updates in a slice of columns, or at some columns, float32 `[n, width]`.
 
-        Only to be read.
+        The result may be a view of `matrix`: do not write to it.
         """
         part = self.matrix[:, columns]
         if self.rows is not None:
             part = part[self.rows]
+        if self.overrides:
+            part = np.array(part)
+            for row, place in enumerate(range(len(part)) if self.rows is None else self.rows):
+                if place in self.overrides:
+                    part[row] = self.overrides[place][columns]
         return part if self.mixing is None else self.mixing @ part
 
     def row(self, row: int) -> np.ndarray:
-        """Returns one client's update, float32 `[d]`. Only to be read."""
-        if self.mixing is None:
-            return self.matrix[row if self.rows is None else self.rows[row]]
-        return replace(self, mixing=self.mixing[row : row + 1]).block(slice(None))[0]
+        """Returns one client's update, float32 `[d]`, which may be a view of `matrix`."""
+        if self.mixing is not None:
+            return replace(self, mixing=self.mixing[row : row + 1]).block(slice(None))[0]
+        place = row if self.rows is None else int(self.rows[row])
+        return self.overrides.get(place, self.matrix[place])
 
     def weights(self, row: int) -> np.ndarray:
         """Returns the full weights `[d]` of the client in `row`."""
         return self.start + self.row(row)
+
+    def read_only(self) -> Updates:
+        """Returns the same updates in arrays that raise `ValueError` when they are written to.
+
+        They are views: whoever owns the arrays can still write to them.
+        """
+        names = ("client_ids", "sample_counts", "start", "matrix")
+        views = {name: getattr(self, name).view() for name in names}
+        for view in views.values():
+            view.flags.writeable = False
+        return replace(self, **views)
+
+    def with_rows(self, chosen: np.ndarray, rows: np.ndarray) -> Updates:
+        """Returns updates in which some clients send other rows, without copying the matrix.
+
+        Args:
+          chosen: bool `[n]`, the clients.
+          rows: float32 `[k, d]`, a row for each of them in their order; or `[1, d]` for all.
+
+        >>> updates = Updates.of_rows(np.array([[1.0], [2.0], [3.0]]))
+        >>> updates.with_rows(np.array([True, False, True]), np.array([[9.0]])).deltas.ravel()
+        array([9., 2., 9.], dtype=float32)
+        """
+        assert self.mixing is None  # a combination of clients is nobody's own row
+        places = np.flatnonzero(chosen) if self.rows is None else self.rows[chosen]
+        spread = np.broadcast_to(rows, (len(places), self.layout.size))
+        new = dict(zip(places.tolist(), spread, strict=True))
+        return replace(self, overrides={**self.overrides, **new})
 
     def select(self, chosen: np.ndarray) -> Updates:
         """Returns the updates of some clients, bool `[n]` or positions, without copying them."""
@@ -168,12 +204,12 @@ class Updates:
         client_ids: np.ndarray | None = None,
         sample_counts: np.ndarray | None = None,
     ) -> Updates:
-        """Returns updates that are combinations of these, without computing them yet.
+        """Returns updates that are combinations of these; `block` computes them when it is called.
 
         Args:
           mixing: `[k, n]`, a row of factors for each new update.
-          client_ids: int64 `[k]`, what to call them; as now if None, and then `k = n`.
-          sample_counts: int64 `[k]`; as now if None, and then `k = n`.
+          client_ids: int64 `[k]`, the ids of the new updates; if None, the present ones, `k = n`.
+          sample_counts: int64 `[k]`; if None, the present ones, `k = n`.
         """
         factors = mixing if self.mixing is None else mixing @ self.mixing.astype(np.float64)
         return replace(
@@ -201,8 +237,8 @@ class Updates:
     ) -> Iterator[Result]:
         """Yields `function(columns)` for every block, in order, computed on all cores.
 
-        It pays where NumPy releases Python's lock and is not parallel itself, as in sorting.
-        Results come in order, so that what is summed of them does not depend on the cores.
+        This is faster where NumPy releases Python's lock and is not parallel itself, as in sorting.
+        Results come in order, so that their sum does not depend on the number of cores.
         """
         from tffl.core.process import cores
 
@@ -220,7 +256,7 @@ class Updates:
         return np.sqrt(sum(self.map_columns(squares, trainable, NARROW), np.zeros(len(self))))
 
     def finite(self) -> np.ndarray:
-        """Returns bool `[n]`: which rows hold neither NaN nor infinity."""
+        """Returns bool `[n]`: the rows that hold neither NaN nor infinity."""
         result = np.ones(len(self), dtype=bool)
         for part in self.map_columns(lambda columns: np.isfinite(self.block(columns)).all(axis=1)):
             result &= part
@@ -232,7 +268,7 @@ class Updates:
         Rows of weight zero are left out, so that their NaN cannot reach the mean.
 
         Args:
-          weights: float64 `[n]`. They are used as they are: for a mean, they sum to 1.
+          weights: float64 `[n]`, which sum to 1 for a mean; they are not normalized.
         """
         if self.mixing is not None:  # a mean of means
             return replace(self, mixing=None).mean(weights @ self.mixing)
@@ -241,8 +277,8 @@ class Updates:
         result = np.empty_like(self.start)
 
         def block(columns: slice) -> None:
-            # Row by row in float64: exact enough, and, unlike a matrix product, the same bits
-            # whatever the number of threads.
+            # Row by row in float64: accurate, and, unlike a matrix product, the same bits for any
+            # number of threads.
             part = self.block(columns)
             total = np.zeros(columns.stop - columns.start)
             term = np.empty_like(total)

@@ -1,4 +1,4 @@
-"""Datasets, their partition over clients, and backdoor triggers."""
+"""Datasets, and how they are split over clients."""
 
 from tffl.core.registry import Registry
 from tffl.data.federation import ClientData, Dataset, Federation

@@ -1,4 +1,4 @@
-"""From a config to a federation: load the images, then split them over the clients."""
+"""Builds a federation from a config: loads the images, then splits them over the clients."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tffl.data.validation import check_source, validated
 
 
 def dataset_source(name: str) -> Any:
-    """Returns where a dataset comes from, by the name that a config gives it.
+    """Returns the object that prepares and loads a dataset.
 
     Args:
-      name: As in `tffl list datasets`, or with a variant, such as `"gtsrb/64x64"`.
+      name: A name of `tffl list datasets`, with or without a variant, such as `"gtsrb/64x64"`.
 
     Raises:
-      UsageError: The dataset or its variant is unknown, or what is registered is no dataset.
+      UsageError: The dataset or its variant is unknown, or the registered class is not a dataset.
     """
     base, _, variant = name.partition("/")
     if base not in datasets and (base in ("", ".", "..", "~") or Path(name).exists()):
@@ -43,22 +43,22 @@ def dataset_source(name: str) -> Any:
 
 
 def check_prepared(config: DataConfig) -> None:
-    """Refuses, without TensorFlow, a dataset that is unknown or not prepared.
+    """Checks that a dataset exists and is prepared; does not import TensorFlow.
 
     Raises:
-      UsageError: It is; the message says what to do.
+      UsageError: The dataset is unknown or not prepared; the message says what to do.
     """
     chosen = dataset_source(config.dataset)
-    if hasattr(chosen, "check_prepared"):  # what is embedded, or a plug-in, has no need of it
+    if hasattr(chosen, "check_prepared"):  # only datasets of TFDS have it
         chosen.check_prepared(config.data_dir)
 
 
 def load_dataset(config: DataConfig) -> Dataset:
-    """Loads the images that a config names; reads only, never downloads.
+    """Loads the images that a config names; never downloads them.
 
     Raises:
-      UsageError: The dataset is unknown or not prepared, or its arrays are not what `Dataset` says.
-      TfflError: Its files are damaged.
+      UsageError: The dataset is unknown or not prepared, or its arrays are not as `Dataset` says.
+      TfflError: The files are damaged.
     """
     dataset = validated(_read(config), config.dataset)
     if config.test_limit is not None:
@@ -76,7 +76,7 @@ def load_dataset(config: DataConfig) -> Dataset:
 
 
 def _read(config: DataConfig) -> Any:
-    """Returns what a source loads; its unexpected errors are a line that names it."""
+    """Loads a dataset; an unexpected error becomes one line that names the dataset."""
     name = config.dataset
     chosen = dataset_source(name)
     try:
@@ -88,15 +88,15 @@ def _read(config: DataConfig) -> Any:
 
 
 def build_federation(config: Config, dataset: Dataset, reserved: np.ndarray) -> Federation:
-    """Splits the training images over the clients, and the server if it has a shard.
+    """Splits the training images over the clients, and over the server if it has data.
 
     Args:
-      config: `seed`, `data` and the number of clients decide the split.
+      config: The split depends on `seed`, `data` and the number of clients.
       dataset: As `load_dataset` returns it.
-      reserved: Positions of training images that nobody may hold but that stay in the pool.
+      reserved: int `[r]`, positions of training images that stay in the pool but belong to nobody.
 
     Raises:
-      UsageError: A client would be empty; the message says what would do.
+      UsageError: A client would have no images; the message says which settings would work.
     """
     free = np.setdiff1d(np.arange(len(dataset.train_labels)), reserved)
     if config.data.train_limit is not None:
@@ -112,18 +112,18 @@ def build_federation(config: Config, dataset: Dataset, reserved: np.ndarray) -> 
     return _assemble(dataset, [*root, *parts], reserved, server=has_data)
 
 
-def _sample(config: Config, dealt: Federation) -> Federation:
-    """Lets clients draw from what has been dealt to a single one."""
-    (pool,), data = dealt.clients, config.data
+def _sample(config: Config, federation: Federation) -> Federation:
+    """Replaces the single client of a federation by clients that draw from its samples."""
+    (pool,), data = federation.clients, config.data
     require(len(pool) > 0, "no training images are left for the clients")
     clients = SampledClients(
         pool, config.federation.clients, data.samples_per_client, data.beta, config.seed
     )
-    return replace(dealt, clients=clients)
+    return replace(federation, clients=clients)
 
 
 def _draw_root(config: Config, free: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Returns the server's samples, as the only shard of a list, and those that are left."""
+    """Returns the positions of the server's samples, as a list of one shard, and the others."""
     count = config.data.server_samples
     require(
         count < len(free),
@@ -135,7 +135,7 @@ def _draw_root(config: Config, free: np.ndarray) -> tuple[list[np.ndarray], np.n
 
 
 def split(config: Config, labels: np.ndarray) -> list[np.ndarray]:
-    """Splits samples over the shards of a federation: the server's first, if it has one.
+    """Splits samples over the shards of a federation; if the server has one, it is the first.
 
     Args:
       config: The experiment.
@@ -145,15 +145,15 @@ def split(config: Config, labels: np.ndarray) -> list[np.ndarray]:
       One ascending array of positions in `labels` per shard.
 
     Raises:
-      UsageError: A shard would be empty; the message says what would do.
+      UsageError: A shard would be empty; the message says which settings would work.
     """
     try:
-        return _deal(config, labels)
+        return _partition(config, labels)
     except UsageError as error:
         if config.data.partition != "dirichlet" or len(labels) < _shard_count(config):
             raise
-        advice = ", or ".join(_remedies(config, labels))
-        require(not advice, f"{str(error).partition(':')[0]}: {advice} would do")
+        advice = ", or ".join(_working_settings(config, labels))
+        require(not advice, f"{str(error).partition(':')[0]}: {advice} would work")
         raise
 
 
@@ -161,7 +161,7 @@ def _shard_count(config: Config) -> int:
     return config.federation.clients + config.data.server_shard
 
 
-def _deal(config: Config, labels: np.ndarray) -> list[np.ndarray]:
+def _partition(config: Config, labels: np.ndarray) -> list[np.ndarray]:
     data, count = config.data, _shard_count(config)
     generator = seeds.generator(config.seed, "partition")
     if data.partition == "iid":
@@ -173,8 +173,8 @@ def _deal(config: Config, labels: np.ndarray) -> list[np.ndarray]:
     return partition.round_robin(labels, count)
 
 
-def _remedies(config: Config, labels: np.ndarray) -> Iterator[str]:
-    """Yields the nearest beta, number of clients and seed with which the split does work."""
+def _working_settings(config: Config, labels: np.ndarray) -> Iterator[str]:
+    """Yields the nearest beta, number of clients and seed with which the split works."""
     beta, clients = config.data.beta, config.federation.clients
     larger = [float(f"{beta * 1.25**step:.2g}") for step in range(1, 40)]
     fewer = [clients * (20 - step) // 20 for step in range(1, 20)]
@@ -185,21 +185,21 @@ def _remedies(config: Config, labels: np.ndarray) -> Iterator[str]:
     ]
     for section, key, values in trials:
         for value in values:
-            if _works(_changed(config, section, key, value), labels):
+            if _can_split(_with_value(config, section, key, value), labels):
                 yield f"{key} = {value}"
                 break
 
 
-def _changed(config: Config, section: str, key: str, value: Any) -> Config:
+def _with_value(config: Config, section: str, key: str, value: Any) -> Config:
     if not section:
         return config.model_copy(update={key: value})
     part = getattr(config, section).model_copy(update={key: value})
     return config.model_copy(update={section: part})
 
 
-def _works(config: Config, labels: np.ndarray) -> bool:
+def _can_split(config: Config, labels: np.ndarray) -> bool:
     try:
-        return bool(_deal(config, labels))
+        return bool(_partition(config, labels))
     except UsageError:
         return False
 
@@ -207,16 +207,16 @@ def _works(config: Config, labels: np.ndarray) -> bool:
 def _assemble(
     dataset: Dataset, parts: list[np.ndarray], reserved: np.ndarray, server: bool
 ) -> Federation:
-    """Makes a pool of all images that are used or reserved, and points the shards into it."""
+    """Builds the pool of all used and reserved images, and shards that index into it."""
     used = np.zeros(len(dataset.train_labels), dtype=bool)
     used[np.concatenate([*parts, reserved.astype(np.int64)])] = True
     position = (np.cumsum(used) - 1).astype(np.int32)
     shards = [ClientData(position[part], dataset.train_labels[part]) for part in parts]
-    whole = bool(used.all())
+    all_used = bool(used.all())
     return Federation(
         dataset=dataset,
-        images=dataset.train_images if whole else dataset.train_images[used],
-        pool_ids=dataset.train_ids if whole else dataset.train_ids[used],
+        images=dataset.train_images if all_used else dataset.train_images[used],
+        pool_ids=dataset.train_ids if all_used else dataset.train_ids[used],
         clients=tuple(shards[1:] if server else shards),
         server=shards[0] if server else None,
     )

@@ -1,4 +1,4 @@
-"""The embedded default dataset: scikit-learn's handwritten digits, enlarged to MNIST's size."""
+"""The default dataset: scikit-learn's handwritten digits, enlarged to MNIST's size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tffl.data.resize import resize
 
 SIZE = 28
 TEST_EVERY = 5
-"""Of each class, every fifth image is a test image."""
+"""Every fifth image of a class is a test image."""
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,24 @@ class Digits:
     )
 
     def prepared(self, data_dir: Path | None) -> bool:
-        """Returns True: scikit-learn brings the images."""
+        """Returns True: the images are part of scikit-learn."""
         return True
 
     def location(self, data_dir: Path | None) -> Path:
-        """Returns where scikit-learn keeps the images; does not import it."""
+        """Returns the file of the images in scikit-learn, without importing scikit-learn."""
         package = find_spec("sklearn")
         assert package is not None and package.origin is not None, "scikit-learn is required"
         return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
     def prepare(self, data_dir: Path | None) -> Path:
-        """Returns where the images are; there is nothing to download."""
+        """Returns the file of the images; there is nothing to download."""
         return self.location(data_dir)
 
     def load(self, data_dir: Path | None) -> Dataset:
-        """Returns the images, values 0 … 16 stretched to 0 … 255, and a split that never changes.
+        """Returns the images, with values 0 … 16 scaled to 0 … 255, split into train and test.
 
-        The split is stratified and independent of any seed, so that all experiments report on the
-        same test images.
+        The split is stratified and depends on no seed, so that all experiments use the same test
+        images.
         """
         from sklearn.datasets import load_digits
 

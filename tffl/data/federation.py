@@ -1,4 +1,4 @@
-"""The images of a federation: one pool, and for every client an index array into it."""
+"""The images of a federation: one pool, and one index array into it per client."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Dataset:
     """A labeled image dataset in memory.
 
     Attributes:
-      name: As in `tffl list datasets`.
+      name: The name in `tffl list datasets`.
       train_images: uint8 `[N, height, width, channels]`.
       train_labels: int32 `[N]`.
-      train_ids: int64 `[N]`, the canonical index of each training image where the dataset has
+      train_ids: int64 `[N]`, the official index of each training image if the dataset defines
         one (CIFAR-10), else `0 … N − 1`.
       test_images: uint8 `[M, height, width, channels]`.
       test_labels: int32 `[M]`.
-      class_names: One per class.
+      class_names: One name per class, at least two.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class ClientData:
-    """What one client trains on.
+    """The samples of one client.
 
     Attributes:
       indices: int32 `[n]`, positions in the federation's pool of images.
-      labels: int32 `[n]`, the client's own labels, which an attack may have changed.
+      labels: int32 `[n]`, the client's labels; an attack may have changed them.
     """
 
     indices: np.ndarray
@@ -62,7 +62,7 @@ class ClientData:
         return len(self.indices)
 
     def __eq__(self, other: object) -> bool:
-        """Says whether both are the same samples, in the same order, with the same labels."""
+        """Returns whether both hold the same samples and labels, in the same order."""
         return isinstance(other, ClientData) and (
             np.array_equal(self.indices, other.indices)
             and np.array_equal(self.labels, other.labels)
@@ -71,39 +71,40 @@ class ClientData:
 
 @dataclass(frozen=True, eq=False)
 class ReplacedClients(Sequence[ClientData]):
-    """Clients of which some hold other data: as large as what has changed, however many there are.
+    """A sequence of clients, some of whose samples are replaced.
+
+    It stores the replaced samples only, so that a million clients need no copy.
 
     Attributes:
-      before: All of them.
-      changed: Client id → what it holds now.
+      original: All clients before the replacement.
+      replaced: Client id → its new samples.
     """
 
-    before: Sequence[ClientData]
-    changed: Mapping[int, ClientData]
+    original: Sequence[ClientData]
+    replaced: Mapping[int, ClientData]
 
     def __len__(self) -> int:
         """Number of clients."""
-        return len(self.before)
+        return len(self.original)
 
     def __getitem__(self, client: int) -> ClientData:  # type: ignore[override]
-        """Returns what a client holds now."""
-        found = self.changed.get(client)
-        return self.before[client] if found is None else found
+        """Returns the samples of a client, replaced or original."""
+        found = self.replaced.get(client)
+        return self.original[client] if found is None else found
 
 
 @dataclass(frozen=True)
 class Federation:
-    """Everything that is fixed before round 1.
+    """The images of an experiment and who holds which of them, fixed before round 1.
 
     Attributes:
-      dataset: Where the images come from; its test part measures accuracy.
+      dataset: The source of the images; its test images measure the accuracy.
       images: uint8 `[P, height, width, channels]`, the pool of training images. Attacks append
-        poisoned copies; nothing else is ever copied.
-      pool_ids: int64 `[P]`, for each image of the pool its `Dataset.train_ids`; −1 for those that
-        an attack appended. Reserved images are found by it.
-      clients: One entry per client id; where nobody could list them all, they are drawn when they
-        are asked for (`tffl.data.sampled`).
-      server: The server's own shard, if the experiment grants it one.
+        poisoned copies; no other image is copied.
+      pool_ids: int64 `[P]`, the `Dataset.train_ids` of each image in the pool; −1 for images that
+        an attack appended. An attack finds its reserved images by these ids.
+      clients: The samples of each client, by client id. `tffl.data.sampled` draws them on access.
+      server: The server's own samples, or None.
     """
 
     dataset: Dataset
@@ -113,10 +114,16 @@ class Federation:
     server: ClientData | None = None
 
     def append(self, images: np.ndarray) -> tuple[Federation, np.ndarray]:
-        """Adds images uint8 `[m, …]` to the pool; returns the federation and their indices.
+        """Returns a federation with more images in its pool, and their indices in the pool.
+
+        Args:
+          images: uint8 `[m, height, width, channels]`, of the same shape as the pool's images.
+
+        Returns:
+          The federation, and the indices int32 `[m]` of the new images.
 
         Raises:
-          UsageError: They are no such images, so that the pool would become something else.
+          UsageError: The images have another type or shape than those of the pool.
         """
         require(
             images.dtype == np.uint8 and images.shape[1:] == self.images.shape[1:],
@@ -128,11 +135,11 @@ class Federation:
         pool = np.concatenate([self.images, images])
         return replace(self, images=pool, pool_ids=pool_ids), indices
 
-    def with_clients(self, changed: Mapping[int, ClientData]) -> Federation:
-        """Returns the federation with some clients' data replaced, given by their ids."""
-        return replace(self, clients=ReplacedClients(self.clients, changed)) if changed else self
+    def with_clients(self, replaced: Mapping[int, ClientData]) -> Federation:
+        """Returns a federation in which some clients hold other samples, by client id."""
+        return replace(self, clients=ReplacedClients(self.clients, replaced)) if replaced else self
 
     def class_counts(self) -> np.ndarray:
-        """Returns int64 `[clients, classes]`: how many samples of each label a client holds."""
+        """Returns the number of samples per client and label, int64 `[clients, classes]`."""
         classes = self.dataset.classes
         return np.stack([np.bincount(c.labels, minlength=classes) for c in self.clients])

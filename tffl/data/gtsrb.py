@@ -3,7 +3,7 @@
 Man vs. Computer: Benchmarking Machine Learning Algorithms for Traffic Sign Recognition
     Johannes Stallkamp, Marc Schlipsing, Jan Salmen, Christian Igel. Neural Networks 32, 2012.
 
-TFDS has no builder of its own for it. Importing this module registers one: `tfds.load("gtsrb")`.
+TFDS has no builder for this dataset. Importing this module registers one: `tfds.load("gtsrb")`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from tffl.data.resize import resize
 
 CLASSES = 43
 MIRROR = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
-"""Where the benchmark's own page sends its visitors."""
+"""The download location that the page of the benchmark links to."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file of the official distribution, and the digest by which it is recognized."""
+    """A file of the official distribution, and the digest that it must have."""
 
     url: str
     algorithm: str
@@ -39,7 +39,7 @@ class Archive:
 
 
 # The training set is the one of 39,209 images; GTSRB-Training_fixed.zip holds only 26,640 of them.
-# Its SHA-256 is not published anywhere that we know, its MD5 is.
+# We know of no published SHA-256 of it, only of its MD5.
 ARCHIVES = {
     "train": Archive(
         MIRROR + "GTSRB_Final_Training_Images.zip", "md5", "f33fd80ac59bff73c82d25ab499e03a3"
@@ -59,11 +59,11 @@ ARCHIVES = {
 
 @dataclass
 class GtsrbConfig(tfds.core.BuilderConfig):
-    """How the photographs, 15x15 to 250x250 pixels, become images of one size.
+    """How photographs of 15x15 to 250x250 pixels are resized to one size.
 
     Attributes:
-      size: Height and width.
-      crop: Cut out the annotated sign first; else the border around it stays.
+      size: Height and width in pixels.
+      crop: Whether to cut out the annotated sign first, without the border around it.
     """
 
     size: int = 32
@@ -116,7 +116,7 @@ class Gtsrb(tfds.core.GeneratorBasedBuilder):
         with zipfile.ZipFile(images) as photos, zipfile.ZipFile(labels) as tables:
             members = {Path(name).name: name for name in photos.namelist()}
             for table in sorted(name for name in tables.namelist() if name.endswith(".csv")):
-                # Training images lie beside their table, and repeat their names in each folder.
+                # Training images are beside their table; each folder uses the same file names.
                 beside = str(Path(table).parent)
                 for row in read_annotations(tables.read(table)):
                     name = row["Filename"]
@@ -133,7 +133,7 @@ class Gtsrb(tfds.core.GeneratorBasedBuilder):
 
 
 def verify(path: Path, archive: Archive) -> None:
-    """Checks a download, and deletes it if it is wrong, so that the next try starts afresh.
+    """Checks the digest of a download, and deletes the file if it is wrong.
 
     Raises:
       TfflError: The digest differs.

@@ -1,7 +1,7 @@
-"""How training images are split over clients: pure functions on labels.
+"""Splits training images over clients: pure functions on labels.
 
-Each returns one array of positions per shard, int64 and ascending; the arrays are disjoint. All
-randomness comes from the generator that is passed in.
+Each function returns one array of positions per shard, int64 and ascending; the arrays are
+disjoint. Random choices are made by the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tffl.core.errors import UsageError, require
 
 
 def rank_in_class(labels: np.ndarray) -> np.ndarray:
-    """Returns for each sample how many earlier samples share its label, int64 `[n]`.
+    """Returns the number of earlier samples with the same label, int64 `[n]`.
 
     >>> rank_in_class(np.array([7, 3, 7, 7, 3]))
     array([0, 0, 1, 2, 1])
@@ -25,12 +25,12 @@ def rank_in_class(labels: np.ndarray) -> np.ndarray:
 
 
 def balanced(labels: np.ndarray, limit: int, generator: np.random.Generator | None) -> np.ndarray:
-    """Chooses up to `limit` samples, as evenly over the classes as their sizes allow.
+    """Chooses up to `limit` samples, spread over the classes as evenly as their sizes allow.
 
     Args:
       labels: int `[n]`.
-      limit: How many; all of them if there are fewer.
-      generator: Draws the samples; None takes the first ones of each class.
+      limit: Number of samples to choose; if there are fewer, all are chosen.
+      generator: Draws the samples; if None, the first samples of each class are chosen.
 
     Returns:
       Positions, int64, ascending.
@@ -39,29 +39,43 @@ def balanced(labels: np.ndarray, limit: int, generator: np.random.Generator | No
     array([0, 1, 4, 5, 6])
     """
     order = np.arange(len(labels)) if generator is None else generator.permutation(len(labels))
-    # Everyone's first sample comes before anyone's second one.
+    # The first samples of all classes come before any second sample.
     turns = np.argsort(rank_in_class(labels[order]), kind="stable")
     return np.sort(order[turns[:limit]])
 
 
 def iid(labels: np.ndarray, count: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Deals shuffled samples in shards whose sizes differ by at most one."""
+    """Splits shuffled samples into `count` shards whose sizes differ by at most one.
+
+    Args:
+      labels: int `[n]`.
+      count: Number of shards.
+      generator: Shuffles the samples.
+
+    Raises:
+      UsageError: There are fewer samples than shards.
+    """
     _require_enough(labels, count)
     owner = np.empty(len(labels), dtype=np.int64)
     owner[generator.permutation(len(labels))] = np.arange(len(labels)) % count
-    return _collect(owner, count)
+    return _samples_by_owner(owner, count)
 
 
 def round_robin(labels: np.ndarray, count: int) -> list[np.ndarray]:
-    """Deals sample i to shard i mod `count`, in the order given.
+    """Puts sample i into shard i mod `count`; the bias-anomaly experiments split their data so.
 
-    Anomaly Detection in Federated Learning, the setting of the bias-anomaly experiments.
+    Args:
+      labels: int `[n]`.
+      count: Number of shards.
+
+    Raises:
+      UsageError: There are fewer samples than shards.
 
     >>> round_robin(np.zeros(5, int), 2)
     [array([0, 2, 4]), array([1, 3])]
     """
     _require_enough(labels, count)
-    return _collect(np.arange(len(labels)) % count, count)
+    return _samples_by_owner(np.arange(len(labels)) % count, count)
 
 
 def dirichlet(
@@ -71,12 +85,12 @@ def dirichlet(
 
     Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification
         Tzu-Ming Harry Hsu, Hang Qi, Matthew Brown. 2019.
-    in the form of Li, Diao, Chen, He (ICDE 2022): proportions per class, not per client.
+    Proportions are drawn per class, not per client, as by Li, Diao, Chen, He (ICDE 2022).
 
     Args:
       labels: int `[n]`.
       count: Number of shards.
-      beta: Concentration, above 0; the smaller, the more uneven.
+      beta: Concentration β, above 0; the smaller, the more uneven.
       generator: Draws proportions and samples.
 
     Raises:
@@ -89,7 +103,7 @@ def dirichlet(
         shares = generator.dirichlet(np.full(count, beta))
         cuts = np.rint(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
         owner[members] = np.searchsorted(cuts, np.arange(len(members)), side="right")
-    result = _collect(owner, count)
+    result = _samples_by_owner(owner, count)
     empty = sum(len(shard) == 0 for shard in result)
     if empty:
         raise UsageError(
@@ -108,19 +122,19 @@ def shards(
         Brendan McMahan, Eider Moore, Daniel Ramage, Seth Hampson, Blaise Agüera y Arcas.
         AISTATS 2017.
 
-    The paper deals pieces of the label-sorted data blindly, so that a client may draw the same
-    class twice; here its classes are distinct. A class is cut in as many pieces as its size
-    deserves, and pieces of one class differ by at most one sample. With fewer pieces than classes
-    (count × classes below their number) some classes belong to nobody.
+    The paper hands out pieces of the label-sorted data at random, so that a client may get the same
+    class twice; here the classes of a shard are distinct. A class is cut into a number of pieces
+    that is proportional to its size, and pieces of one class differ by at most one sample. If
+    count × classes is less than the number of classes, some classes belong to no shard.
 
     Args:
       labels: int `[n]`.
       count: Number of shards.
-      classes: Distinct classes in each shard.
-      generator: Draws who gets which classes and samples.
+      classes: Number of distinct classes in each shard.
+      generator: Draws the classes and samples of each shard.
 
     Raises:
-      UsageError: There are fewer classes than that, or too few samples to cut.
+      UsageError: The labels have fewer classes, or there are too few samples.
     """
     _require_enough(labels, count)
     present = generator.permutation(np.unique(labels))
@@ -132,19 +146,22 @@ def shards(
     pieces = _pieces(np.array([len(m) for m in members]), count, classes)
     holders: list[list[int]] = [[] for _ in present]
     for shard in generator.permutation(count):
-        # The classes with most pieces left come first, or a last shard would find only one kind.
+        # Classes with the most pieces left come first; else the last shard might find one only.
         left = pieces - [len(h) for h in holders]
-        for kind in np.lexsort((generator.random(len(present)), -left))[:classes]:
-            holders[kind].append(shard)
+        for position in np.lexsort((generator.random(len(present)), -left))[:classes]:
+            holders[position].append(shard)
     owner = np.full(len(labels), count, dtype=np.int64)
     for member, holder in zip(members, holders, strict=True):
         if holder:
             owner[member] = np.array(holder)[np.arange(len(member)) % len(holder)]
-    return _collect(owner, count + 1)[:count]
+    return _samples_by_owner(owner, count + 1)[:count]
 
 
 def _pieces(sizes: np.ndarray, count: int, classes: int) -> np.ndarray:
-    """Apportions `count * classes` pieces to classes by size; at most one per shard and sample."""
+    """Returns how many of `count * classes` pieces each class is cut into, int64 `[classes]`.
+
+    The numbers follow the classes' sizes; a class has at most one piece per shard and per sample.
+    """
     most = np.minimum(sizes, count)
     require(
         most.sum() >= count * classes,
@@ -153,14 +170,14 @@ def _pieces(sizes: np.ndarray, count: int, classes: int) -> np.ndarray:
     )
     pieces = np.zeros(len(sizes), dtype=np.int64)
     for _ in range(count * classes):
-        # Adams's method: nobody gets a second piece before everyone has a first one.
+        # Adams's method: no class gets a second piece before every class has one.
         quotient = np.divide(sizes, pieces, out=np.full(len(sizes), np.inf), where=pieces > 0)
         pieces[np.argmax(np.where(pieces < most, quotient, -1))] += 1
     return pieces
 
 
-def _collect(owner: np.ndarray, count: int) -> list[np.ndarray]:
-    """Turns the owner of each sample into the samples of each owner."""
+def _samples_by_owner(owner: np.ndarray, count: int) -> list[np.ndarray]:
+    """Returns the samples of each shard, from the shard of each sample int64 `[n]`."""
     order = np.argsort(owner, kind="stable")
     return np.split(order, np.cumsum(np.bincount(owner, minlength=count))[:-1])
 

@@ -1,18 +1,18 @@
-"""Resizing in NumPy, so that small datasets need no TensorFlow."""
+"""Resizes images with NumPy, so that small datasets need no TensorFlow."""
 
 from __future__ import annotations
 
 import numpy as np
 
 CHUNK = 4096
-"""Images that are resized at a time, to bound the float32 copies."""
+"""Number of images that are resized at a time, to bound the memory of float32 copies."""
 
 
 def bilinear_weights(source: int, target: int) -> np.ndarray:
     """Returns the matrix that resizes a line of `source` pixels to `target` pixels.
 
-    A triangle filter with half-pixel centers, widened when shrinking so that no pixel is skipped:
-    what `tf.image.resize(…, antialias=True)` and Pillow's `BILINEAR` compute.
+    It is a triangle filter with half-pixel centers, which is widened when shrinking so that no
+    pixel is skipped, as `tf.image.resize(…, antialias=True)` and Pillow's `BILINEAR` do.
 
     Returns:
       float32 `[target, source]`, non-negative, each row sums to 1.
@@ -31,11 +31,11 @@ def bilinear_weights(source: int, target: int) -> np.ndarray:
 
 
 def area_weights(source: int, target: int) -> np.ndarray:
-    """Returns the matrix that averages a line of `source` pixels to `target` equal stretches.
+    """Returns the matrix that averages a line of `source` pixels over `target` equal intervals.
 
     Returns:
-      float32 `[target, source]`, non-negative, each row sums to 1; a pixel on a border counts for
-      both sides by its share.
+      float32 `[target, source]`, non-negative, each row sums to 1; a pixel on a boundary counts
+      for both intervals in proportion.
 
     >>> area_weights(3, 2).round(3)
     array([[0.667, 0.333, 0.   ],
@@ -55,7 +55,8 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
       size: New height and width.
 
     Returns:
-      uint8 `[N, size, size, channels]`, rounded; the same array if it already has that size.
+      uint8 `[N, size, size, channels]`, rounded. Images that already have that size and type are
+      returned as they are.
     """
     count, height, width, channels = images.shape
     if (height, width) == (size, size) and images.dtype == np.uint8:

@@ -1,4 +1,4 @@
-"""What a server may own beyond the updates, and the words by which a defense asks for it."""
+"""Data that a server may own, and the names by which a defense requests them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 ROOT_DATA = "root data"
-"""What a defense needs if the server must have samples of its own; see `RootData`."""
+"""Need of a defense that uses trusted samples of the server; see `RootData`."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class RootData:
     Attributes:
       images: uint8 `[m, height, width, channels]`, `m >= 1`.
       labels: int32 `[m]`.
-      train: (start float32 `[d]`, round) → the update float32 `[d]` that the server gets when it
-        trains on them exactly as a client would in that round.
+      train: Function (start float32 `[d]`, round) → update float32 `[d]`, which trains on the
+        samples as a client would in that round.
     """
 
     images: np.ndarray
@@ -28,18 +28,21 @@ class RootData:
 
 
 PROBE_DATA = "probe images"
-"""What a defense needs if it looks at how clients' models see some images; see `Samples`."""
-
+"""Need of a defense that runs clients' models on labeled images; see `Samples`."""
 
 AUXILIARY_DATA = "auxiliary images"
-"""What a defense needs if it learns from the server's images of some classes."""
+"""Need of a defense that learns from the server's images of some classes."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Labeled images: uint8 `[m, height, width, channels]`, int32 `[m]`, how many classes, names.
+    """Labeled images.
 
-    The classes' names may be unknown.
+    Attributes:
+      images: uint8 `[m, height, width, channels]`.
+      labels: int32 `[m]`.
+      classes: Number of classes.
+      names: Names of the classes; empty if they are unknown.
     """
 
     images: np.ndarray

@@ -1,8 +1,8 @@
-"""Image datasets in the format of TensorFlow Datasets: read from disk, prepared on request.
+"""Image datasets of TensorFlow Datasets: downloads them on request, and reads them from disk.
 
-Loading goes by the files alone (`tfds.builder_from_directory`), because a TFDS builder looks for
-metadata in the network. It uses the CPU only, but it starts TensorFlow's runtime: devices must be
-configured before.
+Loading reads the prepared files only (`tfds.builder_from_directory`), because a TFDS builder would
+look for metadata on the network. It uses the CPU only, but it starts TensorFlow's runtime, so
+devices must be configured before.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ if TYPE_CHECKING:
 
 
 def resolve_data_dir(data_dir: Path | None) -> Path:
-    """Returns the folder of datasets: the given one, `TFFL_DATA_DIR`, or TFDS's own default."""
+    """Returns `data_dir`, or else the folder in `TFFL_DATA_DIR`, or else TFDS's own default."""
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     return Path(data_dir or os.environ.get("TFFL_DATA_DIR") or default).expanduser()
 
 
 @dataclass(frozen=True)
 class TfdsSource:
-    """An image classification dataset of TFDS with the splits train and test."""
+    """An image classification dataset of TFDS with the splits `train` and `test`."""
 
     reference: ClassVar[str] = ""
     tfds_name: ClassVar[str] = ""
 
     @property
     def name(self) -> str:
-        """Name in a config."""
+        """The name in a config."""
         return self.tfds_name
 
     def versions(self, data_dir: Path | None) -> Path:
-        """Returns the folder that holds one subfolder per prepared version."""
+        """Returns the folder that has one subfolder per prepared version."""
         return resolve_data_dir(data_dir) / self.name
 
     def location(self, data_dir: Path | None) -> Path | None:
         """Returns the folder of the newest prepared version, or None."""
         folders = self.versions(data_dir).glob("*.*.*")
-        done = [f for f in folders if _version(f) and (f / "dataset_info.json").is_file()]
-        return max(done, key=_version, default=None)
+        prepared = [f for f in folders if _version(f) and (f / "dataset_info.json").is_file()]
+        return max(prepared, key=_version, default=None)
 
     def prepared(self, data_dir: Path | None) -> bool:
-        """Returns whether `load` would find the dataset; imports no TensorFlow."""
+        """Returns whether `load` would find the dataset; does not import TensorFlow."""
         return self.location(data_dir) is not None
 
     def check_prepared(self, data_dir: Path | None) -> Path:
-        """Returns the folder that `load` would read; imports no TensorFlow.
+        """Returns the folder that `load` would read; does not import TensorFlow.
 
         Raises:
-          UsageError: The dataset is not prepared; the message says how to do it.
+          UsageError: The dataset is not prepared; the message has the command that prepares it.
         """
         folder = self.location(data_dir)
         if folder is not None:
@@ -70,7 +70,7 @@ class TfdsSource:
         )
 
     def prepare(self, data_dir: Path | None) -> Path:
-        """Downloads the dataset and writes its records; the only method that uses the network.
+        """Downloads the dataset and writes its records; no other method uses the network.
 
         Returns:
           The folder of the prepared version.
@@ -78,24 +78,24 @@ class TfdsSource:
         Raises:
           TfflError: The download failed or its checksum is wrong.
         """
-        done = self.location(data_dir)
-        if done:
-            return done
+        folder = self.location(data_dir)
+        if folder is not None:
+            return folder
         try:
             builder = self._builder(str(resolve_data_dir(data_dir)))
             builder.download_and_prepare()
         except TfflError:
             raise
-        except Exception as error:  # TFDS lets through whatever its many libraries raise
-            raise TfflError(f"cannot prepare {self.name}: {_line(error)}") from error
+        except Exception as error:  # TFDS does not wrap the errors of its many libraries
+            raise TfflError(f"cannot prepare {self.name}: {_first_line(error)}") from error
         return Path(builder.data_dir)
 
     def load(self, data_dir: Path | None) -> Dataset:
-        """Reads both splits into memory, training images in their canonical order.
+        """Reads both splits into memory, with training images in ascending order of their ids.
 
         Raises:
           UsageError: The dataset is not prepared.
-          TfflError: Its files are missing, truncated or corrupt.
+          TfflError: The files are missing, truncated or corrupt.
         """
         folder = self.check_prepared(data_dir)
         try:
@@ -105,9 +105,9 @@ class TfdsSource:
         except Exception as error:  # json, protobuf, TensorFlow and TFDS errors alike
             raise TfflError(
                 f"cannot read dataset {self.name} in {folder}, a file is missing or damaged "
-                f"({_line(error)}): delete that folder and prepare it again"
+                f"({_first_line(error)}): delete that folder and prepare it again"
             ) from error
-        ids = _canonical_ids(train)
+        ids = _image_ids(train)
         order = np.argsort(ids)
         return Dataset(
             name=self.name,
@@ -157,7 +157,7 @@ class Cifar10(TfdsSource):
 
 @dataclass(frozen=True)
 class Cifar100(TfdsSource):
-    """60,000 photographs of things and beings, 32x32 color, 100 classes."""
+    """60,000 photographs of objects, plants, animals and people, 32x32 color, 100 classes."""
 
     reference: ClassVar[str] = Cifar10.reference
     tfds_name: ClassVar[str] = "cifar100"
@@ -179,8 +179,8 @@ class Gtsrb(TfdsSource):
     """51,839 photographs of German traffic signs, 32x32 color, 43 classes.
 
     Attributes:
-      variant: Empty for whole photographs at 32x32; or another size, `"64x64"`, or the annotated
-        sign alone, `"64x64-crop"`. In a config: `dataset = "gtsrb/64x64"`.
+      variant: Another size such as `"64x64"`, or the annotated sign only, `"64x64-crop"`; if empty,
+        whole photographs at 32x32. In a config: `dataset = "gtsrb/64x64"`.
     """
 
     variant: str = ""
@@ -192,7 +192,7 @@ class Gtsrb(TfdsSource):
     tfds_name: ClassVar[str] = "gtsrb"
 
     def __post_init__(self) -> None:
-        """Refuses what is not a variant."""
+        """Checks the variant."""
         require(
             re.fullmatch(r"(|([1-9]\d{0,2})x\2(-crop)?)", self.variant) is not None,
             f"gtsrb/{self.variant} is not allowed: give gtsrb, gtsrb/64x64 or gtsrb/64x64-crop "
@@ -201,7 +201,7 @@ class Gtsrb(TfdsSource):
 
     @property
     def name(self) -> str:
-        """Name in a config."""
+        """The name in a config."""
         return f"gtsrb/{self.variant}" if self.variant else "gtsrb"
 
     def _builder(self, data_dir: str) -> tfds.core.DatasetBuilder:
@@ -212,7 +212,7 @@ class Gtsrb(TfdsSource):
 
 
 def _tfds() -> Any:
-    """Imports TFDS, and TensorFlow with it, without their chatter."""
+    """Imports TFDS, and TensorFlow with it, without their log messages."""
     from tffl.core.process import silence
 
     silence()
@@ -222,7 +222,7 @@ def _tfds() -> Any:
 
 
 def _read(builder: tfds.core.DatasetBuilder, split: str) -> dict[str, np.ndarray]:
-    """Reads one split whole, in the order of its files."""
+    """Reads a whole split, in the order of its files."""
     import tensorflow as tf
 
     tfds = _tfds()
@@ -240,8 +240,8 @@ def _read(builder: tfds.core.DatasetBuilder, split: str) -> dict[str, np.ndarray
     return arrays
 
 
-def _canonical_ids(train: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns the number in ids such as `b"train_02180"`, else `0 … N − 1`."""
+def _image_ids(train: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the numbers in ids such as `b"train_02180"`; without ids, `0 … N − 1`."""
     if "id" not in train:
         return np.arange(len(train["label"]))
     return np.array([int(name.rsplit(b"_", 1)[-1]) for name in train["id"]])
@@ -252,12 +252,12 @@ def _ascending(order: np.ndarray) -> bool:
 
 
 def _version(folder: Path) -> tuple[int, ...]:
-    """Returns `(3, 0, 1)` for a folder `3.0.1`; nothing for one that TFDS has not finished."""
+    """Returns `(3, 0, 1)` for a folder `3.0.1`; `()` for one that TFDS has not finished."""
     parts = folder.name.split(".")
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
 
 
-def _line(error: Exception) -> str:
-    """Returns what went wrong in one line."""
+def _first_line(error: Exception) -> str:
+    """Returns the first line of an error, at most 200 characters of it."""
     text = str(error).strip()
     return text.splitlines()[0][:200] if text else type(error).__name__

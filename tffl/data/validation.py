@@ -1,7 +1,7 @@
-"""What labeled images have to be: the one check of datasets and samples that others made.
+"""Checks datasets and labeled images that do not come from tffl itself.
 
-Images are uint8 `[n, height, width, channels]` with values 0 … 255, labels integers `[n]` from 0 to
-classes − 1.
+Images are uint8 `[n, height, width, channels]` with values 0 … 255; labels are integers `[n]` from
+0 to classes − 1.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tffl.core.errors import UsageError, require
 from tffl.data.federation import Dataset
 
 METHODS = ("prepared", "location", "prepare", "load")
-"""What the class of a dataset has to offer, as `tffl.data.digits.Digits` does."""
+"""Methods that the class of a dataset must have; `tffl.data.digits.Digits` is an example."""
 
 
 def check_source(target: Any, name: str) -> None:
-    """Raises `UsageError` unless a registered dataset is a dataclass with the methods of one."""
+    """Raises `UsageError` unless `target` is a dataclass with the methods of a dataset."""
     missing = [method for method in METHODS if not callable(getattr(target, method, None))]
     what = f"a {type(target).__name__}"
     if isinstance(target, type):
@@ -31,14 +31,15 @@ def check_source(target: Any, name: str) -> None:
 
 
 def validated(dataset: Any, name: str) -> Dataset:
-    """Returns a dataset that is as `Dataset` says, its integers in the types that are named there.
+    """Checks a dataset, and returns it with its integers in the types that `Dataset` names.
 
     Args:
-      dataset: What a source has loaded.
-      name: As in a config, for messages.
+      dataset: What the `load` method of a dataset returned.
+      name: The dataset's name in a config, for messages.
 
     Raises:
-      UsageError: It is no such dataset; the message says what it is, and what it should be.
+      UsageError: An array does not have the type, shape or values that `Dataset` names; the
+        message says what it has, and what it should have.
     """
     require(
         isinstance(dataset, Dataset),
@@ -61,7 +62,8 @@ def validated(dataset: Any, name: str) -> Dataset:
     train, test = dataset.train_images.shape[1:], dataset.test_images.shape[1:]
     require(
         train == test,
-        f"dataset {name}: test images of {test} do not fit to training images of {train}",
+        f"dataset {name}: test images have shape {test}, training images {train}: they should "
+        "have the same",
     )
     _check_integers(dataset.train_ids, len(dataset.train_images), f"dataset {name}: train_ids")
     return replace(
@@ -88,7 +90,7 @@ def check_images(images: Any, what: str) -> None:
 
 
 def check_labels(labels: Any, count: int, classes: int, what: str) -> None:
-    """Raises `UsageError` unless labels are one integer per image, below the number of classes."""
+    """Raises `UsageError` unless there is one integer per image, from 0 to `classes − 1`."""
     _check_integers(labels, count, what)
     if not count:
         return

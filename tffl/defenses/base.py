@@ -18,7 +18,7 @@ from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.options import Options
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import Judgment, Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
 from tffl.defenses.exports import DetectorExport
 from tffl.defenses.parts.tolerance import with_count
@@ -36,6 +36,8 @@ class Defense(Options, ABC):
 
     reference: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+    score_name: ClassVar[str] = ""
+    """What its scores measure, as the axis of a chart says it, where there is a better word."""
 
     @property
     def models(self) -> int:
@@ -166,8 +168,11 @@ class Defense(Options, ABC):
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
         """Returns the verdict on a round, and the state for the next one."""
 
-    def inspect(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Judges for someone who averages by himself: the verdict's aggregate may be left zero."""
+    def suspect(self, updates: Updates, server: Server, state: State) -> tuple[Judgment, State]:
+        """Returns whom it suspects, and the state for the next round, as `judge` would.
+
+        For those who need no average, such as a combination. Detectors save the time for it.
+        """
         return self.judge(updates, server, state)
 
 

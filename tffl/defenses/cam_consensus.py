@@ -46,7 +46,7 @@ from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import NORMAL, median_mad
 from tffl.data.resize import area_weights
 from tffl.defenses.base import State
-from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, Opinion
+from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, MapScores
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder, Weights
 from tffl.defenses.parts.duplicates import firsts
 from tffl.defenses.server import Server
@@ -142,6 +142,7 @@ class CamConsensus(CamAutoencoder):
     dead_share: Annotated[float, Field(ge=0, le=1)] = 0.25
 
     method: ClassVar[Method] = "layer-cam"
+    score_name: ClassVar[str] = "reconstruction error, relative to the median client"
     reference: ClassVar[str] = "tffl's own, from LayerCAM-AE"
 
     def check(self, participants: int, layout: WeightLayout) -> None:
@@ -161,7 +162,7 @@ class CamConsensus(CamAutoencoder):
             "there is no consensus to leave",
         )
 
-    def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> Opinion:
+    def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> MapScores:
         """Scores clients by the mean over groups of what their autoencoders cannot rebuild."""
         first = same_maps(maps)
         voters = first == np.arange(len(maps))
@@ -170,7 +171,7 @@ class CamConsensus(CamAutoencoder):
         usual = np.median(errors[:, voters], axis=1, keepdims=True)
         scores = (errors / np.maximum(usual, 1e-12)).mean(axis=0)
         scores[self._hides(maps)] = math.inf
-        return Opinion(scores, fitted, {})
+        return MapScores(scores, fitted)
 
     def threshold(self, scores: np.ndarray) -> float:
         """Returns median + k·spread of the finite scores, the spread with its floor."""

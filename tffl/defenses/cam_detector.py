@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from tffl.core.errors import require
 from tffl.core.updates import Updates
+from tffl.core.verdict import HeatMaps
 from tffl.data.samples import PROBE_DATA
 from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
@@ -38,18 +39,22 @@ THRESHOLD = "threshold"
 
 
 @dataclass(frozen=True)
-class Opinion:
+class MapScores:
     """What a detector makes of the maps of n clients, all finite.
 
     Attributes:
       scores: float64 `[n]`.
       fitted: Weights and whatever else it wants to keep of this round.
-      pictures: Arrays whose first axis is n, such as reconstructions.
+      inputs: float32 `[n, p, …]`, the maps as it judged them, to be shown; None for nothing.
+      rebuilt: As `inputs`, what an autoencoder made of them.
+      best: bool `[n]`, the one whose update it selects; None if it selects nobody.
     """
 
     scores: np.ndarray
-    fitted: Mapping[str, np.ndarray]
-    pictures: Mapping[str, np.ndarray]
+    fitted: Mapping[str, np.ndarray] = field(default_factory=dict)
+    inputs: np.ndarray | None = None
+    rebuilt: np.ndarray | None = None
+    best: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class CamDetector(Detector):
         return True
 
     @abstractmethod
-    def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> Opinion:
+    def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> MapScores:
         """Scores what `prepare` made of maps, finite, `[n, p, h, w]` of at least one client."""
 
     def prepare(self, maps: np.ndarray, size: int) -> np.ndarray:
@@ -139,19 +144,21 @@ class CamDetector(Detector):
         maps = self.prepare(raw, probes.images.shape[1]).astype(np.float32)
         usable = np.asarray(np.isfinite(maps).all(axis=(1, 2, 3)))
         scores = np.full(len(updates), np.inf)
-        pictures = {
-            "probes": probes.images[:PICTURED],
-            "maps": raw,
-            "dead": findings.dead,
-            "non_finite": findings.non_finite,
-        }
+        shown = HeatMaps(raw, probes.images[:PICTURED])
         if not usable.any():
-            return Evidence(scores, self._notes(findings, scores), {}, pictures)
-        opinion = self.judge_maps(maps[usable], server, updates.round)
-        scores[usable] = opinion.scores
-        fitted = {**opinion.fitted, THRESHOLD: np.array([self.threshold(scores)])}
-        pictures |= {name: _filled(part, usable) for name, part in opinion.pictures.items()}
-        return Evidence(scores, self._notes(findings, scores), fitted, pictures)
+            return Evidence(scores, self._notes(findings, scores), shown=(shown,))
+        found = self.judge_maps(maps[usable], server, updates.round)
+        scores[usable] = found.scores
+        fitted = {**found.fitted, THRESHOLD: np.array([self.threshold(scores)])}
+        shown = replace(
+            shown,
+            inputs=_filled(found.inputs, usable),
+            rebuilt=_filled(found.rebuilt, usable),
+            best=_filled(found.best, usable),
+        )
+        selected = None if shown.best is None else shown.best == 1
+        notes = self._notes(findings, scores)
+        return Evidence(scores, notes, fitted, (shown,), selected=selected)
 
     def _notes(self, findings: Findings, scores: np.ndarray) -> tuple[str, ...]:
         """Says why a score is infinite."""
@@ -223,8 +230,10 @@ class CamAutoencoder(CamDetector):
         """
 
 
-def _filled(part: np.ndarray, usable: np.ndarray) -> np.ndarray:
+def _filled(part: np.ndarray | None, usable: np.ndarray) -> np.ndarray | None:
     """Returns an array for all clients, NaN where they were not judged."""
+    if part is None:
+        return None
     result = np.full((len(usable), *part.shape[1:]), np.nan, dtype=np.float32)
     result[usable] = part
     return result

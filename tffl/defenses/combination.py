@@ -35,7 +35,7 @@ from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
 from tffl.core.registry import TABLES
 from tffl.core.updates import Updates
-from tffl.core.verdict import NOT_FINITE, Verdict
+from tffl.core.verdict import NOT_FINITE, Judgment, Shown, Verdict
 from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.create import create_defense
 from tffl.defenses.exports import DetectorExport
@@ -47,16 +47,16 @@ ABOVE = float(np.nextafter(1, 2))
 AnyCombination = TypeVar("AnyCombination", bound="Combination")
 
 
-def relative_scores(verdict: Verdict) -> np.ndarray:
+def relative_scores(judgment: Judgment) -> np.ndarray:
     """Returns r_i, float64 `[n]`: above 1 for flagged clients, at most 1 for others, never NaN."""
-    scores, flagged = verdict.scores, verdict.flagged
+    scores, flagged = judgment.scores, judgment.flagged
     by_flag = np.where(flagged, 2.0, 0.0)
     known = scores[np.isfinite(scores)]
     center = np.median(known) if len(known) else np.nan
-    if not verdict.threshold > center:
+    if not judgment.threshold > center:
         return by_flag
     with np.errstate(over="ignore", invalid="ignore"):
-        result = (scores - center) / (verdict.threshold - center)
+        result = (scores - center) / (judgment.threshold - center)
     result = np.where(np.isnan(result), by_flag, result)
     return np.where(flagged, np.maximum(result, ABOVE), np.minimum(result, 1.0))
 
@@ -162,31 +162,29 @@ class Combination(Defense):
 
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
         """Asks all parts, and averages those that remain by their sample counts."""
-        verdict, memory = self.inspect(updates, server, state)
-        return replace(verdict, aggregate=updates.mean(verdict.weights)), memory
+        judgment, memory = self.suspect(updates, server, state)
+        weights = sample_shares(updates, judgment.accepted)
+        return Verdict.of(judgment, weights, updates.mean(weights)), memory
 
-    def inspect(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Asks all parts; the aggregate is left zero."""
+    def suspect(self, updates: Updates, server: Server, state: State) -> tuple[Judgment, State]:
+        """Asks all parts whom they suspect."""
         finite, found, memory = updates.finite(), {}, {}
         for name, part in self.parts.items():
-            found[name], memory[name] = part.inspect(updates, server, states.part(state, name))
-        verdicts = found.values()
-        flagged = ~finite | self.merge.reduce([verdict.flagged for verdict in verdicts])
-        convicted = ~finite | self.merge.reduce([verdict.convicted for verdict in verdicts])
-        accepted = ~convicted if self.enforce else np.ones(len(updates), dtype=bool)
-        scores = self.merge.reduce([relative_scores(verdict) for verdict in verdicts])
-        verdict = Verdict(
+            found[name], memory[name] = part.suspect(updates, server, states.part(state, name))
+        judgments = found.values()
+        flagged = ~finite | self.merge.reduce([judgment.flagged for judgment in judgments])
+        convicted = ~finite | self.merge.reduce([judgment.convicted for judgment in judgments])
+        scores = self.merge.reduce([relative_scores(judgment) for judgment in judgments])
+        judgment = Judgment(
             flagged=flagged,
             convicted=convicted,
-            accepted=accepted,
-            weights=sample_shares(updates, accepted),
+            accepted=~convicted if self.enforce else np.ones(len(updates), dtype=bool),
             scores=np.where(finite, scores, np.inf),
             threshold=1.0 if finite.any() else np.nan,
-            aggregate=np.zeros(updates.layout.size, dtype=np.float32),
             reasons=_reasons(found, finite, flagged | convicted),
-            pictures=_pictures(found),
+            shown=_shown(found),
         )
-        return verdict, states.join(memory)
+        return judgment, states.join(memory)
 
 
 @dataclass(frozen=True)
@@ -229,26 +227,26 @@ def _about(name: str) -> Iterator[None]:
 
 
 def _reasons(
-    found: Mapping[str, Verdict], finite: np.ndarray, suspected: np.ndarray
+    found: Mapping[str, Judgment], finite: np.ndarray, suspected: np.ndarray
 ) -> tuple[str, ...]:
     reasons = []
     for row in range(len(finite)):
         parts = [
-            f"{name}: {verdict.reasons[row]}"
-            for name, verdict in found.items()
-            if verdict.flagged[row] or verdict.convicted[row]
+            f"{name}: {judgment.reasons[row]}"
+            for name, judgment in found.items()
+            if judgment.flagged[row] or judgment.convicted[row]
         ]
         said = "; ".join(parts) if suspected[row] else ""
         reasons.append(said if finite[row] else NOT_FINITE)
     return tuple(reasons)
 
 
-def _pictures(found: Mapping[str, Verdict]) -> dict[str, np.ndarray]:
-    """Returns all parts' pictures; if two parts call one the same, all under `part/name`."""
-    names = [name for verdict in found.values() for name in verdict.pictures]
-    clash = len(set(names)) < len(names)
-    return {
-        f"{part}/{name}" if clash else name: picture
-        for part, verdict in found.items()
-        for name, picture in verdict.pictures.items()
-    }
+def _shown(found: Mapping[str, Judgment]) -> tuple[Shown, ...]:
+    """Returns what all parts show; with the parts' names if two of them show the same kind."""
+    kinds = [(type(one), one.part) for judgment in found.values() for one in judgment.shown]
+    clash = len(set(kinds)) < len(kinds)
+    return tuple(
+        replace(one, part=f"{name}/{one.part}") if clash else one
+        for name, judgment in found.items()
+        for one in judgment.shown
+    )

@@ -19,13 +19,10 @@ from pydantic import Field
 
 from tffl.core.thresholds import median_mad, top
 from tffl.core.updates import Updates
-from tffl.core.verdict import NOT_FINITE, Verdict
+from tffl.core.verdict import NOT_FINITE, NOT_SELECTED, Verdict
 from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.tolerance import Malicious, told
 from tffl.defenses.server import Server
-
-NOT_SELECTED = "not selected"
-"""Why a row has no part in a selection's average, if nothing is held against it."""
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,24 @@
 
     score → threshold → vote → aggregate
 
-A detector names its score and its threshold; the rest is here. Scores are float64 `[n]`, higher
-is more suspicious.
+A detector has these parts: a score, float64 `[n]`, higher is more suspicious; a rule that says
+from which score on a client is flagged (`tffl.defenses.parts.thresholds`); and a vote over its
+last rounds (`tffl.defenses.parts.votes`). `Detector` is what a new one extends.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from tffl.core.errors import require
-from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.core.verdict import NOT_FINITE, Verdict
+from tffl.core.verdict import NOT_FINITE, NOT_SELECTED, Judgment, Shown, Verdict
 from tffl.defenses.base import Defense, State, sample_shares
-from tffl.defenses.parts import votes
-from tffl.defenses.parts.votes import Ballot
+from tffl.defenses.parts.votes import Ballot, Vote
 from tffl.defenses.server import Server
 
 
@@ -34,16 +31,19 @@ class Evidence:
       scores: float64 `[n]`; what it says of rows that are not finite does not count.
       notes: What to say of each client beyond its score if it is flagged; empty for none.
       remembered: What the detector wants to have in its state, beside the votes.
-      pictures: As in `Verdict`.
+      shown: As in `Judgment`.
       refused: bool `[n]`, whom to reject at once, without a vote; their scores are infinite. None
         for nobody.
+      selected: bool `[n]`, the only clients to accept, whoever is convicted; None for all that are
+        not convicted.
     """
 
     scores: np.ndarray
     notes: tuple[str, ...] = ()
     remembered: State = field(default_factory=dict)
-    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shown: tuple[Shown, ...] = ()
     refused: np.ndarray | None = None
+    selected: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,19 @@ class Detector(Defense):
     def threshold(self, scores: np.ndarray) -> float:
         """Returns above which score a client is flagged; NaN if no score is finite."""
 
+    @property
+    def vote(self) -> Vote:
+        """Who is rejected, given who was flagged."""
+        return Vote(self.window, self.votes, self.ballot)
+
+    def __post_init__(self) -> None:
+        """Checks the options, and that somebody can be outvoted."""
+        super().__post_init__()
+        Vote(self.window, self.votes, self.ballot)
+
     def reason(self, score: float, threshold: float) -> str:
         """Says in words why a client is flagged."""
         return f"score {score:.4g} is above {threshold:.4g}"
-
-    def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` if nobody could ever be outvoted."""
-        require(
-            self.votes <= self.window,
-            f"defense.votes = {self.votes} is not allowed with defense.window = {self.window}: "
-            "a window holds at most as many votes as rounds",
-        )
 
     @property
     def tracks_clients(self) -> bool:
@@ -99,62 +101,68 @@ class Detector(Defense):
 
     def init(self, server: Server) -> State:
         """Remembers no flag of anyone."""
-        return {"flags": votes.empty(server.clients, self.window)}
+        return {"flags": self.vote.start(server.clients)}
 
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
         """Scores, flags, votes, and averages those that remain by their sample counts."""
-        verdict, memory = self.inspect(updates, server, state)
-        return replace(verdict, aggregate=updates.mean(verdict.weights)), memory
+        judgment, memory = self.suspect(updates, server, state)
+        weights = self.weights(updates, judgment.accepted)
+        return Verdict.of(judgment, weights, updates.mean(weights)), memory
 
-    def inspect(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Scores, flags and votes; the aggregate is left zero."""
-        finite = updates.finite()
-        evidence = self.examine(updates, server, state)
+    def weights(self, updates: Updates, accepted: np.ndarray) -> np.ndarray:
+        """Returns the accepted clients' shares of the average, float64 `[n]`."""
+        return sample_shares(updates, accepted)
+
+    def suspect(self, updates: Updates, server: Server, state: State) -> tuple[Judgment, State]:
+        """Scores, flags and votes."""
+        finite, evidence = updates.finite(), self.examine(updates, server, state)
         scores = np.where(finite, evidence.scores, np.inf)
         threshold = self.threshold(scores)
         flagged = np.isposinf(scores) | (scores > threshold)
-        memory = votes.remember(state["flags"], updates.client_ids, flagged)
+        memory, outvoted = self.vote.decide(
+            state["flags"], updates.client_ids, updates.round, flagged
+        )
+        refused = np.zeros(len(updates), bool) if evidence.refused is None else evidence.refused
+        convicted = ~finite | outvoted | refused
+        accepted = ~convicted if evidence.selected is None else evidence.selected & finite
+        if not self.enforce:
+            accepted = np.ones(len(updates), dtype=bool)
         recent = memory[updates.client_ids]
-        voted = votes.counts(self.ballot, updates.round, self.window)
-        convicted = ~finite | (votes.outvoted(recent, self.votes) if voted else flagged)
-        if evidence.refused is not None:
-            convicted |= evidence.refused
-        accepted = ~convicted if self.enforce else np.ones(len(updates), dtype=bool)
-        verdict = Verdict(
+        notes = self._because(finite, flagged, scores, threshold, evidence.notes)
+        judgment = Judgment(
             flagged=flagged,
             convicted=convicted,
             accepted=accepted,
-            weights=sample_shares(updates, accepted),
             scores=scores,
             threshold=threshold,
-            aggregate=np.zeros(updates.layout.size, dtype=np.float32),
-            reasons=self._reasons(
-                finite, evidence.notes, scores, threshold, flagged, convicted, recent
-            ),
-            pictures=evidence.pictures,
+            reasons=_reasons(notes, self.vote.histories(recent), flagged | convicted, accepted),
+            shown=evidence.shown,
         )
-        return verdict, {**evidence.remembered, "flags": memory}
+        return judgment, {**evidence.remembered, "flags": memory}
 
-    def _reasons(
+    def _because(
         self,
         finite: np.ndarray,
-        notes: tuple[str, ...],
+        flagged: np.ndarray,
         scores: np.ndarray,
         threshold: float,
-        flagged: np.ndarray,
-        convicted: np.ndarray,
-        recent: np.ndarray,
-    ) -> tuple[str, ...]:
-        reasons = []
-        for row, score in enumerate(scores.tolist()):
-            parts = []
-            if not finite[row]:
-                parts.append(NOT_FINITE)
-            elif flagged[row]:
-                note = notes[row] if notes else ""
-                parts.append(note or self.reason(score, threshold))
-            if self.window > 1 and (flagged[row] or convicted[row]):
-                rounds, flags = (recent[row] >= 0).sum(), (recent[row] == 1).sum()
-                parts.append(f"flagged in {flags} of its last {rounds} rounds")
-            reasons.append("; ".join(parts))
-        return tuple(reasons)
+        notes: tuple[str, ...],
+    ) -> list[str]:
+        """Says of each client why it is flagged in this round; nothing where it is not."""
+        found = [""] * len(scores)
+        for row in np.flatnonzero(flagged).tolist():
+            note = notes[row] if notes else ""
+            found[row] = note or self.reason(scores[row].item(), threshold)
+        return [note if good else NOT_FINITE for note, good in zip(found, finite, strict=True)]
+
+
+def _reasons(
+    notes: list[str], histories: list[str], suspected: np.ndarray, accepted: np.ndarray
+) -> tuple[str, ...]:
+    parts = [
+        [note, history if suspect else ""]
+        for note, history, suspect in zip(notes, histories, suspected, strict=True)
+    ]
+    said = ["; ".join(filter(None, part)) for part in parts]
+    rows = zip(said, accepted, strict=True)
+    return tuple(reason or ("" if kept else NOT_SELECTED) for reason, kept in rows)

@@ -36,6 +36,7 @@ from tffl.core import seeds, states
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
+from tffl.core.verdict import AuditImages
 from tffl.data.samples import Samples
 from tffl.defenses.base import State, sample_shares
 from tffl.defenses.detector import Detector, Evidence
@@ -214,7 +215,7 @@ class GanAudit(Detector):
             scores,
             tuple(notes.tolist()),
             {**memory, **states.join({LAST: last})},
-            self._pictures(server, images, result),
+            (self._shown(server, images, result),),
             refused=~result.usable,
         )
 
@@ -327,25 +328,23 @@ class GanAudit(Detector):
         classes = _pool(server).classes
         return audit.audit(logits, classes, agreement=self.agreement, balance=self.balance)
 
-    def _pictures(
-        self, server: Server, images: np.ndarray, result: audit.Audit
-    ) -> dict[str, np.ndarray]:
-        """Returns some images of all sources, their labels, and what everybody takes them for."""
+    def _shown(self, server: Server, images: np.ndarray, result: audit.Audit) -> AuditImages:
+        """Returns some images of all sources, and how everybody labels them."""
         outputs = int(_network(server).output_shape[-1])
-        shown = _spread(len(images))
-        pictures = {
-            "audit_images": images[shown],
-            "audit_labels": result.labels[shown],
-            "audit_support": result.support[shown],
-            "audit_kept": result.kept[shown],
-            "label_counts": np.bincount(result.labels[result.kept], minlength=outputs),
-            "audit_accuracies": result.accuracies,
-            "confusions": audit.confusion(result.predictions, result.labels, result.kept, outputs),
-        }
+        shown, auxiliary = _spread(len(images)), None
         if {sources.GAN, sources.AUXILIARY} & set(self.sources):
             auxiliary = self._auxiliary(server)
-            pictures["auxiliary_images"] = auxiliary[_spread(len(auxiliary))]
-        return pictures
+            auxiliary = auxiliary[_spread(len(auxiliary))]
+        return AuditImages(
+            images=images[shown],
+            labels=result.labels[shown],
+            support=result.support[shown],
+            kept=result.kept[shown],
+            label_counts=np.bincount(result.labels[result.kept], minlength=outputs),
+            accuracies=result.accuracies,
+            confusions=audit.confusion(result.predictions, result.labels, result.kept, outputs),
+            auxiliary=auxiliary,
+        )
 
 
 def _spread(count: int) -> np.ndarray:

@@ -37,7 +37,7 @@ from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import check_alpha, mean_std
 from tffl.data.resize import bilinear_weights
 from tffl.defenses.base import State
-from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, Opinion
+from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, MapScores
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder
 from tffl.defenses.parts.votes import Ballot
 from tffl.defenses.server import Server
@@ -96,6 +96,7 @@ class GradCamAe(CamAutoencoder):
     ballot: Ballot = "blocks"
 
     method: ClassVar[Method] = "grad-cam"
+    score_name: ClassVar[str] = "reconstruction error"
     reference: ClassVar[str] = (
         "Zheng et al., GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated "
         "Learning; GCAMA, WWW 2024 Companion"
@@ -113,14 +114,14 @@ class GradCamAe(CamAutoencoder):
         super().check(participants, layout)
         check_alpha(self.alpha, participants)
 
-    def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> Opinion:
+    def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> MapScores:
         """Fits the autoencoder to all maps, and takes its error."""
         rows = maps.reshape(len(maps), -1)
         seed = seeds.integer(server.seed, "autoencoder", round)
         weights = self._recipe.fit(rows, np.ones(len(rows), dtype=bool), seed)
         rebuilt = self._recipe.reconstruct(rows, weights)
         scores = np.asarray(self.errors(rebuilt - rows)).astype(np.float64)
-        return Opinion(scores, weights, {"inputs": maps, "rebuilt": rebuilt.reshape(maps.shape)})
+        return MapScores(scores, weights, maps, rebuilt.reshape(maps.shape))
 
     def threshold(self, scores: np.ndarray) -> float:
         """Returns mean + α·std."""

@@ -25,12 +25,11 @@ from pydantic import Field
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import median_mad, top
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
 from tffl.defenses.base import State
-from tffl.defenses.cam_detector import CamDetector, Opinion
+from tffl.defenses.cam_detector import CamDetector, MapScores
+from tffl.defenses.detector import Evidence
 from tffl.defenses.krum import krum_scores, most, tolerated, winner
 from tffl.defenses.parts.tolerance import Malicious, check_tolerance, told
-from tffl.defenses.selection import only_selected
 from tffl.defenses.server import Server
 from tffl.explain.maps import Method, scaled
 
@@ -50,6 +49,7 @@ class GradCamKrum(CamDetector):
     k: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.5
 
     method: ClassVar[Method] = "grad-cam"
+    score_name: ClassVar[str] = "Krum score"
     reference: ClassVar[str] = (
         "Zheng et al., GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated "
         "Learning, section 6.1"
@@ -66,12 +66,12 @@ class GradCamKrum(CamDetector):
         """Scales maps to 0 … 1."""
         return np.asarray(scaled(maps))
 
-    def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> Opinion:
+    def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> MapScores:
         """Computes Krum's scores of maps."""
         distances = _squared_distances(maps)
         f = tolerated(self.malicious, len(maps))
         best = np.arange(len(maps)) == winner(distances, f)
-        return Opinion(krum_scores(distances, f), {}, {"inputs": maps, "best": best})
+        return MapScores(krum_scores(distances, f), inputs=maps, best=best)
 
     def threshold(self, scores: np.ndarray) -> float:
         """Leaves the f highest scores above it."""
@@ -82,14 +82,18 @@ class GradCamKrum(CamDetector):
         """Says how far the map is from others."""
         return f"Krum score {score:.4g} of its heat maps is above {threshold:.4g}"
 
-    def inspect(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Gives all weight to the winner."""
-        verdict, state = super().inspect(updates, server, state)
+    def examine(self, updates: Updates, server: Server, state: State) -> Evidence:
+        """Selects the winner; nobody where no client's maps are finite."""
+        evidence = super().examine(updates, server, state)
+        if evidence.selected is not None:
+            return evidence
+        return replace(evidence, selected=np.zeros(len(updates), dtype=bool))
+
+    def weights(self, updates: Updates, accepted: np.ndarray) -> np.ndarray:
+        """Gives all weight to the winner, whatever its sample count."""
         if not self.enforce:
-            return verdict, state
-        best = verdict.pictures.get("best", np.zeros(len(updates)))
-        weights = np.where((best == 1) & updates.finite(), 1.0, 0.0)
-        return only_selected(replace(verdict, weights=weights)), state
+            return super().weights(updates, accepted)
+        return accepted.astype(np.float64)
 
 
 def _squared_distances(maps: np.ndarray) -> np.ndarray:

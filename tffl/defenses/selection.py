@@ -7,14 +7,13 @@ so acceptance and conviction differ: accepted are those with a weight, convicted
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from tffl.core.verdict import Verdict
-from tffl.defenses.combining import NOT_SELECTED, Combined, Combining
+from tffl.defenses.combining import Combined, Combining
 
-__all__ = ["Combined", "Selection", "only_selected"]
+__all__ = ["Combined", "Selection"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,3 @@ class Selection(Combining):
     def kept(self, weights: np.ndarray) -> np.ndarray:
         """Keeps the rows that have a weight."""
         return weights > 0
-
-
-def only_selected(verdict: Verdict) -> Verdict:
-    """Returns the verdict of a detector that accepts only those that have a weight."""
-    accepted = verdict.weights > 0
-    reasons = zip(verdict.reasons, accepted, strict=True)
-    return replace(
-        verdict,
-        accepted=accepted,
-        reasons=tuple(reason or ("" if kept else NOT_SELECTED) for reason, kept in reasons),
-    )

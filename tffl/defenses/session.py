@@ -134,7 +134,7 @@ class Session:
     ) -> Updates:
         if isinstance(rows, Updates):
             require(counts is None and ids is None, "counts and ids are those of the Updates")
-            return rows
+            return rows.read_only()
         known = self._server.layout if self._server else self._layout
         return Updates.of_rows(
             rows,

@@ -184,7 +184,7 @@ class Mixed(Defense):
 def _spread(verdict: Verdict, mixture: Mixture, finite: np.ndarray) -> Verdict:
     """Returns the clients' verdict, given the one on mixed updates.
 
-    Its pictures are dropped: they show mixtures, and no client.
+    What it shows is dropped: mixtures, and no client.
     """
     n, owner = len(finite), mixture.owner
 
@@ -194,13 +194,13 @@ def _spread(verdict: Verdict, mixture: Mixture, finite: np.ndarray) -> Verdict:
         return result
 
     reasons = np.array([*verdict.reasons, ""], dtype=object)[owner]
-    return replace(
-        verdict,
+    return Verdict(
         flagged=fill(verdict.flagged[owner], True),
         convicted=fill(verdict.convicted[owner], True),
         accepted=fill(verdict.accepted[owner], False),
         weights=fill(mixture.mixing.T @ verdict.weights, 0.0),
         scores=fill(verdict.scores[owner], np.inf),
+        threshold=verdict.threshold,
         reasons=tuple(fill(reasons, NOT_FINITE)),
-        pictures={},
+        aggregate=verdict.aggregate,
     )

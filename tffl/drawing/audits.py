@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tffl.core.verdict import AuditImages
 from tffl.drawing import guard as drawing
 from tffl.drawing.figures import GRAY, curves, scores
 
@@ -28,7 +29,7 @@ def write(
     folder: Path,
     rounds: pd.DataFrame,
     clients: pd.DataFrame,
-    shown: Mapping[int, Mapping[str, np.ndarray]],
+    shown: Mapping[int, AuditImages],
     from_round: int,
 ) -> list[Path]:
     """Writes the pictures of a run with `gan-audit`, and returns the paths of those there are.
@@ -37,7 +38,7 @@ def write(
       folder: Where to.
       rounds: The columns of `rounds.csv`.
       clients: The columns of `clients.csv`.
-      shown: Round → what the run has kept of its audit, for rounds that were audited.
+      shown: Round → its audit, for rounds that were audited.
       from_round: d_iter.
 
     Raises:
@@ -72,11 +73,11 @@ def by_client(rounds: pd.DataFrame, clients: pd.DataFrame) -> Figure:
     )
 
 
-def by_image(shown: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
+def by_image(shown: Mapping[int, AuditImages]) -> Figure:
     """Draws audit images of some rounds with their voted labels; first, auxiliary ones, if any.
 
     Args:
-      shown: Round → what the run has kept of it.
+      shown: Round → its audit.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -84,12 +85,11 @@ def by_image(shown: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
     numbers = sorted(shown)
     picked = [numbers[i] for i in np.unique(np.linspace(0, len(numbers) - 1, ROWS).astype(int))]
     rows: list[tuple[str, np.ndarray, np.ndarray | None]] = [
-        (f"round {number}", shown[number]["audit_images"], shown[number]["audit_labels"])
-        for number in picked
+        (f"round {number}", shown[number].images, shown[number].labels) for number in picked
     ]
     last = shown[numbers[-1]]
-    if "auxiliary_images" in last:
-        rows.insert(0, ("auxiliary", last["auxiliary_images"], None))
+    if last.auxiliary is not None:
+        rows.insert(0, ("auxiliary", last.auxiliary, None))
     figure = Figure(figsize=(0.7 * COLUMNS + 1, 0.85 * len(rows) + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), COLUMNS, squeeze=False)

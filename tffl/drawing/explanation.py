@@ -1,13 +1,15 @@
-"""What a heat-map detector saw in one round, next to the truth that it did not know."""
+"""The heat maps of one round, next to the truth that the detector did not know."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tffl.core.verdict import HeatMaps, Shown
+from tffl.defenses.create import score_name
 from tffl.explain.maps import Findings
 
 if TYPE_CHECKING:
@@ -15,33 +17,21 @@ if TYPE_CHECKING:
 
     from tffl.config import Config
 
-SCORES = {
-    "gradcam-ae": "reconstruction error",
-    "layercam-ae": "reconstruction error",
-    "cam-consensus": "reconstruction error, relative to the median client",
-    "gradcam-krum": "Krum score",
-}
-"""What a defense's scores are, where there is a better word than score."""
-
 
 @dataclass(frozen=True)
-class Look:
-    """The heat maps of the n clients of a round.
+class Explanation:
+    """The heat maps of the n clients of a round, and what is known of the clients.
 
     Attributes:
       round: 1-based.
       title: In words, such as `"label-flip against gradcam-ae"`.
-      score_name: What the scores are.
+      score_name: What the scores measure.
       client_ids: int64 `[n]`.
       malicious: bool `[n]`, the truth.
       flagged: bool `[n]`.
       scores: float64 `[n]`, NaN where the defense has none.
       threshold: Of the scores; NaN if there is none.
-      maps: Raw, float32 `[n, p, h, w]`.
-      probes: The first of the p probes, uint8 `[…, height, width, channels]`, if they are known.
-      inputs: What was rebuilt, float32 `[n, p, …]`, NaN for clients that were not judged.
-      rebuilt: What it was rebuilt as.
-      part: Name of the detector, where several looked at the same round.
+      heat_maps: What a detector saw.
       names: Of the clients, where they are files that somebody sent: then there is no round, and
         nobody knows the truth.
     """
@@ -54,16 +44,22 @@ class Look:
     flagged: np.ndarray
     scores: np.ndarray
     threshold: float
-    maps: np.ndarray
-    probes: np.ndarray | None = None
-    inputs: np.ndarray | None = None
-    rebuilt: np.ndarray | None = None
-    part: str = ""
+    heat_maps: HeatMaps
     names: tuple[str, ...] = ()
 
     @property
+    def maps(self) -> np.ndarray:
+        """The maps as the models yield them, float32 `[n, p, h, w]`."""
+        return self.heat_maps.maps
+
+    @property
+    def part(self) -> str:
+        """Name of the detector, where several saw the same round; else empty."""
+        return self.heat_maps.part.strip("/").replace("/", "-")
+
+    @property
     def heading(self) -> str:
-        """What is looked at."""
+        """The title, with the round if there is one."""
         return self.title if self.names else f"round {self.round}: {self.title}"
 
     def name(self, row: int) -> str:
@@ -129,50 +125,33 @@ def recorded(
     round: int,
     rounds: pd.DataFrame,
     clients: pd.DataFrame,
-    stored: Mapping[str, np.ndarray],
-) -> list[Look]:
-    """Returns what the detectors of a run looked at in a round; nothing if there were none.
+    client_ids: np.ndarray,
+    shown: Iterable[Shown],
+) -> list[Explanation]:
+    """Explains what the detectors of a run saw in a round; nothing if they saw no heat maps.
 
     Args:
       config: Of the run.
       round: 1-based.
       rounds: The columns of `rounds.csv`.
       clients: The columns of `clients.csv`.
-      stored: What the run has kept of the round: `Verdict.pictures`, and the `client_ids`.
+      client_ids: int64 `[n]`.
+      shown: What the defense showed.
     """
-
-    def judged(maps: np.ndarray) -> Look:
-        return described(config, round, rounds, clients, stored["client_ids"], maps)
-
-    return looks(stored, judged)
-
-
-def looks(pictures: Mapping[str, np.ndarray], look: Callable[[np.ndarray], Look]) -> list[Look]:
-    """Returns what each detector looked at; nothing if there are no heat maps.
-
-    Args:
-      pictures: `Verdict.pictures`.
-      look: Raw maps float32 `[n, p, h, w]` → what else is known of those who look so.
-    """
-    # Several detectors of a combination keep their maps under their names.
-    parts = [name.removesuffix("maps") for name in map_names(pictures)]
-    return [_looked(look(pictures[f"{part}maps"]), pictures, part) for part in parts]
-
-
-def map_names(stored: Mapping[str, np.ndarray]) -> list[str]:
-    """Returns the names under which detectors keep their heat maps."""
-    return [name for name in stored if name.split("/")[-1] == "maps"]
-
-
-def _looked(look: Look, stored: Mapping[str, np.ndarray], part: str) -> Look:
-    return replace(
-        look,
-        title=f"{look.title}, {part.strip('/')}" if part else look.title,
-        probes=stored.get(f"{part}probes"),
-        inputs=stored.get(f"{part}inputs"),
-        rebuilt=stored.get(f"{part}rebuilt"),
-        part=part.strip("/").replace("/", "-"),
+    return explanations(
+        shown, lambda seen: described(config, round, rounds, clients, client_ids, seen)
     )
+
+
+def explanations(
+    shown: Iterable[Shown], describe: Callable[[HeatMaps], Explanation]
+) -> list[Explanation]:
+    """Returns one explanation per detector that saw heat maps, with its name in the title."""
+    found = [describe(one) for one in shown if isinstance(one, HeatMaps)]
+    return [
+        replace(one, title=f"{one.title}, {one.heat_maps.part.strip('/')}") if one.part else one
+        for one in found
+    ]
 
 
 def described(
@@ -181,20 +160,20 @@ def described(
     rounds: pd.DataFrame,
     clients: pd.DataFrame,
     client_ids: np.ndarray,
-    maps: np.ndarray,
-) -> Look:
-    """Returns raw maps float32 `[n, p, h, w]`, next to what the tables of a run say of a round."""
+    heat_maps: HeatMaps,
+) -> Explanation:
+    """Returns heat maps of clients int64 `[n]`, with what the tables of a run say of them."""
     mine = clients[clients["round"] == round].set_index("client").loc[client_ids]
     defense, attack = config.defense.name, config.attack.name
-    return Look(
+    return Explanation(
         round=round,
         title=f"{'no attack' if attack == 'none' else attack} against "
         f"{'no defense' if defense == 'none' else defense}",
-        score_name=SCORES.get(defense, f"score of {defense}"),
+        score_name=score_name(defense, f"score of {defense}"),
         client_ids=client_ids,
         malicious=mine["malicious"].to_numpy(bool),
         flagged=mine["flagged"].to_numpy(bool),
         scores=mine["score"].to_numpy(float),
         threshold=float(rounds.set_index("round")["threshold"][round]),
-        maps=maps,
+        heat_maps=heat_maps,
     )

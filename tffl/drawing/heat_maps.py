@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tffl.core.verdict import HeatMaps
 from tffl.drawing import figures
 from tffl.drawing import guard as drawing
-from tffl.drawing.explanation import Look, distances, finite
+from tffl.drawing.explanation import Explanation, distances, finite
 from tffl.drawing.figures import BLUE, GRAY, RED
 from tffl.explain.probes import PICTURED
 
@@ -80,7 +81,7 @@ class Panel:
     framed: bool = False
 
 
-def write(look: Look, folder: Path) -> list[Path]:
+def write(seen: Explanation, folder: Path) -> list[Path]:
     """Writes the pictures of a round, such as `heat_maps_round_0003.png`, and returns the paths.
 
     There is no picture of scores where the defense has none, nor one that cannot be drawn.
@@ -89,52 +90,52 @@ def write(look: Look, folder: Path) -> list[Path]:
       TfflError: A picture cannot be written.
     """
     draw = {"heat_maps": heat_maps, "consensus": consensus}
-    if look.scored:
+    if seen.scored:
         draw["errors"] = errors
-    part = f"_{look.part}" if look.part else ""
-    paths = {folder / f"{name}{part}_round_{look.round:04d}.png": draw[name] for name in draw}
-    return [path for path, picture in paths.items() if drawing.write(path, picture, look)]
+    part = f"_{seen.part}" if seen.part else ""
+    paths = {folder / f"{name}{part}_round_{seen.round:04d}.png": draw[name] for name in draw}
+    return [path for path, picture in paths.items() if drawing.write(path, picture, seen)]
 
 
-def heat_maps(look: Look) -> Figure:
+def heat_maps(seen: Explanation) -> Figure:
     """Draws the heat maps of flagged and malicious clients, and of some others.
 
     Where the detector rebuilds maps, it is the first probe's map, its reconstruction and the error;
     else it is the maps of the first probes.
     """
-    return _draw(*panels(look))
+    return _draw(*panels(seen))
 
 
-def panels(look: Look) -> tuple[list[Panel], list[str]]:
+def panels(seen: Explanation) -> tuple[list[Panel], list[str]]:
     """Returns what `heat_maps` draws: what clients are compared with, clients, and the caption."""
-    rows = chosen(look)
-    scale = _error_scale(look, rows)
-    found = [*_references(look), *(_client(look, row, scale) for row in rows)]
-    return found, _caption(look, rows, scale)
+    rows = chosen(seen)
+    scale = _error_scale(seen.heat_maps, rows)
+    found = [*_references(seen.heat_maps), *(_client(seen, row, scale) for row in rows)]
+    return found, _caption(seen, rows, scale)
 
 
-def errors(look: Look) -> Figure:
+def errors(seen: Explanation) -> Figure:
     """Draws each client's score, and the threshold."""
-    return _chart(look, look.scores, look.score_name, look.threshold)
+    return _chart(seen, seen.scores, seen.score_name, seen.threshold)
 
 
-def consensus(look: Look) -> Figure:
+def consensus(seen: Explanation) -> Figure:
     """Draws each client's distance to the clients' median map."""
     label = "distance to the median map\n(of the median client: 1)"
-    figure = _chart(look, distances(look.maps), label, np.nan)
+    figure = _chart(seen, distances(seen.maps), label, np.nan)
     figure.axes[0].axhline(1, color=GRAY, linewidth=0.8, zorder=0)
     return figure
 
 
-def chosen(look: Look) -> np.ndarray:
+def chosen(seen: Explanation) -> np.ndarray:
     """Returns the rows to draw, int64: flagged, then malicious ones, and others up to `SHOWN`.
 
     Of more than `MOST` flagged and malicious ones, the first are drawn.
     """
     notable = np.concatenate(
-        [np.flatnonzero(look.flagged), np.flatnonzero(look.malicious & ~look.flagged)]
+        [np.flatnonzero(seen.flagged), np.flatnonzero(seen.malicious & ~seen.flagged)]
     )
-    others = np.flatnonzero(~(look.flagged | look.malicious))[: max(0, SHOWN - len(notable))]
+    others = np.flatnonzero(~(seen.flagged | seen.malicious))[: max(0, SHOWN - len(notable))]
     return np.sort(np.concatenate([notable[:MOST], others]))
 
 
@@ -148,72 +149,72 @@ def enlarge(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(normalize(zoom(maps, factors, order=1)))
 
 
-def _references(look: Look) -> list[Panel]:
+def _references(source: HeatMaps) -> list[Panel]:
     """Returns what clients are to be compared with: the bare probes, and the median maps."""
-    usable = finite(look.maps)
-    count = _width(look)
-    median = np.median(look.maps[usable], axis=0) if usable.any() else look.maps[0] * np.nan
-    if _rebuilds(look):
-        bare = [Cell(None, "no image") if look.probes is None else Cell(_gray(look.probes[0]))]
-        return [Panel([*bare, _map_cell(look, median, 0)], "probe, median of all maps")]
-    medians = Panel([_map_cell(look, median, probe) for probe in range(count)], "median of all")
-    if look.probes is None:
+    usable = finite(source.maps)
+    count = _width(source)
+    median = np.median(source.maps[usable], axis=0) if usable.any() else source.maps[0] * np.nan
+    if _rebuilds(source):
+        bare = [Cell(None, "no image") if source.probes is None else Cell(_gray(source.probes[0]))]
+        return [Panel([*bare, _map_cell(source, median, 0)], "probe, median of all maps")]
+    medians = Panel([_map_cell(source, median, probe) for probe in range(count)], "median of all")
+    if source.probes is None:
         return [medians]
-    return [Panel([Cell(_gray(probe)) for probe in look.probes[:count]], "probes"), medians]
+    return [Panel([Cell(_gray(probe)) for probe in source.probes[:count]], "probes"), medians]
 
 
-def _client(look: Look, row: int, scale: float) -> Panel:
-    maps = look.maps[row]
-    if _rebuilds(look):
-        cells = [_map_cell(look, maps, 0), *_rebuilt_cells(look, row, scale)]
+def _client(seen: Explanation, row: int, scale: float) -> Panel:
+    maps = seen.maps[row]
+    if _rebuilds(seen.heat_maps):
+        cells = [_map_cell(seen.heat_maps, maps, 0), *_rebuilt_cells(seen.heat_maps, row, scale)]
     else:
-        cells = [_map_cell(look, maps, probe) for probe in range(_width(look))]
-    name = look.name(row)
-    score = look.scores[row]
+        cells = [_map_cell(seen.heat_maps, maps, probe) for probe in range(_width(seen.heat_maps))]
+    name = seen.name(row)
+    score = seen.scores[row]
     notes = [] if np.isnan(score) else [f"{score:.3g}"]
     return Panel(
         cells,
-        f"{name} malicious" if look.malicious[row] else name,
-        " ".join([*notes, "flagged"] if look.flagged[row] else notes),
-        RED if look.malicious[row] else "black",
-        bool(look.flagged[row]),
+        f"{name} malicious" if seen.malicious[row] else name,
+        " ".join([*notes, "flagged"] if seen.flagged[row] else notes),
+        RED if seen.malicious[row] else "black",
+        bool(seen.flagged[row]),
     )
 
 
-def _map_cell(look: Look, maps: np.ndarray, probe: int) -> Cell:
+def _map_cell(source: HeatMaps, maps: np.ndarray, probe: int) -> Cell:
     """Lays a client's map `[p, h, w]` of a probe over the probe, or says why there is none."""
     one = maps[probe : probe + 1]
     if not np.isfinite(one).all():
         return Cell(None, "not finite")
     if not one.any():
         return Cell(None, "dead")
-    return Cell(_overlay(look, enlarge(one, _size(look))[0], probe))
+    return Cell(_overlay(source, enlarge(one, _size(source))[0], probe))
 
 
-def _rebuilt_cells(look: Look, row: int, scale: float) -> list[Cell]:
+def _rebuilt_cells(source: HeatMaps, row: int, scale: float) -> list[Cell]:
     """Shows the reconstruction of a client's first map, and where it is wrong."""
     import matplotlib
     from scipy.ndimage import zoom
 
-    assert look.inputs is not None and look.rebuilt is not None
-    before, after = look.inputs[row, 0], look.rebuilt[row, 0]
+    assert source.inputs is not None and source.rebuilt is not None
+    before, after = source.inputs[row, 0], source.rebuilt[row, 0]
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return [Cell(None, "–"), Cell(None, "–")]
-    factors = np.divide(_size(look), after.shape)
+    factors = np.divide(_size(source), after.shape)
     shown = np.clip(zoom(after.astype(np.float64), factors, order=1), 0, 1)
     wrong = matplotlib.colormaps["Reds"](np.abs(before - after) / scale)[..., :3]
-    return [Cell(_overlay(look, shown, 0)), Cell(wrong)]
+    return [Cell(_overlay(source, shown, 0)), Cell(wrong)]
 
 
-def _overlay(look: Look, values: np.ndarray, probe: int) -> np.ndarray:
+def _overlay(source: HeatMaps, values: np.ndarray, probe: int) -> np.ndarray:
     """Colors values `[height, width]` in 0 … 1, the stronger the less of the probe is seen."""
     import matplotlib
 
     colors = np.asarray(matplotlib.colormaps["inferno"](values)[..., :3])
-    if look.probes is None:
+    if source.probes is None:
         return colors
     opacity = (0.35 + 0.4 * values)[..., None]
-    return np.asarray(opacity * colors + (1 - opacity) * _gray(look.probes[probe]))
+    return np.asarray(opacity * colors + (1 - opacity) * _gray(source.probes[probe]))
 
 
 def _gray(image: np.ndarray) -> np.ndarray:
@@ -224,51 +225,51 @@ def _gray(image: np.ndarray) -> np.ndarray:
     return np.repeat(gray[..., None], 3, axis=2)
 
 
-def _rebuilds(look: Look) -> bool:
-    return look.inputs is not None and look.rebuilt is not None
+def _rebuilds(source: HeatMaps) -> bool:
+    return source.inputs is not None and source.rebuilt is not None
 
 
-def _width(look: Look) -> int:
+def _width(source: HeatMaps) -> int:
     """Returns the number of cells of a client."""
-    known = PICTURED if look.probes is None else len(look.probes)
-    return 3 if _rebuilds(look) else min(look.maps.shape[1], known)
+    known = PICTURED if source.probes is None else len(source.probes)
+    return 3 if _rebuilds(source) else min(source.maps.shape[1], known)
 
 
-def _size(look: Look) -> tuple[int, int]:
-    if look.probes is not None:
-        return look.probes.shape[1], look.probes.shape[2]
-    return look.maps.shape[2] * ENLARGED, look.maps.shape[3] * ENLARGED
+def _size(source: HeatMaps) -> tuple[int, int]:
+    if source.probes is not None:
+        return source.probes.shape[1], source.probes.shape[2]
+    return source.maps.shape[2] * ENLARGED, source.maps.shape[3] * ENLARGED
 
 
-def _error_scale(look: Look, rows: np.ndarray) -> float:
+def _error_scale(source: HeatMaps, rows: np.ndarray) -> float:
     """Returns the largest error of a pixel that is drawn."""
-    if look.inputs is None or look.rebuilt is None:
+    if source.inputs is None or source.rebuilt is None:
         return 1.0
-    wrong = np.abs(look.inputs[rows, 0].astype(np.float64) - look.rebuilt[rows, 0])
+    wrong = np.abs(source.inputs[rows, 0].astype(np.float64) - source.rebuilt[rows, 0])
     return float(max(1e-9, np.max(wrong, where=np.isfinite(wrong), initial=0.0)))
 
 
-def _caption(look: Look, rows: np.ndarray, scale: float) -> list[str]:
-    left = len(look.maps) - len(rows)
-    notable = int((look.flagged | look.malicious).sum()) > MOST
-    truth = "" if look.names else "Red name: malicious, which only the picture knows. "
+def _caption(seen: Explanation, rows: np.ndarray, scale: float) -> list[str]:
+    left = len(seen.maps) - len(rows)
+    notable = int((seen.flagged | seen.malicious).sum()) > MOST
+    truth = "" if seen.names else "Red name: malicious, which only the picture knows. "
     lines = [
-        f"Heat maps of {look.heading}",
+        f"Heat maps of {seen.heading}",
         f"Red frame: flagged. {truth}Bright is where a model looks; each map is scaled by itself.",
     ]
-    if _rebuilds(look):
+    if _rebuilds(seen.heat_maps):
         lines.append(
-            f"From left to right: the map of probe 1 of {look.maps.shape[1]}, what the "
+            f"From left to right: the map of probe 1 of {seen.maps.shape[1]}, what the "
             f"autoencoder rebuilds, and the error, from 0 (white) to {scale:.2g} (dark red)."
         )
     if notable:
-        kind = "files" if look.names else "clients"
-        lines.append(f"{len(rows)} of {len(look.maps)} {kind}; there is no room for the others.")
-    elif left and look.names:
-        lines.append(f"{len(rows)} of {len(look.maps)} files; the {left} left out are not flagged.")
+        kind = "files" if seen.names else "clients"
+        lines.append(f"{len(rows)} of {len(seen.maps)} {kind}; there is no room for the others.")
+    elif left and seen.names:
+        lines.append(f"{len(rows)} of {len(seen.maps)} files; the {left} left out are not flagged.")
     elif left:
         lines.append(
-            f"{len(rows)} of {len(look.maps)} clients; the {left} left out are neither flagged "
+            f"{len(rows)} of {len(seen.maps)} clients; the {left} left out are neither flagged "
             "nor malicious."
         )
     return lines
@@ -325,23 +326,23 @@ def _draw_panel(axes: Axes, panel: Panel, x: float, y: float, width: int) -> Non
         axes.add_patch(frame)
 
 
-def _chart(look: Look, values: np.ndarray, label: str, threshold: float) -> Figure:
+def _chart(seen: Explanation, values: np.ndarray, label: str, threshold: float) -> Figure:
     """Draws a value of each client; infinite ones as triangles at the edges."""
     figure, axes = figures.canvas(8, 4)
-    clients, known = look.client_ids, np.isfinite(values)
+    clients, known = seen.client_ids, np.isfinite(values)
     drawing.set_scale(axes, values)
     shown = drawing.drawable(values)
-    groups = ((~look.malicious, BLUE, "o", "benign"), (look.malicious, RED, "X", "malicious"))
+    groups = ((~seen.malicious, BLUE, "o", "benign"), (seen.malicious, RED, "X", "malicious"))
     for mine, color, marker, name in groups:
         dots: dict[str, Any] = {"s": 32, "color": color, "zorder": 3}
         legend = name if mine.any() else None
         axes.scatter(clients[mine], shown[mine], marker=marker, label=legend, **dots)
         figures.mark_infinite(axes, clients[mine], values[mine], **dots)
     ring: dict[str, Any] = {"s": 110, "marker": "s", "facecolors": "none", "edgecolors": "black"}
-    ringed = look.flagged & known
-    legend = "flagged" if look.flagged.any() else None
+    ringed = seen.flagged & known
+    legend = "flagged" if seen.flagged.any() else None
     axes.scatter(clients[ringed], shown[ringed], label=legend, **ring)
-    figures.mark_infinite(axes, clients[look.flagged], values[look.flagged], **ring)
+    figures.mark_infinite(axes, clients[seen.flagged], values[seen.flagged], **ring)
     if np.isinf(values).any():
         axes.margins(y=0.15)
         axes.scatter([], [], marker="^", color=GRAY, label="infinite")
@@ -350,7 +351,7 @@ def _chart(look: Look, values: np.ndarray, label: str, threshold: float) -> Figu
         axes.axhline(level, linestyle="--", color=GRAY, label="threshold")
     if not known.any():
         axes.set_yticks([])
-    axes.set_title(f"Round {look.round}: {drawing.label(look.title, 100)}", fontsize=10)
+    axes.set_title(f"Round {seen.round}: {drawing.label(seen.title, 100)}", fontsize=10)
     axes.set(xlabel="client", ylabel=label)
     figures.finish(figure, axes, columns=5)
     return figure

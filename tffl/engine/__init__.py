@@ -1,1 +1,1 @@
-"""The federated loop: compiled client training, placement, evaluation and simulation."""
+"""Compiled client training, evaluation and gradients, and the devices that they run on."""

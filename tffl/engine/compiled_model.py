@@ -1,6 +1,6 @@
-"""What is compiled for one model: training, evaluation, gradients, heat maps.
+"""The compiled functions of one model: training, evaluation, gradients, heat maps.
 
-Nothing here depends on a seed, and no function holds weights, so experiments can share it.
+They depend on no seed and hold no weights, so that experiments can share them.
 """
 
 from __future__ import annotations
@@ -20,32 +20,37 @@ from tffl.explain.maps import Explainer
 
 @dataclass(frozen=True)
 class CompiledModel:
-    """A model's structure, and what is compiled for it when it is first needed."""
+    """A model and its compiled functions, each compiled when it is first used.
+
+    Attributes:
+      model: A built Keras model that ends in logits; its weights are not used.
+      training: Optimizer, batch size and precision of the clients.
+    """
 
     model: keras.Model
     training: TrainingConfig
 
     @cached_property
     def layout(self) -> WeightLayout:
-        """Columns of a flat weight vector."""
+        """The columns of a flat weight vector."""
         return WeightLayout.of(self.model)
 
     @cached_property
     def trainer(self) -> Trainer:
-        """Trains clients."""
+        """The compiled training of clients."""
         return Trainer(self.model, self.training)
 
     @cached_property
     def evaluator(self) -> Evaluator:
-        """Evaluates weights."""
+        """The compiled evaluation of weights."""
         return Evaluator(self.model)
 
     @cached_property
     def explainer(self) -> Explainer:
-        """Makes class activation maps."""
+        """The compiled class activation maps."""
         return Explainer(self.model)
 
     @cached_property
     def gradient(self) -> Gradient:
-        """Computes gradients at any weights."""
+        """The compiled gradient of the loss at any weights."""
         return Gradient(self.model)

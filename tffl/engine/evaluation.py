@@ -1,10 +1,10 @@
 """Accuracy and loss of a model on many images, in compiled passes over fixed chunks.
 
-Chunks have the same bounds whatever the number of devices, and are summed in their order, so the
-result does not depend on where they ran.
+Chunks have the same bounds whatever the number of devices, and their sums are added in order, so
+that the result does not depend on the devices.
 
 An output that is not finite predicts no class: `argmax` of NaN would be class 0, and a ruined model
-as accurate as chance.
+would seem as accurate as chance.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ from tffl.core.layout import FlatVariables, WeightLayout
 from tffl.engine.placement import DeviceArray, LocalDevices
 
 CHUNK = 500
+"""Number of images in one compiled pass."""
 
 NO_CLASS = -1
-"""The prediction of an output that is not finite."""
+"""The predicted class where an output is not finite."""
 
 
 class Evaluator:
-    """Evaluates flat weight vectors of one model, or of several that vote."""
+    """Evaluates flat weight vectors of one architecture, alone or several that vote.
+
+    Args:
+      model: A built Keras model that ends in logits.
+    """
 
     def __init__(self, model: keras.Model) -> None:
         self._layout = WeightLayout.of(model)
@@ -39,18 +44,18 @@ class Evaluator:
     ) -> tuple[float, float]:
         """Returns (accuracy, mean cross-entropy) of the weights on labeled images.
 
-        Of several models, that is the accuracy of their majority and the mean of their losses.
-        Either is NaN if it is undefined: the accuracy where an image has no prediction, the loss
-        where it is not finite.
+        For several models, these are the accuracy of their majority vote and the mean of their
+        losses. The accuracy is NaN if an image has no predicted class; the loss is NaN if it is not
+        finite.
 
         Args:
           weights: float32 `[models, d]`.
           images: uint8 `[m, height, width, channels]`, `m >= 1`.
           labels: int32 `[m]`.
-          placement: The devices to spread the chunks over.
+          placement: The devices that evaluate the chunks.
         """
-        singles = [self._evaluate(row, images, labels, placement) for row in weights]
-        accuracy, loss = np.mean(singles, axis=0).tolist()
+        each = [self._evaluate(row, images, labels, placement) for row in weights]
+        accuracy, loss = np.mean(each, axis=0).tolist()
         if len(weights) > 1:
             majority = majority_classes(self.votes(weights, images, placement))
             accuracy = float((majority == labels).mean())
@@ -67,17 +72,17 @@ class Evaluator:
         Args:
           weights: float32 `[models, d]`.
           images: uint8 `[m, height, width, channels]`.
-          placement: The devices to spread the chunks over.
+          placement: The devices that evaluate the chunks.
         """
         rows = np.arange(len(images))
         votes = np.zeros((len(images), self._classes), dtype=np.int64)
         for flat in map(tf.constant, weights):
-            predicted = self._predicted(flat, images, placement)
+            predicted = self._predict_all(flat, images, placement)
             valid = predicted != NO_CLASS
             votes[rows[valid], predicted[valid]] += 1
         return votes
 
-    def _predicted(
+    def _predict_all(
         self, flat: tf.Tensor, images: DeviceArray, placement: LocalDevices
     ) -> np.ndarray:
         begins = [tf.constant(begin) for begin in range(0, len(images), CHUNK)]
@@ -100,9 +105,9 @@ class Evaluator:
 
 
 def majority_classes(votes: np.ndarray) -> np.ndarray:
-    """Returns the class with most votes, the lowest of those that tie, int64 `[m]`.
+    """Returns the class with most votes for each image, int64 `[m]`.
 
-    It is `NO_CLASS` where nobody has a vote.
+    In a tie, it is the lowest class; without any vote, it is `NO_CLASS`.
 
     Args:
       votes: int64 `[m, classes]`.

@@ -11,13 +11,16 @@ import tensorflow as tf
 from tffl.core.layout import FlatVariables, WeightLayout
 
 CHUNK = 256
-"""Images in one compiled pass."""
+"""Number of images in one compiled pass."""
 
 
 class Gradient:
     """Computes loss and gradient of one model; compiled once.
 
-    BatchNorm uses its statistics, as in evaluation; their columns have gradient 0.
+    BatchNorm uses its moving statistics, as in evaluation; their columns have gradient 0.
+
+    Args:
+      model: A built Keras model that ends in logits.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -27,7 +30,7 @@ class Gradient:
     def __call__(
         self, weights: np.ndarray, images: np.ndarray, labels: np.ndarray
     ) -> tuple[float, np.ndarray]:
-        """Returns the mean cross-entropy and its gradient float32 `[d]`.
+        """Returns the mean cross-entropy and its gradient, float32 `[d]`.
 
         Args:
           weights: float32 `[d]`.

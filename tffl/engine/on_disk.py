@@ -1,7 +1,7 @@
-"""Update matrices that do not fit into memory: a file that only this process sees.
+"""Update matrices in a temporary file, for those that do not fit into memory.
 
-Rules read the matrix by blocks of columns, so that the system keeps in memory what is in use, and
-writes the rest to the disk and drops it when memory is wanted elsewhere.
+Defenses read the matrix in blocks of columns. The operating system keeps the blocks in use in
+memory, and moves the others to the disk when memory is needed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tffl.core.errors import TfflError
 def zeros(rows: int, columns: int) -> np.ndarray:
     """Returns a float32 matrix `[rows, columns]` of zeros in a temporary file.
 
-    The file is in the system's folder for such files (`TMPDIR` names another), has no name, and is
-    gone with the matrix.
+    The file is in the system's temporary folder, or in `TMPDIR`; it has no name, and is deleted
+    with the matrix.
 
     Raises:
-      TfflError: The disk has no room for it, or refuses.
+      TfflError: The disk is full or not writable.
     """
     size = rows * columns * 4
     try:
@@ -31,12 +31,12 @@ def zeros(rows: int, columns: int) -> np.ndarray:
     except OSError as error:
         raise TfflError(
             f"cannot keep {size / 2**30:.1f} GiB of updates in {tempfile.gettempdir()}: "
-            f"{error.strerror}; TMPDIR names another folder"
+            f"{error.strerror}; set TMPDIR to another folder"
         ) from error
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Claims the space at once: a full disk kills a process that writes to a map."""
+    """Reserves the space in advance: on a full disk, writing to a memory map kills the process."""
     if hasattr(os, "posix_fallocate") and size:
         os.posix_fallocate(descriptor, 0, size)
     else:

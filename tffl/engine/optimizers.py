@@ -1,8 +1,8 @@
-"""Keras optimizers as pure functions: state in, state out.
+"""Keras optimizers as pure functions from state to state.
 
-On the TensorFlow backend Keras routes every update through tf.distribute, which wants variables
-and does not run inside functions that a coordinator sends to workers. The backend-independent
-update rules are all there in Keras' base class; `stateless` puts them back in charge.
+With the TensorFlow backend, Keras applies every update through tf.distribute, which requires
+variables and does not run inside functions that a coordinator sends to workers. Keras' base class
+has the same update rules without a backend; `stateless` restores them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _BACKEND_METHODS = (
 
 
 def stateless(cls: type[keras.optimizers.Optimizer]) -> type[keras.optimizers.Optimizer]:
-    """Returns `cls` with a working `stateless_apply` on TensorFlow; the arithmetic is Keras'."""
+    """Returns a subclass of `cls` whose `stateless_apply` works on TensorFlow, by Keras' rules."""
     methods = {n: getattr(BaseOptimizer, n) for n in _BACKEND_METHODS if n not in vars(cls)}
     return type(f"Stateless{cls.__name__}", (cls,), methods)
 
 
 def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
-    """Builds the clients' optimizer; weight decay is decoupled, as in Keras."""
+    """Builds the clients' optimizer, with decoupled weight decay, as Keras does."""
     options: dict[str, Any] = {
         "learning_rate": config.learning_rate,
         "weight_decay": config.weight_decay or None,
@@ -44,7 +44,7 @@ def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
     elif config.optimizer == "adam":
         optimizer = stateless(keras.optimizers.Adam)(**options)
     else:
-        options["weight_decay"] = config.weight_decay  # AdamW wants a number, also for none
+        options["weight_decay"] = config.weight_decay  # AdamW requires a number, not None
         optimizer = stateless(keras.optimizers.AdamW)(**options)
     if config.precision == "mixed_float16":
         return stateless(keras.optimizers.LossScaleOptimizer)(optimizer)

@@ -1,8 +1,7 @@
-"""Where work runs: each job on one of several local devices, results in the order of the jobs.
+"""Runs each job on one of several local devices, and returns results in the order of the jobs.
 
-A job is a function of a device and nothing that depends on it, so a placement decides about
-speed, never about results. `Cluster` is a placement that trains clients on remote workers, and does
-everything else as here.
+The result of a job does not depend on its device, so that a placement changes the speed only.
+`Cluster` is a placement that trains clients on remote workers and runs all other jobs locally.
 """
 
 from __future__ import annotations
@@ -22,15 +21,20 @@ Result = TypeVar("Result")
 
 
 class DeviceArray:
-    """An array that lies where it is used."""
+    """A copy of an array on each of several devices.
+
+    Args:
+      array: The array.
+      devices: TensorFlow device names; logical CPU devices share one copy in host memory.
+    """
 
     def __init__(self, array: np.ndarray, devices: Sequence[str]) -> None:
         hosts = {device: "CPU:0" if "CPU" in device.upper() else device for device in devices}
         tensors = {}
-        for place in set(hosts.values()):
-            with tf.device(place):
-                tensors[place] = tf.constant(array)
-        self._tensors = {device: tensors[place] for device, place in hosts.items()}
+        for host in set(hosts.values()):
+            with tf.device(host):
+                tensors[host] = tf.constant(array)
+        self._tensors = {device: tensors[host] for device, host in hosts.items()}
         self._length = len(array)
 
     def __len__(self) -> int:
@@ -38,12 +42,12 @@ class DeviceArray:
         return self._length
 
     def local(self) -> tf.Tensor:
-        """Returns the tensor on the device whose strategy is in scope."""
+        """Returns the copy on the device whose strategy is in scope."""
         return self._tensors[_device(tf.distribute.get_strategy())]
 
 
 class LocalDevices:
-    """Runs jobs on local devices, one at a time on each, by a `OneDeviceStrategy` per worker.
+    """Runs jobs on local devices, with one `OneDeviceStrategy` and one job at a time per worker.
 
     Args:
       devices: TensorFlow device names, one per worker.
@@ -55,7 +59,7 @@ class LocalDevices:
     def map(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
         """Yields `function(job)` for each job, in order, as results become ready.
 
-        The first error, whichever job it is of, ends all of them and is raised.
+        The first error of any job stops all jobs and is raised.
         """
         if len(self.strategies) == 1 or len(jobs) == 1:
             for job in jobs:
@@ -75,15 +79,15 @@ class LocalDevices:
         yield from run_jobs(work, jobs, len(self.strategies))
 
     def each(self, function: Callable[[], Result]) -> list[Result]:
-        """Runs `function` once on every device, one after the other; to trace it there."""
+        """Runs `function` once on every device, one after the other, such as to trace it."""
         return [self._run(strategy, lambda _: function(), None) for strategy in self.strategies]
 
     def to_devices(self, array: np.ndarray) -> DeviceArray:
-        """Puts an array on the devices: once in host memory, once on each accelerator."""
+        """Copies an array to the devices: once to host memory, and once to each accelerator."""
         return DeviceArray(array, [_device(strategy) for strategy in self.strategies])
 
     def training_images(self, images: np.ndarray, config: Config) -> DeviceArray:
-        """Puts an experiment's training images where its clients are trained."""
+        """Copies the training images of an experiment to where its clients are trained."""
         return self.to_devices(images)
 
     def fill(
@@ -94,20 +98,20 @@ class LocalDevices:
         images: DeviceArray,
         arguments: Callable[[int], Sequence[tf.Tensor]],
     ) -> None:
-        """Sets `rows[i] = function(start, images, *arguments(i))`, for every row.
+        """Sets `rows[i] = function(start, images, *arguments(i))` for every row.
 
         Args:
-          rows: float32 `[n, d]`.
+          rows: float32 `[n, d]`, which is written to.
           function: A `tf.function` with an input signature.
           start: float32 `[d]`.
-          images: What `pool` returned, or `resident`.
-          arguments: Makes a row's own arguments, where it is computed.
+          images: What `training_images` or `to_devices` returned.
+          arguments: Row number → further arguments; called on the device that computes the row.
         """
-        resident = self.to_devices(start)
+        start_copies = self.to_devices(start)
 
         def compute(row: int) -> None:
-            # Straight into the matrix: no update waits elsewhere for its turn.
-            rows[row] = function(resident.local(), images.local(), *arguments(row))
+            # Written to the matrix at once, so that finished updates take no other memory.
+            rows[row] = function(start_copies.local(), images.local(), *arguments(row))
 
         for _ in self.map(compute, range(len(rows))):
             pass

@@ -1,7 +1,7 @@
-"""TensorFlow, set up so that results do not depend on the machine's cores.
+"""Sets TensorFlow up so that results do not depend on the number of cores.
 
-The number of threads inside an operation changes the bits of convolutions' gradients. It is fixed
-to one; parallelism comes from training several clients at a time, each on its own device.
+The number of threads inside an operation changes the last bits of a convolution's gradients, so it
+is fixed to one. Instead, several clients train at the same time, each on its own device.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 from tffl.core.process import cores, silence
 
 INTRA_OP_THREADS = 1
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where clients are trained.
+    """The devices on which clients are trained.
 
     Attributes:
       devices: TensorFlow device names, one per worker; several workers may share a device.
-      intra_op_threads: Threads inside an operation; results are reproducible across machines only
-        when it is 1.
+      intra_op_threads: Number of threads inside an operation; results are reproducible across
+        machines only if it is 1.
     """
 
     devices: tuple[str, ...]
@@ -33,11 +33,11 @@ class Runtime:
 
 
 def configure(devices: int = 0) -> Runtime:
-    """Fixes thread counts, and picks `devices` local devices (0: all).
+    """Sets the number of threads, and chooses `devices` local devices (0 chooses all).
 
-    GPUs are used where there are any. On CPU, each worker gets a single-threaded logical device.
-    In a process where TensorFlow has already started, its devices and threads stay as they are
-    and workers share them; results are the same as long as operations are single-threaded.
+    It uses GPUs if there are any; on CPU, each worker gets a single-threaded logical device. In a
+    process where TensorFlow has already started, its devices and threads stay as they are and
+    workers share them; the results are the same as long as operations are single-threaded.
     """
     silence()
     _keep_freed_memory()
@@ -48,7 +48,7 @@ def configure(devices: int = 0) -> Runtime:
     try:
         tf.config.threading.set_intra_op_parallelism_threads(INTRA_OP_THREADS)
         tf.config.threading.set_inter_op_parallelism_threads(max(workers, cores()))
-        if gpus:  # cuDNN picks its algorithms by speed, and some add in any order
+        if gpus:  # the fastest cuDNN algorithms may add in any order
             tf.config.experimental.enable_op_determinism()
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
@@ -56,7 +56,7 @@ def configure(devices: int = 0) -> Runtime:
             cpu = tf.config.list_physical_devices("CPU")[0]
             logical = [tf.config.LogicalDeviceConfiguration()] * workers
             tf.config.set_logical_device_configuration(cpu, logical)
-    except (RuntimeError, ValueError):  # TensorFlow has started: use what is there
+    except (RuntimeError, ValueError):  # TensorFlow has already started
         pass
     local = _local_devices("GPU") or _local_devices("CPU")
     names = tuple(local[worker % len(local)].name for worker in range(workers))
@@ -65,9 +65,9 @@ def configure(devices: int = 0) -> Runtime:
 
 @cache
 def supports_convolution(dtype: str) -> bool:
-    """Says whether convolutions in `bfloat16` or `float16` work here.
+    """Returns whether convolutions in `bfloat16` or `float16` work on this machine.
 
-    oneDNN has none in bfloat16 for processors, or under settings, without AVX-512.
+    oneDNN supports bfloat16 only on processors, and with settings, that have AVX-512.
     """
     import tensorflow as tf
 
@@ -79,18 +79,18 @@ def supports_convolution(dtype: str) -> bool:
 
 
 def _local_devices(kind: str) -> list[Any]:
-    """Returns this process' devices; once it is in a cluster, TensorFlow lists its workers' too."""
+    """Returns the devices of this process; in a cluster, TensorFlow also lists those of workers."""
     import tensorflow as tf
 
     devices = tf.config.list_logical_devices(kind)
-    return [one for one in devices if not one.name.startswith(("/job:worker", "/job:ps"))]
+    return [device for device in devices if not device.name.startswith(("/job:worker", "/job:ps"))]
 
 
 def _keep_freed_memory() -> None:
-    """Tells glibc to reuse what is freed instead of returning it to the system; else does nothing.
+    """Makes glibc keep freed memory instead of returning it to the system; other systems ignore it.
 
-    Every round frees a matrix and allocates one of the same size. Fresh pages for it cost a
-    quarter of the round, where clients are many and small.
+    Every round frees a matrix and allocates one of the same size. With many small clients, getting
+    new pages for it took a quarter of the round.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:

@@ -1,4 +1,4 @@
-"""How long the phases of a round take."""
+"""Measures how long the phases of a round take."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Measures the phases of a round; a phase may come in several parts."""
+    """Adds up the seconds of each phase of a round; a phase may occur several times."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, float] = {}
+        self._totals: dict[str, float] = {}
 
     @contextmanager
     def measure(self, phase: str) -> Iterator[None]:
-        """Adds how long the block takes to `phase`."""
+        """Adds the duration of the `with` block to a phase."""
         began = time.perf_counter()
         yield
-        self._parts[phase] = self._parts.get(phase, 0.0) + time.perf_counter() - began
+        self._totals[phase] = self._totals.get(phase, 0.0) + time.perf_counter() - began
 
     @property
     def seconds(self) -> dict[str, float]:
-        """`phase_seconds` → seconds."""
-        return {f"{phase}_seconds": round(total, 4) for phase, total in self._parts.items()}
+        """Column name, such as `"training_seconds"`, → seconds."""
+        return {f"{phase}_seconds": round(total, 4) for phase, total in self._totals.items()}

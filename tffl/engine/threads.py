@@ -1,4 +1,4 @@
-"""Jobs on threads, of which none can keep the program waiting once another one has failed."""
+"""Runs jobs on threads; once a job has failed, a hanging job cannot delay the program's end."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Result = TypeVar("Result")
 
 PREFIX = "tffl-worker"
 
-PATIENCE = 5.0
-"""Seconds that running jobs have to end in once one of them has failed."""
+JOIN_SECONDS = 5.0
+"""How long the running jobs may take to end once one of them has failed."""
 
 
 def run_jobs(
@@ -25,14 +25,14 @@ def run_jobs(
 ) -> Iterator[Result]:
     """Yields `function(job)` for each job, in order, as results become ready.
 
-    The first error drops the jobs that have not started and is raised, whichever job it is of. A
-    job that hangs then is left behind: a `tf.function` whose arguments cannot be bound never
-    releases its lock, and whoever calls it from another thread waits for ever.
+    The first error of any job is raised, and jobs that have not started are dropped. A job that
+    hangs is abandoned: a `tf.function` whose arguments cannot be bound never releases its lock, so
+    that another thread that calls it waits for ever.
 
     Args:
       function: Called on `workers` threads.
       jobs: Its arguments.
-      workers: At least 1.
+      workers: Number of threads, at least 1.
     """
     waiting = deque(enumerate(jobs))
     done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
@@ -57,25 +57,25 @@ def run_jobs(
         thread.start()
     ready: dict[int, Any] = {}
     try:
-        for wanted in range(len(jobs)):
-            while wanted not in ready:
+        for next_number in range(len(jobs)):
+            while next_number not in ready:
                 number, value, error = done.get()
                 if error is not None:
                     raise _raisable(error)
                 ready[number] = value
-            yield ready.pop(wanted)
+            yield ready.pop(next_number)
     finally:
         waiting.clear()
         _join(threads)
 
 
 def stuck() -> bool:
-    """Says whether a job still runs, which the end of the process might wait for or crash in."""
+    """Returns whether an abandoned job still runs; the process might hang or crash at its end."""
     return any(thread.name.startswith(PREFIX) for thread in threading.enumerate())
 
 
 def _raisable(error: BaseException) -> Exception:
-    """Returns an error that ends the run as a failure: a thread's `SystemExit` would not."""
+    """Returns an `Exception`: a `SystemExit` of a thread would end the run without an error."""
     if isinstance(error, Exception):
         return error
     failure = TfflError(f"a worker thread ended with {error!r}")
@@ -84,6 +84,6 @@ def _raisable(error: BaseException) -> Exception:
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + JOIN_SECONDS
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

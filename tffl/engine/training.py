@@ -1,8 +1,7 @@
-"""One client's local training, compiled: start weights and indices in, the update out.
+"""The compiled local training of a client: from start weights and sample indices to an update.
 
-The function is traced once per device, whatever the clients' sizes: it loops over all local steps
-inside the graph, on images that already lie on the device. It holds no variables of its own, so
-the same trace serves every client, and a remote worker could run it as it is.
+The function loops over all local steps inside the graph, on images that are already on the device.
+It holds no variables, so that one trace per device serves clients of any size, and remote workers.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from tffl.data.federation import ClientData
 from tffl.engine.optimizers import make_optimizer
 from tffl.engine.placement import DeviceArray, LocalDevices
 
-State: TypeAlias = tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]
-"""Trainable tensors, non-trainable ones, and the optimizer's."""
+TrainingState: TypeAlias = tuple[list[tf.Tensor], list[tf.Tensor], list[tf.Tensor]]
+"""Trainable tensors, non-trainable tensors, and the optimizer's tensors."""
 
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """What one client needs besides the start weights.
+    """The inputs of one client's training in one round, besides the start weights.
 
     Attributes:
-      data: Its indices into the pool of images, and its labels.
-      order: int32 `[epochs, n]`, the order of its samples in each epoch.
-      seed: uint32 `[2]`, for random layers such as Dropout.
-      learning_rate: Of this round.
+      data: The client's indices into the pool of images, and its labels.
+      order: int32 `[epochs, n]`, the order of the samples in each epoch.
+      seed: uint32 `[2]`, the seed of random layers such as Dropout.
+      learning_rate: The learning rate of the round.
     """
 
     data: ClientData
@@ -53,7 +52,7 @@ class LocalTraining:
         round: int,
         client: int,
     ) -> LocalTraining:
-        """Draws the sample order and layer seed from (experiment seed, round, client)."""
+        """Draws sample order and layer seed, which depend on (experiment seed, round, client)."""
         generator = seeds.generator(seed, "client-training", round, client)
         rows = np.arange(len(data), dtype=np.int32)
         order = np.stack([generator.permutation(rows) for _ in range(epochs)])
@@ -61,7 +60,7 @@ class LocalTraining:
         return cls(data, order, layer_seed, learning_rate)
 
     def tensors(self) -> tuple[tf.Tensor, ...]:
-        """Returns it as the compiled function takes it, whatever integers an attack has made."""
+        """Returns the arguments of the compiled function; casts the integers of any attack."""
         return (
             tf.constant(self.data.indices, tf.int32),
             tf.constant(self.data.labels, tf.int32),
@@ -75,14 +74,14 @@ class Trainer:
     """Trains clients of one model and one training config.
 
     Args:
-      model: Built Keras model that ends in logits.
+      model: A built Keras model that ends in logits.
       config: Optimizer, batch size, XLA.
     """
 
     def __init__(self, model: keras.Model, config: TrainingConfig) -> None:
         step = make_step(model, config)
-        self._function = _make_training(model, step, config)
-        self._constrained = _make_constrained(model, step, config)
+        self._function = _compile_training(model, step, config, constrained=False)
+        self._constrained = _compile_training(model, step, config, constrained=True)
 
     def train(self, start: tf.Tensor, images: tf.Tensor, job: LocalTraining) -> tf.Tensor:
         """Returns the client's update, float32 `[d]`: trained minus start weights.
@@ -102,14 +101,14 @@ class Trainer:
         mask: tf.Tensor,
         radius: tf.Tensor,
     ) -> tf.Tensor:
-        """Returns a client's update, as `train` does, confined after every step.
+        """Returns a client's update as `train` does, projected onto its bounds after every step.
 
         Args:
           start: float32 `[d]`.
           images: uint8 `[P, height, width, channels]`.
           job: The client's samples, their order, seed and learning rate.
-          mask: float32 `[d]`, 1 where the weights may move, 0 where they may not. All optimizers
-            here work weight by weight, so this equals masking their gradients.
+          mask: float32 `[d]`, 1 where weights may change, 0 where they may not. The optimizers
+            treat each weight alone, so that this equals masking the gradients.
           radius: float32 scalar, the largest Euclidean norm of the update's trainable columns.
         """
         return self._constrained(start, images, *job.tensors(), mask, radius)
@@ -128,20 +127,20 @@ class Trainer:
           start: float32 `[d]`.
           images: uint8 `[P, height, width, channels]`, the pool.
           jobs: One per client.
-          placement: Where to train.
-          out: Where to put the updates; in memory if None.
+          placement: The devices to train on.
+          out: float32 `[n, d]`, the matrix to write to; by default a new one in memory.
         """
         deltas = np.empty((len(jobs), len(start)), dtype=np.float32) if out is None else out
         placement.fill(deltas, self._function, start, images, lambda row: jobs[row].tensors())
         return deltas
 
     def trace(self) -> None:
-        """Traces the training function, to see whether the model can be trained at all."""
+        """Traces the training function, which fails if the model cannot be trained."""
         self._function.get_concrete_function()
 
     @property
     def traces(self) -> int:
-        """How often the training function was traced: once per device."""
+        """Number of traces of the training function: one per device."""
         return self._function.experimental_get_tracing_count()
 
 
@@ -150,22 +149,22 @@ class Step:
     """One optimization step as a pure function on lists of tensors.
 
     Attributes:
-      begin: flat weights, layer seed, learning rate → the state before the first step.
-      end: state → flat weights.
-      apply: state, images, labels → state after one step.
-      confine: state, start, mask, radius → state whose trainable weights are back within bounds.
+      begin: Flat weights, layer seed, learning rate → the state before the first step.
+      end: State → flat weights.
+      apply: State, images, labels → the state after one step.
+      project: State, start, mask, radius → the state with trainable weights within the bounds.
     """
 
-    begin: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], State]
-    end: Callable[[State], tf.Tensor]
-    apply: Callable[[State, tf.Tensor, tf.Tensor], State]
-    confine: Callable[[State, tf.Tensor, tf.Tensor, tf.Tensor], State]
+    begin: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], TrainingState]
+    end: Callable[[TrainingState], tf.Tensor]
+    apply: Callable[[TrainingState, tf.Tensor, tf.Tensor], TrainingState]
+    project: Callable[[TrainingState, tf.Tensor, tf.Tensor, tf.Tensor], TrainingState]
 
 
 def make_step(model: keras.Model, config: TrainingConfig) -> Step:
     """Builds the optimization step: forward, loss, backward, Keras' optimizer.
 
-    The loss is the mean cross-entropy, plus what the layers of the model add to it.
+    The loss is the mean cross-entropy plus the losses that layers add, such as regularizers.
     """
     variables = FlatVariables(model)
     optimizer = make_optimizer(config)
@@ -173,7 +172,7 @@ def make_step(model: keras.Model, config: TrainingConfig) -> Step:
     initial = [np.asarray(variable) for variable in optimizer.variables]
     rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
 
-    def begin(flat: tf.Tensor, seed: tf.Tensor, learning_rate: tf.Tensor) -> State:
+    def begin(flat: tf.Tensor, seed: tf.Tensor, learning_rate: tf.Tensor) -> TrainingState:
         trainable, frozen = variables.split(flat, seed)
         slots = [
             learning_rate if variable is rate else tf.constant(value)
@@ -181,11 +180,11 @@ def make_step(model: keras.Model, config: TrainingConfig) -> Step:
         ]
         return trainable, frozen, slots
 
-    def end(state: State) -> tf.Tensor:
+    def end(state: TrainingState) -> tf.Tensor:
         trainable, frozen, _ = state
         return variables.join(trainable, frozen)
 
-    def apply(state: State, images: tf.Tensor, labels: tf.Tensor) -> State:
+    def apply(state: TrainingState, images: tf.Tensor, labels: tf.Tensor) -> TrainingState:
         trainable, frozen, slots = state
         with tf.GradientTape() as tape:
             tape.watch(trainable)
@@ -193,19 +192,21 @@ def make_step(model: keras.Model, config: TrainingConfig) -> Step:
                 trainable, frozen, tf.cast(images, tf.float32), training=True, return_losses=True
             )
             loss = mean_cross_entropy(logits, labels)
-            for penalty in penalties:  # of regularizers, as Keras adds them
+            for penalty in penalties:  # added as Keras does
                 loss += tf.cast(penalty, tf.float32)
             scaled = _scale_loss(optimizer, slots, loss)
         gradients = tape.gradient(scaled, trainable)
         trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
-        # Seed generators come back as int64, and a loop's state must keep its types.
+        # Seed generators return int64, but the types of a loop's state must not change.
         frozen = [tf.cast(new, old.dtype) for new, old in zip(new_frozen, frozen, strict=True)]
         return list(trainable), frozen, list(slots)
 
-    def confine(state: State, start: tf.Tensor, mask: tf.Tensor, radius: tf.Tensor) -> State:
+    def project(
+        state: TrainingState, start: tf.Tensor, mask: tf.Tensor, radius: tf.Tensor
+    ) -> TrainingState:
         trainable, frozen, slots = state
         origin, free = variables.split(start)[0], variables.split(mask)[0]
-        # Where no bound is met, a weight stays to the last bit; o + (w − o) would round it.
+        # Weights within the bounds keep their last bits; o + (w − o) would round them.
         kept = [tf.where(f > 0, w, o) for w, o, f in zip(trainable, origin, free, strict=True)]
         moved = [k - o for k, o in zip(kept, origin, strict=True)]
         norm = tf.linalg.global_norm(moved)
@@ -216,7 +217,7 @@ def make_step(model: keras.Model, config: TrainingConfig) -> Step:
         return inside, frozen, slots
 
     step = tf.function(apply, jit_compile=True) if config.jit else apply
-    return Step(begin, end, step, confine)
+    return Step(begin, end, step, project)
 
 
 def mean_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -238,29 +239,15 @@ def _scale_loss(
     return loss * scale
 
 
-def _make_training(model: keras.Model, step: Step, config: TrainingConfig) -> Any:
-    @tf.function(input_signature=_signature(model), autograph=False)
-    def train(
-        start: tf.Tensor,
-        images: tf.Tensor,
-        indices: tf.Tensor,
-        labels: tf.Tensor,
-        order: tf.Tensor,
-        learning_rate: tf.Tensor,
-        seed: tf.Tensor,
-    ) -> tf.Tensor:
-        batches = _Batches(images, indices, labels, order, config.batch_size)
-        state = _loop(batches, step.begin(start, seed, learning_rate), step.apply)
-        return step.end(state) - start
-
-    return train
-
-
-def _make_constrained(model: keras.Model, step: Step, config: TrainingConfig) -> Any:
+def _compile_training(
+    model: keras.Model, step: Step, config: TrainingConfig, *, constrained: bool
+) -> Any:
+    """Returns the compiled training; a constrained one also takes a mask and a radius."""
     size = WeightLayout.of(model).size
-    bounds = [tf.TensorSpec([size], tf.float32), tf.TensorSpec([], tf.float32)]
+    bounds_signature = [tf.TensorSpec([size], tf.float32), tf.TensorSpec([], tf.float32)]
+    signature = _signature(model) + (bounds_signature if constrained else [])
 
-    @tf.function(input_signature=[*_signature(model), *bounds], autograph=False)
+    @tf.function(input_signature=signature, autograph=False)
     def train(
         start: tf.Tensor,
         images: tf.Tensor,
@@ -269,14 +256,17 @@ def _make_constrained(model: keras.Model, step: Step, config: TrainingConfig) ->
         order: tf.Tensor,
         learning_rate: tf.Tensor,
         seed: tf.Tensor,
-        mask: tf.Tensor,
-        radius: tf.Tensor,
+        *bounds: tf.Tensor,
     ) -> tf.Tensor:
-        def apply(state: State, chosen: tf.Tensor, targets: tf.Tensor) -> State:
-            return step.confine(step.apply(state, chosen, targets), start, mask, radius)
+        def apply(
+            state: TrainingState, batch_images: tf.Tensor, batch_labels: tf.Tensor
+        ) -> TrainingState:
+            state = step.apply(state, batch_images, batch_labels)
+            return step.project(state, start, *bounds) if bounds else state
 
         batches = _Batches(images, indices, labels, order, config.batch_size)
-        return step.end(_loop(batches, step.begin(start, seed, learning_rate), apply)) - start
+        state = _loop(batches, step.begin(start, seed, learning_rate), apply)
+        return step.end(state) - start
 
     return train
 
@@ -295,7 +285,7 @@ def _signature(model: keras.Model) -> list[tf.TensorSpec]:
 
 @dataclass(frozen=True)
 class _Batches:
-    """A client's batches, by the number of the step; the last one of an epoch may be smaller."""
+    """The batches of a client, by step number; the last batch of an epoch may be smaller."""
 
     images: tf.Tensor
     indices: tf.Tensor
@@ -306,7 +296,7 @@ class _Batches:
     def count(self) -> tf.Tensor:
         return tf.shape(self.order)[0] * self._per_epoch()
 
-    def at(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def batch(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         begin = (number % self._per_epoch()) * self.size
         rows = self.order[number // self._per_epoch(), begin : begin + self.size]
         return tf.gather(self.images, tf.gather(self.indices, rows)), tf.gather(self.labels, rows)
@@ -316,12 +306,14 @@ class _Batches:
 
 
 def _loop(
-    batches: _Batches, state: State, apply: Callable[[State, tf.Tensor, tf.Tensor], State]
-) -> State:
+    batches: _Batches,
+    state: TrainingState,
+    apply: Callable[[TrainingState, tf.Tensor, tf.Tensor], TrainingState],
+) -> TrainingState:
     count = batches.count()
 
     def body(number: tf.Tensor, state: Any) -> Any:
-        return number + 1, apply(state, *batches.at(number))
+        return number + 1, apply(state, *batches.batch(number))
 
     start = (tf.constant(0), state)
     _, state = tf.while_loop(lambda n, _: n < count, body, start, parallel_iterations=1)

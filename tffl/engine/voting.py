@@ -1,4 +1,4 @@
-"""Several global models that predict by majority, and what that proves against attackers."""
+"""Several global models that predict by majority vote, and the certificates of their votes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from tffl.models.layers import set_weights
 
 
 def majority_model(model: keras.Model, weights: Sequence[Sequence[np.ndarray]]) -> keras.Model:
-    """Returns one model of several weights, whose outputs are shares of votes, not logits.
+    """Returns one model that predicts by majority vote of several models.
 
-    It is made of Keras' own layers only, so that it can be loaded where tffl is not installed.
+    It consists of Keras' own layers, so that it can be loaded where tffl is not installed.
 
     Args:
-      model: The architecture that all share.
-      weights: For each of them, at least two, what `model.set_weights` wants.
+      model: The architecture of all models.
+      weights: The arguments of `model.set_weights` for each model, at least two.
 
     Returns:
-      A model from the same images to float32 `[batch, classes]`. `argmax` of it is the majority,
-      the lowest class of those that tie. Outputs that are not finite are no vote.
+      A model from the same images to float32 `[batch, classes]`: each class's share of the votes,
+      not logits. Its `argmax` is the majority, or the lowest class of a tie. Outputs that are not
+      finite cast no vote.
     """
     inputs = keras.Input(model.input_shape[1:])
     ballots = []
@@ -41,10 +42,10 @@ def majority_model(model: keras.Model, weights: Sequence[Sequence[np.ndarray]]) 
 
 @dataclass(frozen=True)
 class Certificates:
-    """What a majority of models that share no client proves about its predictions.
+    """How many malicious clients each prediction of a majority vote tolerates.
 
-    One client takes part in one group, so that m malicious clients move at most m votes. The
-    winner y keeps its place before the runner-up z as long as
+    Every client belongs to one model's group, so that m malicious clients change at most m votes.
+    The winner y stays ahead of the runner-up z as long as
 
         votes_y − m > votes_z + m, or equal and y < z:  m ≤ ⌊(votes_y − votes_z − [z < y]) / 2⌋
 
@@ -53,12 +54,12 @@ class Certificates:
     FLCert: Provably Secure Federated Learning Against Poisoning Attacks
         Xiaoyu Cao, Zaixi Zhang, Jinyuan Jia, Neil Zhenqiang Gong. IEEE TIFS 2022.
 
-    The bound is derived as above, not copied from the papers. It holds for attackers that were
-    among the clients from the first round on, in groups that depend on client ids only.
+    The bound is derived as above, not copied from the papers. It holds for attackers that are
+    clients from the first round on, and for groups that depend on client ids only.
 
     Attributes:
       votes: int64 `[m, classes]`, how many models predict each class.
-      labels: int32 `[m]`, the truth.
+      labels: int32 `[m]`, the true classes.
     """
 
     votes: np.ndarray
@@ -66,27 +67,27 @@ class Certificates:
 
     @property
     def predicted(self) -> np.ndarray:
-        """int64 `[m]`: the class with most votes, the lowest of those that tie; -1 if none has."""
+        """The class with most votes, int64 `[m]`; the lowest of a tie, -1 without any vote."""
         return majority_classes(self.votes)
 
     @property
     def tolerated(self) -> np.ndarray:
-        """int64 `[m]`: with how many malicious clients the prediction stays the same for sure."""
+        """The number of malicious clients that cannot change the prediction, int64 `[m]`."""
         rows, winner = np.arange(len(self.votes)), self.votes.argmax(axis=1)
         most = self.votes[rows, winner]
         before = np.arange(self.votes.shape[1]) < winner[:, None]
-        rivals = self.votes + before  # a rival that wins ties counts one vote more
+        rivals = self.votes + before  # a rival that would win a tie counts one vote more
         rivals[rows, winner] = -1
         return (most - rivals.max(axis=1)) // 2
 
     def accuracy(self) -> list[float]:
-        """Returns the share of inputs that m clients cannot make wrong, for m from 0 up."""
+        """Returns for m = 0, 1, … the share of inputs that m attackers cannot make wrong."""
         right = self.predicted == self.labels
         counts = range(int(self.tolerated.max(initial=0)) + 1)
         return [float((right & (self.tolerated >= count)).mean()) for count in counts]
 
     def rows(self) -> list[dict[str, int | None]]:
-        """Returns one row per input, for a table; without a vote there is no prediction."""
+        """Returns one table row per input; `predicted` is None without any vote."""
         columns = (self.labels, self.predicted, self.votes.max(axis=1), self.tolerated)
         return [
             {

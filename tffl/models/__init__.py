@@ -1,7 +1,7 @@
-"""Networks: functions `(image_shape, classes) → keras.Model`, all ending in logits.
+"""Networks: functions `(image_shape, classes) → keras.Model` that end in logits.
 
 Every model takes float images in 0 … 255 and rescales them itself, so that an exported model
-serves raw images.
+takes raw images.
 """
 
 from tffl.core.registry import Registry

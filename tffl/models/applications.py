@@ -11,7 +11,7 @@ Searching for MobileNetV3
     Andrew Howard, Mark Sandler, Grace Chu, et al. ICCV 2019.
 
 Deviations: Keras' ResNet-50 has a bias in every convolution (26,560 weights more than published;
-BatchNorm takes each of them back). MobileNet's last hidden layer is dense instead of a 1×1
+BatchNorm subtracts each of them again). MobileNet's last hidden layer is dense instead of a 1×1
 convolution on one pixel, which is the same function. Weights are He-uniform and seeded, and
 BatchNorm's momentum is 0.9 instead of Keras' 0.99 and 0.999, as in all of tffl's networks.
 """
@@ -42,7 +42,7 @@ def resnet50(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) 
     Args:
       image_shape: Height, width, channels; images from 32 × 32 to 512 × 512.
       classes: Number of logits.
-      seed: Of the He-uniform weights.
+      seed: Seed of the He-uniform weights.
 
     Returns:
       A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.
@@ -55,7 +55,7 @@ def resnet50(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) 
     check_size("resnet50", image_shape, smallest=32)
     images = Input(image_shape, name="images")
     x = layers.Rescaling(1 / 255, name="rescale")(images)
-    with _untouched_random_state():
+    with _restored_random_state():
         body = applications.ResNet50(
             include_top=False, weights=None, input_tensor=x, input_shape=image_shape
         )
@@ -75,7 +75,7 @@ def mobilenet_v3_large(
     Args:
       image_shape: Height, width, channels; images from 32 × 32 to 512 × 512.
       classes: Number of logits.
-      seed: Of the He-uniform weights and, if a step is given none, of the dropout.
+      seed: Seed of the He-uniform weights, and of the dropout where a call passes no other seed.
 
     Returns:
       A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.
@@ -88,7 +88,7 @@ def mobilenet_v3_large(
     check_size("mobilenet-v3-large", image_shape, smallest=32)
     images = Input(image_shape, name="images")
     x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(images)
-    with _untouched_random_state():
+    with _restored_random_state():
         body = applications.MobileNetV3Large(
             include_top=False,
             weights=None,
@@ -104,14 +104,14 @@ def mobilenet_v3_large(
 
 
 def _reseeded(body: keras.Model, seed: int) -> keras.Model:
-    """Builds a network again, with weights from the seed, momentum 0.9 and fixed layer names.
+    """Rebuilds a network with weights from the seed, momentum 0.9 and fixed layer names.
 
-    Strided depthwise convolutions pad by themselves: `same` padding equals what Keras pads before
-    them, but follows the image size, so that a network can be had at another one.
+    Strided depthwise convolutions get `same` padding instead of a padding layer before them. The
+    result is the same, but it adapts to other image sizes.
     """
     from keras import layers, models
 
-    # Keras numbers what has no name of its own through all networks of a process: as add_17.
+    # Keras numbers layers without names over all networks of a process, such as add_17.
     numbered = re.compile(r"(activation|add|multiply|re_lu)(_\d+)?")
     names = {id(layer): layer.name for layer in body.operations}
     for number, layer in enumerate(body.operations):
@@ -139,8 +139,8 @@ def _reseeded(body: keras.Model, seed: int) -> keras.Model:
 
 
 @contextmanager
-def _untouched_random_state() -> Iterator[None]:
-    """Leaves Python's global generator as it was: Keras draws seeds of unseeded layers from it."""
+def _restored_random_state() -> Iterator[None]:
+    """Restores Python's global generator, from which Keras draws seeds for unseeded layers."""
     before = random.getstate()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the networks have in common: seeded weights, normalized convolutions, checked sizes."""
+"""Building blocks of the networks: seeded weights, normalized convolutions, size checks."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable)
 
 MOMENTUM = 0.9
-"""Of the moving BatchNorm statistics: new = 0.9 · old + 0.1 · batch.
+"""Momentum of the moving BatchNorm statistics: new = 0.9 · old + 0.1 · batch.
 
-Keras' own 0.99 and MobileNet's 0.999 would keep the statistics of the first, random weights for
-hundreds of steps, longer than many a federated run lasts.
+Keras' default of 0.99 and MobileNet's 0.999 would keep the statistics of the first, random weights
+for hundreds of steps, longer than many federated runs last.
 """
 
 EPSILON = 1e-5
-"""Added to BatchNorm's variance."""
+"""Term that BatchNorm adds to the variance."""
 
 
 def cited(reference: str) -> Callable[[Function], Function]:
-    """Attaches the citation that `tffl list models` prints to a model function."""
+    """Returns a decorator that attaches a model's citation, which `tffl list models` prints."""
 
     def attach(function: Function) -> Function:
-        setattr(function, "reference", reference)  # noqa: B010 (functions have no such field)
+        setattr(function, "reference", reference)  # noqa: B010 (mypy knows no such attribute)
         return function
 
     return attach
@@ -42,10 +42,10 @@ def he_uniform(seed: int, layer: str, fan_in: int | None = None) -> keras.initia
     It depends on the seed and the layer's name only, not on what was built before.
 
     Args:
-      seed: Of the experiment's model.
+      seed: Seed of the experiment's model.
       layer: Name of the layer.
-      fan_in: Inputs per output. None: the kernel's shape tells, as it does of all but depthwise
-        convolutions, for which Keras counts the inputs of all channels together.
+      fan_in: Number of inputs per output; by default, Keras derives it from the kernel's shape.
+        Depthwise convolutions need it, because Keras counts the inputs of all channels for them.
     """
     import keras
 
@@ -59,7 +59,7 @@ def he_uniform(seed: int, layer: str, fan_in: int | None = None) -> keras.initia
 def convolve(
     x: KerasTensor, filters: int, size: int, stride: int, name: str, seed: int
 ) -> KerasTensor:
-    """A convolution `{name}_conv` without bias, and its BatchNorm `{name}_bn`."""
+    """Applies a convolution `{name}_conv` without bias, and a BatchNorm `{name}_bn`."""
     from keras import layers
 
     x = layers.Conv2D(
@@ -75,14 +75,14 @@ def convolve(
 
 
 def normalize(x: KerasTensor, name: str) -> KerasTensor:
-    """BatchNorm with momentum 0.9 and epsilon 1e-5."""
+    """Applies a BatchNorm with momentum 0.9 and epsilon 1e-5."""
     from keras import layers
 
     return layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name)(x)
 
 
 def dense(x: KerasTensor, units: int, activation: str | None, name: str, seed: int) -> KerasTensor:
-    """A dense layer with bias."""
+    """Applies a dense layer with bias."""
     from keras import layers
 
     weights = he_uniform(seed, name)
@@ -90,7 +90,7 @@ def dense(x: KerasTensor, units: int, activation: str | None, name: str, seed: i
 
 
 def logits(x: KerasTensor, classes: int, seed: int) -> KerasTensor:
-    """The last dense layer, in float32 whatever the precision of the others."""
+    """Applies the last dense layer, in float32 whatever the precision of the other layers."""
     from keras import layers
 
     weights = he_uniform(seed, "logits")

@@ -1,4 +1,4 @@
-"""The model that a config names, whoever has written it: built from a seed, and checked."""
+"""Builds a registered model from a seed, and checks models of plug-ins."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ if TYPE_CHECKING:
 def build_network(
     name: str, image_shape: tuple[int, int, int], classes: int, seed: int = 0
 ) -> keras.Model:
-    """Builds a model with its first weights.
+    """Builds a model with its initial weights.
 
     Args:
-      name: As in `tffl list models`.
+      name: The name in `tffl list models`.
       image_shape: Height, width, channels.
       classes: Number of classes.
-      seed: Of the first weights. A function of others that has no argument `seed` gets its weights
-        from it too, if its initializers are Keras' own.
+      seed: Seed of the initial weights. If the function of a plug-in has no argument `seed`, Keras'
+        initializers draw from this seed all the same.
 
     Returns:
-      A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`; there may be one
-      more, for what the GAN auditor generates.
+      A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`. There may be one
+      more logit, for the fake class of the GAN auditor.
 
     Raises:
-      UsageError: The model is unknown, too deep for the images, or not what it should be.
+      UsageError: The model is unknown, cannot take images of this size, or is not a classifier as
+        described above.
     """
     build = models[name]
     if name in models.builtin:
         return build(image_shape, classes, seed=seed)
     what = f"model {name}"
     try:
-        with _drawing_from(seed):
+        with _global_seed(seed):
             model = build(image_shape, classes, **({"seed": seed} if _takes_seed(build) else {}))
     except (TfflError, MemoryError):
         raise
-    except Exception as error:  # of code that others have written
+    except Exception as error:  # plug-in code may raise anything
         raise UsageError(
             f"{what} cannot be built for images of {image_shape} and {classes} classes: "
             f"{first_line(error)}"
@@ -59,11 +60,11 @@ def build_network(
 
 
 def check_trainable(model: keras.Model, name: str, trace: Callable[[], Any]) -> None:
-    """Raises `UsageError` if a model of others cannot be trained, or would be trained wrongly.
+    """Raises `UsageError` if the model of a plug-in cannot be trained, or does not end in logits.
 
     Args:
       model: What `build_network` returned for the name.
-      name: As in `tffl list models`.
+      name: The name in `tffl list models`.
       trace: Traces the training function.
     """
     if name in models.builtin:
@@ -71,31 +72,31 @@ def check_trainable(model: keras.Model, name: str, trace: Callable[[], Any]) -> 
     try:
         trace()
         end = final_activation(model)
-    except Exception as error:  # of layers that others have written
+    except Exception as error:  # layers of plug-ins may raise anything
         raise UsageError(f"model {name} cannot be trained: {first_line(error)}") from error
     require(
         not end,
-        f"model {name} ends in {end}, and the loss takes logits: leave {end} out, the largest "
-        "output stays the same",
+        f"model {name} ends in {end}, but the loss takes logits: leave out {end}; the predicted "
+        "classes stay the same",
     )
 
 
 def _takes_seed(build: Callable[..., keras.Model]) -> bool:
     try:
         parameters = inspect.signature(build).parameters.values()
-    except ValueError:  # of a function that is not Python's
+    except ValueError:  # the function is not written in Python
         return False
     return any(each.name == "seed" or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
 @contextmanager
-def _drawing_from(seed: int) -> Iterator[None]:
-    """Seeds what initializers without a seed draw from, and leaves it as it was."""
-    kept, array_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+def _global_seed(seed: int) -> Iterator[None]:
+    """Seeds the global generators that Keras' initializers draw from, and restores them."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:
         yield
     finally:
-        random.setstate(kept)
-        np.random.set_state(array_state)  # noqa: NPY002
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002

@@ -23,7 +23,7 @@ def cnn(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> ke
     Args:
       image_shape: Height, width, channels; images from 4 × 4 to 256 × 256.
       classes: Number of logits.
-      seed: Of the He-uniform weights.
+      seed: Seed of the He-uniform weights.
 
     Returns:
       A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.

@@ -1,11 +1,11 @@
-"""Grouped convolution that is fast on CPUs as well; import only where Keras is needed anyway.
+"""A grouped convolution that is fast on CPUs; importing this module imports Keras.
 
 TensorFlow's CPU kernels cannot train grouped convolutions, so `keras.layers.Conv2D(groups=…)`
-compiles each of them by XLA, whose kernels are slow: forward and backward pass of the 3×3
-convolutions of `regnet-y-800mf` at batch 64 and 32 × 32 took 7.3 s on two cores. Bundles of a few
-groups, each bundle one ordinary convolution with a block-diagonal kernel, compute the same sums
-(and products with zero) in 0.21 s; one convolution per group took 0.37 s, one dense convolution
-with a block-diagonal kernel 1.0 s, gathered patches with a batched matrix product 0.63 s.
+compiles them with XLA, whose kernels are slow: forward and backward pass of the 3×3 convolutions of
+`regnet-y-800mf` at batch 64 and 32 × 32 took 7.3 s on two cores. Here, a few groups form a bundle,
+and each bundle is one ordinary convolution with a block-diagonal kernel: the same sums, plus
+products with zero, in 0.21 s. One convolution per group took 0.37 s, one convolution with a
+block-diagonal kernel for all groups 1.0 s, and a batched matrix product of patches 0.63 s.
 """
 
 from __future__ import annotations
@@ -19,37 +19,38 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 BUNDLE = 64
-"""Input channels of a bundle: wide enough for fast kernels, narrow enough for few zeros."""
+"""Input channels of a bundle: enough for fast kernels, few enough to limit zero products."""
 
 
 @keras.saving.register_keras_serializable(package="tffl")
 class GroupConv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with `groups`, the same kernel and the same results, up to rounding.
+    """A grouped `keras.layers.Conv2D` with the same kernel and, up to rounding, the same results.
 
-    A `.keras` file that holds it loads only after this module was imported; a SavedModel needs
-    nothing. A non-finite weight reaches all groups of its bundle (∞ · 0 is not 0).
+    A `.keras` file with this layer loads only after this module was imported; a SavedModel does not
+    need it. A weight that is not finite affects all groups of its bundle (∞ · 0 is not 0).
     """
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Convolves bundle by bundle.
+        """Convolves one bundle after the other.
 
         Args:
           inputs: `[batch, height, width, channels]`.
           kernel: `[height, width, channels / groups, filters]`.
         """
-        width, wide = kernel.shape[2], kernel.shape[3] // self.groups
-        bundle = max(1, BUNDLE // width)
+        inputs_each, filters_each = kernel.shape[2], kernel.shape[3] // self.groups
+        bundle = max(1, BUNDLE // inputs_each)
         begins = range(0, self.groups, bundle)
-        parts = []
+        results = []
         for begin, end in ((begin, min(begin + bundle, self.groups)) for begin in begins):
-            part = inputs[..., begin * width : end * width]
-            blocks = _block_diagonal(kernel[..., begin * wide : end * wide], end - begin)
-            parts.append(super().convolution_op(part, blocks))
-        return ops.concatenate(parts, axis=-1)
+            channels = inputs[..., begin * inputs_each : end * inputs_each]
+            filters = kernel[..., begin * filters_each : end * filters_each]
+            blocks = _block_diagonal(filters, end - begin)
+            results.append(super().convolution_op(channels, blocks))
+        return ops.concatenate(results, axis=-1)
 
 
 def _block_diagonal(kernel: tf.Tensor, groups: int) -> tf.Tensor:
-    """Spreads `[h, w, channels / groups, filters]` to `[h, w, channels, filters]` with zeros."""
+    """Expands `[h, w, channels / groups, filters]` to `[h, w, channels, filters]` with zeros."""
     height, width, channels, filters = kernel.shape
     blocks = ops.reshape(kernel, (height, width, 1, channels, groups, filters // groups))
     diagonal = ops.reshape(ops.eye(groups, dtype=kernel.dtype), (1, 1, groups, 1, groups, 1))

@@ -1,7 +1,7 @@
-"""How a model ends: in logits, which everything here expects, or in an activation beyond them.
+"""Finds and removes the activation that a model applies to its logits.
 
-Cross-entropy takes logits. Of a model that ends in softmax it would take probabilities for logits:
-no error, but a model that hardly learns.
+The loss takes logits. If a model ended in softmax, the loss would treat probabilities as logits: no
+error would occur, but the model would hardly learn.
 """
 
 from __future__ import annotations
@@ -20,46 +20,54 @@ BOUNDED = frozenset(
     {"softmax", "sparsemax", "sigmoid", "hardsigmoid", "sparsesigmoid"}
     | {"tanh", "hardtanh", "softsign"}
 )
-"""Activations whose values are no logits, without underscores. Log-softmax gives the same loss."""
+"""Activations with bounded values, spelled without underscores.
 
-PASSING = frozenset({"identity", "dropout", "reshape", "flatten", "squeeze", "cast", "activation"})
-"""Layers and operations that hand on what they get; an activation that bounds is found before."""
+Log-softmax is not among them: it leaves the loss unchanged.
+"""
 
-IMAGES, SIDE = 8, 32
-"""How many images show that outputs are probabilities, and how large where a model takes any."""
+PASS_THROUGH = frozenset(
+    {"identity", "dropout", "reshape", "flatten", "squeeze", "cast", "activation"}
+)
+"""Layers and operations that may follow the final activation without changing its values."""
+
+TRIAL_IMAGES, TRIAL_SIZE = 8, 32
+"""Number of images that are tried on a model, and their size if the model takes any size."""
 
 
 def final_activation(model: keras.Model) -> str:
-    """Returns what a model ends in, such as `"softmax"`; nothing if it ends in logits.
+    """Returns the activation that a model ends in, such as `"softmax"`; empty if it ends in logits.
 
-    What no layer says, the outputs for some images do: positive numbers that sum to 1.
+    If no layer names one, the model is tried on random images: outputs that are not negative and
+    sum to 1 are a softmax.
 
     Args:
-      model: From images `[batch, height, width, channels]` to `[batch, outputs]`.
+      model: A model from images `[batch, height, width, channels]` to `[batch, outputs]`.
     """
-    return _bound(_end(model)) or ("softmax" if _gives_probabilities(model) else "")
+    return _bounded_activation(_final_operation(model)) or (
+        "softmax" if _gives_probabilities(model) else ""
+    )
 
 
 def as_logits(model: keras.Model) -> keras.Model:
-    """Returns a model without the activation at its end: of the same weights, in the same order.
+    """Returns a copy of a model without its final activation, with the same weights in order.
 
     Args:
       model: As for `final_activation`. It is not changed; if it ends in logits, it is returned.
 
     Raises:
-      UsageError: The activation is part of something else, or the model cannot be copied.
+      UsageError: The activation is not a layer or part of one, or the model cannot be copied.
     """
     import keras
 
-    found, end = final_activation(model), _end(model)
+    found, end = final_activation(model), _final_operation(model)
     if not found:
         return model
-    advice = f"{model.name} ends in {found}: give it without, its weights are the same"
-    if not (_bound(end) and isinstance(end, keras.Layer)):
+    advice = f"{model.name} ends in {found}: pass it without {found}, with the same weights"
+    if not (_bounded_activation(end) and isinstance(end, keras.Layer)):
         raise UsageError(advice)
 
-    class Through(keras.Layer):
-        """Takes the place of an activation, and the mask that softmax is called with."""
+    class PassThrough(keras.Layer):
+        """Replaces an activation; accepts the mask that softmax is called with."""
 
         def call(self, values: keras.KerasTensor, mask: Any = None) -> keras.KerasTensor:
             return values
@@ -69,18 +77,18 @@ def as_logits(model: keras.Model) -> keras.Model:
             return type(layer).from_config(layer.get_config())
         if _has_activation(layer):
             return type(layer).from_config({**layer.get_config(), "activation": "linear"})
-        return Through(name=layer.name)
+        return PassThrough(name=layer.name)
 
     try:
         logits = keras.models.clone_model(model, clone_function=copy, recursive=True)
         set_weights(logits, model.get_weights())
-    except Exception as error:  # of layers that others have written
+    except Exception as error:  # layers of plug-ins may raise anything
         raise UsageError(advice) from error
     return logits
 
 
-def _end(model: keras.Model) -> Any:
-    """Returns the operation that makes the outputs, inside of nested models, before reshaping."""
+def _final_operation(model: keras.Model) -> Any:
+    """Returns the operation that computes the outputs, also in nested models, before reshaping."""
     tensor = model.outputs[0]
     while True:
         history = tensor._keras_history
@@ -89,13 +97,17 @@ def _end(model: keras.Model) -> Any:
             tensor = inner[history.tensor_index]
             continue
         inputs = operation._inbound_nodes[history.node_index].input_tensors
-        if _bound(operation) or _kind(operation) not in PASSING or len(inputs) != 1:
+        if (
+            _bounded_activation(operation)
+            or _kind(operation) not in PASS_THROUGH
+            or len(inputs) != 1
+        ):
             return operation
         tensor = inputs[0]
 
 
-def _bound(operation: Any) -> str:
-    """Returns the activation that an operation applies or is, if it bounds what it gives."""
+def _bounded_activation(operation: Any) -> str:
+    """Returns the name of the bounded activation that an operation is or applies, or nothing."""
     chosen = getattr(operation, "activation", None)
     names = [_kind(operation), getattr(chosen, "__name__", type(chosen).__name__)]
     return next((name for name in names if name.replace("_", "").lower() in BOUNDED), "")
@@ -112,7 +124,9 @@ def _has_activation(layer: keras.Layer) -> bool:
 def _gives_probabilities(model: keras.Model) -> bool:
     height, width, channels = model.inputs[0].shape[1:]
     draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (IMAGES, height or SIDE, width or SIDE, channels))
+    images = draw.integers(
+        0, 256, (TRIAL_IMAGES, height or TRIAL_SIZE, width or TRIAL_SIZE, channels)
+    )
     outputs = np.asarray(model(images.astype(np.float32), training=False), np.float64)
     sums = outputs.sum(axis=1)
     return outputs.shape[1] > 1 and bool((outputs >= 0).all() and np.allclose(sums, 1, atol=1e-3))

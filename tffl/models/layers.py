@@ -1,4 +1,4 @@
-"""Layers inside of layers: by path, what they put out, and copies of networks that have them."""
+"""Nested layers: their paths and outputs, and copies of the networks that contain them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def convolutions(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Returns path → convolution, plain, grouped or any other kind, in the network's order.
+    """Returns path → 2D convolution, of any kind, in the network's order.
 
-    A path is a layer's name, after those of the models and layers that it is inside of, such as
+    A path joins the names of the enclosing models and layers and the layer's own, such as
     `"backbone/conv1"`.
     """
     from keras import layers
@@ -26,7 +26,7 @@ def convolutions(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
 
 def _named_layers(outer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields path and layer of all layers that a layer consists of, each followed by its own."""
+    """Yields path and layer of all nested layers, each followed by the layers in it."""
     names: dict[str, int] = {}
     for layer in outer.layers if hasattr(outer, "layers") else outer._layers:
         number = names[layer.name] = names.get(layer.name, 0) + 1
@@ -37,9 +37,9 @@ def _named_layers(outer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple
 
 @contextmanager
 def outputs_of(layer: keras.layers.Layer) -> Iterator[list[Any]]:
-    """Collects what a layer puts out while a model is called that it is in, however deep.
+    """Collects the outputs of a layer while a model that contains it is called.
 
-    The output of a layer inside of a nested model is no tensor of the outer model's graph, so that
+    The output of a layer in a nested model is not a tensor of the outer model's graph, so that
     `keras.Model(inputs, layer.output)` cannot reach it.
     """
     call, outputs = layer.call, []
@@ -49,7 +49,7 @@ def outputs_of(layer: keras.layers.Layer) -> Iterator[list[Any]]:
         outputs.append(result)
         return result
 
-    object.__setattr__(layer, "call", recording)  # Keras would track it as a part of the layer
+    object.__setattr__(layer, "call", recording)  # Keras would track a plain attribute
     try:
         yield outputs
     finally:
@@ -57,7 +57,7 @@ def outputs_of(layer: keras.layers.Layer) -> Iterator[list[Any]]:
 
 
 def output_shape(model: keras.Model, layer: keras.layers.Layer) -> tuple[int, ...]:
-    """Returns the shape of a layer's last output for one image, without the batch's axis."""
+    """Returns the shape of a layer's last output for one image, without the batch axis."""
     import keras
 
     with outputs_of(layer) as outputs, keras.StatelessScope():
@@ -66,7 +66,7 @@ def output_shape(model: keras.Model, layer: keras.layers.Layer) -> tuple[int, ..
 
 
 def set_weights(model: keras.Model, weights: Sequence[np.ndarray]) -> None:
-    """Sets the weights of a network, and what layers such as Normalization derive from them."""
+    """Sets the weights of a network, and updates what layers such as Normalization derive."""
     model.set_weights(list(weights))
     for layer in model._flatten_layers():
         if hasattr(layer, "finalize_state"):
@@ -74,10 +74,10 @@ def set_weights(model: keras.Model, weights: Sequence[np.ndarray]) -> None:
 
 
 def resized(model: keras.Model, images: Any) -> keras.Model:
-    """Returns a copy of a network, and of the models in it, for images of another size.
+    """Returns a copy of a network, including nested models, for images of another size.
 
     Args:
-      model: Functional or Sequential. The copy is Functional and has first weights of its own.
+      model: A Functional or Sequential model. The copy is Functional and newly initialized.
       images: A `keras.Input`.
 
     Raises:
@@ -88,7 +88,7 @@ def resized(model: keras.Model, images: Any) -> keras.Model:
     copies: dict[int, Any] = {}
 
     def copy(layer: Any) -> Any:
-        # A nested model's copy has to know its inputs, so it is made when it is called.
+        # The copy of a nested model needs its inputs, so it is made in `call`.
         return layer if _is_network(layer) else type(layer).from_config(layer.get_config())
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -102,14 +102,14 @@ def resized(model: keras.Model, images: Any) -> keras.Model:
     if isinstance(model, keras.Sequential):
         outputs = reduce(lambda tensor, layer: call(copy(layer), tensor), model.layers, images)
         return keras.Model(images, outputs, name=model.name)
-    inputs = keras.tree.map_structure(lambda _: images, model.input)  # alone or in a list
+    inputs = keras.tree.map_structure(lambda _: images, model.input)  # a tensor or a list of one
     return keras.models.clone_model(
         model, input_tensors=inputs, clone_function=copy, call_function=call
     )
 
 
 def _is_network(layer: Any) -> bool:
-    """Returns whether a layer is a Functional or Sequential model, whose layers Keras knows."""
+    """Returns whether a layer is a Functional or Sequential model."""
     import keras
 
     return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")

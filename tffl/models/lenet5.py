@@ -1,12 +1,12 @@
-"""LeNet-5, in today's usual form.
+"""LeNet-5 in its usual modern form.
 
     conv 5×5, 6 – max-pool 2 – conv 5×5, 16 – max-pool 2 – dense 120 – dense 84 – dense classes
 
 Gradient-Based Learning Applied to Document Recognition
     Yann LeCun, Léon Bottou, Yoshua Bengio, Patrick Haffner. Proceedings of the IEEE, 1998.
 
-Deviations: ReLU for scaled tanh, max-pooling for trained subsampling, full connections in the
-second convolution, logits for radial basis functions.
+Deviations: ReLU instead of scaled tanh, max-pooling instead of trained subsampling, full
+connections in the second convolution, logits instead of radial basis functions.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def lenet5(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) ->
     """LeNet-5 with ReLU and max-pooling; 61,706 weights on 28 × 28 or 32 × 32 gray digits.
 
     Args:
-      image_shape: Height, width, channels; images from 12 × 12 to 512 × 512. The network was made
-        for 32 × 32; smaller images are padded by 2 in the first convolution, as MNIST's 28 × 28
-        were.
+      image_shape: Height, width, channels; images from 12 × 12 to 512 × 512. The network was
+        designed for 32 × 32; smaller images are padded by 2 in the first convolution, as MNIST's
+        28 × 28 images were.
       classes: Number of logits.
-      seed: Of the He-uniform weights.
+      seed: Seed of the He-uniform weights.
 
     Returns:
       A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.

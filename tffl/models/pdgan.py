@@ -1,4 +1,4 @@
-"""The network of the GAN auditor, global model and discriminator in one, and its generator.
+"""The networks of the GAN auditor: the generator, and the global model, also the discriminator.
 
     conv 4×4/2, 16 – conv 3×3, 16 – conv 4×4/2, 32 – conv 3×3, 32 – conv 4×4/2, 64 – conv 3×3, 64
     – dense C + 1
@@ -9,15 +9,16 @@ networks
     Ying Zhao, Junjun Chen, Jiale Zhang, Di Wu, Michael Blumenstein, Shui Yu. Concurrency and
     Computation: Practice and Experience. Section 4.3 and Figure 4.
 
-The paper says: 32 × 32 images; six convolutions of 4 × 4 or 3 × 3 with BatchNorm and Dropout, and
-11 outputs for 10 classes, the last of them "fake"; a generator from 100 numbers through four
-deconvolutions of 4 × 4. It does not say how many filters there are, where strides and Dropout are,
-or which activations. Chosen here, after DCGAN (Radford, Metz, Chintala, ICLR 2016): each 4 × 4
-convolution halves the image and the 3 × 3 after it keeps it; BatchNorm and a leaky ReLU, 0.2 steep
-below 0, after each; Dropout of a quarter after each pair; no pooling and no hidden dense layer.
-Filters are few, so that a GAN can be trained every round on two cores. The generator has BatchNorm
-and ReLU after all but its last layer, whose tanh is stretched to 0 … 255, and DCGAN's initial
-weights, N(0, 0.02²): with He's, the tanh saturates from the start, and noise is all it ever makes.
+The paper specifies 32 × 32 images; six convolutions of 4 × 4 or 3 × 3 with BatchNorm and Dropout,
+and 11 outputs for 10 classes, the last of them "fake"; a generator with 100 inputs and four
+deconvolutions of 4 × 4. It does not specify the filters, the strides, where Dropout is, or the
+activations. tffl follows DCGAN (Radford, Metz, Chintala, ICLR 2016): each 4 × 4 convolution halves
+the image and the 3 × 3 after it keeps its size; BatchNorm and a leaky ReLU with slope 0.2 follow
+each; Dropout of 0.25 follows each pair; there is no pooling and no hidden dense layer. Filters are
+few, so that a GAN can be trained every round on two cores. The generator has BatchNorm and ReLU
+after all layers but the last, whose tanh is scaled to 0 … 255, and DCGAN's initial weights,
+N(0, 0.02²): with He-uniform weights, the tanh saturates from the start, and the generator never
+makes anything but noise.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ if TYPE_CHECKING:
     import keras
 
 FILTERS = (16, 32, 64)
-"""Of the three pairs of convolutions."""
+"""Filters of the three pairs of convolutions."""
 
 DROPOUT = 0.25
-SLOPE = 0.2
-"""Of the leaky ReLU below 0."""
+LEAKY_SLOPE = 0.2
+"""Slope of the leaky ReLU below 0."""
 
 LATENT_SIZE = 100
-"""Numbers that the generator makes an image of."""
+"""Length of the generator's input vector."""
 
 INITIAL_STDDEV = 0.02
-"""Standard deviation of the generator's weights before training."""
+"""Standard deviation of the generator's initial weights."""
 
 LARGEST_IMAGE = 32
-"""Height and width of the generator's largest images."""
+"""Largest height and width of generated images."""
 
 
 @cited(
@@ -52,22 +53,21 @@ LARGEST_IMAGE = 32
     "Computation: Practice and Experience"
 )
 def pdgan_cnn(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> keras.Model:
-    """Six convolutions and one output more than classes, "fake"; also the auditor's discriminator.
+    """Six convolutions and one more output than classes, "fake"; also the auditor's discriminator.
 
-    The clients' labels never name the last output, so that training lowers it; whoever takes the
-    largest of all outputs, as every evaluation here does, counts "fake" as an error.
+    No client has a label of the last output, so that training lowers it. Evaluation takes the
+    largest of all outputs and counts "fake" as an error.
 
-    Dropout draws from seed generators, which are variables of the model but not weights: in a
-    client's compiled training they start from a seed drawn for (experiment seed, round, client),
-    and go through the loop with the rest of the state. So a client's masks depend on neither its
-    device nor on who was trained before it, and in inference there are none. The masks are
-    TensorFlow's stateless random numbers, which are the same on every CPU; those of a GPU may
-    differ from them.
+    Dropout draws from seed generators, which are variables of the model but not weights. In a
+    client's compiled training, they start from a seed drawn for (experiment seed, round, client)
+    and are part of the loop's state, so that a client's masks depend neither on its device nor on
+    the clients trained before it. The masks are TensorFlow's stateless random numbers, which are
+    the same on every CPU; on a GPU they may differ.
 
     Args:
-      image_shape: Height, width, channels; made for 32 × 32, takes 8 × 8 to 256 × 256.
+      image_shape: Height, width, channels; designed for 32 × 32, takes 8 × 8 to 256 × 256.
       classes: Number of real classes; there is one more output.
-      seed: Of the He-uniform weights.
+      seed: Seed of the He-uniform weights.
 
     Returns:
       A model from float32 images in 0 … 255 to float32 logits `[batch, classes + 1]`.
@@ -83,7 +83,7 @@ def pdgan_cnn(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0)
     for pair, filters in enumerate(FILTERS, start=1):
         for name, size, stride in ((f"down{pair}", 4, 2), (f"same{pair}", 3, 1)):
             x = convolve(x, filters, size, stride, name, seed)
-            x = layers.LeakyReLU(SLOPE, name=f"{name}_relu")(x)
+            x = layers.LeakyReLU(LEAKY_SLOPE, name=f"{name}_relu")(x)
         mask = seeds.integer(seed, f"dropout{pair}")
         x = layers.Dropout(DROPOUT, seed=mask, name=f"dropout{pair}")(x)
     x = layers.Flatten(name="flatten")(x)
@@ -93,16 +93,16 @@ def pdgan_cnn(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0)
 def generator(
     image_shape: tuple[int, int, int], *, latent: int = LATENT_SIZE, width: int = 32, seed: int = 0
 ) -> keras.Model:
-    """The generator of the GAN auditor.
+    """Builds the generator of the GAN auditor.
 
-    It makes 4·2^k pixels, k up to 3, and cuts off the border of images of other sizes; below
+    It makes images of 4·2^k × 4·2^k pixels, k up to 3, and crops them to the requested size; below
     32 × 32, the last deconvolutions keep the size.
 
     Args:
       image_shape: Height and width, up to 32 × 32, and channels.
-      latent: Numbers that an image is made of.
-      width: Filters of the last but one layer; those before it have twice and four times as many.
-      seed: Of the weights.
+      latent: Length of the input vector.
+      width: Filters of the second-to-last layer; the two before it have two and four times as many.
+      seed: Seed of the weights.
 
     Returns:
       A model from float32 `[batch, latent]` to float32 images in 0 … 255.

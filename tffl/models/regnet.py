@@ -11,9 +11,9 @@ with a quarter of the block's *input* channels between the two dense layers.
 Designing Network Design Spaces
     Ilija Radosavovic, Raj Prateek Kosaraju, Ross Girshick, Kaiming He, Piotr Dollár. CVPR 2020.
 
-Deviations: He-uniform weights for normal ones; padding is TensorFlow's `same`. Keras 3 has no
-RegNet; widths and depths are those of the authors' configuration and of torchvision, whose number
-of parameters, 6,432,512 at 1,000 classes, is met exactly.
+Deviations: He-uniform instead of normal weights; padding is TensorFlow's `same`. Keras 3 has no
+RegNet. Widths and depths are those of the authors' configuration and of torchvision; the number of
+parameters, 6,432,512 at 1,000 classes, equals torchvision's.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def regnet_y_800mf(
     Args:
       image_shape: Height, width, channels; images from 32 × 32 to 512 × 512.
       classes: Number of logits.
-      seed: Of the He-uniform weights.
+      seed: Seed of the He-uniform weights.
 
     Returns:
       A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.
@@ -76,7 +76,7 @@ def regnet_y_800mf(
 
 
 def _block(x: KerasTensor, filters: int, stride: int, name: str, seed: int) -> KerasTensor:
-    """Bottleneck of ratio 1, and a shortcut, which is projected where the shape changes."""
+    """Applies a bottleneck of ratio 1 and a shortcut, projected where the shape changes."""
     from keras import layers
 
     y = convolve(x, filters, 1, 1, f"{name}_1", seed)
@@ -92,7 +92,7 @@ def _block(x: KerasTensor, filters: int, stride: int, name: str, seed: int) -> K
 
 
 def _convolve_groups(x: KerasTensor, stride: int, name: str, seed: int) -> KerasTensor:
-    """A 3×3 convolution whose filters see the 16 channels of their own group."""
+    """Applies a 3×3 convolution in groups of 16 channels, and BatchNorm."""
     from tffl.models.group_convolution import GroupConv2D
 
     channels = x.shape[-1]
@@ -110,7 +110,7 @@ def _convolve_groups(x: KerasTensor, stride: int, name: str, seed: int) -> Keras
 
 
 def _excite(x: KerasTensor, squeezed: int, name: str, seed: int) -> KerasTensor:
-    """Multiplies each channel by what all channels' means say about it."""
+    """Applies squeeze-and-excitation, as described at the top of this module."""
     from keras import layers
 
     channels = x.shape[-1]

@@ -1,4 +1,4 @@
-"""ResNets of basic blocks: for small images with a 3×3 stem, and as published with a 7×7 one.
+"""ResNets of basic blocks: with a 3×3 stem for small images, and with the published 7×7 stem.
 
     resnet8       conv 3×3, 16 – 3 stages of 1 block (16, 32, 64) – mean over pixels – dense
     resnet18      conv 3×3, 64 – 4 stages of 2 blocks (64, 128, 256, 512) – mean – dense
@@ -10,10 +10,10 @@ which is projected by a 1×1 convolution where the shape changes.
 Deep Residual Learning for Image Recognition
     Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun. CVPR 2016.
 
-Deviations: the 3×3 stem of stride 1 without max-pooling, as is usual on CIFAR; the published one is
-`resnet18-7x7`. `resnet8` is the paper's CIFAR network for n = 1, with projections instead of
-zero-padded shortcuts. Padding is TensorFlow's `same`, which puts the odd pixel of a stride-2
-convolution at the lower right.
+Deviations: `resnet18` has a 3×3 stem of stride 1 without max-pooling, as is usual on CIFAR; the
+published network is `resnet18-7x7`. `resnet8` is the paper's CIFAR network for n = 1, with
+projections instead of zero-padded shortcuts. Padding is TensorFlow's `same`, which puts the odd
+pixel of a stride-2 convolution at the lower right.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def resnet8(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -
     Args:
       image_shape: Height, width, channels; images from 4 × 4 to 512 × 512.
       classes: Number of logits.
-      seed: Of the He-uniform weights.
+      seed: Seed of the He-uniform weights.
 
     Returns:
       A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.
@@ -60,7 +60,7 @@ def resnet18(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) 
     Args:
       image_shape: Height, width, channels; images from 8 × 8 to 512 × 512.
       classes: Number of logits.
-      seed: Of the He-uniform weights.
+      seed: Seed of the He-uniform weights.
 
     Returns:
       A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.
@@ -78,12 +78,12 @@ def resnet18_7x7(image_shape: tuple[int, int, int], classes: int, *, seed: int =
     """ResNet-18 as published, with the 7×7 stem; 11.18 million weights at 10 classes.
 
     Its maps have 1/32 of the image's width, those of `resnet18` 1/8; it needs about 1/16 of the
-    arithmetic.
+    operations.
 
     Args:
       image_shape: Height, width, channels; images from 32 × 32 to 512 × 512.
       classes: Number of logits.
-      seed: Of the He-uniform weights.
+      seed: Seed of the He-uniform weights.
 
     Returns:
       A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.
@@ -106,7 +106,7 @@ def _resnet(
     stages: Sequence[int],
     blocks: int,
 ) -> keras.Model:
-    """Stem, stages of basic blocks, mean, logits."""
+    """Builds a stem, stages of basic blocks, the mean over pixels, and logits."""
     from keras import Input, Model, layers
 
     images = Input(image_shape, name="images")
@@ -124,7 +124,7 @@ def _resnet(
 
 
 def _block(x: KerasTensor, filters: int, stride: int, name: str, seed: int) -> KerasTensor:
-    """Two convolutions and a shortcut, which is projected where the shape changes."""
+    """Applies two convolutions and a shortcut, projected where the shape changes."""
     from keras import layers
 
     y = convolve(x, filters, 3, stride, f"{name}_1", seed)
@@ -132,6 +132,6 @@ def _block(x: KerasTensor, filters: int, stride: int, name: str, seed: int) -> K
     y = convolve(y, filters, 3, 1, f"{name}_2", seed)
     if stride != 1 or x.shape[-1] != filters:
         x = convolve(x, filters, 1, stride, f"{name}_shortcut", seed)
-    # The shortcut first: Keras then lists it first, and the last convolution is the block's own.
+    # With the shortcut first, Keras lists it first, and the block's second convolution comes last.
     y = layers.Add(name=f"{name}_add")([x, y])
     return layers.ReLU(name=f"{name}_relu")(y)

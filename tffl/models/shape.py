@@ -1,4 +1,4 @@
-"""What a network makes of an image: its convolutions, their maps' size, other image sizes."""
+"""The last convolution of a network, the size of its maps, and copies for other image sizes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 def last_convolution(model: keras.Model) -> str:
-    """Returns the path of the last convolution of a network, wherever in its layers it is.
+    """Returns the path of the last convolution of a network, which may be in a nested model.
 
     Raises:
-      UsageError: The network has none.
+      UsageError: The network has no convolution.
     """
     found = list(convolutions(model))
-    require(bool(found), f"{model.name} has no convolution, so it has no maps: take another model")
+    require(bool(found), f"{model.name} has no convolution and thus no maps: choose another model")
     return found[-1]
 
 
 def map_size(model: keras.Model, path: str) -> tuple[int, int]:
-    """Returns height and width of the maps that a convolution of a model puts out."""
+    """Returns height and width of the feature maps of a convolution, named by its path."""
     height, width, _ = output_shape(model, convolutions(model)[path])
     return height, width
 
@@ -34,7 +34,7 @@ def map_size(model: keras.Model, path: str) -> tuple[int, int]:
 def at_image_size(model: keras.Model, size: int) -> keras.Model:
     """Returns a network for images of `size × size`, with the weights and layout of `model`.
 
-    Layers keep their names and options; `model` itself is returned if that is its size already.
+    Layers keep their names and options. If `model` already has that size, it is returned.
 
     Raises:
       UsageError: The network has weights whose number depends on the image size, or too many
@@ -53,17 +53,17 @@ def at_image_size(model: keras.Model, size: int) -> keras.Model:
         reason = str(error).split("\n")[0]
         raise UsageError(f"{name} takes no images of {size} x {size}: {reason}") from error
     require(
-        _weights(other) == _weights(model),
-        f"{name} for {height} x {width} images has dense weights for that size only, and takes "
-        f"none of {size} x {size}: leave the probes at {height} x {width}, or take a network "
+        _weight_shapes(other) == _weight_shapes(model),
+        f"{name} for {height} x {width} images has dense weights for that size only, and cannot "
+        f"take {size} x {size}: leave the probes at {height} x {width}, or choose a network "
         "that averages over pixels, such as resnet8",
     )
     set_weights(other, model.get_weights())
     return other
 
 
-def _weights(model: keras.Model) -> list[Any]:
-    """Returns what two networks have in common that can share their weights, by position."""
+def _weight_shapes(model: keras.Model) -> list[Any]:
+    """Returns the shapes of a network's weights, by position, and the paths of convolutions."""
     shapes = [(tuple(variable.shape), variable.trainable) for variable in model.weights]
     return [shapes, list(convolutions(model))]
 
@@ -72,13 +72,13 @@ def describe_network(name: str, image_shape: tuple[int, int, int], classes: int)
     """Builds a model, and returns what `tffl list models --image-size` shows of it.
 
     Args:
-      name: Public name of the model.
+      name: The name in `tffl list models`.
       image_shape: Height, width, channels.
       classes: Number of logits.
 
     Returns:
       `parameters` (trainable), `last_convolution`, `map_size` (height, width); or only `refusal`,
-      why the model takes no such images or has no maps.
+      the reason why the model does not take such images or has no maps.
     """
     try:
         model = build_network(name, image_shape, classes)

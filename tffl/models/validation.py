@@ -1,4 +1,4 @@
-"""What a model has to be: the one check of models that others have built."""
+"""Checks models that do not come from tffl itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def check_built(model: Any, what: str) -> None:
-    """Raises `UsageError` unless a model of any kind is Keras' and has its weights."""
+    """Raises `UsageError` unless `model` is a `keras.Model` that is built."""
     import keras
 
     require(
@@ -26,16 +26,16 @@ def check_built(model: Any, what: str) -> None:
 
 
 def check_classifier(model: Any, what: str) -> None:
-    """Raises `UsageError` unless a model is built, from images to one row of numbers each.
+    """Raises `UsageError` unless a model is built and maps images to one row of outputs each.
 
     Args:
-      model: Of any kind.
-      what: Its name, for the message.
+      model: Any object.
+      what: What the message calls it, such as `"model cnn"`.
     """
     check_built(model, what)
     require(
         bool(getattr(model, "outputs", None)),
-        f"{what} is a subclass whose layers nobody knows: make it by keras.Model(images, logits) "
+        f"{what} is a subclass whose layers are unknown: build it with keras.Model(images, logits) "
         "or keras.Sequential",
     )
     for kind, tensors, axes in (
@@ -51,24 +51,28 @@ def check_classifier(model: Any, what: str) -> None:
 
 
 def check_fits(
-    model: keras.Model, what: str, image_shape: tuple[int, ...], classes: int, width: range
+    model: keras.Model,
+    what: str,
+    image_shape: tuple[int, ...],
+    classes: int,
+    allowed: range,
 ) -> None:
-    """Raises `UsageError` unless a model takes images of a shape, and its outputs are enough.
+    """Raises `UsageError` unless a model takes images of a shape and has the right outputs.
 
     Args:
-      model: One that `check_classifier` lets pass.
-      what: Its name, for the message.
+      model: A model that `check_classifier` accepts.
+      what: What the message calls it, such as `"model cnn"`.
       image_shape: Height, width, channels.
       classes: Number of classes.
-      width: How many outputs it may have.
+      allowed: Numbers of outputs that are allowed.
     """
     taken, outputs = tuple(model.inputs[0].shape[1:]), model.outputs[0].shape[-1]
     require(
-        all(mine in (None, side) for mine, side in zip(taken, image_shape, strict=True)),
-        f"{what} takes images of {taken}, and these are {tuple(image_shape)}",
+        all(expected in (None, side) for expected, side in zip(taken, image_shape, strict=True)),
+        f"{what} takes images of {taken}, but these are {tuple(image_shape)}",
     )
     require(
-        outputs in width,
+        outputs in allowed,
         f"{what} has {_plural(outputs, 'output')} for {classes} classes: it should have {classes}",
     )
 

@@ -54,7 +54,7 @@ def differences(first: Config, second: Config, limit: int = 3) -> str:
 def differences_but_end(first: Config, second: Config) -> str:
     """Says in what two experiments differ, their end aside unless something depends on it."""
     ends = first.federation.rounds, second.federation.rounds
-    if ends[0] != ends[1] and second.training.depends_on_rounds:
+    if ends[0] != ends[1] and second.training.depends_on_total_rounds:
         schedule = f"training.schedule = '{second.training.schedule}'"
         return f"{differences(first, second)} ({schedule} depends on the number of rounds)"
     return differences(first.with_rounds(ends[1]), second)

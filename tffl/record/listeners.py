@@ -20,14 +20,16 @@ class HeatMapDrawing:
         Raises:
           TfflError: A picture cannot be written.
         """
-        pictures = self._run.pictures(round) if self._run.draws_pictures(round) else {}
-        if not pictures:
+        if not self._run.draws_pictures(round):
+            return
+        client_ids, shown = self._run.shown(round)
+        if not shown:
             return
         from tffl.drawing import heat_maps
         from tffl.drawing.explanation import recorded
 
         frames = self._run.frames(round)
-        for seen in recorded(self._run.config, round, *frames, pictures):
+        for seen in recorded(self._run.config, round, *frames, client_ids, shown):
             heat_maps.write(seen, self._run.path / FIGURES)
 
 

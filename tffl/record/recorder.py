@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tffl.core.updates import Updates
+from tffl.core.verdict import Shown
 from tffl.record.tables import RunTables
 
 if TYPE_CHECKING:
@@ -51,10 +52,8 @@ class Recorder(Protocol):
     def store_updates(self, updates: Updates) -> None:
         """Keeps a round's updates, if they are wanted."""
 
-    def store_pictures(
-        self, round: int, client_ids: np.ndarray, pictures: Mapping[str, np.ndarray]
-    ) -> None:
-        """Keeps what a defense shows of a round: `Verdict.pictures` of clients int64 `[n]`."""
+    def store_pictures(self, round: int, client_ids: np.ndarray, shown: Sequence[Shown]) -> None:
+        """Keeps what a defense shows of a round's clients int64 `[n]`."""
 
     def store_deviations(
         self, round: int, client_ids: np.ndarray, deviations: np.ndarray, names: Sequence[str]
@@ -104,9 +103,7 @@ class MemoryRecorder:
     def store_updates(self, updates: Updates) -> None:
         """Does nothing."""
 
-    def store_pictures(
-        self, round: int, client_ids: np.ndarray, pictures: Mapping[str, np.ndarray]
-    ) -> None:
+    def store_pictures(self, round: int, client_ids: np.ndarray, shown: Sequence[Shown]) -> None:
         """Does nothing."""
 
     def store_deviations(

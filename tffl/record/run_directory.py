@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from tffl.core.errors import UsageError, require
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.tensors import read_tensors
 from tffl.core.updates import Updates
+from tffl.core.verdict import Shown
+from tffl.record.shown import from_arrays
 from tffl.record.tables import RunTables
 
 if TYPE_CHECKING:
@@ -75,14 +77,19 @@ class RunDirectory:
         """Says whether the config wants pictures of what a defense looked at in a round."""
         return self.config.record.draws_pictures(round, self.config.federation.rounds)
 
-    def pictures(self, round: int) -> dict[str, np.ndarray]:
-        """Returns what a defense showed of a round, with the `client_ids`; empty if nothing.
+    def shown(self, round: int) -> tuple[np.ndarray, tuple[Shown, ...]]:
+        """Returns the ids int64 `[n]` of a round's clients, and what the defense showed of them.
+
+        Both are empty if it showed nothing.
 
         Raises:
           TfflError: The file is damaged.
         """
         file = round_file(self.path / PICTURES, round)
-        return read_tensors(file)[0] if file.exists() else {}
+        if not file.exists():
+            return np.zeros(0, np.int64), ()
+        arrays, _ = read_tensors(file)
+        return arrays["client_ids"], from_arrays(arrays)
 
     def deviations(self) -> list[Deviations]:
         """Reads the deviations of all rounds that have them, in order.
@@ -135,7 +142,8 @@ def load_updates(path: Path) -> Updates:
     entries = json.loads(header["layout"])
     layout = WeightLayout(tuple(Entry(name, tuple(shape), flag) for name, shape, flag in entries))
     matrix = tensors.pop("deltas")
-    return Updates(round=int(header["round"]), layout=layout, matrix=matrix, **tensors)
+    arrays: dict[str, Any] = {**tensors}
+    return Updates(round=int(header["round"]), layout=layout, matrix=matrix, **arrays)
 
 
 def round_files(folder: Path) -> dict[int, Path]:

@@ -20,6 +20,7 @@ from tffl.core.errors import TfflError, UsageError, require
 from tffl.core.jsonable import write_json
 from tffl.core.tensors import read_tensors, write_tensors
 from tffl.core.updates import Updates
+from tffl.core.verdict import Shown
 from tffl.record.environment import environment
 from tffl.record.identity import differences_but_end
 from tffl.record.listeners import HeatMapDrawing, TensorBoardLog
@@ -36,6 +37,7 @@ from tffl.record.run_directory import (
     round_file,
     round_files,
 )
+from tffl.record.shown import to_arrays
 from tffl.record.tables import RunTables, to_csv
 
 if TYPE_CHECKING:
@@ -205,21 +207,19 @@ class RunWriter:
             {"round": str(round), "names": json.dumps(list(names))},
         )
 
-    def store_pictures(
-        self, round: int, client_ids: np.ndarray, pictures: Mapping[str, np.ndarray]
-    ) -> None:
+    def store_pictures(self, round: int, client_ids: np.ndarray, shown: Sequence[Shown]) -> None:
         """Keeps what a defense shows of a round, such as heat maps, if it shows anything.
 
         Args:
           round: 1-based.
           client_ids: int64 `[n]`.
-          pictures: `Verdict.pictures`.
+          shown: What it shows.
 
         Raises:
           TfflError: The file cannot be written.
         """
-        if pictures:
-            tensors = {"client_ids": client_ids, **pictures}
+        if shown:
+            tensors = {"client_ids": client_ids, **to_arrays(shown)}
             write_tensors(round_file(self.path / PICTURES, round), tensors, {"round": str(round)})
 
     def frames(self, first: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:

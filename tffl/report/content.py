@@ -18,7 +18,7 @@ from tffl.report.sources import RecordedBenchmark, RecordedRun, baselines, read_
 from tffl.report.verdicts import detection_block, ranking_blocks, scores_block, yes_or_no
 
 if TYPE_CHECKING:
-    from tffl.drawing.explanation import Look
+    from tffl.drawing.explanation import Explanation
 
 PHASES = {"train": "training", "attack": "attack", "defense": "defense", "evaluate": "evaluation"}
 
@@ -130,13 +130,13 @@ def _split(run: RecordedRun) -> list[Block]:
     return [Block(Table(title, ["client", *classes, "all"], rows), chart, note=note)]
 
 
-def _galleries(run: RecordedRun, looks: Sequence[Look]) -> tuple[list[Block], str]:
+def _galleries(run: RecordedRun, looks: Sequence[Explanation]) -> tuple[list[Block], str]:
     if not looks:
         return [], "The defense of this run looks at no heat maps."
     return [Block(_look_table(look), gallery=Gallery(look)) for look in looks], ""
 
 
-def _look_table(look: Look) -> Table:
+def _look_table(look: Explanation) -> Table:
     header = ["client", "truth", look.score_name, "flagged", "dead maps", "distance to the median"]
     rows = [
         [

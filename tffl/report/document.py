@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tffl.drawing.explanation import Look
+    from tffl.drawing.explanation import Explanation
 
 BLUE, RED, GREEN, ORANGE, SKY, PURPLE, GRAY = (
     *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"),
@@ -169,7 +169,7 @@ class Table:
 class Gallery:
     """Heat maps of a round."""
 
-    look: Look
+    look: Explanation
 
 
 @dataclass(frozen=True)

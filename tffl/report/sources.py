@@ -18,7 +18,7 @@ from tffl.record.tables import read_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tffl.drawing.explanation import Look
+    from tffl.drawing.explanation import Explanation
 
 SPLIT_COLUMNS = ("client", "class", "samples", "trained")
 
@@ -79,7 +79,7 @@ class RecordedRun:
         command = f"tffl simulate --resume {self.path}"
         return f"{self.name} is unfinished ({done}): {command} continues it"
 
-    def looks(self, rounds: Sequence[int] = ()) -> list[Look]:
+    def looks(self, rounds: Sequence[int] = ()) -> list[Explanation]:
         """Returns the recorded heat maps of some rounds, or else of the last that has any.
 
         Raises:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.config import override
+from tffl.core.verdict import AuditImages, Judgment
 from tffl.record.identity import resolved
 from tffl.scan.scanner import Opinion, Scanner
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from tffl.config import Config
     from tffl.data.samples import Samples
-    from tffl.defenses import Verdict
     from tffl.defenses.gan_audit import GanAudit
     from tffl.record.run_directory import RunDirectory
 
@@ -88,8 +88,8 @@ def audit_folder(
     unjudged = scan.unjudged.get(DEFENSE, "")
     unknown = Opinion("", False, np.nan, np.nan, "")
     opinions = {name: next(iter(said), unknown) for name, said in scan.files.items()}
-    verdict = scan.verdicts.get(DEFENSE)
-    return _found(model, opinions, unjudged, scan.folder.names, verdict, names)
+    judgment = scan.verdicts.get(DEFENSE)
+    return _found(model, opinions, unjudged, scan.folder.names, judgment, names)
 
 
 def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> AuditResult:
@@ -136,15 +136,16 @@ def _found(
     opinions: Mapping[str, Opinion],
     unjudged: str,
     judged: Sequence[str],
-    verdict: Verdict | None,
+    judgment: Judgment | None,
     class_names: Sequence[str],
 ) -> AuditResult:
     outputs = int(model.output_shape[-1])
     classes = tuple(class_names[i] if i < len(class_names) else str(i) for i in range(outputs))
-    seen: Mapping[str, np.ndarray] = {} if verdict is None else verdict.pictures
-    counts = seen.get("label_counts", np.zeros(outputs, dtype=np.int64))
-    confusions = dict(zip(judged, seen.get("confusions", ()), strict=False))
-    return AuditResult(opinions, unjudged, classes, counts, confusions)
+    for shown in judgment.shown if judgment else ():
+        if isinstance(shown, AuditImages):
+            confusions = dict(zip(judged, shown.confusions, strict=True))
+            return AuditResult(opinions, unjudged, classes, shown.label_counts, confusions)
+    return AuditResult(opinions, unjudged, classes, np.zeros(outputs, dtype=np.int64), {})
 
 
 def mistakes(confusion: np.ndarray, classes: Sequence[str], most: int) -> str:

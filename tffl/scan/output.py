@@ -24,11 +24,11 @@ import numpy as np
 from tffl.core.atomic import TEMPORARY, remove, replacing, write_text
 from tffl.core.errors import UsageError, require
 from tffl.core.jsonable import write_json
-from tffl.core.verdict import Verdict
-from tffl.drawing import explanation as look
+from tffl.core.verdict import HeatMaps, Judgment
+from tffl.defenses.create import score_name
 from tffl.drawing import guard as drawing
 from tffl.drawing import heat_maps as pictures
-from tffl.drawing.explanation import Look
+from tffl.drawing.explanation import Explanation, explanations
 from tffl.drawing.guard import at_edges, attempt, is_steep, usual_size
 from tffl.record.tables import to_csv
 from tffl.report import document
@@ -106,7 +106,8 @@ class ScanOutput:
         write_text(table, to_csv(COLUMNS, rows(found)))
         write_json(told, {"seed": seed, **found.report()})
         seen = {
-            name: attempt(f"What {name} saw", looks, found, name) or [] for name in found.verdicts
+            name: attempt(f"What {name} saw", explained, found, name) or []
+            for name in found.verdicts
         }
         drawn = self._draw([one for several in seen.values() for one in several])
         text = attempt(whole, lambda: html_page(build_report(found, self, seed, seen)))
@@ -116,7 +117,7 @@ class ScanOutput:
         write_text(whole, text)
         return [whole, table, told, *drawn]
 
-    def _draw(self, seen: list[Look]) -> list[Path]:
+    def _draw(self, seen: list[Explanation]) -> list[Path]:
         """Draws heat maps, and forgets those of a scan before."""
         folder = self.out / HEAT_MAPS
         if not seen:
@@ -159,30 +160,30 @@ def rows(found: ScanResult) -> list[dict[str, Any]]:
     ]
 
 
-def looks(found: ScanResult, defense: str) -> list[Look]:
-    """Returns the heat maps that a defense looked at; nothing if it looks at none."""
-    told = found.verdicts[defense]
+def explained(found: ScanResult, defense: str) -> list[Explanation]:
+    """Returns the heat maps that a defense saw; nothing if it makes none."""
+    judgment = found.verdicts[defense]
     count = len(found.folder.names)
 
-    def base(maps: np.ndarray) -> Look:
-        return Look(
+    def described(maps: HeatMaps) -> Explanation:
+        return Explanation(
             round=1,
             title=defense,
-            score_name=look.SCORES.get(defense, f"score of {defense}"),
+            score_name=score_name(defense, f"score of {defense}"),
             client_ids=np.arange(count),
             malicious=np.zeros(count, dtype=bool),
-            flagged=told.convicted,
-            scores=told.scores,
-            threshold=told.threshold,
-            maps=maps,
+            flagged=judgment.convicted,
+            scores=judgment.scores,
+            threshold=judgment.threshold,
+            heat_maps=maps,
             names=tuple(printable(name, LABEL) for name in found.folder.names),
         )
 
-    return look.looks(told.pictures, base)
+    return explanations(judgment.shown, described)
 
 
 def build_report(
-    found: ScanResult, place: ScanOutput, seed: int, seen: Mapping[str, list[Look]]
+    found: ScanResult, place: ScanOutput, seed: int, seen: Mapping[str, list[Explanation]]
 ) -> Report:
     """Says what there is to say.
 
@@ -261,11 +262,11 @@ def _reasons(opinions: list[Opinion]) -> str:
     )
 
 
-def _scores(found: ScanResult, defense: str, told: Verdict) -> Block:
+def _scores(found: ScanResult, defense: str, told: Judgment) -> Block:
     """Draws what a defense thinks of each file, in the order of the page."""
     numbers, order = _in_order(found)
     guilty, scores = np.asarray(told.convicted)[order], np.asarray(told.scores, float)[order]
-    label = look.SCORES.get(defense, "score")
+    label = score_name(defense, "score")
     table = Table(
         f"What {defense} says of each file",
         ["no.", "file", "verdict", label, "threshold", "reason"],
@@ -324,7 +325,7 @@ def _dots(table: Table, scores: np.ndarray, chosen: np.ndarray, guilty: bool) ->
     )
 
 
-def _look_table(found: ScanResult, seen: Look) -> Table:
+def _look_table(found: ScanResult, seen: Explanation) -> Table:
     header = [
         "no.",
         "file",

@@ -22,7 +22,7 @@ import numpy as np
 from tffl.core import seeds
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import Judgment
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
 from tffl.defenses.base import Defense, State
 from tffl.defenses.server import Server
@@ -68,14 +68,14 @@ class ScanResult:
 
     Attributes:
       folder: The files, and the updates of those that could be read.
-      verdicts: Defense → its verdict on `folder.updates`, with pictures of what it saw.
+      verdicts: Defense → its judgment of `folder.updates`, with what it saw.
       memories: Defense → what it would remember, such as what it fitted.
       unjudged: Defense → why it could not judge, such as too few files.
       warnings: What makes the verdicts worth less.
     """
 
     folder: ModelFolder
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, Judgment]
     memories: Mapping[str, State]
     unjudged: Mapping[str, str]
     warnings: Sequence[str] = ()
@@ -231,7 +231,7 @@ class Scanner:
           UsageError: There is no such folder.
         """
         models = read_folder(folder, self.expected, self._start)
-        verdicts: dict[str, Verdict] = {}
+        verdicts: dict[str, Judgment] = {}
         memories: dict[str, State] = {}
         unjudged: dict[str, str] = {}
         server = self.server(len(models.names))
@@ -240,7 +240,7 @@ class Scanner:
                 require(bool(models.names), f"{folder} holds no model that could be read")
                 defense.check(len(models.names), self.expected.layout)
                 state = defense.init(server)
-                verdicts[name], memories[name] = defense.inspect(models.updates, server, state)
+                verdicts[name], memories[name] = defense.suspect(models.updates, server, state)
             except UsageError as error:
                 unjudged[name] = str(error)
         graphs = [GRAPHS] if any((folder / name).is_dir() for name in models.names) else []

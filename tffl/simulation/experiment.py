@@ -242,7 +242,7 @@ class Experiment:
                 updates = self.train_round(round, clients, weights[model])
             with clock.measure("attack"):
                 known = states.part(memory.attack, model)
-                malicious, known = self.attack_updates(updates, known)
+                updates, malicious, known = self.attack_updates(updates, known)
             with clock.measure("defense"):
                 verdict, state = self.judge(updates, memory.defense)
                 step = config.federation.server_learning_rate * verdict.aggregate
@@ -251,7 +251,7 @@ class Experiment:
             record.add(updates, verdict, malicious)
             recorder.store_updates(updates)
             if self.defense.models == 1:
-                recorder.store_pictures(round, updates.client_ids, verdict.pictures)
+                recorder.store_pictures(round, updates.client_ids, verdict.shown)
         with clock.measure("evaluate"):
             scores = self.evaluate(weights)
         self._warn_of_ruin(round, scores, observer)
@@ -267,14 +267,26 @@ class Experiment:
         observer.round(row)
         return weights, memory
 
-    def attack_updates(self, updates: Updates, state: State) -> tuple[np.ndarray, State]:
-        """Lets the attackers overwrite their rows and claims; returns which ones, bool `[n]`."""
+    def attack_updates(self, updates: Updates, state: State) -> tuple[Updates, np.ndarray, State]:
+        """Replaces what malicious clients trained by what they send, rows and claimed counts.
+
+        Args:
+          updates: As trained. The rows are written into its matrix, which is not copied.
+          state: What the attackers remember.
+
+        Returns:
+          The updates as sent; bool `[n]`, the clients that attack; and the attackers' memory.
+        """
         malicious = np.isin(updates.client_ids, self._attackers(updates.round))
         if not self.attack.active(updates.round):
-            return malicious, state
-        counts = updates.sample_counts
+            return updates, malicious, state
+        counts = updates.sample_counts.copy()
         counts[malicious] = self.attack.claimed(counts[malicious])
-        return malicious, self.attack.tamper(updates, malicious, self.adversary, state)
+        sent = replace(updates, sample_counts=counts)
+        rows, state = self.attack.send(sent.read_only(), malicious, self.adversary, state)
+        if rows is not None:
+            sent.matrix[malicious] = rows
+        return sent, malicious, state
 
     def _attackers(self, round: int) -> np.ndarray:
         """Returns the ids of the clients that attack in a round."""
@@ -285,7 +297,8 @@ class Experiment:
     ) -> tuple[Verdict, State]:
         """Lets a defense, by default the experiment's own, judge a round."""
         set_weights(self.model, self.layout.unflatten(updates.start))
-        return (defense or self.defense).judge(self.received(updates), self.server, state)
+        received = self.received(updates).read_only()
+        return (defense or self.defense).judge(received, self.server, state)
 
     def received(self, updates: Updates) -> Updates:
         """Returns a round with what the clients' claims count for."""

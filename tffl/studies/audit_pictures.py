@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tffl.core.verdict import AuditImages
 from tffl.drawing import audits
 from tffl.record.run_directory import FIGURES, RunDirectory
 
@@ -23,6 +24,10 @@ def draw_audits(run: RunDirectory, from_round: int) -> list[Path]:
     """
     rounds, clients = run.frames()
     audited = [int(number) for number in rounds["round"] if number >= from_round]
-    kept = {number: run.pictures(number) for number in audited}
-    shown = {number: seen for number, seen in kept.items() if "audit_images" in seen}
+    shown = {
+        number: seen
+        for number in audited
+        for seen in run.shown(number)[1]
+        if isinstance(seen, AuditImages)
+    }
     return audits.write(run.path / FIGURES, rounds, clients, shown, from_round)

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tffl.core.errors import require
 from tffl.core.process import silence
-from tffl.drawing.explanation import Look, described, map_names, recorded
+from tffl.core.verdict import HeatMaps
+from tffl.drawing.explanation import Explanation, described, recorded
 from tffl.engine.observer import Observer
 from tffl.explain.probes import PICTURED, draw
 from tffl.record.identity import resolved
@@ -28,10 +27,10 @@ LARGEST_PROBE = 256
 """Where enlarging the probes ends, if a network has no larger maps than one pixel."""
 
 
-def explain(run: RunDirectory | Path | str, rounds: Sequence[int] = ()) -> Iterator[Look]:
-    """Looks at rounds of a recorded run, and yields one look per round and detector.
+def explain(run: RunDirectory | Path | str, rounds: Sequence[int] = ()) -> Iterator[Explanation]:
+    """Explains rounds of a recorded run: yields one explanation per round and detector.
 
-    Where no defense looked at heat maps, LayerCAM maps of the stored updates are made.
+    Where no defense saw heat maps, LayerCAM maps of the stored updates are made.
 
     Args:
       run: A run directory.
@@ -48,21 +47,21 @@ def explain(run: RunDirectory | Path | str, rounds: Sequence[int] = ()) -> Itera
         yield from recorded_in(directory, round) or [_made(directory, round)]
 
 
-def recorded_in(run: RunDirectory, round: int) -> list[Look]:
-    """Returns what the detectors of a run looked at in a round; nothing if there were none."""
-    return recorded(run.config, round, *run.frames(round), run.pictures(round))
+def recorded_in(run: RunDirectory, round: int) -> list[Explanation]:
+    """Explains what the detectors of a run saw in a round; nothing if they saw no heat maps."""
+    return recorded(run.config, round, *run.frames(round), *run.shown(round))
 
 
-def _made(run: RunDirectory, round: int) -> Look:
+def _made(run: RunDirectory, round: int) -> Explanation:
     """Makes LayerCAM maps of the updates that a run has stored."""
     updates = load_updates(round_files(run.path / "updates")[round])
-    maps, probes = _make(run.config, updates)
-    look = described(run.config, round, *run.frames(round), updates.client_ids, maps)
-    return replace(look, title=f"{look.title} (LayerCAM)", probes=probes)
+    maps = _make(run.config, updates)
+    found = described(run.config, round, *run.frames(round), updates.client_ids, maps)
+    return replace(found, title=f"{found.title} (LayerCAM)")
 
 
-def _make(config: Config, updates: Updates) -> tuple[np.ndarray, np.ndarray]:
-    """Returns LayerCAM maps `[n, p, h, w]`, and the probes that are shown."""
+def _make(config: Config, updates: Updates) -> HeatMaps:
+    """Makes LayerCAM maps, as no defense did."""
     from tffl.simulation.experiment import Experiment
 
     server = Experiment(resolved(config), Observer()).server
@@ -72,7 +71,8 @@ def _make(config: Config, updates: Updates) -> tuple[np.ndarray, np.ndarray]:
         size *= 2
     count = min(PROBES, len(server.samples.labels))
     probes = draw(server.samples, count, server.seed, size=size)
-    return server.explainer.maps(updates, probes, "layer-cam"), probes.images[:PICTURED]
+    maps = server.explainer.maps(updates, probes, "layer-cam")
+    return HeatMaps(maps, probes.images[:PICTURED])
 
 
 def _chosen(run: RunDirectory, rounds: Sequence[int]) -> list[int]:
@@ -85,8 +85,8 @@ def _chosen(run: RunDirectory, rounds: Sequence[int]) -> list[int]:
             f"{run.path} has no round {round}: choose one of {finished[0]} to {finished[-1]}",
         )
     pictured = list(round_files(run.path / PICTURES))
-    if pictured and not map_names(run.pictures(pictured[-1])):  # of a defense without heat maps
-        pictured = []
+    if pictured and not any(isinstance(one, HeatMaps) for one in run.shown(pictured[-1])[1]):
+        pictured = []  # of a defense without heat maps
     there = {*pictured, *round_files(run.path / "updates")} & {*finished}
     wanted = list(dict.fromkeys(rounds)) or sorted(there)[-1:]
     known = f"choose another round ({', '.join(map(str, sorted(there)))}), or " if there else ""

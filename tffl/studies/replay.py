@@ -210,7 +210,7 @@ def _play(
     rows: list[dict[str, Any]] = []
     for honest in stored:
         updates = _with_poisoned_training(stage, honest)
-        malicious, memory = stage.attack_updates(updates, memory)
+        updates, malicious, memory = stage.attack_updates(updates, memory)
         steps = _StepEvaluator(stage, honest.start)
         common = {
             "round": honest.round,
@@ -272,7 +272,7 @@ def _with_poisoned_training(stage: Experiment, honest: Updates) -> Updates:
         if len(rows):
             ids = honest.client_ids[rows]
             matrix[rows] = stage.train_round(honest.round, ids, honest.start).matrix
-    return replace(honest, matrix=matrix, sample_counts=honest.sample_counts.copy())
+    return replace(honest, matrix=matrix)
 
 
 class _StepEvaluator:

@@ -1,8 +1,7 @@
-"""What every defense has to do, whatever it thinks of clients."""
+"""What every defense has to do, whatever its verdicts."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,25 +18,26 @@ from tffl.defenses import create_defense
 from tffl.defenses.base import Defense, State
 from tffl.defenses.server import Server
 from tffl.testing.checking import (
-    copied,
     expect,
     expect_array,
-    require_instance,
+    expect_reading,
+    expect_same_options,
+    made,
     run_checks,
     same_arrays,
     stored,
 )
-from tffl.testing.worlds import CLASSES, LAYOUT, pictures, small_model, small_round
+from tffl.testing.fixtures import CLASSES, LAYOUT, small_model, small_round, striped_images
 
 if TYPE_CHECKING:
     from tffl.explain.maps import Explainer
 
 ROUNDS = 3
 FEW = (1, 2, 3, 5, 8)
-"""With how few clients a defense either works or refuses to."""
+"""Numbers of clients with which a defense either works or refuses to."""
 
 ROUNDING = 1e-3
-"""How far sums may differ in which clients stand in another order, relative to the largest."""
+"""Largest difference between sums over clients in two orders, relative to the largest sum."""
 
 
 def check_defense(
@@ -51,46 +51,45 @@ def check_defense(
 
     The checks, by name:
 
+    - `inputs`: `judge` writes neither to the updates nor to the state.
     - `verdict`: dtypes, shapes, finite values; weights sum to 1, or are all zero; reasons.
-    - `inputs`: neither updates nor state are written to.
-    - `determinism`: the same round twice is the same verdict, to the last bit.
-    - `inspect`: it decides as `judge` does.
-    - `permutation`: in another order, clients get the same verdicts. Skip it for a defense that
-      draws lots among clients.
-    - `state`: rounds go on from a state that was written to a file, as a checkpoint is.
-    - `options`: what `options()` returns makes an equal defense.
-    - `few clients`: `check` refuses a number of clients by `UsageError`, or they are judged.
+    - `determinism`: the same round twice yields the same verdict, to the last bit.
+    - `suspect`: it decides as `judge` does.
+    - `permutation`: the verdict on a client does not depend on the order of clients. Skip it for a
+      defense that draws lots among clients.
+    - `state`: the defense continues from a state that was written to a file and read again.
+    - `options`: an equal defense can be made from what `options()` returns.
+    - `few clients`: `check` raises `UsageError` for a number of clients, or `judge` works with it.
     - `not finite`: rows with NaN or infinity are convicted, left out, and do not reach the mean;
-      if all rows are so, the mean is zero. Skip it for a defense that averages whatever it gets.
+      if no row is finite, the mean is zero. Skip it for a defense that averages every row.
     - `far rows`: rows of any finite size yield a verdict.
-    - `equal rows`: so do rows that are all equal, or zero.
+    - `equal rows`: rows that are all equal, or all zero, yield a verdict.
 
     Args:
-      defense: With options that fit `clients` clients in a round; of a wrapper, what its `wrap` or
-        `create_defense("mine+krum", {})` returns.
-      name: As a config calls it, if it is registered: its options are then read as a config's are.
-      clients: How many take part in a round.
+      defense: With options that fit `clients` clients in a round. A wrapper is checked around
+        another defense: what its `wrap` or `create_defense("mine+krum", {})` returns.
+      name: Its name in a config, if it is registered: its options are then read as a config's are.
+      clients: Number of participants in a round.
       skip: Names of checks that do not apply.
 
     Raises:
       AssertionError: A check has failed; one line that begins with its name.
-      UsageError: It is no defense, or there is no such check to skip.
+      UsageError: `defense` is not a defense, or `skip` names an unknown check.
 
     >>> from tffl.defenses.multi_krum import MultiKrum
     >>> check_defense(MultiKrum(malicious=2), name="multi-krum")
     """
-    require_instance(defense, Defense)
-    run_checks(CHECKS, Bench(defense, name, clients), skip)
+    run_checks(defense, Defense, CHECKS, DefenseCase(defense, name, clients), skip)
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A defense and what it is checked with.
+class DefenseCase:
+    """A defense, and the rounds and the server with which it is checked.
 
     Attributes:
-      defense: To be checked.
-      name: As a config calls it, or empty.
-      participants: In a round.
+      defense: The defense.
+      name: Its name in a config, or empty.
+      participants: Number of clients in a round.
     """
 
     defense: Defense
@@ -99,7 +98,7 @@ class Bench:
 
     @property
     def server(self) -> Server:
-        """With a third more clients than take part, for every global model that it keeps."""
+        """Has a third more clients than take part, for every global model of the defense."""
         clients = self.defense.models * (self.participants + self.participants // 3)
         granted = set(self.defense.granted())
         if self.defense.uses_model or {PROBE_DATA, AUXILIARY_DATA} & granted:
@@ -107,7 +106,7 @@ class Bench:
         return Server(None, LAYOUT, clients, 5, _root(LAYOUT.size))
 
     def round(self, number: int = 1, clients: int | None = None) -> Updates:
-        """Returns updates of clients that train one model, not the same ones in every round."""
+        """Returns updates of clients that train one model; each round draws them anew."""
         server = self.server
         members = np.flatnonzero(self.defense.groups(server) == 0)
         draw = np.random.default_rng([3, number])
@@ -123,7 +122,11 @@ class Bench:
         return self.defense.judge(updates, server, self.defense.init(server))[0]
 
     def rounds(self, keep: Callable[[State], State]) -> tuple[list[Verdict], State]:
-        """Judges several rounds, with `keep` between them; returns verdicts and the last state."""
+        """Judges several rounds, and passes every state through `keep`.
+
+        Returns:
+          The verdicts, and the last state.
+        """
         server, verdicts = self.server, []
         state = keep(self.defense.init(server))
         for number in range(1, ROUNDS + 1):
@@ -144,14 +147,15 @@ def _server_with_model(clients: int) -> Server:
     model = small_model()
     layout = WeightLayout.of(model)
     labels = np.arange(200, dtype=np.int32) % CLASSES
-    samples = Samples(pictures(labels, 4), labels, CLASSES, tuple("abcdefghij"))
+    samples = Samples(striped_images(labels, 4), labels, CLASSES, tuple("abcdefghij"))
     root = _root(layout.size)
     return Server(model, layout, clients, 5, root, samples=samples, explainer=_explainer())
 
 
 def _root(size: int) -> RootData:
     labels = np.arange(40, dtype=np.int32) % CLASSES
-    return RootData(pictures(labels, 5), labels, lambda start, round: _root_update(size, round))
+    images = striped_images(labels, 5)
+    return RootData(images, labels, lambda start, round: _root_update(size, round))
 
 
 def _root_update(size: int, round: int) -> np.ndarray:
@@ -162,7 +166,7 @@ def _root_update(size: int, round: int) -> np.ndarray:
 
 
 def _columns(verdict: Verdict) -> dict[str, Any]:
-    """Returns what a verdict says, without pictures."""
+    """Returns the fields of a verdict as arrays, without pictures."""
     names = ("flagged", "convicted", "accepted", "weights", "scores", "threshold", "aggregate")
     reasons = np.array("\n".join(verdict.reasons))
     return {**{name: np.asarray(getattr(verdict, name)) for name in names}, "reasons": reasons}
@@ -175,21 +179,21 @@ def _expect_same(one: Verdict, other: Verdict, message: str) -> None:
 
 
 def expect_verdict(verdict: Any, n: int, size: int) -> None:
-    """Raises `AssertionError` unless it is a complete `Verdict` on n clients.
+    """Raises `AssertionError` unless `verdict` is a complete `Verdict` on n clients.
 
     Args:
-      verdict: What `judge` returned first.
+      verdict: The first value that `judge` returned.
       n: Number of clients.
       size: Number of columns, d.
     """
-    expect(isinstance(verdict, Verdict), f"judge returns a {type(verdict).__name__}, no Verdict")
+    expect(isinstance(verdict, Verdict), f"judge returns a {type(verdict).__name__}, not a Verdict")
     for name in ("flagged", "convicted", "accepted"):
         expect_array(getattr(verdict, name), bool, (n,), name)
     for name in ("weights", "scores"):
         expect_array(getattr(verdict, name), np.float64, (n,), name)
     expect_array(verdict.aggregate, np.float32, (size,), "aggregate")
     expect(np.isfinite(verdict.aggregate).all(), "aggregate is not finite")
-    expect(isinstance(verdict.threshold, float), "threshold is no float")
+    expect(isinstance(verdict.threshold, float), "threshold is not a float")
     weights, total = verdict.weights, verdict.weights.sum()
     expect((weights >= 0).all(), "a weight is negative or NaN")
     expect(abs(total - 1) < 1e-6 or not weights.any(), f"weights sum to {total:.6g}, not to 1")
@@ -199,57 +203,52 @@ def expect_verdict(verdict: Any, n: int, size: int) -> None:
 def _expect_reasons(verdict: Verdict, n: int) -> None:
     reasons = verdict.reasons
     is_text = isinstance(reasons, tuple) and all(isinstance(each, str) for each in reasons)
-    expect(is_text and len(reasons) == n, f"reasons are no tuple of {n} strings")
+    expect(is_text and len(reasons) == n, f"reasons are not a tuple of {n} strings")
     said = np.array([bool(reason) for reason in reasons])
     silent = verdict.accepted & ~verdict.flagged & ~verdict.convicted
     expect(not said[silent].any(), "a client is accepted, not flagged, and has a reason")
     expect(said[~verdict.accepted].all(), "a client is not accepted, and no reason is given")
 
 
-def _check_verdict(bench: Bench) -> None:
-    server = bench.server
-    bench.defense.check(bench.participants * bench.defense.models, server.layout)
-    bench.defense.check_server(server)
-    verdicts, _ = bench.rounds(lambda state: state)
+def _check_verdict(case: DefenseCase) -> None:
+    verdicts, _ = case.rounds(lambda state: state)
     for verdict in verdicts:
-        expect_verdict(verdict, bench.participants, server.layout.size)
+        expect_verdict(verdict, case.participants, case.server.layout.size)
 
 
-def _check_determinism(bench: Bench) -> None:
-    updates = bench.round()
-    _expect_same(bench.judge(updates), bench.judge(updates), "the same round, judged again,")
+def _check_determinism(case: DefenseCase) -> None:
+    updates = case.round()
+    _expect_same(case.judge(updates), case.judge(updates), "the same round, judged again,")
 
 
-def _check_inputs(bench: Bench) -> None:
-    server, updates, state = bench.server, bench.round(), bench.defense.init(bench.server)
-    names = ("matrix", "start", "client_ids", "sample_counts")
-    for number in range(2):  # the second time the state is not empty
-        before = copied({name: getattr(updates, name) for name in names})
-        remembered = copied(state)
-        given = state
-        _, state = bench.defense.judge(updates, server, given)
-        for name in names:
-            same = same_arrays({name: getattr(updates, name)}, {name: before[name]})
-            expect(same, f"judge writes to updates.{name}")
-        expect(same_arrays(given, remembered), "judge writes to the state that it is given")
-        updates = bench.round(number + 2)
+def _check_inputs(case: DefenseCase) -> None:
+    server = case.server
+    case.defense.check(case.participants * case.defense.models, server.layout)
+    case.defense.check_server(server)
+
+    def judge(updates: Updates, state: State) -> State:
+        return case.defense.judge(updates, server, state)[1]
+
+    state = case.defense.init(server)
+    for number in (1, 2):  # the second time the state is not empty
+        state = expect_reading(judge, case.round(number), state, "judge")
 
 
-def _check_inspect(bench: Bench) -> None:
-    server, updates = bench.server, bench.round()
-    verdict = bench.judge(updates)
-    seen, _ = bench.defense.inspect(updates, server, bench.defense.init(server))
-    expect_array(seen.aggregate, np.float32, (server.layout.size,), "aggregate")
-    _expect_same(replace(seen, aggregate=verdict.aggregate), verdict, "inspect, beside judge,")
+def _check_suspect(case: DefenseCase) -> None:
+    server, updates = case.server, case.round()
+    verdict = case.judge(updates)
+    judgment, _ = case.defense.suspect(updates, server, case.defense.init(server))
+    completed = Verdict.of(judgment, verdict.weights, verdict.aggregate)
+    _expect_same(completed, verdict, "suspect, beside judge,")
 
 
-def _check_permutation(bench: Bench) -> None:
-    updates = bench.round()
+def _check_permutation(case: DefenseCase) -> None:
+    updates = case.round()
     order = np.random.default_rng(1).permutation(len(updates))
     moved = replace(
         updates, matrix=updates.matrix[order], sample_counts=updates.sample_counts[order]
     )
-    one, other = bench.judge(updates), bench.judge(moved)
+    one, other = case.judge(updates), case.judge(moved)
     for name in ("flagged", "convicted", "accepted"):
         same = np.array_equal(getattr(other, name), getattr(one, name)[order])
         expect(same, f"{name} depends on the order of clients")
@@ -265,45 +264,28 @@ def _close(one: np.ndarray, other: np.ndarray) -> bool:
     return bool(np.allclose(one, other, rtol=ROUNDING, atol=ROUNDING * scale, equal_nan=True))
 
 
-def _check_state(bench: Bench) -> None:
-    verdicts, last = bench.rounds(lambda state: state)
-    again, other = bench.rounds(stored)
+def _check_state(case: DefenseCase) -> None:
+    verdicts, last = case.rounds(lambda state: state)
+    again, other = case.rounds(stored)
     for number, (one, two) in enumerate(zip(verdicts, again, strict=True), start=1):
         _expect_same(one, two, f"round {number}, after its state was stored and read,")
     expect(same_arrays(last, other), "the last state differs after states were stored and read")
 
 
-def _check_options(bench: Bench) -> None:
-    def make(options: Mapping[str, Any]) -> Defense:
-        return create_defense(bench.name, options) if bench.name else type(bench.defense)(**options)
-
-    expect_same_options(bench.defense, make)
+def _check_options(case: DefenseCase) -> None:
+    defense, name = case.defense, case.name
+    expect_same_options(defense, lambda options: made(defense, name, create_defense, options))
 
 
-def expect_same_options(component: Any, make: Callable[[Mapping[str, Any]], Any]) -> None:
-    """Raises `AssertionError` unless an attack's or a defense's options make an equal one.
-
-    Args:
-      component: With a method `options`.
-      make: Options → another one.
-    """
-    options = component.options()
-    expect(make(options) == component, "what options() returns makes another one")
-    expect(
-        make(json.loads(json.dumps(options))) == component,
-        "what options() returns makes another one after it was written to a file",
-    )
-
-
-def _check_few_clients(bench: Bench) -> None:
-    server = bench.server
+def _check_few_clients(case: DefenseCase) -> None:
+    server = case.server
     for clients in FEW:
         try:
-            bench.defense.check(clients * bench.defense.models, server.layout)
+            case.defense.check(clients * case.defense.models, server.layout)
         except UsageError:
             continue
         try:
-            verdict = bench.judge(bench.round(clients=clients))
+            verdict = case.judge(case.round(clients=clients))
             expect_verdict(verdict, clients, server.layout.size)
         except AssertionError as error:
             raise AssertionError(f"check allows {clients} clients, and {error}") from error
@@ -312,14 +294,14 @@ def _check_few_clients(bench: Bench) -> None:
             raise AssertionError(f"{text}: {error}") from error
 
 
-def _check_not_finite(bench: Bench) -> None:
-    updates = bench.round()
+def _check_not_finite(case: DefenseCase) -> None:
+    updates = case.round()
     n, size = len(updates), updates.layout.size
     for count in (2, n - 1, n):
         matrix = updates.matrix.copy()
         matrix[:count, [0, -1]] = [[np.nan, -np.inf]]
         matrix[count - 1] = np.inf
-        verdict = bench.judge(replace(updates, matrix=matrix))
+        verdict = case.judge(replace(updates, matrix=matrix))
         expect_verdict(verdict, n, size)
         bad = np.arange(n) < count
         text = f"of {n} rows, {count} are not finite, and one of them is"
@@ -330,28 +312,28 @@ def _check_not_finite(bench: Bench) -> None:
     expect(not verdict.aggregate.any(), "no row is finite, and the aggregate is not zero")
 
 
-def _check_far_rows(bench: Bench) -> None:
-    updates = bench.round()
+def _check_far_rows(case: DefenseCase) -> None:
+    updates = case.round()
     for size in (1e10, 1e30):
         matrix = updates.matrix.copy()
         matrix[:3] *= np.float32(size)
-        verdict = bench.judge(replace(updates, matrix=matrix))
+        verdict = case.judge(replace(updates, matrix=matrix))
         expect_verdict(verdict, len(updates), updates.layout.size)
 
 
-def _check_equal_rows(bench: Bench) -> None:
-    updates = bench.round()
+def _check_equal_rows(case: DefenseCase) -> None:
+    updates = case.round()
     for row in (updates.matrix[0], np.zeros(updates.layout.size, np.float32)):
         matrix = np.tile(row, (len(updates), 1))
-        verdict = bench.judge(replace(updates, matrix=matrix))
+        verdict = case.judge(replace(updates, matrix=matrix))
         expect_verdict(verdict, len(updates), updates.layout.size)
 
 
-CHECKS: Mapping[str, Callable[[Bench], None]] = {
-    "verdict": _check_verdict,
+CHECKS: Mapping[str, Callable[[DefenseCase], None]] = {
     "inputs": _check_inputs,
+    "verdict": _check_verdict,
     "determinism": _check_determinism,
-    "inspect": _check_inspect,
+    "suspect": _check_suspect,
     "permutation": _check_permutation,
     "state": _check_state,
     "options": _check_options,

@@ -75,4 +75,5 @@ def read_folder(folder: Path, expected: ExpectedVariables, start: np.ndarray) ->
     ids = np.arange(len(names))
     counts = np.ones(len(names), dtype=np.int64)
     rows = matrix[: len(names)]
-    return ModelFolder(tuple(names), Updates(1, ids, counts, start, rows, expected.layout), refused)
+    updates = Updates(1, ids, counts, start, rows, expected.layout).read_only()
+    return ModelFolder(tuple(names), updates, refused)

@@ -28,4 +28,5 @@ def within(updates: Updates, layers: Layers) -> Updates:
         start=updates.start[columns],
         matrix=updates.matrix[:, columns],
         layout=WeightLayout(entries),
+        overrides={row: new[columns] for row, new in updates.overrides.items()},
     )

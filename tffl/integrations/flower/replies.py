@@ -100,7 +100,8 @@ class ReplyReader:
         counts[~sound] = 0
         ids = np.array([reply.client for reply in replies], dtype=np.int64)
         everyone = Updates(round, ids, counts, self.start.copy(), matrix, self.layout)
-        return everyone.select(np.array([reply.present for reply in replies], dtype=bool))
+        present = np.array([reply.present for reply in replies], dtype=bool)
+        return everyone.select(present).read_only()
 
 
 def by_node(messages: Iterable[Message]) -> dict[int, list[Message]]:

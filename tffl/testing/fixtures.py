@@ -27,7 +27,7 @@ LAYOUT = WeightLayout(
         Entry("logits/bias", (CLASSES,), True),
     )
 )
-"""Columns of rounds for defenses that need no model."""
+"""Columns of the updates for defenses that need no model."""
 
 
 @cache
@@ -49,8 +49,8 @@ def small_model() -> keras.Model:
     return Model(images, logits, name="small")
 
 
-def pictures(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Returns images uint8 `[n, 12, 12, 1]`: noise, and a bright row or column by the class."""
+def striped_images(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Returns images uint8 `[n, 12, 12, 1]`: noise, and a bright row or column per class."""
     images = np.random.default_rng(seed).integers(0, 100, (len(labels), *IMAGE_SHAPE))
     for image, label in zip(images, labels, strict=True):
         place = 2 * (label % 5) + 1
@@ -59,21 +59,21 @@ def pictures(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def small_dataset(train: int = 240, test: int = 60) -> Dataset:
-    """Returns a dataset of ten classes that follow each other."""
+    """Returns a dataset of ten classes, with labels 0, 1, … 9, 0, 1, …."""
     labels, tests = (np.arange(count, dtype=np.int32) % CLASSES for count in (train, test))
     return Dataset(
         name="tffl-testing",
-        train_images=pictures(labels, 1),
+        train_images=striped_images(labels, 1),
         train_labels=labels,
         train_ids=np.arange(train),
-        test_images=pictures(tests, 2),
+        test_images=striped_images(tests, 2),
         test_labels=tests,
         class_names=tuple("abcdefghij"),
     )
 
 
-def deal(dataset: Dataset, clients: int, reserved: np.ndarray) -> Federation:
-    """Returns the federation in which clients hold equal parts of what is not reserved."""
+def split_evenly(dataset: Dataset, clients: int, reserved: np.ndarray) -> Federation:
+    """Returns a federation whose clients hold equal parts of the images that are not reserved."""
     free = np.setdiff1d(np.arange(len(dataset.train_ids)), reserved).astype(np.int32)
     free = np.random.default_rng(0).permutation(free)
     return Federation(
@@ -89,10 +89,11 @@ def deal(dataset: Dataset, clients: int, reserved: np.ndarray) -> Federation:
 def small_round(
     layout: WeightLayout, ids: np.ndarray, start: np.ndarray, round: int = 1, scale: float = 0.01
 ) -> Updates:
-    """Returns a round of updates: a drift that all share, noise, and two that turn it around."""
+    """Returns read-only updates: a shared drift, noise, every fifth client against the drift."""
     n, generator = len(ids), np.random.default_rng([7, round])
     drift = generator.normal(0, 1, layout.size)
     rows = drift + generator.normal(0, 1, (n, layout.size))
     rows[np.arange(n) % 5 == 3] -= 4 * drift
     counts = generator.integers(20, 30, n)
-    return Updates(round, ids, counts, start, (scale * rows).astype(np.float32), layout)
+    matrix = (scale * rows).astype(np.float32)
+    return Updates(round, ids, counts, start, matrix, layout).read_only()
