@@ -33,6 +33,7 @@ from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import median_mad, top
 from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
+from tffl.defenses.parts.thresholds import Fixed, Threshold
 from tffl.defenses.parts.tolerance import Malicious, check_tolerance, left, told
 from tffl.defenses.server import Server
 
@@ -111,9 +112,10 @@ class DnC(Detector):
             scores[finite] = self._outlierness(updates.select(finite), server.seed, count)
         return scores
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns 1: scores are relative to each iteration's own threshold."""
-        return 1.0 if np.isfinite(scores).any() else math.nan
+    @property
+    def threshold(self) -> Threshold:
+        """1: scores are relative to each iteration's own threshold."""
+        return Fixed(1.0)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how much the update stands out."""

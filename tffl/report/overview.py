@@ -46,7 +46,8 @@ def overview_table(runs: Sequence[RecordedRun]) -> Table:
         values = key_figures(run)
         done, planned = len(run.rounds), run.config.federation.rounds
         names = [run.name, _attack(run), run.config.defense.name]
-        count = str(done) if run.finished else f"{done} of {planned}"
+        count = str(done) if done >= planned else f"{done} of {planned}"
+        count += ", stopped" if done < planned and run.finished else ""
         cells = (write(values[key]) for key, (_, write) in OVERVIEW.items())
         rows.append([*names, count, *cells])
     return Table("Runs", header, rows, words=(0, 1, 2), short=True)

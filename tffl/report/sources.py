@@ -49,8 +49,9 @@ class RecordedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether all rounds and the summary are written."""
-        return bool(self.summary) and len(self.rounds) >= self.config.federation.rounds
+        """Whether the summary and all rounds up to the planned or early end are written."""
+        last = self.summary.get("stopped_after", self.config.federation.rounds)
+        return bool(self.summary) and len(self.rounds) >= last
 
     @property
     def scored(self) -> bool:
