@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from tffl.attacks import attacks
-from tffl.attacks.data_attack import scaled
-from tffl.attacks.parts import class_index, draw
+from tffl.attacks.parts import class_index, draw, scaled
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates

@@ -42,17 +42,7 @@ COLUMNS = (
     *("wrong", "non_finite", "crashes", "slowest_seconds", "note"),
 )
 KINDS = ("updates", "files", "replies", "grown")
-PACKAGES = (
-    "tffl",
-    "atheris",
-    "flwr",
-    "h5py",
-    "hypothesis",
-    "keras",
-    "numpy",
-    "safetensors",
-    "tensorflow",
-)
+PACKAGES = ("atheris", "flwr", "h5py", "hypothesis", "keras", "numpy", "safetensors", "tensorflow")
 
 PATIENCE = 60
 """Seconds after which a case is a hang, and its process ended."""

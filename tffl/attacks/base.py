@@ -30,19 +30,13 @@ State = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class SuccessSet:
-    """Inputs that measure attack success: the share that the global model assigns to the targets.
+    """Inputs on which an attack wants the global model to answer as it pleases.
 
     Attributes:
       images: uint8 `[m, height, width, channels]`, `m >= 1`.
-      targets: int32 `[m]`, the classes that count as success.
-      source: `"test"` if no client trained on these images; `"train"` if the attackers did, so that
-        the share measures memory and not generalization.
-
-    >>> images = np.zeros((5, 28, 28, 1), np.uint8)
-    >>> seven = SuccessSet(images, targets=np.full(5, 7, np.int32), source="test")
-    >>> predicted = np.array([7, 7, 7, 1, 7])
-    >>> float((predicted == seven.targets).mean())
-    0.8
+      targets: int32 `[m]`, the answers that count as success.
+      source: `"test"` when no client ever trained on these images, `"train"` when the attackers
+        did, so that the number measures memory and not generalization.
     """
 
     images: np.ndarray
@@ -57,14 +51,10 @@ class Attack(Options):
     Attributes:
       from_round: First round of the attack. Before it, after `until_round`, and between every
         `every_rounds`-th round, malicious clients train their unchanged data honestly.
-      until_round: Last round of the attack; 0 for the last round of the run. With `from_round =
-        until_round = R` there is one attack, in round R.
+      until_round: Last round of the attack; 0 is the run's last. `from_round = until_round = R` is
+        a one-shot attack in round R.
       every_rounds: Attack in every k-th round only, counted from `from_round`.
-      claims: Factor of the sample counts that malicious clients claim in these rounds.
-
-    >>> attack = Attack(from_round=2, until_round=6, every_rounds=2)
-    >>> [round for round in range(1, 10) if attack.active(round)]
-    [2, 4, 6]
+      claims: In these rounds malicious clients claim so many times the samples that they have.
     """
 
     from_round: Annotated[int, Field(ge=1)] = 1
@@ -74,7 +64,7 @@ class Attack(Options):
 
     reference: ClassVar[str] = ""
     knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA,)
-    """What the attack reads beyond the global model with any options; plain words."""
+    """What it reads, at most, beyond the global model; its own clients' training included."""
 
     def active(self, round: int) -> bool:
         """Says whether the attackers attack in this round, 1-based."""
@@ -83,11 +73,7 @@ class Attack(Options):
         return since >= 0 and since % self.every_rounds == 0 and not ended
 
     def claimed(self, counts: np.ndarray) -> np.ndarray:
-        """Returns the sample counts that malicious clients claim, int64 `[n]`.
-
-        Args:
-          counts: The numbers of samples that they have, int64 `[n]`.
-        """
+        """Returns how many samples clients claim that have so many, int64 `[n]`."""
         return np.ceil(self.claims * counts).astype(np.int64)
 
     def changes_updates(self) -> bool:
@@ -98,7 +84,7 @@ class Attack(Options):
         return self.claims != 1
 
     def granted(self) -> tuple[str, ...]:
-        """Returns what the attack reads with these options, in the words of `knowledge`."""
+        """Returns what it reads with these options, in the words of `knowledge`."""
         return self.knowledge
 
     def options(self) -> dict[str, Any]:
@@ -106,14 +92,14 @@ class Attack(Options):
         return asdict(self)
 
     def check(self, dataset: Dataset) -> None:
-        """Raises `UsageError` if the attack cannot work on this dataset."""
+        """Raises `UsageError` if the attack makes no sense on this dataset."""
 
     def check_clients(self, malicious: int, participants: int) -> None:
         """Raises `UsageError` if the attack cannot work with so many clients.
 
         Args:
-          malicious: Number of malicious clients among all.
-          participants: Largest number of clients in a round.
+          malicious: How many of all clients are malicious.
+          participants: How many clients take part in a round, at most.
         """
         require(
             not 0 < self.until_round < self.from_round,
@@ -129,7 +115,7 @@ class Attack(Options):
         """Returns the federation with the malicious clients' data poisoned.
 
         Args:
-          federation: As partitioned; reserved images are in its pool, and no client holds them.
+          federation: As partitioned; reserved images are in its pool but belong to nobody.
           malicious: Malicious client ids, int64, ascending.
           seed: The experiment's seed; draw through `tffl.core.seeds`.
         """

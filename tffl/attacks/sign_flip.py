@@ -34,14 +34,8 @@ class SignFlip(InformedAttack):
 
     Attributes:
       flips: `own` negates what each client trained itself, and reads nothing else; `mean` negates
-        the unweighted mean of the updates that the attackers see (`knows`).
+        the unweighted mean of the updates that it sees (`knows`).
       strength: c > 0.
-
-    >>> rows = np.array([[1.0, 2.0], [0.0, 4.0], [2.0, 4.0]])
-    >>> SignFlip().poison_rows(rows, malicious=[0])[0]
-    array([-1., -2.], dtype=float32)
-    >>> SignFlip(flips="mean", strength=3).poison_rows(rows, malicious=[0])[0]
-    array([ -3., -12.], dtype=float32)
     """
 
     flips: Literal["own", "mean"] = "own"
@@ -53,7 +47,7 @@ class SignFlip(InformedAttack):
     )
 
     def granted(self) -> tuple[str, ...]:
-        """Returns what the attack reads with these options."""
+        """Returns what it reads with these options."""
         return super().granted() if self.flips == "mean" else (OWN_DATA,)
 
     def craft(

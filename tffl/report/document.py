@@ -1,4 +1,4 @@
-"""The parts of a report in any output format. Every chart has a table of its numbers."""
+"""What a report is made of, whatever it is written as: every chart comes with its numbers."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ BLUE, RED, GREEN, ORANGE, SKY, PURPLE, GRAY = (
     *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"),
     "#888888",
 )
-"""The palette of Okabe and Ito, which color-blind readers can distinguish, and a neutral gray."""
+"""The palette of Okabe and Ito, which color-blind readers tell apart, and a neutral gray."""
 
 COLORS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot")
-"""Symbols and dashes that distinguish series without color; longer lists start over."""
+"""Shapes repeat what colors say; lists begin anew where they end."""
 
-MAX_UNBROKEN = 24
-"""The largest number of letters in a cell whose words are not broken."""
+
+WORD = 24
+"""Letters, at most, of what a table does not break."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """The points of a plot, which may be joined by a line.
+    """Points of a plot, joined by lines or not.
 
     Attributes:
-      name: The name in the legend.
-      x: The positions.
-      y: The values; NaN leaves a gap.
-      color: The color, `#rrggbb`.
+      name: For the legend.
+      x: Positions.
+      y: Values; NaN leaves a gap.
+      color: As `#rrggbb`.
       symbol: One of `SYMBOLS`; empty draws no points.
       dash: One of `DASHES`; empty draws no line.
-      hover: The text of each point, shown when the pointer is on it.
-      rows: The row of the plot's table for each point.
+      hover: What a point says of itself, with newlines between lines.
+      rows: For each point, the row of the plot's table that it stands for.
     """
 
     name: str
@@ -51,18 +52,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot of lines and points.
+    """Lines and points.
 
     Attributes:
-      title: The title.
-      x_label: The label of the horizontal axis.
-      y_label: The label of the vertical axis.
-      series: The lines and points.
-      rates: Whether the values are rates in 0 … 1, shown in percent.
-      square: Whether both axes are rates.
-      log: Whether the vertical axis is logarithmic at first.
-      linear: The range ± in which a logarithmic axis is linear, to include 0; if it is 0, there is
-        no logarithmic axis.
+      rates: Values are rates in 0 … 1, shown in percent.
+      square: Both axes are rates.
+      log: The vertical axis is logarithmic at first.
+      linear: Within ± this value a logarithmic axis is linear, so that it has room for 0; without
+        it there is no logarithmic axis.
     """
 
     title: str
@@ -77,15 +74,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Bars:
-    """A chart of stacked bars.
-
-    Attributes:
-      title: The title.
-      x_label: The label of the horizontal axis.
-      y_label: The label of the vertical axis.
-      x: The positions of the bars.
-      stacks: Name of a part → its height in each bar.
-    """
+    """Stacked bars: `stacks` are names with one value for each of `x`."""
 
     title: str
     x_label: str
@@ -95,18 +84,13 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class MatrixChart:
+class Grid:
     """A matrix of colored cells.
 
     Attributes:
-      title: The title.
-      x_label: The label of the horizontal axis.
-      y_label: The label of the vertical axis.
-      x: The names of the columns.
-      y: The names of the rows.
       values: One sequence per row; NaN leaves a cell empty.
-      text: The text in the cells; empty for none.
-      unit: The unit of the colors.
+      text: What is written in the cells; empty writes nothing.
+      unit: What the colors mean.
       low: The value of the darkest color.
       high: The value of the brightest color; None takes the largest value.
     """
@@ -123,21 +107,21 @@ class MatrixChart:
     high: float | None = None
 
 
-Chart = Plot | Bars | MatrixChart
+Chart = Plot | Bars | Grid
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text and formatted numbers.
+    """Numbers as text.
 
     Attributes:
-      title: The caption.
-      header: The names of the columns.
-      rows: The rows, one string per column.
-      words: The columns that hold words, which are aligned left.
-      short: Whether the table fits on a page; only short tables go into Markdown and LaTeX.
-      keys: For each row, the client and the verdict words that the filter matches.
-      flagged: The rows that are highlighted.
+      title: A caption.
+      header: Names of the columns.
+      rows: One string per column.
+      words: Columns that hold words, which are set flush left.
+      short: Fits a page: papers and Markdown show it too.
+      keys: For each row, the client and the verdicts that a filter finds it by.
+      flagged: Rows that stand out.
     """
 
     title: str
@@ -149,19 +133,19 @@ class Table:
     flagged: Collection[int] = ()
 
     def transposed(self) -> Table:
-        """Returns the transposed table; all its columns but the first hold numbers."""
+        """Returns the same table with a column for each row, all of them numbers."""
         (corner, *names), *rows = zip(self.header, *self.rows, strict=True)
         return Table(self.title, [corner, *names], rows)
 
     @property
     def long(self) -> set[int]:
-        """The columns of words with a long cell: only there may a word be broken."""
+        """Columns of words in which something is long: they alone may break within a word."""
         cells = [(column, row[column]) for row in self.rows for column in self.words]
-        return {column for column, cell in cells if len(cell) > MAX_UNBROKEN}
+        return {column for column, cell in cells if len(cell) > WORD}
 
     @property
     def clients(self) -> list[int]:
-        """The clients in the filter's menu."""
+        """The clients that a filter offers."""
         return sorted({client for client, _ in self.keys})
 
 
@@ -174,7 +158,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Block:
-    """A table with an optional chart, gallery and note."""
+    """A chart, pictures, or neither; the numbers behind it; and what there is to say about it."""
 
     table: Table
     chart: Chart | None = None
@@ -184,7 +168,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """Blocks under a heading, after an optional text."""
+    """Blocks under a heading; a section without blocks has only its text."""
 
     title: str
     blocks: Sequence[Block] = ()
@@ -194,27 +178,26 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report.
+    """Everything that is told.
 
     Attributes:
-      title: The title of the page.
-      sections: The sections.
-      about: The lines below the title.
-      warnings: Warnings of unfinished or missing parts.
-      headline: The names and values of the most important numbers.
+      title: Of the page.
+      about: Lines below it.
+      warnings: What is unfinished or missing.
+      figures: The few numbers that matter most, with their names.
     """
 
     title: str
     sections: Sequence[Section]
     about: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    headline: Sequence[tuple[str, str]] = field(default_factory=list)
+    figures: Sequence[tuple[str, str]] = field(default_factory=list)
 
 
-def rows_of(names: Iterable[str], columns: Iterable[Sequence[str]]) -> list[list[str]]:
-    """Returns the rows of a table from its columns.
+def paired(first: str, names: Iterable[str], columns: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Returns the rows of a table whose columns are given, below `names`.
 
-    >>> rows_of(["1", "2"], [["x", "y"]])
+    >>> paired("a", ["1", "2"], [["x", "y"]])
     [['1', 'x'], ['2', 'y']]
     """
     return [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]

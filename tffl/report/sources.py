@@ -1,4 +1,4 @@
-"""Reads the runs and benchmarks of a report from their folders."""
+"""Folders that a report is about: what they hold, or one line about what is wrong with them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ SPLIT_COLUMNS = ("client", "class", "samples", "trained")
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """The content of a run directory, finished or not.
+    """A run directory, finished or not.
 
     Attributes:
       path: The folder.
-      name: A name that is unique in the report.
+      name: What tells it from the other runs of the report.
       config: The experiment.
-      rounds: `rounds.csv`; empty if no round is finished.
-      clients: `clients.csv` of the same rounds.
+      rounds: `rounds.csv`, empty if no round is finished.
+      clients: `clients.csv`, of the same rounds.
       summary: `summary.json`; empty if the run is unfinished.
       environment: `environment.json`; empty if it is missing.
-      split: `split.csv`; empty in runs that did not record it.
+      split: `split.csv`, empty in runs that did not record it.
     """
 
     path: Path
@@ -49,18 +49,18 @@ class RecordedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the summary and all rounds up to the planned or early end are written."""
+        """Whether the last round was played, or a callback ended it, and its summary written."""
         last = self.summary.get("stopped_after", self.config.federation.rounds)
         return bool(self.summary) and len(self.rounds) >= last
 
     @property
     def scored(self) -> bool:
-        """Whether the defense scores clients."""
+        """Whether the defense has scores."""
         return bool(self.clients["score"].notna().any())
 
     @property
     def warning(self) -> str:
-        """One or two sentences about missing rounds and ruined models; empty if there are none."""
+        """What is missing or ruined, in a sentence or two; empty if nothing is."""
         return ". ".join(filter(None, (self._unfinished(), self._ruined())))
 
     def _ruined(self) -> str:
@@ -69,16 +69,15 @@ class RecordedRun:
             return ""
         return (
             f"{self.name}: in {len(ruined)} of {len(self.rounds)} rounds, first in round "
-            f"{ruined[0]}, the outputs of the global model are not finite, so it has no accuracy"
+            f"{ruined[0]}, outputs of the global model are not finite, and it has no accuracy"
         )
 
     def _unfinished(self) -> str:
         if self.finished:
             return ""
-        planned = self.config.federation.rounds
-        done = f"{len(self.rounds)} of {planned} rounds" if len(self.rounds) else "no round yet"
-        command = f"tffl simulate --resume {self.path}"
-        return f"{self.name} is unfinished ({done}): {command} continues it"
+        wanted = self.config.federation.rounds
+        done = f"{len(self.rounds)} of {wanted} rounds" if len(self.rounds) else "no round yet"
+        return f"{self.name} is unfinished ({done}): tffl simulate --resume {self.path} continues"
 
     def looks(self, rounds: Sequence[int] = ()) -> list[Explanation]:
         """Returns the recorded heat maps of some rounds, or else of the last that has any.
@@ -106,13 +105,13 @@ class RecordedRun:
 
 @dataclass(frozen=True)
 class RecordedBenchmark:
-    """The content of a benchmark's folder.
+    """A benchmark's folder.
 
     Attributes:
       path: The folder.
-      name: A name that is unique in the report.
-      rows: The rows of `results.csv`; undefined numbers are None.
-      warning: A sentence about missing or failed runs; empty if there are none.
+      name: What tells it from the others of the report.
+      rows: As in `results.csv`; undefined numbers are None.
+      warning: What is missing, in a sentence; empty if nothing is.
     """
 
     path: Path
@@ -122,16 +121,16 @@ class RecordedBenchmark:
 
     @cached_property
     def settings(self) -> list[str]:
-        """The settings in order of appearance."""
+        """The settings, in order."""
         return list(dict.fromkeys(str(row["setting"]) for row in self.rows))
 
 
-def read_folders(paths: Sequence[Path]) -> list[RecordedRun | RecordedBenchmark]:
-    """Reads folders that each hold a run or a benchmark.
+def read(paths: Sequence[Path]) -> list[RecordedRun | RecordedBenchmark]:
+    """Reads folders, each a run or a benchmark.
 
     Raises:
-      UsageError: A folder holds neither, or is named twice.
-      TfflError: A file is damaged.
+      UsageError: One is neither, or is named twice.
+      TfflError: One has a damaged file.
     """
     absolute = [path.resolve() for path in paths]
     twice = [path for path, same in zip(paths, absolute, strict=True) if absolute.count(same) > 1]
@@ -141,14 +140,14 @@ def read_folders(paths: Sequence[Path]) -> list[RecordedRun | RecordedBenchmark]
 
 
 def read_runs(paths: Sequence[Path]) -> list[RecordedRun]:
-    """Reads run directories.
+    """Reads folders that are runs.
 
     Raises:
-      UsageError: A folder is not a run, or is named twice.
-      TfflError: A file is damaged.
+      UsageError: One is no run, or is named twice.
+      TfflError: One has a damaged file.
     """
     runs = []
-    for found in read_folders(paths):
+    for found in read(paths):
         if isinstance(found, RecordedBenchmark):
             raise UsageError(f"{found.path} is a benchmark, not a run: tffl report shows it")
         runs.append(found)
@@ -167,12 +166,8 @@ def baselines(run: RecordedRun) -> list[RecordedRun]:
 def read_run(path: Path, name: str = "") -> RecordedRun:
     """Reads a run directory.
 
-    Args:
-      path: The folder.
-      name: The name in the report; by default that of the folder.
-
     Raises:
-      UsageError: The folder holds no run.
+      UsageError: It holds no run.
       TfflError: A file is damaged.
     """
     from tffl.record.run_directory import RunDirectory
@@ -194,30 +189,26 @@ def read_run(path: Path, name: str = "") -> RecordedRun:
 
 
 def read_benchmark(path: Path, name: str = "") -> RecordedBenchmark:
-    """Reads the folder of a benchmark; if it was interrupted, the results so far.
-
-    Args:
-      path: The folder.
-      name: The name in the report; by default that of the folder.
+    """Reads a benchmark's folder; where it was interrupted, the runs that are recorded.
 
     Raises:
-      UsageError: There are no results yet.
+      UsageError: Nothing is recorded yet.
       TfflError: A file is damaged.
     """
     name = name or path.resolve().name
     cells = sorted(path.glob("cells/**/seed-*.json"))
     rows = _read_results(path / "results.csv") if (path / "results.csv").is_file() else []
-    require(bool(cells or rows), f"{path} is a benchmark without any recorded run")
+    require(bool(cells or rows), f"{path} is a benchmark of which no run is recorded yet")
     if len(cells) <= len(rows):
         return RecordedBenchmark(path, name, rows, _failures(name, rows))
-    # The tables are written when the benchmark ends; until then only the single results exist.
+    # Tables are written at the end of a benchmark; until then there are the single results.
     rows = [_read_cell(file, path / "cells") for file in cells]
-    warning = f"{name} is unfinished: only {len(rows)} runs are recorded so far"
+    warning = f"{name} is unfinished: {len(rows)} runs are recorded so far"
     return RecordedBenchmark(path, name, rows, warning)
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Returns the shortest ends of paths that are all different.
+    """Returns the shortest ends of paths that tell all of them apart.
 
     >>> distinct_names([Path("a/x/run"), Path("a/y/run")])
     ['x/run', 'y/run']
@@ -250,9 +241,7 @@ def _check_numbers(path: Path, frame: pd.DataFrame) -> None:
     columns = [name for name in frame.columns if name != "reason"]
     wrong = [name for name in columns if len(frame) and not is_numeric_dtype(frame[name])]
     if wrong:
-        raise TfflError(
-            f"{path} is damaged: its column {wrong[0]} holds values that are not numbers"
-        )
+        raise TfflError(f"{path} is damaged: its column {wrong[0]} holds something but numbers")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -276,8 +265,7 @@ def _read_split(path: Path) -> list[dict[str, Any]]:
     try:
         return [{key: row[key] if key == "class" else int(row[key]) for key in row} for row in rows]
     except (TypeError, ValueError):
-        columns = ",".join(SPLIT_COLUMNS)
-        raise TfflError(f"{path} is not a table with the columns {columns}") from None
+        raise TfflError(f"{path} is not a table with columns {','.join(SPLIT_COLUMNS)}") from None
 
 
 def _read_results(path: Path) -> list[dict[str, Any]]:
@@ -285,14 +273,14 @@ def _read_results(path: Path) -> list[dict[str, Any]]:
 
     rows = read_rows(path)
     if any(set(row) != set(COLUMNS) for row in rows):
-        raise TfflError(f"{path} is not a benchmark's table: it has other columns")
+        raise TfflError(f"{path} is not the table of a benchmark: it has other columns")
     try:
-        return [{key: _parse(key, value) for key, value in row.items()} for row in rows]
+        return [{key: _value(key, value) for key, value in row.items()} for row in rows]
     except (TypeError, ValueError) as error:
         raise TfflError(f"{path} is damaged: {error}") from None
 
 
-def _parse(key: str, text: str) -> Any:
+def _value(key: str, text: str) -> Any:
     if key in ("setting", "attack", "defense", "error"):
         return text
     number = float(text) if text else math.nan
@@ -307,11 +295,11 @@ def _read_cell(path: Path, folder: Path) -> dict[str, Any]:
         raise TfflError(f"{path} is damaged: it holds no result of a run")
     parts = path.relative_to(folder).parts
     if len(parts) != 4:
-        raise TfflError(f"{path} is not at the path of a benchmark's result")
+        raise TfflError(f"{path} is not where a benchmark keeps a run's result")
     setting, attack, defense, _ = parts
     seed = int(re.sub(r"\D", "", path.stem) or 0)
     key = {"setting": setting, "attack": attack, "defense": defense, "seed": seed}
-    key |= stored.get("cell") or {}  # the labels, of which the path holds only a simplified form
+    key |= stored.get("cell") or {}  # the labels themselves; older files have only their paths
     return {**dict.fromkeys(COLUMNS), **stored["row"], **key, "error": stored.get("error", "")}
 
 
