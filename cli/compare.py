@@ -22,7 +22,7 @@ from tffl_cli.output import print_json
 @json_option
 def compare(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Put several runs side by side, in a table and a chart."""
-    from tffl.report.run_comparison import compare as compare_runs
+    from tffl.report.run_comparison import compare_runs
 
     comparison = compare_runs(runs)
     drawn = comparison.draw(out)

@@ -235,7 +235,7 @@ def print_models(entries: Sequence[Mapping[str, Any]]) -> None:
 
 def print_items(lines: Sequence[Line]) -> None:
     """Prints what can be reproduced."""
-    from tffl.studies.reproduce.cost import told
+    from tffl.studies.reproduce.cost import duration
 
     out = console()
     for paper in dict.fromkeys(line.paper for line in lines):
@@ -244,7 +244,7 @@ def print_items(lines: Sequence[Line]) -> None:
         mine = [line for line in lines if line.paper == paper]
         for line in mine:
             scales = ", ".join(
-                one.scale if one.seconds is None else f"{one.scale} {told(one.seconds)}"
+                one.scale if one.seconds is None else f"{one.scale} {duration(one.seconds)}"
                 for one in line.scales
             )
             about = f"{line.title}. {line.note}".rstrip(". ")

@@ -502,7 +502,7 @@ def test_a_page_that_fails_hides_no_suspect(round_of_clients, folder, tmp_path, 
         raise ValueError("no way")
 
     out = tmp_path / "out"
-    monkeypatch.setattr("tffl.scan.output.page", fail)
+    monkeypatch.setattr("tffl.scan.output.html_page", fail)
     result = scan(round_of_clients, folder, "--out", out)
     assert result.exit_code == 3 and all(name in result.stdout for name in BAD)
     assert result.stderr == (
