@@ -136,6 +136,15 @@ def cluster(as_json: bool, rounds: int, quick: bool) -> None:
     _show(figures, as_json)
 
 
+@bench.command("on-disk")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def updates_on_disk(as_json: bool) -> None:
+    """Run 200 clients of resnet18 with updates on disk, in 6 GiB of memory; as root, on Linux."""
+    from tffl.studies.bench.on_disk import on_disk as measure
+
+    _show(measure(), as_json)
+
+
 def _show(figures: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(figures, indent=2))

@@ -28,6 +28,7 @@ COMMANDS = {
     "simulate": ("tffl_cli.simulate:simulate", "Attack a federation and see what a defense stops."),
     "benchmark": ("tffl_cli.benchmark:benchmark", "Run attacks x defenses x settings x seeds."),
     "reproduce": ("tffl_cli.reproduce:reproduce", "Measure a paper's tables and figures again."),
+    "page": ("tffl_cli.page:page", "Write a page of results/ from runs or recorded tables."),
     "replay": ("tffl_cli.replay:replay", "Try attacks and defenses on a run's stored updates."),
     "localize": ("tffl_cli.localize:localize", "Rank the weights that give attackers away."),
     "explain": ("tffl_cli.explain:explain", "Draw what a heat-map defense saw in a round."),

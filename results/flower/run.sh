@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that make.py reads; skips what is finished. With `tffl[flower]` installed, from the root:
-#   bash results/flower/run.sh && python results/flower/make.py
+# Plays the runs of the page, and writes it; skips what is finished. With `tffl[flower]` installed,
+# from the root:  bash results/flower/run.sh
 set -euo pipefail
 python=${PYTHON:-python}
 home=runs/flower
@@ -20,3 +20,4 @@ for attack in label-flip sign-flip nan; do
   done
 done
 play deployment_shield deployment 6 2 'attack="label-flip"' 'defense="shield"' num-server-rounds=3
+"$python" -m tffl page flower

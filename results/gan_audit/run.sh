@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What each source of audit images sees. From the root, with TFFL_DATA_DIR set:
-#   bash results/gan_audit/run.sh && python results/gan_audit/make.py
+# What each source of audit images sees, and the page. From the root, with TFFL_DATA_DIR set:
+#   bash results/gan_audit/run.sh
 set -euo pipefail
 home=runs/gan_audit
 grids=configs/gan_audit
@@ -24,6 +24,7 @@ whole() { # DATASET NAME, then options
 for dataset in mnist fashion_mnist; do
   whole $dataset gan
   whole $dataset model-inversion --audit-source model-inversion
-  # Audited from a round on that never comes.
+  # Undefended: the first round to be audited never comes.
   whole $dataset undefended --audit-source noise --set defense.from_round=1000
 done
+"$tffl" page gan_audit

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that make.py reads. From the root, with TFFL_DATA_DIR set:
-#   bash results/heat_maps/run.sh && python results/heat_maps/make.py
+# Makes the runs of the page, and the page. From the root, with TFFL_DATA_DIR set:
+#   bash results/heat_maps/run.sh
 set -euo pipefail
 home=runs/heat_maps
 grids=configs/heat_maps
@@ -45,3 +45,5 @@ for defense in cam-consensus gradcam-ae; do
       --malicious 2 --attack $attack --defense $defense --rounds 8 --seed 3 --out "$out" --quiet
   done
 done
+
+"$tffl" page heat_maps

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Everything that make.py reads. With `tffl[fuzz,flower]` installed, from the root, TFFL_DATA_DIR set:
-#   bash results/reliability/run.sh
+# Records the tables of the page, and writes it. With `tffl[fuzz,flower]` installed, from the root,
+# TFFL_DATA_DIR set:  bash results/reliability/run.sh
 # About 15 minutes of one core for the fuzzing, and an hour for the faults, most of it TensorFlow's
-# start: every kill is a process. Both go on after a failure, and the page tells it.
+# start: every kill is a process. Both continue after a failure, and the page shows it.
 set -uo pipefail
 python=${PYTHON:-python}
-here=results/reliability
+out=runs/reliability
 
-"$python" $here/fuzz.py --cases "${CASES:-10000}"
+PYTHONPATH=tests "$python" -m fuzzing.record --cases "${CASES:-10000}" --out $out
 fuzzed=$?
-"$python" $here/faults.py --kills "${KILLS:-30}" --worker-kills "${WORKER_KILLS:-10}"
+PYTHONPATH=tests "$python" -m faults --kills "${KILLS:-30}" --worker-kills "${WORKER_KILLS:-10}" \
+  --out $out
 broken=$?
-"$python" $here/make.py || exit
+"$python" -m tffl page reliability || exit
 exit $((fuzzed + broken > 0))

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Measures how fast tffl is, on an otherwise idle machine, and writes README.md from it:
-#   bash results/speed/run.sh [engine|maps|defenses|clients|cluster ...]
+# Measures how fast tffl is, on a machine that does nothing else, and writes the page:
+#   bash results/speed/run.sh [engine|maps|defenses|clients|cluster|on-disk ...]
 # Where something else runs, give it precedence: sudo chrt --rr 10 bash results/speed/run.sh
+# on-disk takes root and Linux' control groups of version 1, and is measured only if it is named.
 set -euo pipefail
 tffl=${TFFL:-tffl}
-here=$(dirname "$0")
+out=runs/speed
+mkdir -p $out
 
 measure() { # FILE, then what to measure
-  local out=$here/$1.json
+  local file=$out/$1.json
   shift
-  "$tffl" bench "$@" --json > "$out.part"
-  mv "$out.part" "$out"
+  "$tffl" bench "$@" --json > "$file.part"
+  mv "$file.part" "$file"
 }
 
 for what in ${@:-engine maps defenses clients cluster}; do
@@ -21,7 +23,7 @@ for what in ${@:-engine maps defenses clients cluster}; do
       done
     done
   else
-    measure "$what" "$what"
+    measure "${what//-/_}" "$what"
   fi
 done
-python "$here/make.py"
+"$tffl" page speed

@@ -1,4 +1,4 @@
 """Hostile input, generated: rounds of updates for defenses, files and replies for what reads them.
 
-The tests here take a few of each; `results/reliability/fuzz.py` takes thousands.
+The tests here take a few of each; `fuzzing.record` takes thousands.
 """

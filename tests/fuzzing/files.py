@@ -233,7 +233,7 @@ def write(kind: str, arrays: Arrays, corpus: Corpus) -> dict[str, bytes]:
     """
     if kind == "npz":
         stream = io.BytesIO()
-        np.savez(stream, **arrays)
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
         return {"": stream.getvalue()}
     if kind == "safetensors":
         from safetensors.numpy import save

@@ -89,7 +89,7 @@ def examine(reply: Reply, corpus: Corpus) -> Outcome | None:
         claim = {} if reply.samples is None else {KEY: reply.samples}
         content = RecordDict(
             {f"arrays{number}": ArrayRecord(record) for number in range(reply.arrays)}
-            | {f"metrics{number}": MetricRecord(claim) for number in range(reply.metrics)}
+            | {f"metrics{number}": MetricRecord(claim) for number in range(reply.metrics)}  # type: ignore[arg-type]
         )
     except (TypeError, ValueError):
         return None

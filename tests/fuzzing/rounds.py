@@ -47,8 +47,10 @@ NAMES = (
     "flcert+median",
 )
 
-SLOW = ("cam-consensus", "gan-audit", "gradcam-ae", "gradcam-krum", "layercam-ae", "shield")
-SLOW += ("geometric-median", "signguard")
+SLOW = (
+    *("cam-consensus", "gan-audit", "gradcam-ae", "gradcam-krum", "layercam-ae", "shield"),
+    *("geometric-median", "signguard"),
+)
 """Those that take tenths of seconds for a case: most of them run or train networks."""
 
 SPECIAL = [
@@ -157,6 +159,7 @@ def server() -> Server:
 @cache
 def first_weights() -> np.ndarray:
     own = server()
+    assert own.model is not None
     return own.layout.flatten(own.model.get_weights())
 
 
@@ -217,6 +220,7 @@ def _judge(name: str, rounds: tuple[Sent, ...], weighting: Any) -> None:
                 *(starts[model], rows[mine].copy(), own.layout),
             )
             received = replace(received, sample_counts=weighed(received.sample_counts, weighting))
+            assert own.model is not None
             own.model.set_weights(own.layout.unflatten(starts[model]))
             verdict, state = defense.judge(received, own, state)
             check(verdict, received, defense)

@@ -1,4 +1,4 @@
-"""A few of the hostile inputs of `results/reliability/fuzz.py`, the same ones every time."""
+"""A few of the hostile inputs that `fuzzing.record` takes by the thousand, the same every time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tffl.core.errors import TfflError, UsageError
 
-from . import files, rounds
+from . import files, record, rounds
 from .drive import Tally, drive
 from .files import Case, Corpus, Damage, Edit, Twist
 from .outcome import Broken, NotFinite, attempt, demand
@@ -119,30 +119,23 @@ def test_every_twist_can_be_made(kind: str, corpus: Corpus, tmp_path: Path) -> N
         assert outcome is not None and outcome.ending == "refused", (place, outcome)
 
 
-def test_a_process_that_dies_costs_one_target(tmp_path: Path, monkeypatch) -> None:
+def test_a_process_that_dies_costs_one_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The recorded run goes on after a crash of native code, and names the case."""
-    import importlib.util
-    import sys
-
-    path = Path(__file__).parents[2] / "results" / "reliability" / "fuzz.py"
-    spec = importlib.util.spec_from_file_location("fuzz", path)
-    assert spec and spec.loader
-    fuzz = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fuzz)
 
     def call(command: list[str], **_: object) -> int:
         left = command[command.index("--targets") + 1].split(",")
         for target in left:
-            diary = fuzz.Diary(tmp_path, "updates", target)
+            diary = record.Diary(tmp_path, "updates", target)
             diary.begin("the case", Tally())
             if target == "b":
                 return -11
             diary.end(Tally())
         return 0
 
-    monkeypatch.setattr(fuzz.subprocess, "call", call)
-    rows = list(fuzz._outlive("updates", ["a", "b", "c"], 3, 1, tmp_path))
-    fuzz.faulthandler.cancel_dump_traceback_later()
+    monkeypatch.setattr(record.subprocess, "call", call)
+    rows = list(record._outlive("updates", ["a", "b", "c"], 3, 1, tmp_path))
+    record.faulthandler.cancel_dump_traceback_later()
     assert [(row["target"], row["crashes"]) for row in rows] == [("a", 0), ("b", 1), ("c", 0)]
     assert rows[1]["bad"] == {"crash: killed by SIGSEGV": "'the case'"}
-    assert sys.path.count(str(path.parents[2] / "tests")) >= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -68,9 +68,9 @@ def as_runs_do(model: keras.Model, path: Path) -> None:
 WRITERS: dict[str, Any] = {
     "saved.keras": lambda model, path: model.save(path),
     "saved.weights.h5": lambda model, path: model.save_weights(path),
-    "named.npz": lambda model, path: np.savez(path, **by_path(model)),
+    "named.npz": lambda model, path: np.savez(path, **cast(Any, by_path(model))),
     "ordered.npz": lambda model, path: np.savez(path, *model.get_weights()),
-    "packed.npz": lambda model, path: np.savez_compressed(path, **by_path(model)),
+    "packed.npz": lambda model, path: np.savez_compressed(path, **cast(Any, by_path(model))),
     "named.safetensors": lambda model, path: save_file(by_path(model), path),
     "exported": exported,
     "saved_model": lambda model, path: tf.saved_model.save(model, str(path)),

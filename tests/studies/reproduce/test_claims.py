@@ -123,7 +123,7 @@ def test_numbers_of_one_left_side_stand_together_and_what_fails_is_marked() -> N
 
 def test_not_testable() -> None:
     check = {"operator": ">=", "value": 0.5}
-    assert verdict(TWO, "smoke", **check).verdict == "not testable"
+    assert verdict(TWO, "smoke", **check).verdict == "undecided"
     assert verdict(TWO, "small", scales=["paper"], **check).numbers == "only at scale paper"
     for known in (
         record(),
@@ -131,11 +131,11 @@ def test_not_testable() -> None:
         record(row("a", "median", recall=0.9, error="broken")),
     ):
         judged = verdict(known, **check)
-        assert judged.verdict == "not testable"
+        assert judged.verdict == "undecided"
         assert judged.numbers == "no recall of median, label-flip, a is recorded"
     other = verdict(TWO, operator=">=", against={"defense": "krum"})
     assert (other.verdict, other.numbers) == (
-        "not testable",
+        "undecided",
         "no recall of krum, label-flip, a is recorded",
     )
 
@@ -213,5 +213,5 @@ def test_a_ruined_run_leaves_no_claim_on_accuracy_testable() -> None:
         row("a", "median", 0, accuracy=0.9, recall=1.0),
         row("a", "median", 1, accuracy=None, recall=1.0),
     )
-    assert verdict(known, metric="accuracy", operator=">=", value=0.8).verdict == "not testable"
+    assert verdict(known, metric="accuracy", operator=">=", value=0.8).verdict == "undecided"
     assert verdict(known, metric="recall", operator=">=", value=0.8).verdict == "holds"

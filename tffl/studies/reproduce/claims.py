@@ -1,9 +1,9 @@
 """Whether what a paper claims holds in what was measured: computed, never typed.
 
-A claim holds if all its checks do, each comparing means over seeds. It is not testable at a scale
-that the claim leaves out, in a smoke test, or where a run is missing, has failed, or does not
-define the metric. The numbers of every check are told with the verdict, and whether the 95 %
-interval over seeds includes the border.
+A claim holds if all its checks do, each comparing means over seeds. It is undecided at a scale that
+the claim leaves out, in a smoke test, and where a run is missing, has failed, or does not define
+the metric. The numbers of every check stand beside the verdict, and whether the 95 % interval over
+seeds includes the border.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
-from typing import Any, Literal
+from typing import Any
 
 from tffl.studies.benchmark_table import NONE, defined, interval, mean, ruined, where
+from tffl.studies.pages.verdicts import Judged, compare, judged
 from tffl.studies.reproduce.measure import Record, key_of
 from tffl.studies.reproduce.plan import Against, Check, Claim, Experiment, Item, stand_in
-
-Verdict = Literal["holds", "fails", "not testable"]
 
 SETTLED = 0.95
 """A curve has settled when it stays above this share of its best accuracy."""
@@ -48,21 +47,6 @@ DERIVED = {
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A claim with its verdict.
-
-    Attributes:
-      text: The claim.
-      verdict: See the module.
-      numbers: What was compared, or why it was not.
-    """
-
-    text: str
-    verdict: Verdict
-    numbers: str
-
-
-@dataclass(frozen=True)
 class Side:
     """One side of a comparison: which runs, and which of their figures."""
 
@@ -89,7 +73,7 @@ def judge(claim: Claim, item: Item, experiment: Experiment, record: Record, scal
     """Compares what a claim compares."""
     if scale not in claim.scales:
         allowed = " or ".join(claim.scales)
-        return Judged(claim.text, "not testable", f"only at scale {allowed}")
+        return judged(claim.text, f"only at scale {allowed}", None)
     found = [
         compared
         for check in claim.checks
@@ -99,9 +83,8 @@ def judge(claim: Claim, item: Item, experiment: Experiment, record: Record, scal
     lacking = list(dict.fromkeys(one.left for one in found if one.holds is None))
     if lacking:
         more = f"; and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        return Judged(claim.text, "not testable", lacking[0] + more)
-    verdict: Verdict = "holds" if all(one.holds for one in found) else "fails"
-    return Judged(claim.text, verdict, _numbers(found))
+        return judged(claim.text, lacking[0] + more, None)
+    return judged(claim.text, _numbers(found), *(one.holds for one in found))
 
 
 @dataclass(frozen=True)
@@ -231,7 +214,9 @@ def _compare(
             yield _Compared(None, f"no {_named(rival)} is recorded")
 
 
-def _against_number(check: Check, left: dict[int, float], told: str) -> tuple[bool, str, str]:
+def _against_number(
+    check: Check, left: dict[int, float], told: str
+) -> tuple[bool | None, str, str]:
     assert check.value is not None
     center, half = interval(list(left.values()))
     border = f"{_sign(check.operator)} {check.value:g}{_allowance(check)}"
@@ -241,7 +226,7 @@ def _against_number(check: Check, left: dict[int, float], told: str) -> tuple[bo
 
 def _against_runs(
     check: Check, left: dict[int, float], right: dict[int, float], told: str, rival: str
-) -> tuple[bool, str, str]:
+) -> tuple[bool | None, str, str]:
     """Compares with other runs; of the seeds that both have, if there are any, in pairs."""
     shared = sorted(set(left) & set(right))
     if shared:
@@ -257,14 +242,9 @@ def _against_runs(
     return _holds(check, one, two), told, f"{border}{_allowance(check)}{unclear}"
 
 
-def _holds(check: Check, left: float, right: float) -> bool:
-    if check.operator in (">=", ">"):
-        border = right + check.by - check.tolerance
-        return left > border if check.operator == ">" else left >= border
-    if check.operator in ("<=", "<"):
-        border = right - check.by + check.tolerance
-        return left < border if check.operator == "<" else left <= border
-    return abs(left - right) <= check.tolerance
+def _holds(check: Check, left: float, right: float) -> bool | None:
+    by = check.by if ">" in check.operator else -check.by if "<" in check.operator else 0.0
+    return compare(left, check.operator, right + by, check.tolerance)
 
 
 def _unclear(distance: float, half: float) -> str:

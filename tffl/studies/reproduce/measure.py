@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from tffl.record.identity import identity
 from tffl.record.tables import read_rows, to_csv
 from tffl.studies.benchmark import BY_ROUND, COLUMNS, Cell, recorded, run, store
 from tffl.studies.benchmark_table import defined, mean
+from tffl.studies.pages.builder import present_environment
 from tffl.studies.reproduce.plan import SMOKE, Experiment, Item
 
 KEY = ("setting", "attack", "defense", "seed")
@@ -280,22 +280,13 @@ def _copy_pictures(cell: Cell, work: Path, folder: Path, experiment: Experiment)
 
 
 def _environment(command: Sequence[str]) -> dict[str, Any]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    from tffl.core.process import cores, silence
+    from tffl.core.process import silence
 
     silence()
-    versions = {"python": platform.python_version()}
-    for name in ("tffl", "tensorflow", "keras", "numpy"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # such as tensorflow-cpu in the place of tensorflow
-            continue
     return {
         "command": " ".join(command),
         "recorded": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions,
-        "machine": f"{platform.machine()}, {cores()} core{'s' if cores() > 1 else ''}",
+        **present_environment(),
         "devices": _devices(),
     }
 

@@ -20,9 +20,11 @@ from tffl.record.identity import flat
 from tffl.record.tables import to_csv
 from tffl.studies.benchmark import labeled
 from tffl.studies.benchmark_table import NONE, Rows, distinct, escape, table, where
+from tffl.studies.pages.builder import versions_and_machine
+from tffl.studies.pages.verdicts import Judged, claim_table, counts, words_table
 from tffl.studies.reproduce import pictures
 from tffl.studies.reproduce.catalogue import PAPERS, Catalogue, Entry
-from tffl.studies.reproduce.claims import DERIVED, Judged, Side, judge, number, summary
+from tffl.studies.reproduce.claims import DERIVED, Side, judge, number, summary
 from tffl.studies.reproduce.measure import Record, key_of, read_record
 from tffl.studies.reproduce.plan import PAPER, SCALES, Experiment, Item, stand_in
 
@@ -51,7 +53,6 @@ METRICS = {
 """What is shown of each kind of item: metric → header."""
 
 CLAIM_COLUMNS = ("item", "scale", "claim", "verdict", "numbers")
-ORDER = ("holds", "fails", "not testable")
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,7 @@ def section(report: Report, folder: Path | None = None) -> Iterator[str]:
     for setting, (header, rows) in report.tables.items():
         yield (f"**{setting}**\n\n" if setting else "") + table(header, rows)
     if report.judged:
-        rows = [[j.text, f"**{j.verdict}**", j.numbers] for j in report.judged]
-        yield _words_table(["claim", "verdict", "numbers"], rows)
+        yield claim_table(report.judged, "numbers")
     if report.failed:
         yield "Failed:\n\n" + "\n".join(f"- {escape(line)}" for line in report.failed)
     if folder is not None:
@@ -216,21 +216,6 @@ def legend() -> str:
         "figures are means over the rounds that define them: precision is undefined in a round "
         "that flags nobody. The papers' AUC is that of the hard verdicts."
     )
-
-
-def counts(judged: Iterable[Judged]) -> str:
-    """Says how many claims hold.
-
-    >>> counts([Judged("a", "holds", ""), Judged("b", "holds", ""), Judged("c", "fails", "")])
-    '2 hold, 1 fails, 0 not testable'
-    """
-    verdicts = [one.verdict for one in judged]
-    told = {name: verdicts.count(name) for name in ORDER}  # type: ignore[arg-type]
-    hold, fail = (
-        f"{told[name]} {name if told[name] == 1 else name.removesuffix('s')}"
-        for name in ("holds", "fails")
-    )
-    return f"{hold}, {fail}, {told['not testable']} not testable"
 
 
 def sizes(experiment: Experiment, scale: str) -> list[list[str]]:
@@ -269,7 +254,7 @@ def _scale(found: Sequence[Report], folder: Path) -> Iterator[str]:
     yield legend()
     rows = [[f"{r.entry.name}", j.text, f"**{j.verdict}**"] for r in found for j in r.judged]
     if rows:
-        yield _words_table(["item", "claim", "verdict"], rows)
+        yield words_table(["item", "claim", "verdict"], rows)
     for report in found:
         yield from section(report, folder)
     for path in dict.fromkeys(report.experiment.path for report in found):
@@ -284,9 +269,9 @@ def _provenance(found: Sequence[Report], folder: Path) -> Iterator[str]:
     about = read_record(folder, experiment.name).environment
     machine = "on an unknown machine"
     if about:
-        versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-        on = ", ".join([about["machine"], *about["devices"]])
-        machine = f"{on}; {versions}; the last of it on {about['recorded']}"
+        with_devices = {**about, "machine": ", ".join([about["machine"], *about["devices"]])}
+        told = versions_and_machine(with_devices)
+        machine = f"measured {told}; the last of it on {about['recorded']}"
     yield f"### How {experiment.name} was made"
     yield (
         f"By the commands above, with `configs/{experiment.path.parent.name}/"
@@ -297,7 +282,7 @@ def _provenance(found: Sequence[Report], folder: Path) -> Iterator[str]:
     changes = sizes(experiment, scale)
     if changes:
         yield "What this scale changes of the paper's sizes:"
-        yield _words_table(["", "paper", scale], changes)
+        yield words_table(["", "paper", scale], changes)
 
 
 @dataclass(frozen=True)
@@ -384,12 +369,6 @@ def _pictures(report: Report, folder: Path) -> list[str]:
 
 def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
-
-
-def _words_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    cells = ([cell.replace("|", r"\|") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _size(value: Any) -> str:

@@ -33,6 +33,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tffl.config import Section, build, override
 from tffl.studies.benchmark import NONE, Cell, Plan, grid, labeled
+from tffl.studies.pages.verdicts import Operator
 
 SCALES = ("smoke", "small", "paper")
 SMOKE, PAPER = "smoke", "paper"
@@ -67,7 +68,6 @@ SIZES = frozenset(
 """What a scale may change: how much, never how."""
 
 Shows = Literal["detection", "accuracy", "poisoning", "runtime", "scores", "maps"]
-Operator = Literal[">=", ">", "<=", "<", "~"]
 
 
 def _several(value: Any) -> Any:

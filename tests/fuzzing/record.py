@@ -1,12 +1,13 @@
 """Feeds hostile updates to every defense, and hostile files and replies to all that read them.
 
     pip install 'tffl[fuzz,flower]'
-    python results/reliability/fuzz.py --cases 10000
+    PYTHONPATH=tests python -m fuzzing.record --cases 10000
 
-writes fuzz.csv and environment.json beside itself; exit code 1 if anything went wrong. The cases
-are those of `tests/fuzzing`, where they are described: `hypothesis` draws them, the same ones every
-time, and `atheris` grows files by what they reach in the Python code of the readers. Each target
-runs in a process that may die: a crash of native code, or a case of a minute, costs the target.
+Writes fuzz.csv and environment.json to runs/reliability, from which `tffl page reliability` makes
+a page; exit code 1 if anything went wrong. The cases are those of this package: `hypothesis` draws
+them, the same ones every time, and `atheris` grows files by what they reach in the Python code of
+the readers. Each target runs in a process that may die: a crash of native code, or a case that
+takes a minute, costs the target.
 """
 
 from __future__ import annotations
@@ -17,25 +18,30 @@ import faulthandler
 import json
 import os
 import pickle
-import platform
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "tests"))
+from tffl.studies.pages.builder import present_environment
+
+from . import files, rounds
+from .drive import Tally, drive
+from .files import Corpus
+
+TESTS = Path(__file__).resolve().parents[1]
+OUT = Path("runs/reliability")
 
 COLUMNS = (
     *("kind", "target", "cases", "accepted", "refused"),
     *("wrong", "non_finite", "crashes", "slowest_seconds", "note"),
 )
+KINDS = ("updates", "files", "replies", "grown")
 PACKAGES = ("atheris", "flwr", "h5py", "hypothesis", "keras", "numpy", "safetensors", "tensorflow")
 
 PATIENCE = 60
@@ -50,8 +56,6 @@ GROWN = ("npz", "npz header", "keras config", "weights.h5", "safetensors", "safe
 
 def plan(kind: str, cases: int) -> dict[str, int]:
     """Returns target → cases of a kind."""
-    from fuzzing import files, rounds
-
     weights = {
         "updates": {
             name: WEIGHTS["slow updates" if name in rounds.SLOW else "updates"]
@@ -68,7 +72,7 @@ def plan(kind: str, cases: int) -> dict[str, int]:
 
 
 class Diary:
-    """Tells the parent process what is going on, so that nothing is lost if this one dies."""
+    """Notes for the parent process what is going on, so that nothing is lost if this one dies."""
 
     def __init__(self, work: Path, kind: str, target: str) -> None:
         self.now, self.done = work / "now.json", work / "done.jsonl"
@@ -108,8 +112,6 @@ def child(kind: str, targets: list[str], cases: int, draw: int, work: Path) -> N
     from tffl.engine.runtime import configure
 
     configure(devices=1)
-    from fuzzing.drive import drive
-
     counts = plan(kind, cases)
     for target in targets:
         strategy, examine = _target(kind, target, work)
@@ -119,33 +121,28 @@ def child(kind: str, targets: list[str], cases: int, draw: int, work: Path) -> N
 
 def _target(kind: str, target: str, work: Path) -> tuple[Any, Callable[[Any], Any]]:
     if kind == "updates":
-        from fuzzing import rounds
-
-        # What is compiled, once per defense, is no part of any case.
+        # What is compiled, once per defense, belongs to no case.
         rounds.judge(target, rounds.HONEST)
         return rounds.cases, lambda case: rounds.judge(target, case)
     corpus = _corpus(work)
     if kind == "replies":
-        from fuzzing import replies
+        from . import replies
 
         return replies.replies, lambda reply: replies.examine(reply, corpus)
-    from fuzzing import files
-
     folder = work / "inbox"
     folder.mkdir(exist_ok=True)
     return files.cases(target), lambda case: files.examine(target, case, corpus, folder)
 
 
-def _corpus(work: Path) -> Any:
+def _corpus(work: Path) -> Corpus:
     """Returns the sound files, made by the first process that needs them."""
-    from fuzzing.files import Corpus
-
     stored = work / "corpus.pickle"
     if not stored.exists():
         folder = work / "corpus"
         folder.mkdir()
         stored.write_bytes(pickle.dumps(Corpus.make(folder)))
-    return pickle.loads(stored.read_bytes())
+    corpus: Corpus = pickle.loads(stored.read_bytes())
+    return corpus
 
 
 def grow(target: str, runs: int, draw: int, work: Path) -> None:
@@ -160,9 +157,6 @@ def grow(target: str, runs: int, draw: int, work: Path) -> None:
         import numpy.lib.format  # noqa: F401
 
         from tffl.untrusted import hdf5, keras_zip, npz, safetensors_file  # noqa: F401
-
-    from fuzzing import files
-    from fuzzing.drive import Tally
 
     corpus, tally, diary = _corpus(work), Tally(), Diary(work, "grown", target)
     kind, seed, wrap = _grown(target, corpus)
@@ -185,10 +179,8 @@ def grow(target: str, runs: int, draw: int, work: Path) -> None:
         diary.end(tally)
 
 
-def _grown(target: str, corpus: Any) -> tuple[str, bytes, Callable[[bytes], bytes]]:
+def _grown(target: str, corpus: Corpus) -> tuple[str, bytes, Callable[[bytes], bytes]]:
     """Returns the format, the sound bytes to start from, and what makes a file of such bytes."""
-    from fuzzing import files
-
     kind, _, part = target.partition(" ")
     whole = corpus.sound(kind)[""]
     if not part:
@@ -225,10 +217,12 @@ def _outlive(
     while left:
         for name in ("done.jsonl", "now.json"):
             (work / name).unlink(missing_ok=True)
-        told = ["--child", kind, "--targets", ",".join(left), "--cases", str(cases)]
-        command = [sys.executable, __file__, *told, "--seed", str(draw), "--work", str(work)]
+        options = ["--child", kind, "--targets", ",".join(left), "--cases", str(cases)]
+        options += ["--seed", str(draw), "--work", str(work)]
+        command = [sys.executable, "-m", "fuzzing.record", *options]
+        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
         with (work / "log").open("wb") as log:
-            code = subprocess.call(command, stdout=log, stderr=log)
+            code = subprocess.call(command, stdout=log, stderr=log, env=environment)
         done = work / "done.jsonl"
         rows = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
         yield from rows
@@ -247,37 +241,47 @@ def _outlive(
         left = left[1:]
 
 
-def main() -> int:
-    """Runs it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    kinds = ["updates", "files", "replies", "grown"]
+def parsed() -> argparse.Namespace:
+    """Returns the options; hidden ones are of the processes that examine cases."""
+    parser = argparse.ArgumentParser(prog="python -m fuzzing.record")
     parser.add_argument("--cases", type=int, default=10_000, help="by hypothesis, in all")
     parser.add_argument("--grown", type=int, default=5_000, help="by atheris, per target")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=kinds, action="append")
-    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--only", choices=KINDS, action="append")
+    parser.add_argument("--out", type=Path, default=OUT)
     for hidden in ("--child", "--targets", "--work"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.child:
-        work = Path(given.work)
-        child(given.child, given.targets.split(","), given.cases, given.seed, work)
-        return 0
-    chosen = given.only or kinds
+    return parser.parse_args()
+
+
+def available(kinds: Sequence[str]) -> list[str]:
+    """Returns the kinds of input for which everything is installed; says what is left out."""
+    chosen = list(kinds)
     for package, kind in (("atheris", "grown"), ("flwr", "replies")):
         if kind in chosen and find_spec(package) is None:
-            print(
-                f"{package} is not installed: {kind} is left out (pip install 'tffl[fuzz,flower]')"
-            )
-            chosen = [other for other in chosen if other != kind]
+            hint = "pip install 'tffl[fuzz,flower]'"
+            print(f"{package} is not installed: {kind} is left out ({hint})")
+            chosen.remove(kind)
+    return chosen
+
+
+def main() -> int:
+    """Records all targets; returns the exit code."""
+    options = parsed()
+    if options.child:
+        targets, work = options.targets.split(","), Path(options.work)
+        child(options.child, targets, options.cases, options.seed, work)
+        return 0
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    bad = 0
-    given.out.mkdir(parents=True, exist_ok=True)
-    part = given.out / "fuzz.csv.part"
+    failed = 0
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / "fuzz.csv.part"
+    kinds = available(options.only or KINDS)
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        for row in examine_all(chosen, given.cases, given.grown, given.seed):
+        for row in examine_all(kinds, options.cases, options.grown, options.seed):
             found = row.pop("bad")
             writer.writerow({**row, "note": "; ".join(found)[:500]})
             file.flush()
@@ -285,18 +289,12 @@ def main() -> int:
             for what, case in found.items():
                 print(f"  {what}\n    {case[:2000]}", flush=True)
             # `none` averages whatever it gets, and says so.
-            bad += bool(found) and row["target"] != "none"
-    part.replace(given.out / "fuzz.csv")
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    about = json.dumps({"seed": given.seed, **versions}, indent=2)
-    (given.out / "environment.json").write_text(about + "\n", encoding="utf-8")
-    print("Nothing broke." if not bad else f"{bad} targets have failures.")
-    return 1 if bad else 0
+            failed += bool(found) and row["target"] != "none"
+    part.replace(out / "fuzz.csv")
+    environment = {**present_environment(PACKAGES), "seed": options.seed}
+    (out / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+    print("Nothing broke." if not failed else f"{failed} targets have failures.")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

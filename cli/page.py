@@ -1,0 +1,34 @@
+"""`tffl page`: writes a page of `results/` from runs, or from the tables that are recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--runs", type=FOLDER, help="Runs to collect from; else runs/NAME.")
+@click.option("--out", type=FOLDER, help="The page and its tables; else results/NAME.")
+@click.option("--no-figures", is_flag=True, help="Draw no figures.")
+def page(name: str | None, runs: Path | None, out: Path | None, no_figures: bool) -> None:
+    """Write the page NAME of results/ again; without NAME, list the pages.
+
+    What runs/NAME has measured replaces the tables in results/NAME; where there are no runs, the
+    recorded tables are read. results/NAME/run.sh makes the runs.
+    """
+    from tffl.studies.pages import PAGES, find
+
+    if name is None:
+        for known, about in PAGES.items():
+            click.echo(f"{known:14}{about}")
+        return
+    chosen = find(name)
+    from tffl.studies.pages.builder import make
+
+    folder, source = out or chosen.folder, runs or chosen.runs
+    collected = make(chosen, folder, source, draw=not no_figures)
+    click.echo(f"{folder / 'README.md'}: from {source if collected else 'the recorded tables'}")
