@@ -17,10 +17,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "ARCHITECTURE.md", "SECURITY.md")
 
 # Words of other programs, of the shell, and of README's own examples.
-OUTSIDE = frozenset(
-    ("kill", "ssh", "-N", "-L", "os._exit", ".venv", "activate", "source", "--logdir", "machine-a")
-    + ("KERAS_BACKEND", "keras.json", "TF_CONFIG", "TMPDIR", "NormLimit", "norm-limit")
-)
+OUTSIDE = {
+    *("kill", "ssh", "-N", "-L", "os._exit", "source", "activate", "--logdir", "machine-a"),
+    *("KERAS_BACKEND", "keras.json", "TF_CONFIG", "TMPDIR", "check_estimator"),
+    *("NormLimit", "norm-limit", "banana", "table-1"),
+}
 ENTRY_POINTS = {"tffl.attacks", "tffl.models", "tffl.datasets"}
 
 
@@ -54,7 +55,9 @@ def names(tree: ast.AST) -> Iterator[str]:
 def vocabulary() -> frozenset[str]:
     """Names of files, identifiers, options, commands, and what a registry or a table has."""
     words = {name for file in sources() for name in names(ast.parse(file.read_text()))}
-    files = {p.name for p in ROOT.rglob("*") if not {".git", "build"} & {*p.parts}}
+    folders = ("tffl", "cli", "tests", "configs", "examples", "results")
+    paths = [*ROOT.iterdir(), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
+    files = {path.name for path in paths}
     words |= files | {Path(name).stem for name in files}
     requirements = (ROOT / "setup.cfg").read_text() + (ROOT / "pyproject.toml").read_text()
     return frozenset(words | set(re.findall(r"[\w-]+", requirements)))
@@ -77,6 +80,9 @@ def options() -> frozenset[str]:
 
 
 def is_known(word: str) -> bool:
+    word = word.removeprefix(".venv/bin/")
+    if "/" in word and (ROOT / word).exists():
+        return True
     if word in OUTSIDE or re.fullmatch(r"[A-Z]+|[a-z]|[\d.,%-]+|-[a-z]|", word):
         return True  # a placeholder such as RUN, a letter of a formula, a number
     if word.startswith("--"):
@@ -93,6 +99,11 @@ def test_every_word_of_code_exists(page: str) -> None:
     spans = [code for code in codes(page) if not code.startswith(("http", "pip "))]
     words = [(span, word) for span in spans for word in re.findall(r"[-\w./%]*[\w%]", span)]
     assert [(span, word) for span, word in words if not is_known(word)] == []
+
+
+@pytest.mark.parametrize("word", ["Wrokshop", "--frobnicate", "tffl/models/tubes.py", "kurm"])
+def test_a_word_that_does_not_exist_is_found(word: str) -> None:
+    assert not is_known(word)
 
 
 @pytest.mark.parametrize("page", PAGES)
