@@ -12,7 +12,7 @@ from tffl_cli.belonging import belongs_to
 if TYPE_CHECKING:
     from tffl.core.registry import Registry
 
-KINDS = ("attacks", "defenses", "models", "datasets")
+KINDS = ("attacks", "defenses", "models", "datasets", "metrics")
 
 
 def registry(kind: str) -> Registry:
@@ -22,19 +22,20 @@ def registry(kind: str) -> Registry:
       UsageError: There is no such kind; the message lists them.
     """
     from tffl.attacks import attacks
+    from tffl.callbacks import metrics
     from tffl.core.errors import unknown
     from tffl.data import datasets
     from tffl.defenses import defenses
     from tffl.models import models
 
-    found = {"attacks": attacks, "defenses": defenses, "models": models, "datasets": datasets}
+    found = dict(zip(KINDS, (attacks, defenses, models, datasets, metrics), strict=True))
     if kind not in found:
         raise unknown("kind", kind, KINDS)
     return found[kind]
 
 
 class Kind(click.ParamType):
-    """One of the four registries; the program itself names the nearest to a misspelled one."""
+    """One of the registries; the program itself names the nearest to a misspelled one."""
 
     name = "kind"
 
@@ -61,7 +62,7 @@ def complete_name(
 
 
 @click.command("list")
-@click.argument("kind", type=Kind(), metavar="attacks|defenses|models|datasets")
+@click.argument("kind", type=Kind(), metavar="attacks|defenses|models|datasets|metrics")
 @click.argument("name", required=False, shell_complete=complete_name)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the options of each entry.")
 @click.option(
@@ -78,7 +79,7 @@ def complete_name(
 def list_entries(
     kind: str, name: str | None, as_json: bool, image_size: int | None, channels: int, classes: int
 ) -> None:
-    """List attacks, defenses, models or datasets, with what they need and who published them.
+    """List attacks, defenses, models, datasets or metrics: what they need, who published them.
 
     With NAME, such as `tffl list defenses krum`, every option of that one: what it means, what it
     may be, and what it is if it is not set.

@@ -101,10 +101,10 @@ def _simulate(
     from tffl import simulate
 
     if as_json:
-        simulate(experiment, out, observer=Warnings(), command=session.command)
+        simulate(experiment, out, callbacks=[Warnings()], command=session.command)
         return out
     with Watch() as watch:
-        simulate(experiment, out, observer=watch.titled(""), command=session.command)
+        simulate(experiment, out, callbacks=[watch.titled("")], command=session.command)
     return out
 
 

@@ -38,7 +38,7 @@ COMMANDS = {
     "scan": ("tffl_cli.scan:scan", "Find poisoned and hostile files among clients' models."),
     "worker": ("tffl_cli.worker:worker", "Train clients for a run on another machine."),
     "data": ("tffl_cli.data:data", "List, prepare and inspect datasets."),
-    "list": ("tffl_cli.list:list_entries", "List attacks, defenses, models or datasets."),
+    "list": ("tffl_cli.list:list_entries", "List attacks, defenses, models, datasets or metrics."),
     "bench": ("tffl_cli.bench:bench", "Measure the speed of the engine and the defenses."),
 }
 """Subcommand → where it is, and its line in `tffl --help`."""

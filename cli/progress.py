@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tffl.engine.observer import Observer
+from tffl.callbacks.base import Callback, Round, Start
 from tffl_cli.tables import words
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ LINES = 10
 """Lines of progress, at most, of a run whose output is not a terminal."""
 
 
-class Warnings(Observer):
-    """Prints warnings only: the observer of `--json`.
+class Warnings(Callback):
+    """Prints warnings only: the callback of `--json`.
 
     Attributes:
       title: Which run this is, such as `"undefended"`; empty if there is only one.
@@ -32,9 +32,10 @@ class Warnings(Observer):
         self.console = console(stderr=True)
         self.title = title
 
-    def start(self, rounds: int, first: int) -> None:
+    def start(self, start: Start) -> None:
         """Says so if there is nothing left to do."""
-        if first > rounds:
+        rounds = start.config.federation.rounds
+        if start.first > rounds:
             text = self._titled(f"all {rounds} rounds were played before: nothing is trained")
             more = "(--rounds with a larger number goes on)"
             self.console.print(f"{text[0].upper()}{text[1:]} {more}", markup=False, soft_wrap=True)
@@ -90,17 +91,16 @@ class Watch(Warnings):
         """Names what is being done."""
         self.bar.update(self.task, description=self._titled(text))
 
-    def start(self, rounds: int, first: int) -> None:
+    def start(self, start: Start) -> None:
         """Sets the bar's length."""
-        super().start(rounds, first)
-        self.rounds = rounds
-        self.bar.update(
-            self.task, description=self._titled("rounds"), total=rounds, completed=first - 1
-        )
+        super().start(start)
+        self.rounds = start.config.federation.rounds
+        description, done = self._titled("rounds"), start.first - 1
+        self.bar.update(self.task, description=description, total=self.rounds, completed=done)
 
-    def round(self, row: Mapping[str, Any]) -> None:
+    def round(self, round: Round) -> None:
         """Moves the bar, or prints a line now and then."""
-        done = int(row["round"])
+        row, done = round.row, round.number
         self.bar.update(self.task, completed=done, figures=figures(row))
         step = math.ceil(self.rounds / LINES)
         if not self.console.is_terminal and (done % step == 0 or done == self.rounds):

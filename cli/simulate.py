@@ -18,8 +18,8 @@ from tffl_cli.main import Interrupted, Session
 from tffl_cli.options import assemble, experiment_options
 
 if TYPE_CHECKING:
+    from tffl.callbacks.base import Callback
     from tffl.config import Config
-    from tffl.engine.observer import Observer
 
 
 @click.command(epilog="Later ones win: --config, then single options, then --set.")
@@ -101,12 +101,12 @@ class Job(NamedTuple):
 
 
 def _simulate(job: Job, quiet: bool, as_json: bool) -> None:
-    with _observer(quiet, as_json) as observe:
+    with _watching(quiet, as_json) as watch:
         run = tffl.simulate(
             job.config,
             job.directory,
             resume=job.resume and (job.directory / "config.toml").exists(),
-            observer=observe(""),
+            callbacks=[watch("")],
             command=job.command,
         )
     if as_json:
@@ -122,9 +122,9 @@ def _compare(job: Job, quiet: bool, as_json: bool) -> None:
     from tffl.studies.comparison import Outcome, compare, conclusion, variants
 
     variants(job.config)
-    with _observer(quiet, as_json) as observe:
+    with _watching(quiet, as_json) as watch:
         runs = compare(
-            job.config, job.directory, resume=job.resume, observe=observe, command=job.command
+            job.config, job.directory, resume=job.resume, watch=watch, command=job.command
         )
     if as_json:
         click.echo(json.dumps({name: run.summary for name, run in runs.items()}, indent=2))
@@ -136,13 +136,13 @@ def _compare(job: Job, quiet: bool, as_json: bool) -> None:
 
 
 @contextmanager
-def _observer(quiet: bool, as_json: bool) -> Iterator[Callable[[str], Observer]]:
-    """Makes the observer of each run, given its title."""
-    from tffl.engine.observer import Observer
+def _watching(quiet: bool, as_json: bool) -> Iterator[Callable[[str], Callback]]:
+    """Makes the callback that shows each run, given its title."""
+    from tffl.callbacks.base import Callback
     from tffl_cli.progress import Warnings, Watch
 
     if quiet:
-        yield lambda title: Observer()
+        yield lambda title: Callback()
     elif as_json:
         yield Warnings
     else:
@@ -158,11 +158,13 @@ def check(config: Config) -> None:
         the dataset is not prepared.
     """
     from tffl.attacks import create_attack
+    from tffl.callbacks.metric import named_metrics
     from tffl.data.build import check_prepared
     from tffl.defenses import create_defense
     from tffl.models import models
 
     models[config.model.name]
+    named_metrics(config.record.metrics)
     create_attack(config.attack.name, config.attack.options)
     create_defense(config.defense.name, config.defense.options)
     check_prepared(config.data)

@@ -14,15 +14,25 @@ import click
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ENTRY_POINTS = ("tffl.attacks", "tffl.datasets", "tffl.metrics", "tffl.models")
 PAGES = ("README.md", "ARCHITECTURE.md", "SECURITY.md")
 
 # Words of other programs, of the shell, and of README's own examples.
 OUTSIDE = {
-    *("kill", "ssh", "-N", "-L", "os._exit", "source", "activate", "--logdir", "machine-a"),
+    *(
+        "kill",
+        "ssh",
+        "-N",
+        "-L",
+        "os._exit",
+        "source",
+        ".venv/bin/activate",
+        "--logdir",
+        "machine-a",
+    ),
     *("KERAS_BACKEND", "keras.json", "TF_CONFIG", "TMPDIR", "check_estimator"),
     *("NormLimit", "norm-limit", "banana", "table-1"),
 }
-ENTRY_POINTS = {"tffl.attacks", "tffl.models", "tffl.datasets"}
 
 
 def codes(page: str) -> list[str]:
@@ -83,13 +93,13 @@ def is_known(word: str) -> bool:
     word = word.removeprefix(".venv/bin/")
     if "/" in word and (ROOT / word).exists():
         return True
-    if word in OUTSIDE or re.fullmatch(r"[A-Z]+|[a-z]|[\d.,%-]+|-[a-z]|", word):
+    if word in OUTSIDE or re.fullmatch(r"[A-Z]+|[a-z]|[\d.,%-]+", word):
         return True  # a placeholder such as RUN, a letter of a formula, a number
     if word.startswith("--"):
         return word in options()
-    pieces = [piece for piece in re.split(r"[./]", word) if piece]
-    return word in vocabulary() or all(
-        piece in vocabulary() or re.fullmatch(r"[A-Z]+|\d+", piece) for piece in pieces
+    parts = [part for part in word.split("/") if not re.fullmatch(r"[A-Z]*", part)]
+    return all(
+        part in vocabulary() or {*filter(None, part.split("."))} <= vocabulary() for part in parts
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tffl.attacks import attacks, create_attack
+from tffl.callbacks import Callback, Round
 from tffl.config import build, load, override
 from tffl.core.errors import UsageError
 from tffl.core.updates import Updates
@@ -67,14 +68,14 @@ def tables(path: Path) -> list[str]:
     return [f.loc[:, ~f.columns.str.endswith("_seconds")].to_csv() for f in frames]
 
 
-class Stop(Observer):
+class Stop(Callback):
     """Interrupts after a round."""
 
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def round(self, row: Any) -> None:
-        if row["round"] == self.after:
+    def round(self, round: Round) -> None:
+        if round.number == self.after:
             raise KeyboardInterrupt
 
 
@@ -83,7 +84,7 @@ def test_every_attack_runs_repeats_and_resumes(name: str, tmp_path: Path) -> Non
     changes = {"attack.name": name, "defense.name": "none", **NEEDED.get(name, {})}
     whole = run(changes, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(changes, tmp_path / "parts", observer=Stop(after=2))
+        run(changes, tmp_path / "parts", callbacks=[Stop(after=2)])
     run(load(tmp_path / "parts" / "config.toml").model_dump(), tmp_path / "parts", resume=True)
     assert tables(tmp_path / "parts") == tables(tmp_path / "whole")
     malicious = whole.clients.groupby("client")["malicious"].max().sum()
@@ -95,7 +96,7 @@ def test_every_defense_runs_repeats_and_resumes(name: str, tmp_path: Path) -> No
     changes = {"attack.name": "patch-backdoor", "attack.scale": 5.0, **defended_by(name)}
     whole = run(changes, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(changes, tmp_path / "parts", observer=Stop(after=2))
+        run(changes, tmp_path / "parts", callbacks=[Stop(after=2)])
     run(load(tmp_path / "parts" / "config.toml").model_dump(), tmp_path / "parts", resume=True)
     assert tables(tmp_path / "parts") == tables(tmp_path / "whole")
     shares = whole.clients.groupby("round")["weight"].sum()

@@ -12,6 +12,7 @@ from tffl.core import keras_settings
 
 if TYPE_CHECKING:
     from tffl import attacks as attacks
+    from tffl import callbacks as callbacks
     from tffl import data as data
     from tffl import defenses as defenses
     from tffl import models as models
@@ -43,7 +44,7 @@ _HOMES = {
     "register": "tffl.simulation.objects",
     "simulate": "tffl.simulation.simulation",
 }
-_ROOMS = ("attacks", "data", "defenses", "models", "testing")
+_ROOMS = ("attacks", "callbacks", "data", "defenses", "models", "testing")
 
 __all__ = [*sorted([*_HOMES, *_ROOMS, "layout_of"]), "__version__"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tffl
+from tffl.callbacks import Callback, Round
 from tffl.config import build
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
@@ -19,7 +20,6 @@ from tffl.core.updates import Updates
 from tffl.defenses import Server, Verdict, create_defense, defenses
 from tffl.defenses.base import State
 from tffl.defenses.signguard import bandwidth, draw, largest_cluster, sign_shares
-from tffl.engine.observer import Observer
 
 LAYOUT = WeightLayout(
     (
@@ -307,11 +307,11 @@ def test_refuses_options_out_of_range(option: str, value: object) -> None:
         create_defense("signguard", {option: value})
 
 
-class Interruption(Observer):
+class Interruption(Callback):
     """Stops a run after its first round."""
 
-    def round(self, row: Any) -> None:
-        if row["round"] == 1:
+    def round(self, round: Round) -> None:
+        if round.number == 1:
             raise KeyboardInterrupt
 
 
@@ -327,7 +327,7 @@ def test_a_resumed_run_remembers_the_last_aggregate(tmp_path: Path) -> None:
     )
     tffl.simulate(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        tffl.simulate(config, tmp_path / "cut", observer=Interruption())
+        tffl.simulate(config, tmp_path / "cut", callbacks=[Interruption()])
     tffl.simulate(config, tmp_path / "cut", resume=True)
     whole, cut = (
         pd.read_csv(tmp_path / name / "clients.csv")[["round", "score", "accepted", "weight"]]

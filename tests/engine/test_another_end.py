@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tffl.callbacks import Callback, Round
 from tffl.config import build, load, override
 from tffl.core.errors import UsageError
-from tffl.engine.observer import Observer
 from tffl.simulation.shared_resources import SharedResources
 from tffl.simulation.simulation import simulate
 
@@ -36,8 +36,8 @@ def tables(path: Path) -> list[str]:
     return [frame.loc[:, ~frame.columns.str.endswith("_seconds")].to_csv() for frame in read]
 
 
-class Stop(Observer):
-    def round(self, row: Any) -> None:
+class Stop(Callback):
+    def round(self, round: Round) -> None:
         raise KeyboardInterrupt
 
 
@@ -49,7 +49,7 @@ def test_prolonged_or_cut_short_it_is_the_same_run(tmp_path: Path) -> None:
     assert load(tmp_path / "longer" / "config.toml") == load(tmp_path / "whole" / "config.toml")
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "shorter", 9, observer=Stop())
+        run(tmp_path / "shorter", 9, callbacks=[Stop()])
     run(tmp_path / "shorter", 3, resume=True)
     assert tables(tmp_path / "shorter") == tables(tmp_path / "whole")
 

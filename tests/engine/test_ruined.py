@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 import tffl
+from tffl.callbacks import Callback
 from tffl.core.layout import WeightLayout
 from tffl.engine.evaluation import Evaluator
-from tffl.engine.observer import Observer
 from tffl.engine.placement import LocalDevices
 from tffl.engine.voting import Certificates, majority_model
 from tffl.report.benchmarks import benchmark_sections
@@ -91,7 +91,7 @@ RUIN = {
 }
 
 
-class Listener(Observer):
+class Listener(Callback):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -103,7 +103,7 @@ class Listener(Observer):
 def ruined(tmp_path_factory: pytest.TempPathFactory) -> tuple[tffl.Run, list[str]]:
     listener = Listener()
     path = tmp_path_factory.mktemp("ruined") / "run"
-    return tffl.simulate(RUIN, path, observer=listener), listener.warnings
+    return tffl.simulate(RUIN, path, callbacks=[listener]), listener.warnings
 
 
 def test_a_ruined_run_has_empty_cells_and_one_warning(ruined: tuple) -> None:

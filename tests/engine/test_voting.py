@@ -16,13 +16,13 @@ import tensorflow as tf
 
 import tffl
 import tffl.config
+from tffl.callbacks import Callback, Round
 from tffl.config import Config, build
 from tffl.core.errors import UsageError
 from tffl.core.layout import WeightLayout
 from tffl.core.tensors import read_tensors
 from tffl.data.build import load_dataset
 from tffl.engine.evaluation import Evaluator
-from tffl.engine.observer import Observer
 from tffl.engine.placement import LocalDevices
 from tffl.engine.voting import Certificates, majority_model
 from tffl.models import models
@@ -197,14 +197,14 @@ def last_weights(path: Path) -> np.ndarray:
     return read_tensors(max((path / "checkpoints").iterdir()))[0]["weights"]
 
 
-class Killer(Observer):
+class Killer(Callback):
     """Stops a run right after a round, as Ctrl-C would."""
 
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def round(self, row: Any) -> None:
-        if row["round"] == self.after:
+    def round(self, round: Round) -> None:
+        if round.number == self.after:
             raise KeyboardInterrupt
 
 
@@ -263,7 +263,7 @@ def test_every_participant_is_on_record_once(whole: Path) -> None:
 
 def test_resume_after_an_interruption(whole: Path, variant: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        tffl.simulate(config(**variant), tmp_path / "run", observer=Killer(after=2))
+        tffl.simulate(config(**variant), tmp_path / "run", callbacks=[Killer(after=2)])
     tffl.simulate(config(**variant, runtime__devices=2), tmp_path / "run", resume=True)
     assert tables(tmp_path / "run") == tables(whole)
     np.testing.assert_array_equal(last_weights(tmp_path / "run"), last_weights(whole))

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 import tffl
+from tffl.callbacks import Callback, Round
 from tffl.config import build
 from tffl.core.verdict import AuditImages
-from tffl.engine.observer import Observer
 from tffl.record.run_directory import RunDirectory
 from tffl.record.shown import to_arrays
 from tffl.simulation.shared_resources import SharedResources
@@ -67,11 +67,11 @@ np.savez(out, z=z.numpy(), **{k: np.asarray(v) for k, v in parts.items()})
 """
 
 
-class Stop(Observer):
+class Stop(Callback):
     """Interrupts after round 2."""
 
-    def round(self, row: Any) -> None:
-        if row["round"] == 2:
+    def round(self, round: Round) -> None:
+        if round.number == 2:
             raise KeyboardInterrupt
 
 
@@ -94,7 +94,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_interrupted_run_goes_on_with_the_same_gan(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts", observer=Stop())
+        run(tmp_path / "parts", callbacks=[Stop()])
     run(tmp_path / "parts", resume=True)
     assert tables(tmp_path / "parts") == tables(whole)
     ends = [RunDirectory.open(path).shown(3)[1] for path in (whole, tmp_path / "parts")]

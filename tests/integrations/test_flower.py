@@ -21,6 +21,7 @@ pytest.importorskip("flwr.supercore.task_identity")
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from tffl.callbacks import Group
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
@@ -29,7 +30,7 @@ from tffl.defenses import Server, Verdict, create_defense
 from tffl.defenses.none import FedAvg
 from tffl.integrations.flower import DefendedStrategy, average
 from tffl.integrations.flower.arrays import flat_weights
-from tffl.record.rounds import RoundRecord
+from tffl.record.rounds import client_rows
 from tffl.record.tables import CLIENT_COLUMNS, Table, read_rows
 from tffl.untrusted.refusal import Refused
 
@@ -144,9 +145,8 @@ def tffl_rounds(
         updates = Updates(round, ids, 10 + ids, weights, sent, layout)
         verdict, state = rule.judge(updates, owner, state)
         weights = weights + (owner.learning_rate * verdict.aggregate).astype(np.float32)
-        record = RoundRecord()
-        record.add(updates, verdict, np.zeros(len(ids), dtype=bool))
-        told += [{**row, "malicious": None} for row in record.client_rows(round)]
+        group = Group(0, updates, verdict, np.zeros(len(ids), dtype=bool))
+        told += [{**row, "malicious": None} for row in client_rows(round, [group])]
         verdicts.append(verdict)
     return weights, told, verdicts
 

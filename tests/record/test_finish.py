@@ -4,6 +4,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -39,6 +40,12 @@ def model() -> keras.Model:
     return keras.Model(images, keras.layers.Dense(3, name="logits")(x))
 
 
+def finish(run: RunWriter, model: keras.Model, summary: dict[str, Any]) -> None:
+    run.finish(model, summary, {})
+    for callback in run.callbacks:
+        callback.end(None)
+
+
 def test_finish_writes_everything_and_twice(tmp_path: Path, model: keras.Model) -> None:
     run = RunWriter.create(tmp_path, Config(), [], {})
     run.write_round(
@@ -46,9 +53,8 @@ def test_finish_writes_everything_and_twice(tmp_path: Path, model: keras.Model) 
         [{"round": 1, "client": c, "malicious": c == 0, "score": 2.0 - c} for c in range(3)],
     )
     summary = {"accuracy": np.float32(0.5), "auc": float("nan"), "malicious": np.array([1, 2])}
-    run.finish(model, summary, {})
-    again = RunWriter.resume(tmp_path)
-    again.finish(model, summary, {})
+    finish(run, model, summary)
+    finish(RunWriter.resume(tmp_path), model, summary)
     assert json.loads((tmp_path / "summary.json").read_text()) == {
         "accuracy": 0.5,
         "auc": None,
@@ -69,7 +75,7 @@ def test_finish_leaves_out_what_is_not_wanted(tmp_path: Path, model: keras.Model
     record = RecordConfig(tensorboard=False, figures=False, export=False)
     run = RunWriter.create(tmp_path, Config(record=record), [], {})
     run.write_round({"round": 1}, [])
-    run.finish(model, {}, {})
+    finish(run, model, {})
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "clients.csv",
         "config.toml",

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import tffl
+from tffl.callbacks import Callback, Round
 from tffl.config import Config
 from tffl.core.errors import TfflError, UsageError
-from tffl.engine.observer import Observer
 from tffl.record import lock
 from tffl.record.lock import locked
 from tffl.record.run_directory import RunDirectory
@@ -98,13 +98,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         pass
 
 
-class Meanwhile(Observer):
+class Meanwhile(Callback):
     """Begins a run in the folder of the one that it watches."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.refused = path, ""
 
-    def round(self, row: object) -> None:
+    def round(self, round: Round) -> None:
         try:
             tffl.simulate(TINY, self.path, resume=True)
         except UsageError as error:
@@ -121,6 +121,6 @@ TINY = {
 
 def test_a_run_is_locked_while_it_runs(tmp_path: Path) -> None:
     watch = Meanwhile(tmp_path / "run")
-    tffl.simulate(TINY, tmp_path / "run", observer=watch)
+    tffl.simulate(TINY, tmp_path / "run", callbacks=[watch])
     assert "another process" in watch.refused
     assert not (tmp_path / "run" / ".lock").exists()

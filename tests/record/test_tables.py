@@ -107,9 +107,26 @@ def test_keep_drops_later_rounds() -> None:
     assert table.text() == "round\n1\n2\n"
 
 
-@pytest.mark.parametrize("content", ["round,loss\n1,2\n", "a\nb\n", "\xff\xfe", 'round\n"1\n'])
+@pytest.mark.parametrize(
+    "content", ["loss,round\n1,2\n", "round,a,a\n1,2,3\n", "a\nb\n", "\xff\xfe", 'round\n"1\n']
+)
 def test_another_table_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "rounds.csv"
     file.write_text(content, encoding="latin-1")
     with pytest.raises(TfflError, match=r"rounds\.csv is not a table"):
         Table.read(file, ("round",))
+
+
+def test_columns_may_be_added_behind_the_others(tmp_path: Path) -> None:
+    table = Table(("round", "reason"))
+    odd = '=1, "a"\nb'
+    table.append(1, [{"round": 1, "reason": odd}])
+    table.widen(["reason", "mine"])
+    table.append(2, [{"round": 2, "reason": "", "mine": 0.5}])
+    table.append(3, [{"round": 3}])
+    assert table.text().splitlines()[-2:] == ["2,,0.5", "3,,"]
+    (tmp_path / "a.csv").write_text(table.text())
+    again = Table.read(tmp_path / "a.csv", ("round", "reason"))
+    assert again.text() == table.text() and again.columns == ("round", "reason", "mine")
+    assert again.frame()["mine"].tolist()[1] == 0.5 and again.frame()["mine"].isna().sum() == 2
+    assert read_rows(tmp_path / "a.csv")[0] == {"round": "1", "reason": odd, "mine": ""}

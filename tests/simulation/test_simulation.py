@@ -17,9 +17,9 @@ import pytest
 
 import tffl
 import tffl.config
+from tffl.callbacks import Callback, Round
 from tffl.config import Config, build
 from tffl.core.errors import UsageError
-from tffl.engine.observer import Observer
 
 SMALL: dict[str, Any] = {
     "seed": 4,
@@ -67,15 +67,15 @@ def test_another_seed_changes_the_numbers(whole: Path, tmp_path: Path) -> None:
     assert tables(tmp_path / "run")[0] != tables(whole)[0]
 
 
-class Killer(Observer):
+class Killer(Callback):
     """Stops a run right after a round, as Ctrl-C would."""
 
     def __init__(self, after: int) -> None:
         self.after = after
         self.warnings: list[str] = []
 
-    def round(self, row: Any) -> None:
-        if row["round"] == self.after:
+    def round(self, round: Round) -> None:
+        if round.number == self.after:
             raise KeyboardInterrupt
 
     def warning(self, text: str) -> None:
@@ -100,7 +100,7 @@ def test_resume_after_an_interruption_on_other_devices_in_another_time_zone(
     whole: Path, tmp_path: Path, after: int, elsewhere: Callable[[], None]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        tffl.simulate(config(), tmp_path / "run", observer=Killer(after))
+        tffl.simulate(config(), tmp_path / "run", callbacks=[Killer(after)])
     elsewhere()
     run = tffl.simulate(config(runtime__devices=1), tmp_path / "run", resume=True)
     assert len(run.rounds) == 4
@@ -110,13 +110,13 @@ def test_resume_after_an_interruption_on_other_devices_in_another_time_zone(
 
 def test_a_damaged_checkpoint_costs_a_round_and_is_told(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        tffl.simulate(config(), tmp_path / "run", observer=Killer(3))
+        tffl.simulate(config(), tmp_path / "run", callbacks=[Killer(3)])
     newest = max((tmp_path / "run" / "checkpoints").iterdir())
     content = bytearray(newest.read_bytes())
     content[-7] ^= 1
     newest.write_bytes(content)
     observer = Killer(after=99)
-    tffl.simulate(config(), tmp_path / "run", resume=True, observer=observer)
+    tffl.simulate(config(), tmp_path / "run", resume=True, callbacks=[observer])
     assert len(observer.warnings) == 1 and newest.name in observer.warnings[0]
     assert tables(tmp_path / "run") == tables(whole)
 
@@ -229,7 +229,9 @@ def test_the_servers_own_training_needs_its_own_data() -> None:
 
 
 def test_a_precision_that_the_processor_lacks_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tffl.simulation.shared_resources.computes", lambda dtype: False)
+    monkeypatch.setattr(
+        "tffl.simulation.shared_resources.supports_convolution", lambda dtype: False
+    )
     with pytest.raises(UsageError, match=r"^training\.precision = mixed_bfloat16 .* take float32$"):
         tffl.simulate(config(training__precision="mixed_bfloat16"))
 

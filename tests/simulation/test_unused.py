@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 import tffl
+from tffl.callbacks import Callback
 from tffl.config import build, load
 from tffl.core.errors import UsageError
-from tffl.engine.observer import Observer
 from tffl.record.identity import resolved
 from tffl.simulation.unused import unused_settings
 from tffl.studies.comparison import compare
@@ -98,7 +98,7 @@ def test_a_file_of_every_key_says_nothing_of_what_was_wanted(tmp_path: Path) -> 
     assert unused_settings(load(tmp_path / "config.toml")) == []
 
 
-class Listener(Observer):
+class Listener(Callback):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -109,9 +109,9 @@ class Listener(Observer):
 def test_simulate_takes_a_file_and_says_what_changes_nothing(tmp_path: Path) -> None:
     file, listener = tmp_path / "experiment.toml", Listener()
     file.write_text(build({**TINY, "seed": 3}).to_toml())
-    run = tffl.simulate(str(file), observer=listener)
+    run = tffl.simulate(str(file), callbacks=[listener])
     assert run.config.seed == 3 and listener.warnings == []
-    tffl.simulate({**TINY, "data": {**TINY["data"], "beta": 0.2}}, observer=listener)
+    tffl.simulate({**TINY, "data": {**TINY["data"], "beta": 0.2}}, callbacks=[listener])
     assert [line.partition(" = ")[0] for line in listener.warnings] == ["data.beta"]
 
 
@@ -119,7 +119,7 @@ def test_compare_takes_nested_values_and_warns_once() -> None:
     listener = Listener()
     values = {**TINY, "attack": {"name": "label-flip"}, "defense": {"name": "median"}}
     values["data"] = {**TINY["data"], "beta": 0.2}
-    runs = compare(values, observe=lambda variant: listener)
+    runs = compare(values, watch=lambda variant: listener)
     assert set(runs) == {"defended", "undefended", "attack-free"}
     assert len([line for line in listener.warnings if "data.beta" in line]) == 1
 

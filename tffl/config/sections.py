@@ -205,6 +205,8 @@ class RecordConfig(Section):
     store_updates: str = ""
     """Rounds whose client updates are stored: `"all"`, or a list such as `"1,5,10-12"`."""
     store_limit_gib: Annotated[float, Field(gt=0)] = 4.0
+    metrics: tuple[str, ...] = ()
+    """Further columns of `rounds.csv`; see `tffl list metrics`."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     tensorboard: bool = True
     export: bool = True
@@ -216,6 +218,8 @@ class RecordConfig(Section):
     @model_validator(mode="after")
     def _check_rounds(self) -> RecordConfig:
         self.stored_rounds(1)
+        if len({*self.metrics}) < len(self.metrics):
+            raise ValueError(f"record.metrics = {list(self.metrics)} names one more than once")
         return self
 
     def draws_pictures(self, round: int, rounds: int) -> bool:

@@ -26,10 +26,6 @@ from tffl.core.options import explain
 
 T = TypeVar("T")
 
-TABLES = "tables"
-"""A dataclass with a field of this name also takes options of other entries of its registry, each
-in a table of the entry's name, as in `[defense.krum]`; the field gets them all."""
-
 
 @dataclass(frozen=True)
 class Registry:
@@ -149,7 +145,7 @@ class Registry:
         known = _option_names(cls)
         values = {key: value for key, value in options.items() if key in known}
         if len(values) < len(options):
-            values[TABLES] = {key: options[key] for key in options if key not in known}
+            values[_tables_field(cls)] = {key: options[key] for key in options if key not in known}
         with self._named(name, "made"):
             try:
                 return _adapter(cls).validate_python(values)
@@ -177,7 +173,7 @@ class Registry:
         """Says whether any part of a name such as `"label-flip+scaling"` has an option."""
         return any(
             option in _option_names(self[part])
-            or (_takes_tables(self[part]) and self._is_name(option))
+            or (_tables_field(self[part]) and self._is_name(option))
             for part in name.split("+")
         )
 
@@ -214,7 +210,7 @@ class Registry:
 
     def explain(self, name: str) -> dict[str, Any]:
         """Returns what `describe` does, its options each with default, range and meaning."""
-        options = option_table(self[name], hidden=TABLES)
+        options = option_table(self[name], hidden=_tables_field(self[name]))
         return {**self.describe(name), "options": [option._asdict() for option in options]}
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -256,11 +252,12 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 
 
 def _option_names(cls: Any) -> set[str]:
-    return {field.name for field in fields(cls) if field.init and field.name != TABLES}
+    return {field.name for field in fields(cls) if field.init and field.name != _tables_field(cls)}
 
 
-def _takes_tables(cls: Any) -> bool:
-    return any(field.name == TABLES for field in fields(cls))
+def _tables_field(cls: Any) -> str:
+    """Returns the name of the field that takes tables of other entries; empty if none does."""
+    return getattr(cls, "tables_field", "")
 
 
 def _options(target: Any) -> dict[str, Any]:

@@ -13,10 +13,18 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **defenses.homes(),
+    "AllButLowest": "tffl.defenses.parts.thresholds",
     "Detector": "tffl.defenses.detector",
+    "Fixed": "tffl.defenses.parts.thresholds",
+    "Gap": "tffl.defenses.parts.thresholds",
+    "Highest": "tffl.defenses.parts.thresholds",
+    "MeanStd": "tffl.defenses.parts.thresholds",
+    "MedianMad": "tffl.defenses.parts.thresholds",
     "RobustMean": "tffl.defenses.robust_mean",
+    "ScoreDetector": "tffl.defenses.score_detector",
     "Selection": "tffl.defenses.selection",
     "Session": "tffl.defenses.session",
+    "Vote": "tffl.defenses.parts.votes",
     "create_defense": "tffl.defenses.create",
 }
 

@@ -26,7 +26,6 @@ final layer only and clusters all indicative coordinates at once.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -38,6 +37,7 @@ from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
 from tffl.defenses.parts.scope import Layers, within
+from tffl.defenses.parts.thresholds import Fixed, Threshold
 from tffl.defenses.server import Server
 
 WIDTH = 1 << 12
@@ -151,9 +151,10 @@ class Auror(Detector):
         scores[finite] = self._shares(kept) if len(kept) >= 3 else 0.0
         return scores
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns τ."""
-        return self.tau if np.isfinite(scores).any() else math.nan
+    @property
+    def threshold(self) -> Threshold:
+        """τ."""
+        return Fixed(self.tau)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how often the client is in the minority."""

@@ -22,9 +22,10 @@ from pydantic import Field
 
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
-from tffl.core.thresholds import check_alpha, mean_std, median_mad
+from tffl.core.thresholds import check_alpha
 from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
+from tffl.defenses.parts.thresholds import MeanStd, MedianMad, Threshold
 from tffl.defenses.server import Server
 
 
@@ -87,11 +88,10 @@ class BiasAnomaly(Detector):
             scores[finite] = max_deviation(bias[finite], self._reference(bias[finite]))
         return scores
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Applies the rule to the finite scores."""
-        if self.rule == "mean-std":
-            return mean_std(scores, self.alpha)
-        return median_mad(scores, self.k)
+    @property
+    def threshold(self) -> Threshold:
+        """The rule that `rule` names."""
+        return MeanStd(self.alpha) if self.rule == "mean-std" else MedianMad(self.k)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how far the bias deviates, and what the threshold was."""

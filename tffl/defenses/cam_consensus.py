@@ -43,12 +43,13 @@ from pydantic import Field
 from tffl.core import seeds
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
-from tffl.core.thresholds import NORMAL, median_mad
+from tffl.core.thresholds import NORMAL
 from tffl.data.resize import area_weights
 from tffl.defenses.base import State
 from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, MapScores
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder, Weights
 from tffl.defenses.parts.duplicates import firsts
+from tffl.defenses.parts.thresholds import MedianMad, Threshold
 from tffl.defenses.server import Server
 from tffl.explain.maps import Findings, Method, scaled
 
@@ -173,9 +174,10 @@ class CamConsensus(CamAutoencoder):
         scores[self._hides(maps)] = math.inf
         return MapScores(scores, fitted)
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns median + k·spread of the finite scores, the spread with its floor."""
-        return median_mad(scores, self.k, FLOOR)
+    @property
+    def threshold(self) -> Threshold:
+        """Median + k·spread, the spread with its floor."""
+        return MedianMad(self.k, FLOOR)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how far the maps are from the consensus."""

@@ -17,11 +17,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from tffl.core.thresholds import median_mad, top
 from tffl.core.updates import Updates
 from tffl.core.verdict import NOT_FINITE, NOT_SELECTED, Verdict
 from tffl.defenses.base import Defense, State
-from tffl.defenses.parts.tolerance import Malicious, told
+from tffl.defenses.parts.thresholds import highest_or_outlying
+from tffl.defenses.parts.tolerance import Malicious
 from tffl.defenses.server import Server
 
 
@@ -54,6 +54,11 @@ class Combining(Defense):
     malicious: Malicious = None
     k: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.5
 
+    @property
+    def attackers(self) -> int | float | None:
+        """The option `malicious`."""
+        return self.malicious
+
     @abstractmethod
     def kept(self, weights: np.ndarray) -> np.ndarray:
         """Says which of the finite rows, by their weights float64 `[n]`, count as accepted."""
@@ -71,7 +76,7 @@ class Combining(Defense):
             combined, state = self.combine(updates.select(finite), server, state)
             aggregate, weights[finite] = combined.aggregate, combined.weights
             scores[finite] = combined.scores
-            threshold = self._threshold(scores)
+            threshold = highest_or_outlying(self.malicious, self.k)(scores)
         suspects = ~finite | (scores > threshold)
         accepted = finite & self.kept(weights)
         return (
@@ -87,10 +92,6 @@ class Combining(Defense):
             ),
             state,
         )
-
-    def _threshold(self, scores: np.ndarray) -> float:
-        count = told(self.malicious, len(scores))
-        return median_mad(scores, self.k) if count is None else top(scores, count)
 
     @staticmethod
     def _reason(finite: bool, suspect: bool, accepted: bool, score: float) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,7 @@ from pydantic import Field
 from tffl.core.updates import Updates
 from tffl.core.verdict import NOT_FINITE, NOT_SELECTED, Judgment, Shown, Verdict
 from tffl.defenses.base import Defense, State, sample_shares
+from tffl.defenses.parts.thresholds import Threshold
 from tffl.defenses.parts.votes import Ballot, Vote
 from tffl.defenses.server import Server
 
@@ -76,9 +77,13 @@ class Detector(Defense):
         """Returns the scores, for detectors that have more to tell or to remember."""
         return Evidence(self.score(updates, server))
 
+    @property
     @abstractmethod
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns above which score a client is flagged; NaN if no score is finite."""
+    def threshold(self) -> Threshold:
+        """The rule that says, given scores float64 `[n]`, above which one a client is flagged.
+
+        One of `tffl.defenses.parts.thresholds`; a method `threshold(scores)` will do as well.
+        """
 
     @property
     def vote(self) -> Vote:
@@ -115,45 +120,72 @@ class Detector(Defense):
 
     def suspect(self, updates: Updates, server: Server, state: State) -> tuple[Judgment, State]:
         """Scores, flags and votes."""
-        finite, evidence = updates.finite(), self.examine(updates, server, state)
-        scores = np.where(finite, evidence.scores, np.inf)
-        threshold = self.threshold(scores)
-        flagged = np.isposinf(scores) | (scores > threshold)
-        memory, outvoted = self.vote.decide(
-            state["flags"], updates.client_ids, updates.round, flagged
-        )
-        refused = np.zeros(len(updates), bool) if evidence.refused is None else evidence.refused
-        convicted = ~finite | outvoted | refused
-        accepted = ~convicted if evidence.selected is None else evidence.selected & finite
-        if not self.enforce:
-            accepted = np.ones(len(updates), dtype=bool)
-        recent = memory[updates.client_ids]
-        notes = self._because(finite, flagged, scores, threshold, evidence.notes)
-        judgment = Judgment(
-            flagged=flagged,
-            convicted=convicted,
-            accepted=accepted,
-            scores=scores,
-            threshold=threshold,
-            reasons=_reasons(notes, self.vote.histories(recent), flagged | convicted, accepted),
-            shown=evidence.shown,
-        )
-        return judgment, {**evidence.remembered, "flags": memory}
+        evidence = self.examine(updates, server, state)
+        judgment, flags = convict(updates, evidence, state["flags"], self)
+        return judgment, {**evidence.remembered, "flags": flags}
 
-    def _because(
-        self,
-        finite: np.ndarray,
-        flagged: np.ndarray,
-        scores: np.ndarray,
-        threshold: float,
-        notes: tuple[str, ...],
-    ) -> list[str]:
-        """Says of each client why it is flagged in this round; nothing where it is not."""
-        found = [""] * len(scores)
-        for row in np.flatnonzero(flagged).tolist():
-            note = notes[row] if notes else ""
-            found[row] = note or self.reason(scores[row].item(), threshold)
-        return [note if good else NOT_FINITE for note, good in zip(found, finite, strict=True)]
+
+class Parts(Protocol):
+    """What `convict` needs of a detector."""
+
+    @property
+    def threshold(self) -> Threshold:
+        """The rule that says above which score a client is flagged."""
+
+    @property
+    def vote(self) -> Vote:
+        """Who is rejected, given who was flagged."""
+
+    @property
+    def enforce(self) -> bool:
+        """Whether those who are convicted are left out."""
+
+    def reason(self, score: float, threshold: float) -> str:
+        """Says in words why a client is flagged."""
+
+
+def convict(
+    updates: Updates, evidence: Evidence, flags: np.ndarray, parts: Parts
+) -> tuple[Judgment, np.ndarray]:
+    """Goes from scores over threshold and vote to a judgment.
+
+    Args:
+      updates: Of n clients.
+      evidence: Their scores, and what else is known.
+      flags: The vote's memory, int8 `[clients, window]`.
+      parts: Threshold, vote, and words.
+
+    Returns:
+      The judgment, and the memory with this round.
+    """
+    finite = updates.finite()
+    scores = np.where(finite, evidence.scores, np.inf)
+    threshold = parts.threshold(scores)
+    flagged = np.isposinf(scores) | (scores > threshold)
+    flags, outvoted = parts.vote.decide(flags, updates.client_ids, updates.round, flagged)
+    convicted = ~finite | outvoted
+    if evidence.refused is not None:
+        convicted |= evidence.refused
+    accepted = ~convicted if evidence.selected is None else evidence.selected & finite
+    if not parts.enforce:
+        accepted = np.ones(len(updates), dtype=bool)
+
+    notes = [""] * len(updates)
+    for row in np.flatnonzero(flagged).tolist():
+        note = evidence.notes[row] if evidence.notes else ""
+        notes[row] = note or parts.reason(scores[row].item(), threshold)
+    notes = [note if good else NOT_FINITE for note, good in zip(notes, finite, strict=True)]
+    histories = parts.vote.histories(flags[updates.client_ids])
+    judgment = Judgment(
+        flagged=flagged,
+        convicted=convicted,
+        accepted=accepted,
+        scores=scores,
+        threshold=threshold,
+        reasons=_reasons(notes, histories, flagged | convicted, accepted),
+        shown=evidence.shown,
+    )
+    return judgment, flags
 
 
 def _reasons(

@@ -26,7 +26,6 @@ alike are flagged only if m < ν n / 2, and a single one only if ν n > 2.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -39,6 +38,7 @@ from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
 from tffl.defenses.parts.scope import Layers, within
+from tffl.defenses.parts.thresholds import Fixed, Threshold
 from tffl.defenses.server import Server
 
 SOLVED = 1e-9
@@ -123,9 +123,10 @@ class FaaDl(Detector):
             scores[finite] = outlyingness(kernel, self.nu)
         return scores
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns 0, the boundary."""
-        return 0.0 if np.isfinite(scores).any() else math.nan
+    @property
+    def threshold(self) -> Threshold:
+        """0, the boundary."""
+        return Fixed(0.0)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how far outside the client lies."""

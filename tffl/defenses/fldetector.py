@@ -31,14 +31,13 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl.core import seeds
-from tffl.core.clusters import cluster_threshold
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
 from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses.base import Defense, State, sample_shares
 from tffl.defenses.parts.lbfgs import hessian_product
+from tffl.defenses.parts.thresholds import Gap
 from tffl.defenses.server import Server
 
 MOST_BYTES = 2 << 30
@@ -121,9 +120,7 @@ class FLDetector(Defense):
         threshold = math.nan
         if rounds >= self.start:
             suspects = scores[measured & ~state["convicted"][ids]]
-            threshold = cluster_threshold(
-                suspects, seeds.generator(server.seed, "fldetector", updates.round)
-            )
+            threshold = Gap(server.seed, "fldetector", updates.round)(suspects)
         flagged = ~finite | (measured & (scores > threshold))
         convicted = state["convicted"].copy()
         convicted[ids[finite & flagged]] = True

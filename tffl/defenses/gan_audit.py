@@ -42,6 +42,7 @@ from tffl.defenses.base import State, sample_shares
 from tffl.defenses.detector import Detector, Evidence
 from tffl.defenses.exports import DetectorExport
 from tffl.defenses.parts.audit_endpoints import audit_endpoints
+from tffl.defenses.parts.thresholds import Threshold
 from tffl.defenses.parts.variances import negative_variances
 from tffl.defenses.server import Server
 from tffl.explain.maps import Probes
@@ -71,6 +72,21 @@ Text = Annotated[str, BeforeValidator(_text)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class AuditThreshold:
+    """1 − θ: the rules of `tffl.gan.audit` speak of accuracies, and scores are 1 − accuracy."""
+
+    rule: audit.Rule
+    theta: float
+    k: float
+    floor: float
+
+    def __call__(self, scores: np.ndarray) -> float:
+        """Returns the threshold of a round."""
+        known = 1 - scores[np.isfinite(scores)]
+        return 1 - audit.threshold(known, self.rule, theta=self.theta, k=self.k, floor=self.floor)
 
 
 @dataclass(frozen=True)
@@ -219,10 +235,10 @@ class GanAudit(Detector):
             refused=~result.usable,
         )
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns 1 − θ."""
-        known = 1 - scores[np.isfinite(scores)]
-        return 1 - audit.threshold(known, self.rule, theta=self.theta, k=self.k, floor=self.floor)
+    @property
+    def threshold(self) -> Threshold:
+        """1 − θ."""
+        return AuditThreshold(self.rule, self.theta, self.k, self.floor)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how accurate the model is."""

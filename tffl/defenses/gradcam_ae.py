@@ -34,11 +34,12 @@ from pydantic import Field
 
 from tffl.core import seeds
 from tffl.core.layout import WeightLayout
-from tffl.core.thresholds import check_alpha, mean_std
+from tffl.core.thresholds import check_alpha
 from tffl.data.resize import bilinear_weights
 from tffl.defenses.base import State
 from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, MapScores
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder
+from tffl.defenses.parts.thresholds import MeanStd, Threshold
 from tffl.defenses.parts.votes import Ballot
 from tffl.defenses.server import Server
 from tffl.explain.maps import Method, scaled
@@ -123,9 +124,10 @@ class GradCamAe(CamAutoencoder):
         scores = np.asarray(self.errors(rebuilt - rows)).astype(np.float64)
         return MapScores(scores, weights, maps, rebuilt.reshape(maps.shape))
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns mean + α·std."""
-        return mean_std(scores, self.alpha, sample=self.spread == "sample")
+    @property
+    def threshold(self) -> Threshold:
+        """Mean + α·std."""
+        return MeanStd(self.alpha, sample=self.spread == "sample")
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how large the error is."""

@@ -23,13 +23,13 @@ import numpy as np
 from pydantic import Field
 
 from tffl.core.layout import WeightLayout
-from tffl.core.thresholds import median_mad, top
 from tffl.core.updates import Updates
 from tffl.defenses.base import State
 from tffl.defenses.cam_detector import CamDetector, MapScores
 from tffl.defenses.detector import Evidence
 from tffl.defenses.krum import krum_scores, most, tolerated, winner
-from tffl.defenses.parts.tolerance import Malicious, check_tolerance, told
+from tffl.defenses.parts.thresholds import Threshold, highest_or_outlying
+from tffl.defenses.parts.tolerance import Malicious, check_tolerance
 from tffl.defenses.server import Server
 from tffl.explain.maps import Method, scaled
 
@@ -55,6 +55,11 @@ class GradCamKrum(CamDetector):
         "Learning, section 6.1"
     )
 
+    @property
+    def attackers(self) -> int | float | None:
+        """The option `malicious`."""
+        return self.malicious
+
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` unless n > 2f + 2."""
         super().check(participants, layout)
@@ -73,10 +78,10 @@ class GradCamKrum(CamDetector):
         best = np.arange(len(maps)) == winner(distances, f)
         return MapScores(krum_scores(distances, f), inputs=maps, best=best)
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Leaves the f highest scores above it."""
-        count = told(self.malicious, len(scores))
-        return median_mad(scores, self.k) if count is None else top(scores, count)
+    @property
+    def threshold(self) -> Threshold:
+        """Between the f highest scores and the others, or the data-driven one."""
+        return highest_or_outlying(self.malicious, self.k)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how far the map is from others."""

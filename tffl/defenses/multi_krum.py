@@ -22,11 +22,11 @@ from pydantic import Field
 from tffl.core.errors import require
 from tffl.core.geometry import squared_distances
 from tffl.core.layout import WeightLayout
-from tffl.core.thresholds import median_mad, top
 from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
 from tffl.defenses.krum import krum_scores, most, tolerated
-from tffl.defenses.parts.tolerance import Malicious, check_tolerance, told
+from tffl.defenses.parts.thresholds import AllButLowest, Threshold, highest_or_outlying
+from tffl.defenses.parts.tolerance import Malicious, check_tolerance
 from tffl.defenses.server import Server
 
 
@@ -52,6 +52,11 @@ class MultiKrum(Detector):
         "NIPS 2017"
     )
 
+    @property
+    def attackers(self) -> int | float | None:
+        """The option `malicious`."""
+        return self.malicious
+
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` unless n > 2f + 2 and m <= n."""
         super().check(participants, layout)
@@ -73,13 +78,12 @@ class MultiKrum(Detector):
             scores[finite] = krum_scores(squared_distances(kept), f)
         return scores
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns the m-th lowest score, or the data-driven threshold."""
-        n = len(scores)
+    @property
+    def threshold(self) -> Threshold:
+        """Above the m lowest scores, below the f highest, or the data-driven one."""
         if self.selected is not None:
-            return top(scores, max(n - self.selected, 0))
-        count = told(self.malicious, n)
-        return median_mad(scores, self.k) if count is None else top(scores, count)
+            return AllButLowest(self.selected)
+        return highest_or_outlying(self.malicious, self.k)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how far the update lies from its neighbors."""

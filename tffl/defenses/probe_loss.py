@@ -29,10 +29,10 @@ from pydantic import Field
 from tffl.core.cross_entropy import mean_cross_entropy
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
-from tffl.core.thresholds import median_mad
 from tffl.core.updates import Updates
 from tffl.data.samples import PROBE_DATA
 from tffl.defenses.detector import Detector
+from tffl.defenses.parts.thresholds import MedianMad, Threshold
 from tffl.defenses.server import Server
 from tffl.explain.probes import draw
 
@@ -90,9 +90,10 @@ class ProbeLoss(Detector):
         losses = mean_cross_entropy(server.explainer.logits(updates, probes), probes.classes)
         return np.where(np.isfinite(losses), losses, np.inf)
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns median + k·spread of the finite scores, the spread with its floor."""
-        return median_mad(scores, self.k, FLOOR)
+    @property
+    def threshold(self) -> Threshold:
+        """Median + k·spread, the spread with its floor."""
+        return MedianMad(self.k, FLOOR)
 
     def reason(self, score: float, threshold: float) -> str:
         """Says how large the loss is."""

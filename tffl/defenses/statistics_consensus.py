@@ -34,10 +34,10 @@ from pydantic import Field
 
 from tffl.core.errors import require
 from tffl.core.layout import Entry, WeightLayout
-from tffl.core.thresholds import median_mad
 from tffl.core.updates import Updates
 from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
+from tffl.defenses.parts.thresholds import MedianMad, Threshold
 from tffl.defenses.server import Server
 
 EPSILON = 1e-3
@@ -136,9 +136,10 @@ class StatisticsConsensus(Detector):
             notes[row] = f"its {entries[most].name} is off by {own} (median client: {others})"
         return Evidence(scores, tuple(notes))
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns median + k·spread of the finite scores, at least `least`."""
-        return max(median_mad(scores, self.spread, FLOOR), self.least)
+    @property
+    def threshold(self) -> Threshold:
+        """Median + k·spread, at least `least`."""
+        return MedianMad(self.spread, FLOOR, self.least)
 
 
 def _words(entry: Entry, value: float) -> str:

@@ -50,6 +50,7 @@ from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
 from tffl.defenses.parts.duplicates import nearness
 from tffl.defenses.parts.order import WIDTH, ranked
+from tffl.defenses.parts.thresholds import Fixed, Threshold
 from tffl.defenses.server import Server
 
 FAR, ASTRAY = 0.3, 0.2
@@ -161,9 +162,10 @@ class UpdateConsensus(Detector):
             scores[finite], notes[finite] = self._tests(updates.select(finite), server)
         return Evidence(scores, tuple(notes))
 
-    def threshold(self, scores: np.ndarray) -> float:
-        """Returns k."""
-        return self.k
+    @property
+    def threshold(self) -> Threshold:
+        """The fixed k."""
+        return Fixed(self.k, unscored=True)
 
     def _tests(self, updates: Updates, server: Server) -> tuple[np.ndarray, np.ndarray]:
         """Returns the scores of finite rows, and what to say of each that fails a test."""

@@ -10,6 +10,7 @@ would seem as accurate as chance.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -37,7 +38,8 @@ class Evaluator:
         self._layout = WeightLayout.of(model)
         self._classes = int(model.output_shape[-1])
         self._function = _make_evaluation(model, self._layout)
-        self._predict = _make_prediction(model, self._layout)
+        self._predict = _make_output(model, self._layout, _predicted_class)
+        self._logits = _make_output(model, self._layout, tf.identity)
 
     def evaluate(
         self, weights: np.ndarray, images: DeviceArray, labels: np.ndarray, placement: LocalDevices
@@ -81,6 +83,23 @@ class Evaluator:
             valid = predicted != NO_CLASS
             votes[rows[valid], predicted[valid]] += 1
         return votes
+
+    def logits(
+        self, weights: np.ndarray, images: DeviceArray, placement: LocalDevices
+    ) -> np.ndarray:
+        """Returns what the model says of images, float32 `[m, classes]`; of several, their votes.
+
+        Args:
+          weights: float32 `[models, d]`.
+          images: uint8 `[m, height, width, channels]`.
+          placement: The devices to spread the chunks over.
+        """
+        if len(weights) > 1:
+            return self.votes(weights, images, placement).astype(np.float32)
+        flat = tf.constant(weights[0])
+        begins = [tf.constant(begin) for begin in range(0, len(images), CHUNK)]
+        parts = placement.map(lambda begin: self._logits(flat, images.local(), begin), begins)
+        return np.concatenate([np.asarray(part) for part in parts])
 
     def _predict_all(
         self, flat: tf.Tensor, images: DeviceArray, placement: LocalDevices
@@ -147,7 +166,9 @@ def _make_evaluation(model: keras.Model, layout: WeightLayout) -> Any:
     return evaluate
 
 
-def _make_prediction(model: keras.Model, layout: WeightLayout) -> Any:
+def _make_output(
+    model: keras.Model, layout: WeightLayout, of_logits: Callable[[tf.Tensor], tf.Tensor]
+) -> Any:
     variables = FlatVariables(model)
 
     @tf.function(
@@ -162,7 +183,7 @@ def _make_prediction(model: keras.Model, layout: WeightLayout) -> Any:
         trainable, frozen = variables.split(flat)
         chunk = tf.cast(images[begin : begin + CHUNK], tf.float32)
         logits, _ = variables.call(trainable, frozen, chunk, training=False)
-        return _predicted_class(tf.cast(logits, tf.float32))
+        return of_logits(tf.cast(logits, tf.float32))
 
     return predict
 

@@ -1,15 +1,14 @@
-"""What the round loop asks of a recorder, and a recorder that keeps a run in memory."""
+"""What the round loop asks of a recorder; as it is, it keeps the tables of a run in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.core.updates import Updates
-from tffl.core.verdict import Shown
+from tffl.callbacks.base import Callback, Round
 from tffl.record.tables import RunTables
 
 if TYPE_CHECKING:
@@ -19,23 +18,35 @@ if TYPE_CHECKING:
     from tffl.defenses.exports import DetectorExport
 
 
-class RoundListener(Protocol):
-    """Hears of every round once it is in the tables, before there is a checkpoint of it."""
+class Recorder(Callback):
+    """Keeps the rows of a run and nothing else, for runs without an output folder.
 
-    def round_written(self, round: int) -> None:
-        """Hears that a round, 1-based, has been written."""
+    It is the first callback of a run, so that a round is in the tables when the others hear of it.
 
+    Attributes:
+      path: The run directory, if there is one.
+      tables: What is in `rounds.csv` and `clients.csv`, or would be.
+      callbacks: It, and whoever draws what it has written.
+    """
 
-class Recorder(Protocol):
-    """Records a run, round by round, in the order of these methods."""
+    def __init__(self, path: Path | None = None, tables: RunTables | None = None) -> None:
+        self.path = path
+        self.tables = tables or RunTables()
+        self.callbacks: list[Callback] = [self]
 
-    @property
-    def path(self) -> Path | None:
-        """The run directory, if there is one."""
+    def round(self, round: Round) -> None:
+        """Adds a round to both tables."""
+        self.write_round(round.row, round.client_rows)
 
-    @property
-    def listeners(self) -> Sequence[RoundListener]:
-        """Who hears of a round after `write_round`, in this order."""
+    def write_round(
+        self, round_row: Mapping[str, Any], client_rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Adds a round: its row of `ROUND_COLUMNS`, and one of `CLIENT_COLUMNS` per client."""
+        self.tables.append(round_row, client_rows)
+
+    def frames(self, first: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Returns `rounds.csv` and `clients.csv` as pandas reads them, from round `first` on."""
+        return self.tables.frames(first)
 
     def load_checkpoint(
         self, warn: Callable[[str], None]
@@ -45,33 +56,15 @@ class Recorder(Protocol):
         Args:
           warn: Called with one line for every checkpoint that is damaged.
         """
+        return None
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes a further CSV file, `name`; `rows` is not empty."""
-
-    def store_updates(self, updates: Updates) -> None:
-        """Keeps a round's updates, if they are wanted."""
-
-    def store_pictures(self, round: int, client_ids: np.ndarray, shown: Sequence[Shown]) -> None:
-        """Keeps what a defense shows of a round's clients int64 `[n]`."""
-
-    def store_deviations(
-        self, round: int, client_ids: np.ndarray, deviations: np.ndarray, names: Sequence[str]
-    ) -> None:
-        """Keeps what `tffl.core.deviations.deviations` returned; `names` are the variables'."""
-
-    def write_round(
-        self, round_row: Mapping[str, Any], client_rows: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Adds a round: its row of `ROUND_COLUMNS`, and one of `CLIENT_COLUMNS` per client."""
 
     def save_checkpoint(
         self, round: int, weights: np.ndarray, memory: Mapping[str, np.ndarray]
     ) -> None:
         """Keeps what the next round starts from: weights `[models, d]` and memory."""
-
-    def frames(self, first: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Returns `rounds.csv` and `clients.csv` as pandas reads them, from round `first` on."""
 
     def finish(
         self,
@@ -80,56 +73,3 @@ class Recorder(Protocol):
         detectors: Mapping[str, DetectorExport],
     ) -> None:
         """Keeps what comes after the last round."""
-
-
-class MemoryRecorder:
-    """Keeps the rows of a run and nothing else, for runs without an output folder."""
-
-    path: Path | None = None
-    listeners: Sequence[RoundListener] = ()
-
-    def __init__(self) -> None:
-        self._tables = RunTables()
-
-    def load_checkpoint(
-        self, warn: Callable[[str], None]
-    ) -> tuple[int, np.ndarray, dict[str, np.ndarray]] | None:
-        """Returns None: the run starts at round 1."""
-        return None
-
-    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Does nothing."""
-
-    def store_updates(self, updates: Updates) -> None:
-        """Does nothing."""
-
-    def store_pictures(self, round: int, client_ids: np.ndarray, shown: Sequence[Shown]) -> None:
-        """Does nothing."""
-
-    def store_deviations(
-        self, round: int, client_ids: np.ndarray, deviations: np.ndarray, names: Sequence[str]
-    ) -> None:
-        """Does nothing."""
-
-    def write_round(
-        self, round_row: Mapping[str, Any], client_rows: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Adds a round: its row of `ROUND_COLUMNS`, and one of `CLIENT_COLUMNS` per client."""
-        self._tables.append(round_row, client_rows)
-
-    def save_checkpoint(
-        self, round: int, weights: np.ndarray, memory: Mapping[str, np.ndarray]
-    ) -> None:
-        """Does nothing: there is nowhere to resume from."""
-
-    def frames(self, first: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Returns `rounds.csv` and `clients.csv` as pandas reads them, from round `first` on."""
-        return self._tables.frames(first)
-
-    def finish(
-        self,
-        model: keras.Model,
-        summary: Mapping[str, Any],
-        detectors: Mapping[str, DetectorExport],
-    ) -> None:
-        """Does nothing."""

@@ -3,73 +3,51 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tffl.core.deviations import deviations
+from tffl.callbacks.base import Group
 from tffl.core.metrics import detection
-from tffl.core.updates import Updates
-from tffl.defenses import Verdict
 
 
-class RoundRecord:
-    """What happened to the clients of a round, in one group or, with several models, in many."""
+def judged(groups: Sequence[Group]) -> dict[str, Any]:
+    """Returns how many were accepted and how right that was: columns of `rounds.csv`."""
+    malicious = np.concatenate([group.malicious for group in groups])
+    verdicts = [group.verdict for group in groups]
+    accepted = sum(int(verdict.accepted.sum()) for verdict in verdicts)
+    convicted = np.concatenate([verdict.convicted for verdict in verdicts])
+    scores = np.concatenate([verdict.scores for verdict in verdicts])
+    return {
+        "participants": len(malicious),
+        "accepted": accepted,
+        "rejected": len(malicious) - accepted,
+        "threshold": verdicts[0].threshold if len(verdicts) == 1 else math.nan,
+        **detection(malicious, convicted, scores),
+    }
 
-    def __init__(self) -> None:
-        self._rows: list[dict[str, Any]] = []
-        self._ids: list[np.ndarray] = []
-        self._deviations: list[np.ndarray] = []
-        self._convicted: list[np.ndarray] = []
-        self._thresholds: list[float] = []
 
-    def add(self, updates: Updates, verdict: Verdict, malicious: np.ndarray) -> None:
-        """Adds the clients that train one global model.
+def client_rows(round: int, groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Returns the rows of `clients.csv`, by client."""
+    rows = [row for group in groups for row in _rows(round, group, len(groups))]
+    return sorted(rows, key=lambda row: row["client"])
 
-        Args:
-          updates: As the server received them.
-          verdict: What the defense made of them.
-          malicious: bool `[n]`, the truth.
-        """
-        norms = updates.norms()
-        self._rows += [
-            {
-                "client": int(client),
-                "samples": int(updates.sample_counts[row]),
-                "malicious": int(malicious[row]),
-                "score": float(verdict.scores[row]),
-                "flagged": int(verdict.flagged[row]),
-                "accepted": int(verdict.accepted[row]),
-                "weight": float(verdict.weights[row]),
-                "update_norm": float(norms[row]),
-                "reason": verdict.reasons[row],
-            }
-            for row, client in enumerate(updates.client_ids)
-        ]
-        self._ids.append(updates.client_ids)
-        self._deviations.append(deviations(updates))
-        self._convicted.append(verdict.convicted)
-        self._thresholds.append(verdict.threshold)
 
-    def judged(self) -> dict[str, Any]:
-        """Returns how many were accepted and how right that was: columns of `rounds.csv`."""
-        malicious = np.array([row["malicious"] for row in self._rows], dtype=bool)
-        scores = np.array([row["score"] for row in self._rows])
-        accepted = sum(row["accepted"] for row in self._rows)
-        return {
-            "participants": len(self._rows),
-            "accepted": accepted,
-            "rejected": len(self._rows) - accepted,
-            "threshold": self._thresholds[0] if len(self._thresholds) == 1 else math.nan,
-            **detection(malicious, np.concatenate(self._convicted), scores),
+def _rows(round: int, group: Group, groups: int) -> list[dict[str, Any]]:
+    updates, verdict, norms = group.updates, group.verdict, group.updates.norms()
+    return [
+        {
+            "round": round,
+            "client": int(client),
+            "samples": int(updates.sample_counts[row]),
+            "malicious": int(group.malicious[row]),
+            "score": float(verdict.scores[row]),
+            "flagged": int(verdict.flagged[row]),
+            "accepted": int(verdict.accepted[row]),
+            "weight": float(verdict.weights[row]) / groups,
+            "update_norm": float(norms[row]),
+            "reason": verdict.reasons[row],
         }
-
-    def client_rows(self, round: int) -> list[dict[str, Any]]:
-        """Returns the rows of `clients.csv`, by client."""
-        groups = len(self._thresholds)
-        rows = sorted(self._rows, key=lambda row: row["client"])
-        return [{"round": round, **row, "weight": row["weight"] / groups} for row in rows]
-
-    def deviations(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns client ids `[n]`, and what `tffl.core.deviations.deviations` says of them."""
-        return np.concatenate(self._ids), np.concatenate(self._deviations)
+        for row, client in enumerate(updates.client_ids)
+    ]

@@ -13,6 +13,7 @@ import numpy as np
 
 from tffl.core.atomic import write_text
 from tffl.core.errors import TfflError
+from tffl.core.rounding import nine_digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +79,14 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return _lines(columns, [dict(zip(columns, columns, strict=True)), *rows])
 
 
+def as_written(value: Any) -> Any:
+    """Returns a cell's value with as many digits as `to_csv` writes.
+
+    A resumed run knows its rounds from the tables: what depends on them has to see the same.
+    """
+    return nine_digits(value) if isinstance(value, float | np.floating) else value
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Reads a CSV file as text; `to_csv` turns the rows back into the same bytes.
 
@@ -100,6 +109,7 @@ class Table:
     """A table that grows by the rows of one round at a time, kept as CSV text.
 
     Because rows are kept as text, what a file already holds stays byte-identical on resuming.
+    Callbacks may add columns behind the others; rounds that lack one have an empty cell.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
@@ -111,17 +121,19 @@ class Table:
         """Reads a table, empty if there is no such file.
 
         Raises:
-          TfflError: The file is unreadable, has other columns, or cells that are no numbers.
+          TfflError: The file is unreadable, does not begin with these columns, or has cells that
+            are no numbers.
         """
-        table = cls(columns)
         by_round: dict[int, list[dict[str, str]]] = {}
         rows = read_rows(path) if path.exists() else []
-        empty = not rows and path.exists() and path.read_text(encoding="utf-8").strip()
-        if empty and empty != ",".join(columns):
-            raise TfflError(f"{path} is not a table with columns {','.join(columns)}")
+        header = _header(path) or tuple(columns)
+        table = cls(header)
+        odd = TfflError(f"{path} is not a table with columns {','.join(columns)}")
+        if header[: len(columns)] != tuple(columns) or len({*header}) < len(header):
+            raise odd
         for row in rows:
             if tuple(row) != table.columns or not str(row["round"]).isdigit():
-                raise TfflError(f"{path} is not a table with columns {','.join(columns)}")
+                raise odd
             _check_numbers(row, path)
             by_round.setdefault(int(row["round"]), []).append(row)
         for round, lines in by_round.items():
@@ -134,8 +146,22 @@ class Table:
         return list(self._rounds)
 
     def append(self, round: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds the rows of a round."""
+        """Adds the rows of a round, with values for some of the columns.
+
+        Raises:
+          ValueError: A row has a key that is not a column.
+        """
         self._rounds[round] = _lines(self.columns, rows)
+
+    def widen(self, columns: Iterable[str]) -> None:
+        """Adds those columns that it lacks, with empty cells in the rows that it has."""
+        more = tuple(column for column in columns if column not in self.columns)
+        if not more:
+            return
+        before, self.columns = self.columns, self.columns + more
+        for round, text in self._rounds.items():
+            rows = csv.DictReader(io.StringIO(text, newline=""), before, strict=True)
+            self._rounds[round] = _lines(self.columns, rows)
 
     def keep(self, last: int) -> None:
         """Drops the rows after round `last`."""
@@ -194,8 +220,14 @@ class RunTables:
     def append(
         self, round_row: Mapping[str, Any], client_rows: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Adds a round: its row of `ROUND_COLUMNS`, and one of `CLIENT_COLUMNS` per client."""
+        """Adds a round: its row, and one for each client.
+
+        They have the columns of `ROUND_COLUMNS` and `CLIENT_COLUMNS`; a table gets those that it
+        lacks.
+        """
         round = int(round_row["round"])
+        self.rounds.widen(round_row)
+        self.clients.widen(key for row in client_rows[:1] for key in row)
         self.rounds.append(round, [round_row])
         self.clients.append(round, client_rows)
 
@@ -226,9 +258,17 @@ def _text(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return str(int(value))
     if isinstance(value, float | np.floating):
-        return "" if math.isnan(value) else repr(float(f"{value:.9g}"))
+        return "" if math.isnan(value) else repr(nine_digits(value))
     text = str(value)
     return f"'{text}" if _is_formula(text) else text
+
+
+def _header(path: Path) -> tuple[str, ...]:
+    """Returns the columns of a CSV file; nothing if it is empty or missing."""
+    if not path.exists():
+        return ()
+    with path.open(encoding="utf-8", newline="") as file:
+        return tuple(next(csv.reader(file), ()))
 
 
 def _is_formula(text: str) -> bool:

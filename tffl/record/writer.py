@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tffl.callbacks.base import Round
 from tffl.config import Config, load
 from tffl.core.atomic import TEMPORARY, remove, remove_left_overs, write_text
+from tffl.core.deviations import deviations
 from tffl.core.errors import TfflError, UsageError, require
 from tffl.core.jsonable import write_json
 from tffl.core.tensors import read_tensors, write_tensors
 from tffl.core.updates import Updates
 from tffl.core.verdict import Shown
+from tffl.record.drawings import Curves, HeatMapDrawing, TensorBoardLog
 from tffl.record.environment import environment
 from tffl.record.identity import differences_but_end
-from tffl.record.listeners import HeatMapDrawing, TensorBoardLog
 from tffl.record.lock import LOCK
-from tffl.record.recorder import RoundListener
+from tffl.record.recorder import Recorder
 from tffl.record.run_directory import (
     CHECKPOINTS,
     DEVIATIONS,
@@ -42,29 +44,40 @@ from tffl.record.tables import RunTables, to_csv
 
 if TYPE_CHECKING:
     import keras
-    import pandas as pd
 
     from tffl.defenses.exports import DetectorExport
 
 CHECKPOINTS_KEPT = 2
 
 
-class RunWriter:
+class RunWriter(Recorder):
     """Writes a run into its folder. Make one with `create`, or continue one with `resume`.
 
     Attributes:
       run: What has been written.
       path: The folder.
       config: The experiment.
-      listeners: Draw a round's heat maps, and then show the round in TensorBoard.
     """
 
+    path: Path
+
     def __init__(self, run: RunDirectory) -> None:
+        super().__init__(run.path, run.tables)
         self.run = run
-        self.path = run.path
         self.config = run.config
-        self._tensorboard = TensorBoardLog(run)
-        self.listeners: Sequence[RoundListener] = (HeatMapDrawing(run), self._tensorboard)
+        self.callbacks += [HeatMapDrawing(run), TensorBoardLog(run), Curves(run)]
+
+    def round(self, round: Round) -> None:
+        """Keeps a round: its tables, deviations, and what the config and the defense add.
+
+        Raises:
+          TfflError: A file cannot be written.
+        """
+        if len(round.weights) == 1:
+            self.store_updates(round.updates)
+            self.store_pictures(round.number, round.updates.client_ids, round.verdict.shown)
+        self.store_deviations(round)
+        self.write_round(round.row, round.client_rows)
 
     @classmethod
     def create(
@@ -122,8 +135,8 @@ class RunWriter:
         Raises:
           TfflError: A file cannot be written; the older one stays as it was.
         """
-        self.run.tables.append(round_row, client_rows)
-        self.run.tables.write(self.path)
+        super().write_round(round_row, client_rows)
+        self.tables.write(self.path)
 
     def save_checkpoint(
         self, round: int, weights: np.ndarray, memory: Mapping[str, np.ndarray]
@@ -193,19 +206,20 @@ class RunWriter:
             {"round": str(updates.round), "layout": json.dumps(layout)},
         )
 
-    def store_deviations(
-        self, round: int, client_ids: np.ndarray, deviations: np.ndarray, names: Sequence[str]
-    ) -> None:
-        """Keeps a round's deviations in a file.
+    def store_deviations(self, round: Round) -> None:
+        """Keeps how far each client's variables were from the others'.
 
         Raises:
           TfflError: The file cannot be written.
         """
-        write_tensors(
-            round_file(self.path / DEVIATIONS, round),
-            {"client_ids": client_ids, "deviations": deviations},
-            {"round": str(round), "names": json.dumps(list(names))},
-        )
+        updates = [group.updates for group in round.groups]
+        names = [entry.name for entry in updates[0].layout.entries]
+        tensors = {
+            "client_ids": np.concatenate([each.client_ids for each in updates]),
+            "deviations": np.concatenate([deviations(each) for each in updates]),
+        }
+        header = {"round": str(round.number), "names": json.dumps(names)}
+        write_tensors(round_file(self.path / DEVIATIONS, round.number), tensors, header)
 
     def store_pictures(self, round: int, client_ids: np.ndarray, shown: Sequence[Shown]) -> None:
         """Keeps what a defense shows of a round, such as heat maps, if it shows anything.
@@ -222,10 +236,6 @@ class RunWriter:
             tensors = {"client_ids": client_ids, **to_arrays(shown)}
             write_tensors(round_file(self.path / PICTURES, round), tensors, {"round": str(round)})
 
-    def frames(self, first: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Returns `rounds.csv` and `clients.csv` as pandas reads them, from round `first` on."""
-        return self.run.frames(first)
-
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes a further CSV file, `name`, into the folder; `rows` is not empty.
 
@@ -240,18 +250,14 @@ class RunWriter:
         summary: Mapping[str, Any],
         detectors: Mapping[str, DetectorExport],
     ) -> None:
-        """Writes `summary.json`, and the pictures and exports that the config asks for.
+        """Writes `summary.json`, and the exports that the config asks for.
 
         Raises:
           TfflError: A file cannot be written.
         """
-        from tffl.drawing import figures
         from tffl.record import export
 
         write_json(self.path / "summary.json", summary)
-        self._tensorboard.catch_up()
-        if self.config.record.figures:
-            figures.write_run(self.path / FIGURES, *self.frames())
         if self.config.record.export:
             export.export(model, self.path / "export")
             for name, detector in detectors.items():
@@ -270,7 +276,7 @@ class RunWriter:
         for round in range(last + 1, self.config.federation.rounds + 1):
             for _, file in picture_files(self.path / FIGURES, round):
                 remove(file)
-        tables = self.run.tables
+        tables = self.tables
         if max([0, *tables.rounds.rounds, *tables.clients.rounds]) > last:
             tables.keep(last)
             tables.write(self.path)

@@ -46,7 +46,8 @@ def overview_table(runs: Sequence[RecordedRun]) -> Table:
         values = figures_of(run)
         done, wanted = len(run.rounds), run.config.federation.rounds
         told = [run.name, _attack(run), run.config.defense.name]
-        count = str(done) if run.finished else f"{done} of {wanted}"
+        count = str(done) if done >= wanted else f"{done} of {wanted}"
+        count += ", stopped" if done < wanted and run.finished else ""
         rows.append([*told, count, *(show(values[key]) for key, (_, show) in OVERVIEW.items())])
     return Table("Runs", header, rows, words=(0, 1, 2), short=True)
 

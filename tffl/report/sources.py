@@ -49,8 +49,9 @@ class RecordedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the last round was played and its summary written."""
-        return bool(self.summary) and len(self.rounds) >= self.config.federation.rounds
+        """Whether the last round was played, or a callback ended it, and its summary written."""
+        last = self.summary.get("stopped_after", self.config.federation.rounds)
+        return bool(self.summary) and len(self.rounds) >= last
 
     @property
     def scored(self) -> bool:

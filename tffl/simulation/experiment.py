@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ import numpy as np
 
 from tffl.attacks import Attack, SuccessSet, create_attack
 from tffl.attacks.adversary import Adversary
+from tffl.callbacks.base import Group, Round
 from tffl.config import Config
 from tffl.core import seeds, states
 from tffl.core.errors import TfflError, require
@@ -31,7 +33,8 @@ from tffl.engine.training import LocalTraining
 from tffl.engine.voting import Certificates, majority_model
 from tffl.models.layers import set_weights
 from tffl.record.recorder import Recorder
-from tffl.record.rounds import RoundRecord
+from tffl.record.rounds import client_rows, judged
+from tffl.record.tables import as_written
 from tffl.record.writer import check_store_size
 from tffl.simulation.memory import Memory
 from tffl.simulation.owned import root_of, samples_of
@@ -227,15 +230,10 @@ class Experiment:
         return self.compiled.trainer.train_all(weights, self.images, [job], self.placement)[0]
 
     def play_round(
-        self,
-        round: int,
-        weights: np.ndarray,
-        memory: Memory,
-        recorder: Recorder,
-        observer: Observer,
-    ) -> tuple[np.ndarray, Memory]:
-        """Plays one round and records it; returns the new global weights and memory."""
-        config, clock, record = self.config, Stopwatch(), RoundRecord()
+        self, round: int, weights: np.ndarray, memory: Memory
+    ) -> tuple[Round, np.ndarray, Memory]:
+        """Plays one round; returns it, the new global weights and the memory."""
+        clock, groups = Stopwatch(), []
         weights = weights.copy()
         for model, clients in self._draw_participants(round):
             with clock.measure("train"):
@@ -245,27 +243,33 @@ class Experiment:
                 updates, malicious, known = self.attack_updates(updates, known)
             with clock.measure("defense"):
                 verdict, state = self.judge(updates, memory.defense)
-                step = config.federation.server_learning_rate * verdict.aggregate
+                step = self.config.federation.server_learning_rate * verdict.aggregate
                 weights[model] += step.astype(np.float32)
             memory = Memory(states.replaced(memory.attack, model, known), state)
-            record.add(updates, verdict, malicious)
-            recorder.store_updates(updates)
-            if self.defense.models == 1:
-                recorder.store_pictures(round, updates.client_ids, verdict.shown)
+            groups.append(Group(model, updates, verdict, malicious))
         with clock.measure("evaluate"):
             scores = self.evaluate(weights)
-        self._warn_of_ruin(round, scores, observer)
+        row = {"round": round, **scores, **judged(groups), **clock.seconds}
+        return self._played(round, groups, weights, row), weights, memory
 
-        row = {"round": round, **scores, **record.judged(), **clock.seconds}
-        names = [entry.name for entry in self.layout.entries]
-        recorder.store_deviations(round, *record.deviations(), names)
-        recorder.write_round(row, record.client_rows(round))
-        for listener in recorder.listeners:
-            listener.round_written(round)
-        if round % config.record.checkpoint_every == 0 or round == config.federation.rounds:
-            recorder.save_checkpoint(round, weights, memory.tensors())
-        observer.round(row)
-        return weights, memory
+    def _played(
+        self, round: int, groups: Sequence[Group], weights: np.ndarray, row: Mapping[str, Any]
+    ) -> Round:
+        """Returns a round as callbacks hear of it."""
+        seen = weights.view()
+        seen.flags.writeable = False
+        return Round(
+            number=round,
+            groups=groups,
+            weights=seen,
+            row={name: as_written(value) for name, value in row.items()},
+            client_rows=client_rows(round, groups),
+            labels=self.federation.dataset.test_labels,
+            predict=cache(lambda: self._logits(seen)),
+        )
+
+    def _logits(self, weights: np.ndarray) -> np.ndarray:
+        return self.compiled.evaluator.logits(weights, self.test_images, self.placement)
 
     def attack_updates(self, updates: Updates, state: State) -> tuple[Updates, np.ndarray, State]:
         """Replaces what malicious clients trained by what they send, rows and claimed counts.
@@ -353,14 +357,12 @@ class Experiment:
         )
         return {**result, "attack_success": success, "attack_loss": attack_loss}
 
-    def _warn_of_ruin(
-        self, round: int, scores: Mapping[str, float | None], observer: Observer
-    ) -> None:
+    def warn_of_ruin(self, round: int, row: Mapping[str, Any], observer: Observer) -> None:
         """Warns in the first round in which outputs of the global model are not finite."""
         undefined = [
             name.replace("_", " ")
-            for name, value in scores.items()
-            if value is not None and math.isnan(value)
+            for name in ("accuracy", "loss", "attack_success", "attack_loss")
+            if row[name] is not None and math.isnan(row[name])
         ]
         if undefined and not self._ruined:
             observer.warning(
@@ -369,14 +371,24 @@ class Experiment:
             )
         self._ruined = bool(undefined)
 
-    def finish(self, weights: np.ndarray, memory: Memory, recorder: Recorder) -> Run:
-        """Writes what comes after the last round, and returns the run."""
+    def finish(
+        self, weights: np.ndarray, memory: Memory, recorder: Recorder, stopped: Mapping[str, Any]
+    ) -> Run:
+        """Writes what comes after the last round, and returns the run.
+
+        Args:
+          weights: Global weights float32 `[models, d]`.
+          memory: What attackers and defense remember.
+          recorder: Has the rounds.
+          stopped: What the summary says of a run that a callback has ended; empty otherwise.
+        """
         rounds, clients = recorder.frames()
         who = {
             "malicious_clients": self.malicious.tolist(),
             "acting_clients": self.acting_clients(),
         }
         summary = summarize(self.config, rounds, self.layout.size, who, self.success)
+        summary |= stopped
         if certificates := self._certify(weights):
             summary |= {"certified_accuracy": certificates.accuracy()}
             recorder.write_table("certificates.csv", certificates.rows())

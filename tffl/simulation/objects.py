@@ -7,7 +7,7 @@ object becomes both: its class is registered for the session, and its options go
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -16,32 +16,44 @@ import keras
 import numpy as np
 
 from tffl.attacks import Attack, attacks
+from tffl.callbacks.metric import Function, Metric, metrics
 from tffl.config import ComponentConfig, Config, DataConfig, ModelConfig
 from tffl.core.errors import require
 from tffl.core.registry import Registry
 from tffl.data import Dataset, datasets
 from tffl.defenses import Defense, defenses
+from tffl.defenses.score_detector import ScoreDetector
 from tffl.models import models
 
 Arrays: TypeAlias = Sequence[np.ndarray]
 """Training images uint8 `[N, height, width, channels]` and labels `[N]`, then the test set's."""
 
 
-def register(name: str, target: Any) -> None:
-    """Gives an attack, defense, model or dataset of the user's own a name for this session.
+def register(name: str, target: Any, kind: str = "") -> None:
+    """Gives an attack, defense, model, dataset or metric of the user's own a name for this session.
 
     What it is follows from its type: a subclass of `Attack` or `Defense`, a `keras.Model` or a
-    function (image_shape, classes) → `keras.Model`, a `Dataset`, or arrays.
+    function (image_shape, classes) → `keras.Model`, a `Dataset`, or arrays. Only a metric, a
+    function (labels, logits) → number, has to be called one: `kind="metric"`.
 
     Args:
       name: Kebab-case; none of tffl's own.
       target: The class, function or object.
+      kind: `"attack"`, `"defense"`, `"model"`, `"dataset"` or `"metric"`; if empty, see above.
 
     Raises:
       UsageError: It is none of these, or the name is taken.
     """
-    kind, entry = _entry(name, target)
-    kind.register(name, entry)
+    if kind == "metric":
+        metrics.register(name, Metric(name, target).function)
+        return
+    registry, entry = _entry(name, target)
+    require(
+        kind in ("", registry.kind),
+        f"{name} = {target!r} cannot be registered as kind = {kind!r}: it is a {registry.kind}, "
+        "and other kinds are attack, defense, model, dataset and metric",
+    )
+    registry.register(name, entry)
 
 
 def described(
@@ -50,6 +62,7 @@ def described(
     defense: Defense | str | None = None,
     model: keras.Model | Callable[..., keras.Model] | str | None = None,
     dataset: Dataset | Arrays | str | None = None,
+    own_metrics: Mapping[str, Function] | Sequence[str] = (),
 ) -> Config:
     """Returns a config that names these parts in the place of its own."""
     changes: dict[str, Any] = {}
@@ -68,6 +81,12 @@ def described(
             register(name, dataset)
         data = config.data.model_dump() | {"dataset": name}
         changes["data"] = DataConfig.model_validate(data)
+    if own_metrics:
+        if isinstance(own_metrics, Mapping):
+            for name, function in own_metrics.items():
+                register(name, Metric(name, function).function, kind="metric")
+        names = dict.fromkeys((*config.record.metrics, *own_metrics))
+        changes["record"] = config.record.model_copy(update={"metrics": tuple(names)})
     return config.model_copy(update=changes)
 
 
@@ -79,6 +98,11 @@ def _named(registry: Registry, part: Any) -> ComponentConfig:
         isinstance(part, base),
         f"{registry.kind} = {part!r} is not allowed: give a name, or an object such as "
         f"tffl.{registry.kind}s.{'LabelFlip' if base is Attack else 'MultiKrum'}()",
+    )
+    require(
+        not isinstance(part, ScoreDetector),
+        f"{registry.kind} = ScoreDetector(…) is not allowed: its functions cannot be recorded in a "
+        "config; write a class that extends Detector, as README.md shows",
     )
     cls = type(part)
     known = (name for name in registry if registry[name] is cls)

@@ -9,14 +9,16 @@ from typing import Any
 import keras
 
 from tffl.attacks import Attack
+from tffl.callbacks.base import Callback, Start
+from tffl.callbacks.metric import Function, named_metrics
+from tffl.callbacks.several import Callbacks
 from tffl.config import Config, as_config
-from tffl.core.errors import require
+from tffl.core.errors import TfflError, require
 from tffl.data.federation import Dataset
 from tffl.defenses import Defense
-from tffl.engine.observer import Observer
 from tffl.record.identity import resolved
 from tffl.record.lock import locked
-from tffl.record.recorder import MemoryRecorder, Recorder
+from tffl.record.recorder import Recorder
 from tffl.record.writer import RunWriter, make_folder, refuse_occupied
 from tffl.simulation.experiment import Experiment
 from tffl.simulation.objects import Arrays, described
@@ -30,7 +32,8 @@ def simulate(
     out: Path | str | None = None,
     *,
     resume: bool = False,
-    observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
+    metrics: Mapping[str, Function] | Sequence[str] = (),
     command: Sequence[str] = (),
     shared: SharedResources | None = None,
     attack: Attack | str | None = None,
@@ -45,7 +48,9 @@ def simulate(
       out: Run directory to write; nothing is written without it.
       resume: Continue the run in `out` after its last checkpoint; with another number of rounds
         than it began with, it ends there.
-      observer: Hears about progress and warnings.
+      callbacks: Hear of the run, in this order; see `tffl.callbacks.Callback`.
+      metrics: Further columns of `rounds.csv`: names → functions (labels int32 `[N]`, logits
+        float32 `[N, classes]`) → number, which get their names for this session; or names.
       command: The command line, for `environment.json`.
       shared: Shares images and compiled functions with other calls. A later call with the same
         one also overwrites the weights of the returned model.
@@ -58,30 +63,32 @@ def simulate(
 
     Raises:
       UsageError: The experiment is impossible; before round 1.
-      TfflError: It failed, for instance because a file cannot be written.
+      TfflError: It failed, for instance because a file cannot be written, or a callback did.
     """
-    config = described(as_config(config), attack, defense, model, dataset)
-    observer = observer or Observer()
+    config = described(as_config(config), attack, defense, model, dataset, metrics)
     if not resume:
+        watching = Callbacks(callbacks)
         for line in unused_settings(config):
-            observer.warning(line)
-    return carry_out(config, out, resume, observer, command, shared)
+            watching.warning(line)
+    return carry_out(config, out, resume, callbacks, command, shared)
 
 
 def carry_out(
     config: Config,
     out: Path | str | None,
     resume: bool,
-    observer: Observer,
+    callbacks: Sequence[Callback],
     command: Sequence[str],
     shared: SharedResources | None = None,
 ) -> Run:
     """Does what `simulate` does, without a word on settings that change nothing."""
     config = resolved(config)
+    listening = [*named_metrics(config.record.metrics), *callbacks]
+    observer = Callbacks(listening)
     if out is None:
         require(not resume, "resume needs the run directory")
         experiment = Experiment(config, observer, shared, trains=True)
-        return _play(experiment, MemoryRecorder(), observer)
+        return _play(experiment, Recorder(), listening)
     out = Path(out)
     if resume:
         RunWriter.resume(out, config)
@@ -89,22 +96,48 @@ def carry_out(
             experiment = Experiment(config, observer, shared, trains=True)
             writer = RunWriter.resume(out, config)
             writer.write_config()
-            return _play(experiment, writer, observer)
+            return _play(experiment, writer, listening)
     refuse_occupied(out, config)
     experiment = Experiment(config, observer, shared, trains=True)
     make_folder(out)
     with locked(out, observer.warning):
         writer = RunWriter.create(out, config, command, experiment.granted())
-        return _play(experiment, writer, observer)
+        return _play(experiment, writer, listening)
 
 
-def _play(experiment: Experiment, recorder: Recorder, observer: Observer) -> Run:
+def _play(experiment: Experiment, recorder: Recorder, listening: Sequence[Callback]) -> Run:
     """Plays the rounds that are missing, as in Algorithm 1 of the papers."""
-    config = experiment.config
+    callbacks = Callbacks([*recorder.callbacks, *listening])
     if split := experiment.split():
         recorder.write_table("split.csv", split)
-    last, weights, memory = experiment.begin(recorder, observer)
-    observer.start(config.federation.rounds, last + 1)
-    for round in range(last + 1, config.federation.rounds + 1):
-        weights, memory = experiment.play_round(round, weights, memory, recorder, observer)
-    return experiment.finish(weights, memory, recorder)
+    last, weights, memory = experiment.begin(recorder, callbacks)
+    stop, rounds = (
+        _start(experiment, recorder, callbacks, last),
+        experiment.config.federation.rounds,
+    )
+    for round in range(last + 1, rounds + 1):
+        if stop:
+            break
+        played, weights, memory = experiment.play_round(round, weights, memory)
+        experiment.warn_of_ruin(round, played.row, callbacks)
+        stop = callbacks.round(callbacks.with_columns(played))
+        every = experiment.config.record.checkpoint_every
+        if round % every == 0 or round == rounds or stop or callbacks.failed:
+            recorder.save_checkpoint(round, weights, memory.tensors())
+        callbacks.raise_failure()
+        last = round
+    stopped = {"stopped_after": last, "stopped_because": stop} if stop and last < rounds else {}
+    run = experiment.finish(weights, memory, recorder, stopped)
+    callbacks.end(run)
+    return run
+
+
+def _start(
+    experiment: Experiment, recorder: Recorder, callbacks: Callbacks, last: int
+) -> str | None:
+    """Tells callbacks that rounds are about to be played; returns why none should be, if so."""
+    rows: Any = recorder.frames()[0].to_dict("records") if last else []
+    stop = callbacks.start(Start(experiment.config, last + 1, rows, recorder.path))
+    if stop and last == 0:
+        raise TfflError(f"a callback ends the run before its first round: {stop}")
+    return stop

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tffl.callbacks.base import Callback
 from tffl.config import ComponentConfig, Config, as_config
 from tffl.core.errors import require
-from tffl.engine.observer import Observer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +115,7 @@ def compare(
     out: Path | str | None = None,
     *,
     resume: bool = False,
-    observe: Callable[[str], Observer] = lambda variant: Observer(),
+    watch: Callable[[str], Callback] = lambda variant: Callback(),
     command: Sequence[str] = (),
 ) -> dict[str, Run]:
     """Runs an experiment defended, undefended and attack-free.
@@ -125,7 +125,7 @@ def compare(
       out: The run directory of the defended run; the other two are `undefended` and `attack-free`
         inside it.
       resume: Whether to continue the runs that are already there.
-      observe: Returns the observer of a variant.
+      watch: Returns the callback of a variant.
       command: As for `tffl.simulate`.
 
     Returns:
@@ -148,7 +148,7 @@ def compare(
             configs[variant],
             folder,
             resume=resume and folder is not None and (folder / "config.toml").exists(),
-            observer=observe(variant),
+            callbacks=[watch(variant)],
             command=command,
         )
     return {variant: runs[variant] for variant in VARIANTS}

@@ -11,7 +11,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tffl.callbacks.base import Callback, Round, Start
 from tffl.core.errors import TfflError, require
-from tffl.engine.observer import Observer
 from tffl.studies.bench.process import DIED, linux_bytes
 
 REGISTERED = (1_000, 100_000, 1_000_000)
@@ -66,17 +66,17 @@ class ClientsWorkload:
         }
 
 
-class RoundClock(Observer):
+class RoundClock(Callback):
     """Records when rounds begin and end."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def start(self, rounds: int, first: int) -> None:
+    def start(self, start: Start) -> None:
         """Records the beginning of the first round."""
         self.times.append(time.perf_counter())
 
-    def round(self, row: Mapping[str, Any]) -> None:
+    def round(self, round: Round) -> None:
         """Records the end of a round."""
         self.times.append(time.perf_counter())
 
@@ -138,7 +138,7 @@ def measure(registered: int, workload: ClientsWorkload) -> dict[str, float | Non
     clock = RoundClock()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        simulate(workload.config(registered), Path(folder) / "run", observer=clock)
+        simulate(workload.config(registered), Path(folder) / "run", callbacks=[clock])
     first, *ends = clock.times
     rounds = [end - start for start, end in pairwise(ends)]
     return {

@@ -1,47 +1,54 @@
-"""What happens after a round is in the tables: its heat maps are drawn, and TensorBoard gets it."""
+"""Callbacks that show what is in a run directory: heat maps, curves, TensorBoard."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from tffl.callbacks.base import Callback, Round
 from tffl.record.run_directory import FIGURES, RunDirectory, picture_files
 from tffl.record.tensorboard import EventLog
 
 
-class HeatMapDrawing:
+class HeatMapDrawing(Callback):
     """Draws the heat maps that a defense has looked at, in the rounds in which that is due."""
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
 
-    def round_written(self, round: int) -> None:
+    def round(self, round: Round) -> None:
         """Draws the heat maps of a round.
 
         Raises:
           TfflError: A picture cannot be written.
         """
-        if not self._run.draws_pictures(round):
+        number = round.number
+        if not self._run.draws_pictures(number):
             return
-        client_ids, shown = self._run.shown(round)
+        client_ids, shown = self._run.shown(number)
         if not shown:
             return
         from tffl.drawing import heat_maps
         from tffl.drawing.explanation import recorded
 
-        frames = self._run.frames(round)
-        for seen in recorded(self._run.config, round, *frames, client_ids, shown):
+        frames = self._run.frames(number)
+        for seen in recorded(self._run.config, number, *frames, client_ids, shown):
             heat_maps.write(seen, self._run.path / FIGURES)
 
 
-class TensorBoardLog:
+class TensorBoardLog(Callback):
     """Keeps `tensorboard/` up to the tables' last round, if the config wants it."""
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._events = EventLog(run.path / "tensorboard")
 
-    def round_written(self, round: int) -> None:
+    def round(self, round: Round) -> None:
         """Adds a round, and those before it that are missing."""
+        self.catch_up()
+
+    def end(self, run: Any) -> None:
+        """Adds the rounds that are missing, such as all of a run that had been played before."""
         self.catch_up()
 
     def catch_up(self) -> None:
@@ -60,3 +67,21 @@ class TensorBoardLog:
             if self._run.draws_pictures(round)
             else []
         )
+
+
+class Curves(Callback):
+    """Draws the curves of a run that is over, if the config wants pictures."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+
+    def end(self, run: Any) -> None:
+        """Draws them.
+
+        Raises:
+          TfflError: A picture cannot be written.
+        """
+        from tffl.drawing import figures
+
+        if self._run.config.record.figures:
+            figures.write_run(self._run.path / FIGURES, *self._run.frames())

@@ -1,0 +1,158 @@
+"""What a callback hears of a run, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tffl.config import Config
+from tffl.core.errors import require
+from tffl.core.updates import Updates
+from tffl.core.verdict import Verdict
+from tffl.engine.observer import Observer
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is known before the first round that is going to be played.
+
+    Attributes:
+      config: The experiment.
+      first: The next round, 1-based; after 1 if the run is resumed.
+      rows: The rows of `rounds.csv` of the rounds before `first`; undefined cells are NaN.
+      directory: The run directory, if there is one.
+    """
+
+    config: Config
+    first: int
+    rows: Sequence[Mapping[str, Any]] = ()
+    directory: Path | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The clients that trained one global model in a round; with one model, all of them.
+
+    Attributes:
+      model: Number of the global model, from 0 on.
+      updates: As the server received them.
+      verdict: What the defense made of them.
+      malicious: bool `[n]`, who really attacks: an experimenter may know, a defense never does.
+    """
+
+    model: int
+    updates: Updates
+    verdict: Verdict
+    malicious: np.ndarray
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round that has been played.
+
+    Attributes:
+      number: 1-based.
+      groups: What clients sent and how it was judged, for each global model that was trained.
+      weights: Global weights after the round, float32 `[models, d]`; read-only.
+      row: The round's row of `rounds.csv`, with as many digits as there; undefined values are None
+        or NaN. In `Callback.round` it has the columns of all callbacks.
+      client_rows: The rows of `clients.csv`, by ascending client.
+      labels: Of the test images, int32 `[N]`.
+      predict: Returns what the global model says of the test images, as `logits`.
+    """
+
+    number: int
+    groups: Sequence[Group]
+    weights: np.ndarray
+    row: Mapping[str, Any]
+    client_rows: Sequence[Mapping[str, Any]]
+    labels: np.ndarray
+    predict: Callable[[], np.ndarray]
+
+    @property
+    def logits(self) -> np.ndarray:
+        """The global model's outputs for the test images, float32 `[N, classes]`.
+
+        They are computed when they are first asked for. Of several global models, it is how many
+        of them vote for each class.
+        """
+        return self.predict()
+
+    @property
+    def updates(self) -> Updates:
+        """What clients sent, where there is one global model."""
+        return self._only.updates
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the defense made of it, where there is one global model."""
+        return self._only.verdict
+
+    @property
+    def malicious(self) -> np.ndarray:
+        """Who really attacks, bool `[n]`, where there is one global model."""
+        return self._only.malicious
+
+    @property
+    def _only(self) -> Group:
+        require(
+            len(self.weights) == 1,
+            f"a round of {len(self.weights)} global models has groups of clients: use round.groups",
+        )
+        return self.groups[0]
+
+
+class Callback(Observer):
+    """Hears of a run. Override what you want to hear; as it is, it does nothing.
+
+    Several callbacks are asked in their order. In each round, all are asked for columns; then the
+    round is written into the tables; then all hear of it; then there is a checkpoint. An exception
+    ends the run with one line that names the callback, after the round is written and the others
+    have heard of it, so that `resume` goes on behind it.
+
+    `phase` and `warning` of `tffl.engine.observer.Observer` are called at any time.
+
+    Example:
+      >>> class Rejected(Callback):
+      ...     def round(self, round):
+      ...         print(round.number, int((~round.verdict.accepted).sum()))
+      >>> Rejected().start(Start(Config(), first=1))
+    """
+
+    def start(self, start: Start) -> str | None:
+        """Hears that rounds are about to be played.
+
+        Returns:
+          None; or why no further round should be played, such as in a resumed run.
+        """
+        return None
+
+    def round_columns(self, round: Round) -> Mapping[str, Any]:
+        """Returns further columns of `rounds.csv`: names and numbers; None is an empty cell."""
+        return {}
+
+    def client_columns(self, round: Round) -> Mapping[str, Any]:
+        """Returns further columns of `clients.csv`: names and a number for each client.
+
+        The order is that of `round.client_rows`: by ascending client.
+        """
+        return {}
+
+    def round(self, round: Round) -> str | None:
+        """Hears of a round that is in the tables.
+
+        Returns:
+          None; or why the run should end after this round, in a few words.
+        """
+        return None
+
+    def end(self, run: Any) -> None:
+        """Hears that the run is over, given the `tffl.Run`: its summary has been written."""
+
+    def __str__(self) -> str:
+        """Names it in messages."""
+        return f"callback {type(self).__name__}"
