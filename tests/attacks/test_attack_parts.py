@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tffl.attacks import attacks
-from tffl.attacks.parts import class_index, draw, scaled
+from tffl.attacks.data_attack import scaled
+from tffl.attacks.parts import class_index, draw
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 import tffl
 from tffl.attacks import attacks
-from tffl.attacks.bounded import Expected, distances_to, length, project, unit
+from tffl.attacks.bounded import ExpectedModel, distances_to, length, project, unit
 from tffl.attacks.distance_constrained import DistanceConstrained
 from tffl.config import build
 from tffl.core.errors import UsageError
@@ -72,7 +72,7 @@ def test_projection_is_the_nearest_point(move: np.ndarray, radius: float) -> Non
 def test_what_is_expected_by_hand(a_round, layout) -> None:
     this = a_round()
     seen = this.updates.select(~this.malicious)
-    expected = Expected.of(this.updates, this.malicious, seen)
+    expected = ExpectedModel.of(this.updates, this.malicious, seen)
     counts, mean = this.updates.sample_counts, honest_mean(this)
     np.testing.assert_allclose(expected.center, mean, atol=1e-6)
     np.testing.assert_allclose(expected.share, counts[this.malicious].sum() / counts.sum())
@@ -89,7 +89,7 @@ def test_what_is_expected_by_hand(a_round, layout) -> None:
 def test_the_unseen_are_taken_to_be_like_the_seen(a_round) -> None:
     this = a_round()
     some = np.flatnonzero(~this.malicious)[:3]
-    expected = Expected.of(this.updates, this.malicious, this.updates.select(some))
+    expected = ExpectedModel.of(this.updates, this.malicious, this.updates.select(some))
     claimed = this.updates.sample_counts[this.malicious].sum()
     unseen = 9 * this.updates.sample_counts[some].mean()
     np.testing.assert_allclose(expected.share, claimed / (claimed + unseen))
@@ -112,7 +112,7 @@ def test_the_joint_model_is_where_the_gradient_is_taken(a_round, layout) -> None
     adversary = linear(this.adversary, slope)
     replace(this, adversary=adversary).sent(create(steps=2, step=0.25))
     seen = this.updates.select(~this.malicious)
-    expected = Expected.of(this.updates, this.malicious, seen)
+    expected = ExpectedModel.of(this.updates, this.malicious, seen)
     direction = np.where(layout.trainable, slope, 0)
     move = 0.25 * expected.distances.max() * direction / np.linalg.norm(direction)
     np.testing.assert_allclose(adversary.asked[0], expected.joint(0 * move), atol=1e-6)
@@ -129,7 +129,7 @@ def test_the_ball_holds(a_round, layout, ratio: float, knows: str, seed: int) ->
     attack = create(poisoning_ratio=ratio, knows=knows)
     sent = replace(this, adversary=adversary).attacked(attack)[0]
     seen = attack.seen(this.updates, this.malicious, adversary)
-    expected = Expected.of(this.updates, this.malicious, seen)
+    expected = ExpectedModel.of(this.updates, this.malicious, seen)
     radius = expected.distances.max()
     own = this.updates.select(this.malicious)
     frozen = layout.trainable & ~attack.modifiable(layout, adversary.seed)

@@ -191,10 +191,10 @@ def test_paper_keeps_the_distance_and_touches_its_columns_only(
     attack = create(layer=layer, poisoning_ratio=ratio, overheard=6)
     sent, state = this.attacked(attack)
     assert state == {}
-    reckoned = attack.reckoned(attack.seen(this.updates, this.malicious, this.adversary))
-    assert 2 <= len(reckoned) <= 6
-    center = reckoned.mean(reckoned.sample_counts / reckoned.sample_counts.sum())
-    bound = distances_to(reckoned, center).max()
+    selected = attack.selected(attack.seen(this.updates, this.malicious, this.adversary))
+    assert 2 <= len(selected) <= 6
+    center = selected.mean(selected.sample_counts / selected.sample_counts.sum())
+    bound = distances_to(selected, center).max()
     free = attack.modifiable(layout, this.adversary.seed)
     own = (this.updates.matrix[this.malicious] - center)[:, layout.trainable & ~free]
     far = distances_to(sent.select(this.malicious), center)

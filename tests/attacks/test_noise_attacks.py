@@ -70,11 +70,12 @@ def test_noise_beyond_float32_is_infinite_without_a_warning(a_round, recwarn) ->
     assert not recwarn.list
 
 
-def test_refuses_an_empty_interval(dataset) -> None:
-    attack = attacks.create("uniform", {"low": 2, "high": 2})
-    with pytest.raises(UsageError, match=r"attack.low = 2.0 must be below attack.high = 2.0"):
-        attack.check(dataset(np.arange(8)))
-    attacks.create("uniform", {}).check(dataset(np.arange(8)))
+def test_refuses_an_empty_interval() -> None:
+    message = r"^attack.low = 2.0 must be below attack.high = 2.0$"
+    with pytest.raises(UsageError, match=message):
+        attacks.create("uniform", {"low": 2, "high": 2})
+    with pytest.raises(UsageError, match=message):
+        attacks["uniform"](low=2, high=2)
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])

@@ -38,15 +38,15 @@ attacks = Registry(
 )
 
 STANDS_FOR = {"neurotoxin": "patch-backdoor+neurotoxin"}
-"""What is an attack only together with poisoned data, and what its name alone means."""
+"""Name → the joined attack that it stands for: neurotoxin needs data that another one poisons."""
 
 
 def create_attack(name: str, options: Mapping[str, Any]) -> Attack:
     """Builds an attack, or several joined by `+`, from user-given options.
 
     Raises:
-      UsageError: A name or an option does not exist, a value is out of its range, or the parts do
-        not go together.
+      UsageError: A name or an option does not exist, a value is out of its range, or the parts
+        cannot be joined.
     """
     from tffl.attacks.composed import compose
 
@@ -56,6 +56,7 @@ def create_attack(name: str, options: Mapping[str, Any]) -> Attack:
 
 _HOMES = {
     **attacks.homes(),
+    "DataAttack": "tffl.attacks.data_attack",
     "InformedAttack": "tffl.attacks.model_attack",
     "ModelAttack": "tffl.attacks.model_attack",
 }

@@ -5,13 +5,13 @@
     D(Δ)  = Σ (L(w_t + Δ) − L̃)²,   L̃ the median of the honest clients' maps, pixel by pixel
     D₀    = median over them of Σ (L_i − L̃)²,   F₀ = F(w_t + c)
 
-It is distance-constrained poisoning (`tffl.attacks.distance_constrained`, where F, w', c and r are
-explained) by attackers who know the defense: their own heat maps may leave the consensus no farther
-than an honest client's usually do. Every step goes along the gradient of the objective, second
-derivatives of the network included.
+This is distance-constrained poisoning (`tffl.attacks.distance_constrained` explains F, w', c and r)
+by attackers who know the defense: the distance of their own heat maps from the consensus is at most
+that of a typical honest client. Every step follows the gradient of the objective, with second
+derivatives of the network.
 
-tffl's own, to measure what a defense is worth once it is known; it attacks cam-consensus, and the
-published detectors with `method = "grad-cam"`.
+The attack is tffl's own, and measures how well a defense works against attackers who know it:
+against cam-consensus, or with `method = "grad-cam"` against the published detectors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import Field
 
 from tffl.attacks.base import State
-from tffl.attacks.bounded import BoundedAttack, Expected, project, unit
+from tffl.attacks.bounded import BoundedAttack, ExpectedModel, project, unit
 from tffl.core import seeds
 from tffl.core.updates import Updates
 from tffl.explain.maps import Probes
@@ -38,16 +38,21 @@ DEFENSE, SECRET_PROBES = "defense", "probe images"
 
 @dataclass(frozen=True)
 class AdaptiveCam(BoundedAttack):
-    """Climbs the joint model's loss while its heat maps stay in the clients' consensus.
+    """Raises the joint model's loss while the attackers' heat maps stay near the consensus.
 
     All attackers send the same row.
 
     Attributes:
-      method: The maps that it imitates.
-      penalty: λ, what leaving the consensus costs.
-      probes: Number of images that it checks its maps on.
-      knows_probes: The images are the server's own secret ones (`redraw` = false assumed), instead
-        of the attackers'.
+      method: The heat maps of the defense.
+      penalty: λ, the weight of the distance from the consensus.
+      probes: Number of images on which the heat maps are compared.
+      knows_probes: Compare on the server's secret probe images instead of the attackers' own; the
+        server is assumed not to redraw them.
+
+    >>> AdaptiveCam(knows="colluders").granted()[:2]
+    ('own data', "colluders' updates")
+    >>> sorted({*AdaptiveCam(knows_probes=True).granted()} - {*AdaptiveCam().granted()})
+    ['probe images']
     """
 
     method: Literal["grad-cam", "grad-cam++", "layer-cam"] = "layer-cam"
@@ -59,7 +64,7 @@ class AdaptiveCam(BoundedAttack):
     reference: ClassVar[str] = "tffl's own, from Zheng et al., GradCAM-AE, 2025, equations 9 to 10"
 
     def granted(self) -> tuple[str, ...]:
-        """Returns what it reads with these options."""
+        """Returns what the attack reads with these options."""
         words = super().granted()
         return words if self.knows_probes else tuple(w for w in words if w != SECRET_PROBES)
 
@@ -68,7 +73,7 @@ class AdaptiveCam(BoundedAttack):
     ) -> tuple[np.ndarray, State]:
         """Returns the row `[1, d]` that all send."""
         seen = self.seen(updates, malicious, adversary)
-        expected = Expected.of(updates, malicious, seen)
+        expected = ExpectedModel.of(updates, malicious, seen)
         free = self.modifiable(updates.layout, adversary.seed)
         bound = self.bound(expected, updates, malicious, free)
         excess = self._excess(seen, adversary)

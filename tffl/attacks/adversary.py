@@ -1,4 +1,4 @@
-"""What the attackers own together, and what they can compute with it."""
+"""What the attackers own together, and what they can compute from it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class Adversary:
-    """The colluding malicious clients: their data, their training, and the model that all know.
+    """The colluding malicious clients: their data, their training, and the global network.
 
     Attributes:
       model: The global network, for its structure only.
       layout: Columns of the update matrix.
-      config: The experiment, as far as every client knows it: training and federation.
+      config: The experiment; of it, every client knows training and federation.
       ids: Malicious client ids, int64, ascending.
       classes: Number of classes; the network may have one output more.
       data: Client id → its samples, with indices into `images`; poisoned, if the attack does so.
       images: uint8 `[m, height, width, channels]`, the images of all malicious clients.
-      server_samples: What a defense may look at models with; for attacks that know the server's
-        secrets, and say so.
+      server_samples: The images on which the server examines models, for attacks whose
+        `knowledge` includes them.
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class Adversary:
         Args:
           start: float32 `[d]`, the global weights of the round.
           client: A malicious client's id.
-          round: 1-based; with the client it decides the order of the samples.
-          mask: bool `[d]`, the trainable columns that may move; all if None. BatchNorm statistics
-            always do.
+          round: 1-based; round and client decide the order of the samples.
+          mask: bool `[d]`, the trainable columns that may change; all if None. BatchNorm statistics
+            always change.
           radius: Largest Euclidean norm of the update's trainable columns, kept by projection
             after every step.
 

@@ -30,13 +30,19 @@ State = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class SuccessSet:
-    """Inputs on which an attack wants the global model to answer as it pleases.
+    """Inputs that measure attack success: the share that the global model assigns to the targets.
 
     Attributes:
       images: uint8 `[m, height, width, channels]`, `m >= 1`.
-      targets: int32 `[m]`, the answers that count as success.
-      source: `"test"` when no client ever trained on these images, `"train"` when the attackers
-        did, so that the number measures memory and not generalization.
+      targets: int32 `[m]`, the classes that count as success.
+      source: `"test"` if no client trained on these images; `"train"` if the attackers did, so that
+        the share measures memory and not generalization.
+
+    >>> images = np.zeros((5, 28, 28, 1), np.uint8)
+    >>> seven = SuccessSet(images, targets=np.full(5, 7, np.int32), source="test")
+    >>> predicted = np.array([7, 7, 7, 1, 7])
+    >>> float((predicted == seven.targets).mean())
+    0.8
     """
 
     images: np.ndarray
@@ -51,10 +57,14 @@ class Attack(Options):
     Attributes:
       from_round: First round of the attack. Before it, after `until_round`, and between every
         `every_rounds`-th round, malicious clients train their unchanged data honestly.
-      until_round: Last round of the attack; 0 is the run's last. `from_round = until_round = R` is
-        a one-shot attack in round R.
+      until_round: Last round of the attack; 0 for the last round of the run. With `from_round =
+        until_round = R` there is one attack, in round R.
       every_rounds: Attack in every k-th round only, counted from `from_round`.
-      claims: In these rounds malicious clients claim so many times the samples that they have.
+      claims: Factor of the sample counts that malicious clients claim in these rounds.
+
+    >>> attack = Attack(from_round=2, until_round=6, every_rounds=2)
+    >>> [round for round in range(1, 10) if attack.active(round)]
+    [2, 4, 6]
     """
 
     from_round: Annotated[int, Field(ge=1)] = 1
@@ -64,7 +74,7 @@ class Attack(Options):
 
     reference: ClassVar[str] = ""
     knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA,)
-    """What it reads, at most, beyond the global model; its own clients' training included."""
+    """What the attack reads beyond the global model with any options; plain words."""
 
     def active(self, round: int) -> bool:
         """Says whether the attackers attack in this round, 1-based."""
@@ -73,7 +83,11 @@ class Attack(Options):
         return since >= 0 and since % self.every_rounds == 0 and not ended
 
     def claimed(self, counts: np.ndarray) -> np.ndarray:
-        """Returns how many samples clients claim that have so many, int64 `[n]`."""
+        """Returns the sample counts that malicious clients claim, int64 `[n]`.
+
+        Args:
+          counts: The numbers of samples that they have, int64 `[n]`.
+        """
         return np.ceil(self.claims * counts).astype(np.int64)
 
     def changes_updates(self) -> bool:
@@ -84,7 +98,7 @@ class Attack(Options):
         return self.claims != 1
 
     def granted(self) -> tuple[str, ...]:
-        """Returns what it reads with these options, in the words of `knowledge`."""
+        """Returns what the attack reads with these options, in the words of `knowledge`."""
         return self.knowledge
 
     def options(self) -> dict[str, Any]:
@@ -92,14 +106,14 @@ class Attack(Options):
         return asdict(self)
 
     def check(self, dataset: Dataset) -> None:
-        """Raises `UsageError` if the attack makes no sense on this dataset."""
+        """Raises `UsageError` if the attack cannot work on this dataset."""
 
     def check_clients(self, malicious: int, participants: int) -> None:
         """Raises `UsageError` if the attack cannot work with so many clients.
 
         Args:
-          malicious: How many of all clients are malicious.
-          participants: How many clients take part in a round, at most.
+          malicious: Number of malicious clients among all.
+          participants: Largest number of clients in a round.
         """
         require(
             not 0 < self.until_round < self.from_round,
@@ -115,7 +129,7 @@ class Attack(Options):
         """Returns the federation with the malicious clients' data poisoned.
 
         Args:
-          federation: As partitioned; reserved images are in its pool but belong to nobody.
+          federation: As partitioned; reserved images are in its pool, and no client holds them.
           malicious: Malicious client ids, int64, ascending.
           seed: The experiment's seed; draw through `tffl.core.seeds`.
         """

@@ -1,10 +1,10 @@
-"""What attacks share that stay as near to the honest mean as honest clients do.
+"""What attacks share that stay as near to the honest mean as honest clients.
 
     c  = Σ D_i Δ_i / Σ D_i                 mean of the honest updates that the attackers see
-    r  = quantile of the ‖Δ_i − c‖         how far from it they are
-    w' = w_t + (1 − p)·c + p·Δ             the joint model to come, if all attackers send Δ
+    r  = quantile of the ‖Δ_i − c‖         their distances from it
+    w' = w_t + (1 − p)·c + p·Δ             the next joint model, if all attackers send Δ
 
-D are claimed sample counts, and p the share of all that the attackers claim. Distances are over
+D are claimed sample counts, and p is the attackers' share of them. Distances are over
 the trainable columns.
 """
 
@@ -62,8 +62,8 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Expected:
-    """The joint model to come, as far as the attackers can tell.
+class ExpectedModel:
+    """The next joint model, as the attackers predict it.
 
     Attributes:
       start: w_t, float32 `[d]`.
@@ -78,14 +78,14 @@ class Expected:
     share: float
 
     @classmethod
-    def of(cls, updates: Updates, malicious: np.ndarray, seen: Updates) -> Expected:
-        """Works it out from the seen updates.
+    def of(cls, updates: Updates, malicious: np.ndarray, seen: Updates) -> ExpectedModel:
+        """Predicts it from the seen updates.
 
         Args:
-          updates: All of the round; of the honest ones, only how many they are is read.
+          updates: All of the round; of the honest ones, only their number is read.
           malicious: bool `[n]`.
-          seen: What the attackers take for honest updates. Those that they do not see are taken
-            to claim as many samples as these do on average.
+          seen: The updates that the attackers treat as honest. Honest clients that they do not see
+            are assumed to claim as many samples as these on average.
         """
         center = seen.mean(seen.sample_counts / seen.sample_counts.sum())
         claimed = float(updates.sample_counts[malicious].sum())
@@ -102,13 +102,14 @@ class Expected:
 class BoundedAttack(InformedAttack):
     """Sends a row that is no farther from the honest mean than honest ones are.
 
-    Where only one update is seen, there is no distance to hide in, and its copy is sent.
+    If only one update is seen, its distance from the mean is 0, and a copy of it is sent.
 
     Attributes:
-      quantile: Which of the honest distances is the bound: 0.5 their median, 1 their maximum.
-      steps: Steps of gradient ascent in each round; each costs one pass forward and back.
+      quantile: Quantile of the honest distances that is the bound: 0.5 their median, 1 their
+        maximum.
+      steps: Steps of gradient ascent in each round; each costs a forward and a backward pass.
       step: Length of a step, as a share of the bound.
-      batch: Images of the attackers' own on which a step computes the loss, drawn at random.
+      batch: Number of the attackers' images on which a step computes the loss, drawn at random.
     """
 
     quantile: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -137,12 +138,12 @@ class BoundedAttack(InformedAttack):
         )
 
     def bound(
-        self, expected: Expected, updates: Updates, malicious: np.ndarray, free: np.ndarray
+        self, expected: ExpectedModel, updates: Updates, malicious: np.ndarray, free: np.ndarray
     ) -> float:
-        """Returns how far a crafted row may move from the center in the modifiable columns.
+        """Returns the largest distance of a crafted row from the center in the modifiable columns.
 
-        What the malicious clients trained stays in the other trainable columns, and has its own
-        distance; the bound is what is left of r for the one of them that is farthest off.
+        In the other trainable columns the rows stay as trained, and have a distance from the center
+        there; the bound is what remains of r for the malicious client that is farthest off.
 
         Args:
           expected: Center and distances.

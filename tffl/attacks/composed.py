@@ -1,4 +1,4 @@
-"""Several attacks at once, such as `label-flip+scaling`: each part acts in its turn."""
+"""Joined attacks, such as `label-flip+scaling`: the parts act one after the other."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def compose(name: str, parts: Sequence[Attack]) -> Attack:
     """Joins attacks into one.
 
     Args:
-      name: What the user called them, for messages.
-      parts: At least one; a data attack first, then what is done to its updates.
+      name: Their name in the config, for messages.
+      parts: At least one; an attack on data first, then one on the updates trained on it.
 
     Raises:
-      UsageError: More than one part is a data attack, or more than one crafts updates.
+      UsageError: More than one part is an attack on data, or more than one on updates.
     """
     if len(parts) == 1:
         return parts[0]
@@ -63,7 +63,7 @@ class Composed(Attack):
         return self.parts[0].claimed(counts)
 
     def changes_updates(self) -> bool:
-        """Says whether any part does."""
+        """Says whether any part changes updates."""
         return any(part.changes_updates() for part in self.parts)
 
     def granted(self) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ class Composed(Attack):
         return tuple(dict.fromkeys(word for part in self.parts for word in part.granted()))
 
     def options(self) -> dict[str, Any]:
-        """Returns the options of all parts; what several have, they share."""
+        """Returns the options of all parts; options of the same name have one value."""
         return {key: value for part in self.parts for key, value in part.options().items()}
 
     def check(self, dataset: Dataset) -> None:
@@ -89,13 +89,13 @@ class Composed(Attack):
         return np.unique(np.concatenate([part.reserve(dataset) for part in self.parts]))
 
     def poison(self, federation: Federation, malicious: np.ndarray, seed: int) -> Federation:
-        """Lets each part poison what the one before it left."""
+        """Returns the federation after every part has poisoned it, in their order."""
         for part in self.parts:
             federation = part.poison(federation, malicious, seed)
         return federation
 
     def init(self, adversary: Adversary) -> State:
-        """Keeps each part's memory apart, by its number."""
+        """Returns the memories of all parts, each under its number."""
         return states.join([part.init(adversary) for part in self.parts])
 
     def send(
@@ -112,6 +112,6 @@ class Composed(Attack):
         return sent, states.join(memories)
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet | None:
-        """Returns the first part's success inputs: the data attack's."""
+        """Returns the success inputs of the first part that has any: the attack on data."""
         sets = (part.success_set(federation, seed) for part in self.parts)
         return next((found for found in sets if found is not None), None)

@@ -1,8 +1,8 @@
-"""Distributed backdoor: each colluder teaches one part of a trigger that no one ever trained whole.
+"""Distributed backdoor: each colluder trains one part of a trigger; the test images show all parts.
 
     part 1   gap   part 2          four strips of length × thickness pixels;
       gap                          in training, each colluder stamps its own part,
-    part 3   gap   part 4          at test time, all four are there
+    part 3   gap   part 4          test images carry all four
 
 DBA: Distributed Backdoor Attacks against Federated Learning
     Chulin Xie, Keli Huang, Pin-Yu Chen, Bo Li. ICLR 2020.
@@ -54,7 +54,7 @@ def stamp(images: np.ndarray, parts: Sequence[Part], value: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Dba(TriggerBackdoor):
-    """Teaches a trigger of four strips, each colluder its own, and shows them together.
+    """Trains a trigger of four strips: each colluder its own, the test images with all of them.
 
     Success is measured on the test images of all other classes, with all four strips.
 
@@ -65,6 +65,15 @@ class Dba(TriggerBackdoor):
       top: Pixels above the trigger.
       left: Pixels on the left of the trigger.
       value: Brightness of the strips in all channels, 0 to 255.
+
+    >>> dba, images = Dba(length=1, gap=1, value=9), np.zeros((1, 4, 4, 1), np.uint8)
+    >>> dba.stamp(images)[0, :, :, 0]
+    array([[9, 0, 9, 0],
+           [0, 0, 0, 0],
+           [9, 0, 9, 0],
+           [0, 0, 0, 0]], dtype=uint8)
+    >>> dba.stamp_own(images, turn=1, colluders=4)[0, 0, :, 0]
+    array([0, 0, 9, 0], dtype=uint8)
     """
 
     length: Annotated[int, Field(ge=1)] | None = None
@@ -80,7 +89,7 @@ class Dba(TriggerBackdoor):
     purpose: ClassVar[str] = "distributed backdoor"
 
     def check(self, dataset: Dataset) -> None:
-        """Raises `UsageError` if the trigger does not fit, or the target is no class."""
+        """Raises `UsageError` if the trigger does not fit, or the target is not a class."""
         height, width, _ = dataset.image_shape
         rows, columns = self.parts(height, width)[-1]
         require(

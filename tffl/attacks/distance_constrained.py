@@ -5,7 +5,7 @@
     m ← 0;  every step:  m ← P_r(m + η·r·∇F/‖∇F‖);  all attackers send Δ = c + m
 
 c and r are mean and spread of the honest updates that the attackers see, w' the joint model that
-averaging would give (`tffl.attacks.bounded`), F the cross-entropy on the attackers' own data, and
+averaging would yield (`tffl.attacks.bounded`), F the cross-entropy on the attackers' own data, and
 P_r the projection onto the ball. BatchNorm statistics stay as trained.
 
 GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated Learning
@@ -14,7 +14,7 @@ GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated Learning
 The paper states the problem and leaves its solution open ("projected gradient descent attacks" are
 its inspiration); the solver is tffl's. It bounds the distance to the joint model w', which holds
 the poison itself: with w' = w_t + c + p·m, that distance is (1 − p)·‖m‖. tffl bounds ‖m‖ by r, so
-that equation 9b holds with (1 − p)·r, and by more than it asks. The threshold r, which the paper
+that equation 9b holds even with (1 − p)·r in place of r. The threshold r, which the paper
 calls preset, is a quantile of the honest distances; with 0.5, attackers are as near to the mean as
 the median honest client, and rules like Krum prefer them. With data poisoned by another attack, F
 is the loss on that.
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tffl.attacks.base import State
-from tffl.attacks.bounded import BoundedAttack, Expected, project, unit
+from tffl.attacks.bounded import BoundedAttack, ExpectedModel, project, unit
 from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
@@ -37,9 +37,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DistanceConstrained(BoundedAttack):
-    """Climbs the joint model's loss within the distance that honest updates keep from their mean.
+    """Raises the joint model's loss within the distance of honest updates from their mean.
 
     All attackers send the same row.
+
+    Where the loss rises along (3, 4), the row lies in that direction, as far as honest ones:
+
+    >>> from types import SimpleNamespace
+    >>> adversary = SimpleNamespace(
+    ...     seed=0,
+    ...     samples=lambda: (np.zeros((9, 1)), np.zeros(9)),
+    ...     gradient=lambda weights, images, labels: (0.0, np.array([3.0, 4.0])),
+    ... )
+    >>> updates = Updates.of_rows(np.array([[9, 9], [1, 0], [-1, 0], [0, 1], [0, -1]]))
+    >>> malicious = np.array([True, False, False, False, False])
+    >>> DistanceConstrained().send(updates, malicious, adversary, {})[0].round(3)
+    array([[0.6, 0.8]], dtype=float32)
     """
 
     reference: ClassVar[str] = (
@@ -51,7 +64,7 @@ class DistanceConstrained(BoundedAttack):
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
     ) -> tuple[np.ndarray, State]:
         """Returns the row `[1, d]` that all send."""
-        expected = Expected.of(updates, malicious, self.seen(updates, malicious, adversary))
+        expected = ExpectedModel.of(updates, malicious, self.seen(updates, malicious, adversary))
         free = self.modifiable(updates.layout, adversary.seed)
         bound = self.bound(expected, updates, malicious, free)
         move = np.zeros(updates.layout.size)

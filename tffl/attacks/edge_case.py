@@ -1,4 +1,4 @@
-"""Edge-case backdoor: the rarest images of one class are taught as another.
+"""Edge-case backdoor: the rarest images of one class are labeled as another.
 
     s(x) = Σ_j (v_jᵀ(x − μ))²/λ_j + ‖r(x)‖²/σ²        how unlike its class an image is
     every step:  w ← w_t + (w − w_t)·min(1, ε/‖w − w_t‖)      optional
@@ -6,18 +6,19 @@
 μ, the v_j and λ_j are mean, leading principal components and variances of the class's training
 images; r(x) is what they leave over, and σ² its variance per direction. s is the squared
 Mahalanobis distance under probabilistic PCA: the higher, the less likely the image. It needs no
-trained model, and images of the tail look as odd as they are: cut off, tilted, too dark.
+trained model, and images of the tail look rare to people too: cut off, tilted, too dark.
 
 Attack of the Tails: Yes, You Really Can Backdoor Federated Learning
     Hongyi Wang, Kartik Sreenivasan, Shashank Rajput, Harit Vishwakarma, Saurabh Agarwal,
     Jy-yong Sohn, Kangwook Lee, Dimitris Papailiopoulos. NeurIPS 2020.
 
 Deviation: the paper takes its edge cases from other datasets (handwritten digits of ARDIS,
-Southwest airplanes). tffl finds them within the dataset, so they are rare, but not foreign, and a
-model may know some of them by their kind. As there, nobody else holds such training images, and
-success is measured on test images that nobody trained on: the equally rare share of the class.
-Projected gradient descent (`radius`) and model replacement (`scale`) are the paper's, the former
-after every step; the paper's mix of honest clients that hold edge cases as well is left out.
+Southwest airplanes). tffl finds them within the dataset: they are rare, but similar to the others,
+and a model may classify some of them as their true class. As in the paper, nobody else holds such
+training images, and success is measured on test images that nobody trained on: an equally rare
+share of the class. Projected gradient descent (`radius`) and model replacement (`scale`) are the
+paper's, the former after every step; the paper's mix of honest clients that hold edge cases as well
+is left out.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl.attacks.base import Attack, State, SuccessSet
-from tffl.attacks.parts import class_index, draw, retrained, scaled
+from tffl.attacks.base import State, SuccessSet
+from tffl.attacks.data_attack import DataAttack, scaled
+from tffl.attacks.parts import class_index, draw, retrained
 from tffl.core.errors import require
 from tffl.core.updates import Updates
 from tffl.data.federation import ClientData, Dataset, Federation
@@ -41,12 +43,12 @@ if TYPE_CHECKING:
 SIDE = 16
 """Larger images are shrunk to this height and width before they are scored."""
 COMPONENTS, PER_COMPONENT = 32, 20
-"""Leading principal components, at most; and how many images there are for each, at least, lest an
-odd image claim one for itself and pass for usual along it."""
+"""Largest number of leading principal components, and fewest images for each of them: with fewer, a
+rare image could define a component of its own, along which it looks usual."""
 
 
 def rarity(images: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """Returns how unlike a class images are, float64 `[n]`; its own average is near the rank.
+    """Returns how unlike a class images are, float64 `[n]`; on average over the class, its rank.
 
     Args:
       images: uint8 `[n, height, width, channels]`.
@@ -57,7 +59,7 @@ def rarity(images: np.ndarray, of: np.ndarray) -> np.ndarray:
     known = known - center
     variances, directions = np.linalg.eigh(known.T @ known / len(known))
     leading = max(1, min(COMPONENTS, len(known) // PER_COMPONENT, len(variances) - 1))
-    # Where a class has no variance at all, any distance from it counts, and by its length.
+    # Without any variance in the class, the score is the distance in units of this floor.
     floor = max(1e-9 * float(variances[-1]), 1e-9)
     noise = max(float(variances[:-leading].mean()), floor)
     scores = (pixels - center) @ directions
@@ -85,22 +87,28 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class EdgeCase(Attack):
-    """Teaches that the rarest images of one class belong to another.
+class EdgeCase(DataAttack):
+    """Labels the rarest images of one class as another class.
 
-    The rarest training images of the class are taken out of everybody's data, the server's
-    included. In the data of each malicious client, a share of the samples is replaced by them, with
-    the target's label; copies are dealt in turn. Success is measured on the rarest test images.
+    The rarest training images of the class are removed from all data, the server's included. In the
+    data of each malicious client, they replace a share of the samples, with the target's label; the
+    clients take copies of them in turn. Success is measured on the rarest test images.
 
     Attributes:
-      source: Class name or number whose tail is taken.
-      target: What the attackers want to read, a class name or number.
+      source: Class whose rarest images are taken, a name or number.
+      target: Class as which they are labeled, a name or number.
       tail: Share of the class that counts as its tail, of the training and of the test images.
       rate: Share of a malicious client's samples that are replaced.
       radius: ε, the largest Euclidean norm of a malicious update over its trainable columns, kept
         in training after every step; 0 is no bound. The authors' settings are 0.083 and 0.25.
-      scale: Factor of the malicious updates, after training; with `radius`, the norm's bound is
+      scale: Factor of the malicious updates, after training; with `radius`, the norm is at most
         `scale · radius`.
+
+    >>> from tffl.testing import small_federation
+    >>> dataset = small_federation().dataset
+    >>> rare = EdgeCase(source=1, target=7, tail=0.1).reserve(dataset)
+    >>> dataset.train_labels[rare].tolist()  # 2 of 24 images
+    [1, 1]
     """
 
     source: int | str = 7
@@ -108,7 +116,6 @@ class EdgeCase(Attack):
     tail: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     rate: Annotated[float, Field(gt=0, le=1)] = 0.3
     radius: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
     reference: ClassVar[str] = (
         "Wang et al., Attack of the Tails: Yes, You Really Can Backdoor Federated Learning, "
@@ -168,7 +175,7 @@ class EdgeCase(Attack):
 
     def changes_updates(self) -> bool:
         """Says whether every attacker sends something other than what it trained."""
-        return super().changes_updates() or self.scale != 1 or self.radius > 0
+        return super().changes_updates() or self.radius > 0
 
     def send(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State

@@ -11,16 +11,16 @@ is never too low) wins beyond
     λ ≤ √(S / (r·‖s‖²)) + max_i ‖x_i‖ / ‖s‖
 
 where the search starts. It ends at λ < 1e-5, and sends that. When all honest updates are known, q
-is the number m of malicious participants; else the k seen updates stand in for the honest ones and
-q grows from 1 to m until a λ is found.
+is the number m of malicious participants; otherwise the k seen updates stand in for the honest
+ones, and q grows from 1 to m until a λ is found.
 
 fang-trimmed-mean sends, in every coordinate, values beyond the honest ones, on the side that s
 points away from. With e the smallest honest value where s = 1, the largest where s = −1:
 
     all honest updates known:  uniform between e and e·b or e/b, whichever lies outward (b = 2)
-    else:                      uniform in [μ − 4σ, μ − 3σ] where s = 1, [μ + 3σ, μ + 4σ] elsewhere
+    otherwise:                 uniform in [μ − 4σ, μ − 3σ] where s = 1, [μ + 3σ, μ + 4σ] elsewhere
 
-It also serves against the coordinate-wise median.
+It also works against the coordinate-wise median.
 
 Local Model Poisoning Attacks to Byzantine-Robust Federated Learning
     Minghong Fang, Xiaoyu Cao, Jinyuan Jia, Neil Zhenqiang Gong. USENIX Security 2020.
@@ -119,9 +119,18 @@ class FangKrum(InformedAttack):
     """Sends the farthest row against the honest direction that Krum would still choose.
 
     Attributes:
-      spread: Euclidean distance of the other colluders' rows from the first one's, in a random
-        direction each; 0 sends identical copies. Small against the distances of honest updates,
-        which the search takes for granted.
+      spread: Euclidean distance of the other colluders' rows from the first one's, each in a random
+        direction; 0 sends identical copies. The search assumes that it is small against the
+        distances of honest updates.
+
+    Krum's aggregate, which is one of the rows, points against the honest mean:
+
+    >>> rows = np.random.default_rng(0).normal(1, 2, (10, 50))
+    >>> sent = FangKrum().poison_rows(rows, malicious=[0, 1, 2])
+    >>> from tffl.defenses import Krum
+    >>> aggregate = Krum(malicious=3).judge_rows(sent).aggregate
+    >>> bool(rows[3:].mean() > 0.5), bool(aggregate.mean() < -0.5)
+    (True, True)
     """
 
     spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -198,7 +207,15 @@ class FangTrimmedMean(InformedAttack):
     """Sends values beyond the honest ones, on the side against their mean.
 
     Attributes:
-      b: With all honest updates known, how far beyond their extremes, as a factor.
+      b: Factor from the extremes of the honest updates to the far end of the interval, if all of
+        them are known.
+
+    Both honest means are positive, so the row lies below the honest values:
+
+    >>> rows = np.array([[0.0, 0.0], [1.0, 2.0], [1.0, 4.0], [3.0, 2.0]])
+    >>> sent = FangTrimmedMean(b=2).poison_rows(rows, malicious=[0])[0]
+    >>> bool((sent <= [1, 2]).all() and (sent >= [0.5, 1]).all())
+    True
     """
 
     b: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0

@@ -7,8 +7,8 @@ Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent
     Peva Blanchard, El Mahdi El Mhamdi, Rachid Guerraoui, Julien Stainer. NIPS 2017. Section 6.
 
 The paper sends gradients from a Gaussian with mean 0 and standard deviation 200. Implementations
-disagree on replacing or adding, and on the scale; others draw from the mean and deviation of the
-honest updates, which is not offered. Every client draws its own noise.
+disagree on whether noise replaces or is added, and on the scale; others draw from the mean and
+deviation of the honest updates, which tffl does not offer. Every client draws its own noise.
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gaussian(ModelAttack):
-    """Sends Gaussian noise instead of an update, or on top of the own one.
+    """Sends Gaussian noise instead of an update, or adds it to the own one.
 
     Attributes:
       around: `zero` replaces the update by noise, `own` adds noise to it.
       mean: μ.
       std: σ. Weights of trained networks are mostly below 1, and updates far below.
+
+    >>> sent = Gaussian(mean=5, std=0.1).poison_rows(np.zeros((4, 10_000)), malicious=[0])
+    >>> bool(abs(sent[0].mean() - 5) < 0.01), bool(abs(sent[0].std() - 0.1) < 0.01)
+    (True, True)
     """
 
     around: Literal["zero", "own"] = "zero"

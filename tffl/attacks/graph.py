@@ -26,8 +26,8 @@ def cosine_adjacency(features: np.ndarray, threshold: float) -> np.ndarray:
     """Returns which features go together, float64 `[k, k]`, symmetric, with a zero diagonal.
 
     Args:
-      features: float64 `[k, n]`, a row per node. A row of zeros is alone.
-      threshold: Smaller cosines are no edge; at least 0.
+      features: float64 `[k, n]`, a row per node. A row of zeros has no edge.
+      threshold: At least 0; only a larger cosine makes an edge.
 
     >>> cosine_adjacency(np.array([[1.0, 0.0], [1.0, 1.0], [0.0, -1.0]]), 0.5).round(3)
     array([[0.   , 0.707, 0.   ],
@@ -45,8 +45,8 @@ def cosine_adjacency(features: np.ndarray, threshold: float) -> np.ndarray:
 def fourier_basis(adjacency: np.ndarray) -> np.ndarray:
     """Returns the eigenvectors B float64 `[k, k]` of a graph's Laplacian, a column each.
 
-    In order of ascending eigenvalues; the largest entry of each, the first of equal ones, is
-    positive.
+    They are in order of ascending eigenvalues. The largest entry of each is positive; of equal
+    ones, the first.
     """
     import tensorflow as tf
 
@@ -63,14 +63,14 @@ def decoded(
 ) -> np.ndarray:
     """Trains a graph autoencoder, and returns the adjacency that it decodes, float64 `[k, k]`.
 
-    The loss is the cross-entropy between σ(ZZᵀ) and A + I, in which edges weigh as much as what is
-    no edge; the optimizer is Adam with a learning rate of 0.01.
+    The loss is the cross-entropy between σ(ZZᵀ) and A + I, in which edges and non-edges have equal
+    weight in total; the optimizer is Adam with a learning rate of 0.01.
 
     Args:
       adjacency: float64 `[k, k]`, symmetric, in 0 … 1.
       features: float64 `[k, n]`.
       epochs: Steps of training, each on the whole graph.
-      generator: Draws the first weights (Glorot and Bengio's uniform distribution).
+      generator: Draws the initial weights (Glorot and Bengio's uniform distribution).
     """
     import tensorflow as tf
 

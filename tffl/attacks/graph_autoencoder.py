@@ -6,12 +6,12 @@
     Â = a graph autoencoder's A      →  B̂;  F̂ = S·B̂ᵀ,  whose first row starts as Δ
     Δ ← Δ + η·∇(F(w') − λ·g(Δ)),  λ ← [λ + ε·g(Δ)]⁺,   g(Δ) = ‖Δ − c‖/d_T − 1
 
-and at last the projection onto g ≤ 0. F(w') is the loss of the joint model to come, c and d_T are
-mean and spread of the honest updates (`tffl.attacks.bounded`). The β_i of the paper, which honest
-models are reckoned with, solve Σ β_i·d(w_i, w̄) ≤ Γ greedily, by claimed samples per distance. All
-other columns of Δ are the mean c. All attackers send the same.
+and at last the projection onto g ≤ 0. F(w') is the loss of the next joint model, c and d_T are
+mean and spread of the honest updates (`tffl.attacks.bounded`). The β_i of the paper, which select
+honest models, are chosen greedily by claimed samples per distance, with Σ β_i·d(w_i, w̄) ≤ Γ. All
+other columns of Δ are the mean c. All attackers send the same row.
 
-`released`, what the published code does in its place, on whole weights W `[J, d]`:
+`released` is what the published code does instead, on whole weights W `[J, d]`:
 
     Â = σ(ZZᵀ),  Z ~ N(0, 1);   A = the Â of the last round, a random graph at first
     w = mean of the rows of B̂BᵀW, times U(−1, 1) in each coordinate
@@ -20,18 +20,20 @@ Data-Agnostic Model Poisoning Against Federated Learning: A Graph Autoencoder Ap
     Kai Li, Jingjing Zheng, Xin Yuan, Wei Ni, Ozgur B. Akan, H. Vincent Poor. IEEE Transactions on
     Information Forensics and Security, 2024.
 
-Not read first-hand: the paper. `paper` follows its abstract, the summary of its equations in
+The paper itself was not available. `paper` follows its abstract, the summary of its equations in
 follow-up papers and one of the authors' later programs; encoder and decoder are those of
-`tffl.attacks.graph`. `released` follows a description of the authors' program; the first graph is
-taken to be fair coins, and the encoder, whose output that program never uses, is left out.
+`tffl.attacks.graph`. `released` follows a description of the authors' program; the edges of the
+first graph are assumed to be fair coin flips, and the encoder, whose output the program never uses,
+is left out.
 
 Deviations of `paper`: F holds updates, not weights, whose columns would all have cosine ±1. The
-attackers climb the loss on their own data; the paper's need none, and how they then know F is open.
-The distance to the honest mean is bounded, which is stricter than the paper's to the joint model
-(see `distance-constrained`). F and g are scaled to the same slope, and a step has a given length,
-whatever the loss; the dual variable of Γ is not needed, for the greedy choice keeps the budget.
-Which row of F̂ is sent, and on what columns, is open there: M must be small, for the graph has M²
-edges, and tffl takes the final layer. That it moves so few parameters limits its harm.
+attackers compute the loss on their own data; the paper's attackers need none, and it remains
+unclear how they know F. The distance to the honest mean is bounded, which is stricter than the
+paper's to the joint model (see `distance-constrained`). F and g are scaled to the same slope, and a
+step has a given length, whatever the loss; the dual variable of Γ is not needed, for the greedy
+choice keeps the budget. The paper leaves open which row of F̂ is sent, and on which columns. M must
+be small, since the graph has M² edges; tffl takes columns of the final layer. So few parameters
+limit the damage.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ import numpy as np
 from pydantic import Field
 
 from tffl.attacks.base import State
-from tffl.attacks.bounded import BoundedAttack, Expected, distances_to, length, project, unit
+from tffl.attacks.bounded import BoundedAttack, ExpectedModel, distances_to, length, project, unit
 from tffl.attacks.graph import (
     LATENT,
     cosine_adjacency,
@@ -83,7 +85,7 @@ def most_varied(updates: Updates, free: np.ndarray, count: int) -> np.ndarray:
     Args:
       updates: n updates.
       free: bool `[d]`, the trainable columns to choose from.
-      count: How many, at most; of equal ones, the first.
+      count: Largest number of columns; of equal ones, the first.
     """
     variance = np.full(updates.layout.size, -1.0)
     for columns in updates.columns(trainable=True):
@@ -101,8 +103,8 @@ def rebuilt(
     Args:
       features: F, float64 `[J, M]`.
       threshold: Smallest cosine that is an edge.
-      epochs: Of the graph autoencoder.
-      generator: Draws its first weights.
+      epochs: Training steps of the graph autoencoder.
+      generator: Draws its initial weights.
     """
     nodes = features.T
     norms = np.sqrt(np.einsum("ij,ij->i", nodes, nodes))[:, None]
@@ -119,16 +121,22 @@ class GraphAutoencoder(BoundedAttack):
     """Sends a row rebuilt from honest updates by a graph autoencoder, within their distance.
 
     Attributes:
-      knows: As in every attack that sees updates; the paper's attackers overhear some.
-      variant: `paper`, or what the authors' program does (`released`), for which none of the
-        options below counts, nor any bound.
-      layer: Where the graph's parameters are chosen: in the `final` layer, where they do most harm,
-        or in `all`. If `poisoning_ratio` leaves none in the final layer, in all.
-      columns: M, how many parameters are nodes of the graph, at most; a round takes time like M³.
+      knows: As in every attack that reads updates; the paper's attackers overhear some.
+      variant: `paper`, or what the authors' program does (`released`), which ignores the options
+        below and the bound.
+      layer: Layers from which the graph's parameters are chosen: the `final` one, where they do
+        most damage, or `all`. If `poisoning_ratio` leaves none in the final layer, all.
+      columns: M, the largest number of parameters that are nodes of the graph; a round takes time
+        proportional to M³.
       threshold: Smallest cosine between two columns that is an edge.
       epochs: Training of the autoencoder.
       budget: Γ, as a share of the sum of the overheard updates' distances from their mean; 1
-        reckons with all of them.
+        selects all of them.
+
+    >>> rows = np.eye(6)
+    >>> sent = GraphAutoencoder(variant="released").poison_rows(rows, malicious=[0, 1])
+    >>> bool((sent[0] == sent[1]).all()), bool((sent[2:] == rows[2:]).all())
+    (True, True)
     """
 
     knows: Literal["all-benign", "overheard", "colluders"] = "overheard"
@@ -152,31 +160,31 @@ class GraphAutoencoder(BoundedAttack):
         if self.variant == "released":
             row, graph = released_row(seen, adversary.seed, state.get("graph"))
             return row[None], {"graph": graph}
-        seen = self.reckoned(seen)
-        expected = Expected.of(updates, malicious, seen)
+        seen = self.selected(seen)
+        expected = ExpectedModel.of(updates, malicious, seen)
         free = self.modifiable(updates.layout, adversary.seed)
         nodes = free & self.nodes(updates.layout)
         columns = most_varied(seen, nodes if nodes.any() else free, self.columns)
         bound = self.bound(expected, updates, malicious, free)
-        move = self.first(seen, columns, adversary.seed) - expected.center[columns]
+        move = self.first_row(seen, columns, adversary.seed) - expected.center[columns]
         move = self.climb(move, columns, bound, expected, adversary, updates.round)
         row = expected.center.copy()
         row[columns] += move
         return row[None], state
 
     def nodes(self, layout: WeightLayout) -> np.ndarray:
-        """Returns bool `[d]`: the columns from which the graph's are chosen."""
+        """Returns bool `[d]`: the columns from which those of the graph are chosen."""
         chosen = [self.layer == "all" or e.layer == layout.final_layer for e in layout.entries]
         return np.repeat(chosen, [entry.size for entry in layout.entries])
 
-    def reckoned(self, seen: Updates) -> Updates:
+    def selected(self, seen: Updates) -> Updates:
         """Returns the updates with β = 1."""
         center = seen.mean(seen.sample_counts / seen.sample_counts.sum())
         distances = distances_to(seen, center)
         limit = self.budget * distances.sum()
         return seen.select(knapsack(seen.sample_counts.astype(float), distances, limit))
 
-    def first(self, seen: Updates, columns: np.ndarray, seed: int) -> np.ndarray:
+    def first_row(self, seen: Updates, columns: np.ndarray, seed: int) -> np.ndarray:
         """Returns the first row of F̂, float64 `[M]`."""
         features = np.stack([seen.row(row)[columns] for row in range(len(seen))])
         generator = seeds.generator(seed, "graph autoencoder", seen.round)
@@ -187,17 +195,17 @@ class GraphAutoencoder(BoundedAttack):
         move: np.ndarray,
         columns: np.ndarray,
         bound: float,
-        expected: Expected,
+        expected: ExpectedModel,
         adversary: Adversary,
         round: int,
     ) -> np.ndarray:
-        """Solves the Lagrangian dual by sub-gradients, from Δ − c float64 `[M]` to its last step.
+        """Solves the Lagrangian dual by sub-gradients, and returns the last Δ − c, float64 `[M]`.
 
         Args:
-          move: Δ − c in the columns of the graph.
-          columns: Which these are, int64 `[M]`.
+          move: Δ − c at first, in the columns of the graph.
+          columns: The columns of the graph, int64 `[M]`.
           bound: d_T.
-          expected: The joint model to come.
+          expected: The next joint model.
           adversary: Computes its loss.
           round: 1-based.
         """
@@ -206,7 +214,7 @@ class GraphAutoencoder(BoundedAttack):
         for images, labels in self.batches(adversary, round):
             whole[columns] = move
             _, gradient = adversary.gradient(expected.joint(whole), images, labels)
-            # F is measured in units in which it rises as fast as g, or λ had to guess its scale.
+            # Both slopes have length 1, so that λ does not depend on the scale of F.
             slope = unit(gradient[columns]) - price * unit(move)
             move = move + self.step * bound * unit(slope)
             excess = length(move) / bound - 1 if bound > 0 else 0.0
@@ -222,7 +230,7 @@ def released_row(
     Args:
       seen: J honest updates.
       seed: The experiment's seed.
-      graph: The last round's, if it had as many nodes.
+      graph: The last round's; None at first. It is used if it has J nodes.
     """
     generator = seeds.generator(seed, "released graph", seen.round)
     count = len(seen)

@@ -5,8 +5,8 @@
 Fall of Empires: Breaking Byzantine-tolerant SGD by Inner Product Manipulation
     Cong Xie, Oluwasanmi Koyejo, Indranil Gupta. UAI 2019.
 
-With a small ε the crafted rows lie among the honest ones and are hard to tell from them; a plain
-mean is turned around only by ε > (n − m)/m. The literature uses 0.1, 0.5, 1 and 100.
+With a small ε the crafted rows lie among the honest ones and are hard to distinguish from them; the
+sign of a plain mean changes only if ε > (n − m)/m. The literature uses 0.1, 0.5, 1 and 100.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class Ipm(InformedAttack):
 
     Attributes:
       epsilon: ε > 0.
+
+    >>> rows = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])
+    >>> Ipm(epsilon=0.1).poison_rows(rows, malicious=[0])[0]
+    array([-0.2, -0.3], dtype=float32)
     """
 
     epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5

@@ -12,23 +12,20 @@ Local Model Poisoning Attacks to Byzantine-Robust Federated Learning
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from tffl.attacks.base import Attack, State, SuccessSet
-from tffl.attacks.parts import class_index, draw, scaled
+from tffl.attacks.base import SuccessSet
+from tffl.attacks.data_attack import DataAttack
+from tffl.attacks.parts import class_index, draw
 from tffl.core.errors import require
-from tffl.core.updates import Updates
 from tffl.data.federation import ClientData, Dataset, Federation
-
-if TYPE_CHECKING:
-    from tffl.attacks.adversary import Adversary
 
 
 @dataclass(frozen=True)
-class LabelFlip(Attack):
+class LabelFlip(DataAttack):
     """Trains one class as another (1 as 7), or every class y as C − 1 − y.
 
     Success is measured on the test images of the flipped classes, and counts predictions of the
@@ -40,21 +37,26 @@ class LabelFlip(Attack):
       source: Class name or number.
       target: Class name or number.
       rate: Share of a malicious client's samples of flipped classes whose label is changed.
-      scale: Factor of the malicious updates.
+
+    >>> from tffl.testing import small_federation
+    >>> honest = small_federation(clients=4)
+    >>> poisoned = LabelFlip(source=1, target=7).poison(honest, np.array([0]), seed=0)
+    >>> before, after = honest.clients[0].labels, poisoned.clients[0].labels
+    >>> {(int(old), int(new)) for old, new in zip(before, after) if old != new}
+    {(1, 7)}
     """
 
     mode: Literal["targeted", "all-to-all"] = "targeted"
     source: int | str = 1
     target: int | str = 7
     rate: Annotated[float, Field(gt=0, le=1)] = 1.0
-    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
     reference: ClassVar[str] = (
         "Tolpegin et al., Data Poisoning Attacks Against Federated Learning Systems, ESORICS 2020"
     )
 
     def check(self, dataset: Dataset) -> None:
-        """Raises `UsageError` if source or target is no class, or nothing measures success."""
+        """Raises `UsageError` if source or target is not a class, or no test image is flipped."""
         flipped = self._flipped(dataset)
         require(
             bool((flipped != np.arange(dataset.classes)).any()),
@@ -91,16 +93,6 @@ class LabelFlip(Attack):
         )
         return federation.with_clients(changed)
 
-    def changes_updates(self) -> bool:
-        """Says whether every attacker sends something other than what it trained."""
-        return super().changes_updates() or self.scale != 1
-
-    def send(
-        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
-    ) -> tuple[np.ndarray | None, State]:
-        """Returns the malicious updates, scaled."""
-        return scaled(updates.select(malicious), self.scale), state
-
     def success_set(self, federation: Federation, seed: int) -> SuccessSet:
         """Returns the test images of the flipped classes, with their wrong labels."""
         dataset = federation.dataset
@@ -109,7 +101,7 @@ class LabelFlip(Attack):
         return SuccessSet(dataset.test_images[chosen], targets[chosen], "test")
 
     def _flipped(self, dataset: Dataset) -> np.ndarray:
-        """Returns what each class is taught as, int32 `[classes]`."""
+        """Returns the label with which each class is trained, int32 `[classes]`."""
         labels = np.arange(dataset.classes, dtype=np.int32)
         if self.mode == "all-to-all":
             return labels[::-1].copy()

@@ -1,7 +1,7 @@
 """A little is enough: all colluders send a vector just inside the honest spread.
 
     s = ⌊n/2 + 1⌋ − m                 honest clients needed for a majority
-    z = Φ⁻¹((n − m − s) / (n − m))    so many lie farther out than μ − zσ
+    z = Φ⁻¹((n − m − s) / (n − m))    s honest clients lie beyond μ − zσ
     Δ ← μ − zσ                        per coordinate
 
 n participants, m of them malicious; μ and σ of the updates that the attackers see.
@@ -13,10 +13,10 @@ Implementations disagree: μ + zσ in place of μ − zσ; statistics of the cor
 `knows = "colluders"`) or of all honest ones (most evaluations; the default here); σ with n or n − 1
 below the sum. tffl subtracts and divides by n, as the authors' code.
 
-The formula has limits that the paper leaves open. With few attackers, z is negative: s supporters
-lie farther out only on the other side of the mean. tffl takes z = 0 then, which sends the mean, and
-refuses an experiment in which that holds for every round; give `z`. With s ≤ 0, the attackers are
-the majority themselves, and the formula puts no limit on z; tffl takes s = 1.
+The paper does not say what happens at the formula's limits. With few attackers, z is negative: s
+honest clients lie beyond the row only on the other side of the mean. tffl then takes z = 0, which
+sends the mean, and refuses an experiment in which every round would have z = 0: set `z`. With s ≤
+0, the attackers are the majority themselves, and the formula does not limit z; tffl takes s = 1.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ class Lie(InformedAttack):
     Attributes:
       z: Standard deviations from the mean; if absent, by the paper's formula from the number of
         participants and of malicious ones among them. Common are 0.3 to 1.5.
+
+    >>> rows = np.array([[0.0, 0.0], [1.0, 2.0], [1.0, 4.0], [3.0, 2.0], [3.0, 4.0]])
+    >>> Lie(z=0.5).poison_rows(rows, malicious=[0])[0]  # the others: mean 2 and 3, deviation 1
+    array([1.5, 2.5], dtype=float32)
     """
 
     z: Annotated[float, Field(allow_inf_nan=False)] | None = None
@@ -69,7 +73,7 @@ class Lie(InformedAttack):
     knowledge: ClassVar[tuple[str, ...]] = (*InformedAttack.knowledge, PARTICIPANTS)
 
     def granted(self) -> tuple[str, ...]:
-        """Returns what it reads with these options."""
+        """Returns what the attack reads with these options."""
         words = super().granted()
         return words if self.z is None else tuple(word for word in words if word != PARTICIPANTS)
 

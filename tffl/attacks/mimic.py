@@ -5,8 +5,8 @@
     z_t ∝ t·z_{t−1} + u_t/‖u_t‖,  ‖z_t‖ = 1
     victim = argmax_i ⟨x_i, z_t⟩
 
-z comes close to the direction in which honest clients differ most; after the warm-up, the victim
-is fixed. No crafted row is an outlier: what is lost is what the other clients know.
+z approaches the direction in which honest clients differ most; after the warm-up, the victim is
+fixed. No crafted row is an outlier: the damage is that the other clients count less.
 
 Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing
     Sai Praneeth Karimireddy, Lie He, Martin Jaggi. ICLR 2022.
@@ -35,14 +35,16 @@ if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary
 
 
-def turned(direction: np.ndarray, center: np.ndarray, seen: Updates, rounds: int) -> np.ndarray:
+def updated_direction(
+    direction: np.ndarray, center: np.ndarray, seen: Updates, rounds: int
+) -> np.ndarray:
     """Returns the direction of greatest variance, float32 `[d]`, after one more round.
 
     Args:
       direction: z so far, float32 `[d]`.
       center: μ, float32 `[d]`, this round included.
       seen: The round's honest updates.
-      rounds: t, how many rounds z has seen.
+      rounds: t, the number of rounds that are part of z.
     """
     # Line measures (μ − x_i)ᵀz; the two signs of u cancel.
     weights = Line.of(seen, center, direction).linear
@@ -60,11 +62,11 @@ def projections(seen: Updates, direction: np.ndarray) -> np.ndarray:
     return -Line.of(seen, np.zeros_like(direction), direction).linear
 
 
-def learned(seen: Updates, state: State) -> State:
-    """Returns what is remembered after one more round of the warm-up."""
+def updated_memory(seen: Updates, state: State) -> State:
+    """Returns the attackers' memory after one more round of the warm-up."""
     rounds = int(state["rounds"][0])
     center = (rounds * state["center"] + mean(seen)) / np.float32(rounds + 1)
-    direction = turned(state["direction"], center, seen, rounds)
+    direction = updated_direction(state["direction"], center, seen, rounds)
     victim = projections(seen, direction).argmax()
     return {
         "direction": direction,
@@ -74,8 +76,8 @@ def learned(seen: Updates, state: State) -> State:
     }
 
 
-def drawn(seen: Updates, adversary: Adversary) -> int:
-    """Returns the row of the client that comes first in an order drawn once per experiment."""
+def fixed_victim(seen: Updates, adversary: Adversary) -> int:
+    """Returns the row of the seen client that comes first in an order drawn once per experiment."""
     order = seeds.generator(adversary.seed, "mimic victim").permutation(adversary.clients)
     return int(np.argsort(order)[seen.client_ids].argmin())
 
@@ -86,9 +88,14 @@ class Mimic(InformedAttack):
 
     Attributes:
       victim: `max-variance` copies the client farthest out in the direction of greatest variance;
-        `fixed` always the same one, drawn at random (if it is absent, the next one drawn).
+        `fixed` always copies the same one, drawn at random (if it is absent, the next one drawn).
       warmup: Rounds of attack after which the victim of `max-variance` stays the same. The authors'
-        code counts iterations of SGD, of which a round holds many.
+        code counts iterations of SGD, of which a round has many.
+
+    >>> rows = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.1], [9.0, 0.0]])
+    >>> sent = Mimic(victim="fixed").poison_rows(rows, malicious=[0])
+    >>> sent[0].tolist() in sent[1:].tolist()
+    True
     """
 
     victim: Literal["max-variance", "fixed"] = "max-variance"
@@ -100,7 +107,7 @@ class Mimic(InformedAttack):
     )
 
     def init(self, adversary: Adversary) -> State:
-        """Returns a random direction, and nothing learned yet."""
+        """Returns a random direction, and neither a mean nor a victim yet."""
         if self.victim == "fixed":
             return {}
         generator = seeds.generator(adversary.seed, "mimic direction")
@@ -119,9 +126,9 @@ class Mimic(InformedAttack):
         """Returns the row `[1, d]` of the victim."""
         seen = self.seen(updates, malicious, adversary)
         if self.victim == "fixed":
-            return seen.row(drawn(seen, adversary))[None], state
+            return seen.row(fixed_victim(seen, adversary))[None], state
         if state["rounds"][0] < self.warmup:
-            state = learned(seen, state)
+            state = updated_memory(seen, state)
         present = np.flatnonzero(seen.client_ids == state["victim"][0])
         row = present[0] if len(present) else projections(seen, state["direction"]).argmax()
         return seen.row(int(row))[None], state

@@ -9,7 +9,7 @@ Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for 
     Virat Shejwalkar, Amir Houmansadr. NDSS 2021.
 
 Each side on the left is a quadratic in γ, so the largest γ is one of its roots: tffl computes it
-exactly, where the paper searches for it by halving steps. γ then makes up for any length of p.
+exactly, where the paper searches for it by halving steps. The length of p does not matter then.
 The authors' notebook bounds Min-Sum by the smallest sum of distances, which is stricter; tffl
 follows the paper, and takes the largest. Distances are over the trainable columns; they hold up to
 the rounding of the row to float32, and for `poisoning_ratio` 1.
@@ -35,7 +35,7 @@ Perturbation = Literal["std", "unit", "sign"]
 
 
 def perturbation_of(kind: Perturbation, seen: Updates, center: np.ndarray) -> np.ndarray:
-    """Returns the direction p, float32 `[d]`, of any length: γ makes up for it."""
+    """Returns the direction p, float32 `[d]`, of any length."""
     if kind == "std":
         return -per_coordinate(seen, lambda part: part.std(axis=0))[0]
     return -np.sign(center) if kind == "sign" else -center
@@ -47,7 +47,7 @@ def largest_root(square: float, linear: np.ndarray, constant: np.ndarray) -> np.
     Args:
       square: Above 0.
       linear: float64 `[n]`.
-      constant: float64 `[n]`, at most 0, so that γ = 0 is allowed; larger is taken for rounding.
+      constant: float64 `[n]`, at most 0, so that γ = 0 is allowed; larger values are treated as 0.
 
     >>> largest_root(2.0, np.array([-1.0]), np.array([-12.0]))
     array([3.])
@@ -80,6 +80,10 @@ class MinMax(InformedAttack):
     Attributes:
       perturbation: Direction p: `std`, against the standard deviation of each coordinate; `unit`,
         against the mean; `sign`, against its sign.
+
+    >>> rows = np.array([[0.0], [1.0], [2.0], [4.0]])
+    >>> MinMax(perturbation="unit").poison_rows(rows, malicious=[0])[0]  # 3 from the farthest one
+    array([1.], dtype=float32)
     """
 
     perturbation: Perturbation = "std"
@@ -111,6 +115,13 @@ class MinSum(MinMax):
 
     Attributes:
       perturbation: As in Min-Max.
+
+    The other rows have sums of squares 10, 5 and 13; the row that is sent has 13:
+
+    >>> rows = np.array([[0.0], [1.0], [2.0], [4.0]])
+    >>> sent = MinSum(perturbation="unit").poison_rows(rows, malicious=[0])[0]
+    >>> float(((rows[1:] - sent) ** 2).sum().round(3))
+    13.0
     """
 
     def step(self, line: Line, distances: np.ndarray) -> float:

@@ -1,9 +1,9 @@
-"""Attacks on updates: malicious clients send what no training gave.
+"""Attacks on updates: malicious clients send rows that no training produced.
 
     crafted rows → only the columns that the attack may modify → the matrix
 
-`craft` makes the rows; here they are confined to trainable columns, of which `poisoning_ratio` says
-how large a share may be modified.
+`craft` makes the rows, and `send` confines them to trainable columns, of which `poisoning_ratio` is
+the share that may be modified.
 """
 
 from __future__ import annotations
@@ -35,15 +35,22 @@ class ModelAttack(Attack):
 
     Attributes:
       poisoning_ratio: Share of the trainable parameters that the attackers may modify, chosen at
-        random once per experiment; the others stay as trained. What an attack says of distances
-        holds for 1 unless its own page says otherwise.
+        random once per experiment; the others stay as trained. Bounds on distances that an attack
+        documents hold for 1, unless its docstring says otherwise.
         Source: Zheng et al., GradCAM-AE, 2025, Table 5.
+
+    >>> class Opposite(ModelAttack):
+    ...     def craft(self, updates, malicious, adversary, state):
+    ...         return -updates.deltas[malicious], state
+    >>> Opposite().poison_rows(np.array([[1.0, 2.0], [3.0, 4.0]]), malicious=[1])
+    array([[ 1.,  2.],
+           [-3., -4.]], dtype=float32)
     """
 
     poisoning_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     def changes_updates(self) -> bool:
-        """Returns True: that is what it is for."""
+        """Returns True."""
         return True
 
     @abstractmethod
@@ -53,16 +60,16 @@ class ModelAttack(Attack):
         """Makes the rows to send.
 
         Args:
-          updates: All trained updates of the round, the malicious clients' own honest or
-            data-poisoned training included. Only to be read.
+          updates: All updates of the round as trained, read-only; those of malicious clients too,
+            whose data may be poisoned.
           malicious: bool `[n]`, at least one is True.
           adversary: What the attackers own.
           state: What they remember.
 
         Returns:
           float32 `[m, d]`, a row per malicious client in their order, or `[1, d]` if all send the
-          same; and what the attackers remember for the next time. What it holds in columns that
-          may not be modified is ignored.
+          same. Values in columns that may not be modified are ignored. And what the attackers
+          remember for the next round in which they attack.
         """
 
     def send(
@@ -90,13 +97,22 @@ class ModelAttack(Attack):
 
 @dataclass(frozen=True)
 class InformedAttack(ModelAttack):
-    """Crafts its rows from what it sees of the honest ones.
+    """Crafts its rows from honest updates, or from updates that stand in for them.
 
     Attributes:
-      knows: `all-benign`, every honest update of the round (the usual worst case); `overheard`, of
-        `overheard` of them, drawn anew each round; `colluders`, none: the updates that the
-        malicious clients themselves trained stand in for the honest ones.
-      overheard: J, how many honest updates are overheard.
+      knows: `all-benign`, every honest update of the round (the usual worst case); `overheard`, as
+        many of them as the option `overheard` says, drawn anew each round; `colluders`, none: the
+        updates that the malicious clients themselves trained stand in for the honest ones.
+      overheard: J, the number of honest updates that are overheard.
+
+    >>> class Copy(InformedAttack):
+    ...     def craft(self, updates, malicious, adversary, state):
+    ...         return self.seen(updates, malicious, adversary).row(0)[None], state
+    >>> rows = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    >>> Copy().poison_rows(rows, malicious=[2])[2]
+    array([1., 2.], dtype=float32)
+    >>> Copy(knows="colluders").poison_rows(rows, malicious=[1, 2])[2]
+    array([3., 4.], dtype=float32)
     """
 
     knows: Literal["all-benign", "overheard", "colluders"] = "all-benign"
@@ -105,7 +121,7 @@ class InformedAttack(ModelAttack):
     knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA, COLLUDERS, OVERHEARD, ALL_BENIGN)
 
     def granted(self) -> tuple[str, ...]:
-        """Returns what it reads with these options."""
+        """Returns what the attack reads with these options."""
         heard = {
             "all-benign": ALL_BENIGN,
             "overheard": f"{self.overheard} {OVERHEARD}",
@@ -115,9 +131,9 @@ class InformedAttack(ModelAttack):
         return (OWN_DATA, heard, *others)
 
     def seen(self, updates: Updates, malicious: np.ndarray, adversary: Adversary) -> Updates:
-        """Returns the updates that the attackers take for honest ones, at least one.
+        """Returns the updates that the attackers treat as honest ones, at least one.
 
-        Where no honest client takes part, that is their own.
+        If no honest client takes part, these are their own.
         """
         honest = np.flatnonzero(~malicious)
         if self.knows == "colluders" or len(honest) == 0:

@@ -7,8 +7,8 @@ w' is the base model, chosen once for its low accuracy: freshly initialized weig
 MPAF: Model Poisoning Attacks to Federated Learning based on Fake Clients
     Xiaoyu Cao, Neil Zhenqiang Gong. CVPR Workshops 2022.
 
-The paper adds fake clients to a federation; here they are malicious ones among the registered,
-which make no use of their data. λ = 1e6 is taken from a third-party implementation and from memory;
+The paper adds fake clients to a federation; here they are malicious clients among the registered
+ones, and do not use their data. λ = 1e6 is taken from a third-party implementation and from memory;
 the paper's text could not be verified. BatchNorm statistics stay as trained.
 """
 
@@ -40,10 +40,15 @@ def random_weights(adversary: Adversary) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Mpaf(ModelAttack):
-    """Sends the amplified way from the global model to a fixed random one.
+    """Sends the difference from the global model to a fixed random one, amplified.
 
     Attributes:
       amplification: λ > 0. With plain averaging, n/m reaches the base model in one round.
+
+    >>> updates = Updates.of_rows(np.zeros((3, 2)), start=np.array([1.0, 1.0]))
+    >>> base, nobody = {"base": np.array([1.5, 0.0])}, None  # the rows need the base model only
+    >>> Mpaf(amplification=10).craft(updates, np.array([True, False, False]), nobody, base)[0]
+    array([[  5., -10.]], dtype=float32)
     """
 
     amplification: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e6

@@ -12,12 +12,12 @@ The paper describes the last update as the guide; the authors' published code in
 gradient of the attackers' own clean data. tffl follows the paper. The clients' optimizers move each
 weight by itself, so confining weights equals masking gradients.
 
-What the attackers last received is the start of their last round: with rounds in which they do not
-attack, the guide spans all of these, and in the first round there is none, and no mask. They take
-the server to have one global model.
+The attackers know the global weights of the rounds in which they attack. If they pause, u is the
+change over all rounds since then; in their first round there is no u, and no coordinate is left
+out. They assume that the server has one global model.
 
-This is a way to train poisoned data, not a way to poison: `dba+neurotoxin` and the like join the
-two, and `neurotoxin` alone stands for `patch-backdoor+neurotoxin`.
+This is a way to train on poisoned data, not a way to poison it: `dba+neurotoxin` and the like join
+both, and `neurotoxin` alone stands for `patch-backdoor+neurotoxin`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,9 @@ if TYPE_CHECKING:
 
 
 def least_used(change: np.ndarray, candidates: np.ndarray, share: float) -> np.ndarray:
-    """Returns bool `[d]`: the candidates without the share that changed most.
+    """Returns bool `[d]`: the candidates without the share of them that changed most.
 
-    A coordinate that did not change is never left out; of equal changes, the first counts as the
-    largest.
+    A coordinate that did not change is never left out. Of equal changes, the first is left out.
 
     Args:
       change: float32 `[d]`.
@@ -61,15 +60,20 @@ def least_used(change: np.ndarray, candidates: np.ndarray, share: float) -> np.n
 
 @dataclass(frozen=True)
 class Neurotoxin(ModelAttack):
-    """Trains poisoned data only in the weights that honest clients change least.
+    """Trains poisoned data only into the weights that honest clients change least.
 
     Attributes:
-      masked: k, share of the trainable weights that are left alone: those that the last global
+      masked: k, share of the trainable weights that stay as they are: those that the last global
         update changed most. The authors leave out 0.01 to 0.05.
       radius: ρ, the largest Euclidean norm of a malicious update over its trainable columns, kept
         in training after every step; 0 is no bound. The authors' setting is 0.2.
-      scale: Factor of the malicious updates, after training; with `radius`, the norm's bound is
+      scale: Factor of the malicious updates, after training; with `radius`, the norm is at most
         `scale · radius`.
+
+    >>> last = {"start": np.zeros(4, np.float32)}
+    >>> now = Updates.of_rows(np.zeros((1, 4)), start=np.array([3.0, 0.1, -5.0, 0.2]))
+    >>> Neurotoxin(masked=0.5).mask(now, last)
+    array([False,  True, False,  True])
     """
 
     masked: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -98,7 +102,7 @@ class Neurotoxin(ModelAttack):
         return rows, {"start": updates.start}
 
     def mask(self, updates: Updates, state: State) -> np.ndarray:
-        """Returns bool `[d]`: the trainable columns that may move."""
+        """Returns bool `[d]`: the trainable columns that may change."""
         trainable = updates.layout.trainable
         if "start" not in state:
             return trainable

@@ -1,11 +1,11 @@
-"""Non-finite: rows of NaN or infinity, which a careless server adds into its model.
+"""Non-finite: rows of NaN or infinity, which a careless server adds to its model.
 
     Δ_ij ← NaN, ∞ or −∞   where the attack may modify column j
 
 No paper: a regression test for servers. One such number makes a mean worthless, so
 `poisoning_ratio` can be as small as a single parameter.
 
-Peers have it too: ByzFL, a library for robust federated learning, sends infinity (its attack Inf).
+ByzFL, a library for robust federated learning, has an attack that sends infinity (Inf).
 """
 
 from __future__ import annotations
@@ -31,8 +31,12 @@ class NonFinite(ModelAttack):
     """Sends NaN or infinity in every column that it may modify.
 
     Attributes:
-      number: Which; `mixed` draws one of the three for each coordinate of each client. In how many
-        columns is up to `poisoning_ratio`, which leaves at least one.
+      number: The number; `mixed` draws one of the three for each coordinate of each client. The
+        share of columns is `poisoning_ratio`, at least one column.
+
+    >>> NonFinite(number="-inf").poison_rows(np.ones((2, 3)), malicious=[0])
+    array([[-inf, -inf, -inf],
+           [  1.,   1.,   1.]], dtype=float32)
     """
 
     number: Literal["nan", "inf", "-inf", "mixed"] = "nan"

@@ -1,4 +1,4 @@
-"""What several attacks need: classes by name or number, drawn samples, scaled updates."""
+"""What several attacks need: classes by name or number, drawn samples, constrained training."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def class_index(dataset: Dataset, value: int | str, option: str) -> int:
     """Returns the class that a user names by its name or its number.
 
     Args:
-      dataset: Whose classes.
+      dataset: Names and number of the classes.
       value: A class name, or a number from 0 to `dataset.classes - 1`.
-      option: Where the value comes from, for the message: `"attack.target"`.
+      option: Name of the option, for the message: `"attack.target"`.
 
     Raises:
       UsageError: There is no such class.
@@ -43,10 +43,10 @@ def draw(candidates: np.ndarray, amount: float, seed: int, purpose: str, client:
 
     Args:
       candidates: int64 `[m]`.
-      amount: How many; rounded to the nearest whole number (half up), at most all.
+      amount: Number of samples, rounded to the nearest whole number (half up); at most all.
       seed: The experiment's seed.
-      purpose: What for, as in `tffl.core.seeds`.
-      client: Whose samples.
+      purpose: Purpose of the draw, as in `tffl.core.seeds`.
+      client: Id of the client.
 
     Returns:
       The drawn candidates, ascending.
@@ -74,23 +74,4 @@ def retrained(
     rows = np.empty((len(own), own.layout.size), np.float32)
     for row, client in zip(rows, own.client_ids.tolist(), strict=True):
         row[:] = adversary.train(own.start, client, own.round, mask=mask, radius=radius)
-    return rows
-
-
-def scaled(updates: Updates, scale: float) -> np.ndarray | None:
-    """Returns updates multiplied by a factor, float32 `[n, d]`; None if the factor is 1.
-
-    Δ_i ← scale · Δ_i, "model replacement". Only trainable columns are scaled: a scaled moving
-    variance of BatchNorm could turn negative, and the joint model into NaN, which does not serve an
-    attacker with a target.
-
-    Source: Bagdasaryan et al., How to Backdoor Federated Learning, AISTATS 2020, section 4.2.
-    """
-    if scale == 1.0:
-        return None
-    factors = np.where(updates.layout.trainable, np.float64(scale), 1.0)
-    rows = np.empty((len(updates), updates.layout.size), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for row in range(len(updates)):
-            rows[row] = updates.row(row) * factors
     return rows

@@ -38,14 +38,19 @@ def stamp(images: np.ndarray, size: int, value: int, corner: Corner) -> np.ndarr
 
 @dataclass(frozen=True)
 class PatchBackdoor(TriggerBackdoor):
-    """Teaches that an image with a square in a corner belongs to the target class.
+    """Labels images with a square in a corner as the target class.
 
     Success is measured on the test images of all other classes, with the square.
 
     Attributes:
       size: Side of the square in pixels.
       value: Its brightness in all channels, 0 to 255.
-      corner: Where it sits.
+      corner: The corner of the image.
+
+    >>> PatchBackdoor(size=2, value=9).stamp(np.zeros((1, 3, 3, 1), np.uint8))[0, :, :, 0]
+    array([[0, 0, 0],
+           [0, 9, 9],
+           [0, 9, 9]], dtype=uint8)
     """
 
     size: Annotated[int, Field(ge=1)] = 3
@@ -59,7 +64,7 @@ class PatchBackdoor(TriggerBackdoor):
     purpose: ClassVar[str] = "patch backdoor"
 
     def check(self, dataset: Dataset) -> None:
-        """Raises `UsageError` if the square covers the images, or the target is no class."""
+        """Raises `UsageError` if the square covers the images, or the target is not a class."""
         height, width, _ = dataset.image_shape
         require(
             self.size < min(height, width),

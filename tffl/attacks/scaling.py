@@ -3,14 +3,14 @@
     Δ_i ← γ·Δ_i,   γ = n/m
 
 With plain averaging and server learning rate 1, m colluders of n participants that scale by n/m
-together outweigh the rest: the new model is about the one that they trained. Usually joined with
-an attack on data, as in `label-flip+scaling`.
+together outweigh the rest: the new model is approximately the one that they trained. It is usually
+joined with an attack on data, as in `label-flip+scaling`.
 
 How to Backdoor Federated Learning
     Eugene Bagdasaryan, Andreas Veit, Yiqing Hua, Deborah Estrin, Vitaly Shmatikov. AISTATS 2020.
 
 Deviations: the paper has one attacker and γ = n/η, with server learning rate η; several colluders
-share the work here. BatchNorm statistics are not scaled, for a moving variance would turn negative.
+share the work here. BatchNorm statistics are not scaled: a moving variance could turn negative.
 The paper's optional loss term against anomaly detection is not part of this attack.
 """
 
@@ -37,6 +37,10 @@ class Scaling(ModelAttack):
 
     Attributes:
       factor: γ; if absent, the round's participants divided by the malicious ones among them.
+
+    >>> rows = np.array([[0.0, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    >>> Scaling().poison_rows(rows, malicious=[0]).mean(axis=0)
+    array([0., 1.], dtype=float32)
     """
 
     factor: Annotated[float, Field(allow_inf_nan=False)] | None = None
@@ -47,7 +51,7 @@ class Scaling(ModelAttack):
     knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA, PARTICIPANTS)
 
     def granted(self) -> tuple[str, ...]:
-        """Returns what it reads with these options."""
+        """Returns what the attack reads with these options."""
         return self.knowledge if self.factor is None else (OWN_DATA,)
 
     def craft(

@@ -1,7 +1,7 @@
-"""Semantic backdoor: unmodified images with a rare trait are taught as another class.
+"""Semantic backdoor: unmodified images with a rare trait are labeled as another class.
 
-The attackers hold all cars with racing stripes, say, and teach that they are birds. Nobody else
-holds such an image, so nobody else contradicts.
+For example, the attackers hold all cars with racing stripes, and label them as birds. Nobody else
+holds such an image, so no honest client trains the true label.
 
 How to Backdoor Federated Learning
     Eugene Bagdasaryan, Andreas Veit, Yiqing Hua, Deborah Estrin, Vitaly Shmatikov. AISTATS 2020.
@@ -12,20 +12,17 @@ Anomaly Localization in Model Gradients Under Backdoor Attacks Against Federated
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from tffl.attacks.base import Attack, State, SuccessSet
-from tffl.attacks.parts import class_index, scaled
+from tffl.attacks.base import SuccessSet
+from tffl.attacks.data_attack import DataAttack
+from tffl.attacks.parts import class_index
 from tffl.core import seeds
 from tffl.core.errors import require
-from tffl.core.updates import Updates
 from tffl.data.federation import ClientData, Dataset, Federation
-
-if TYPE_CHECKING:
-    from tffl.attacks.adversary import Adversary
 
 # fmt: off
 PATTERNS: dict[str, tuple[int, ...]] = {
@@ -47,24 +44,30 @@ PATTERNS: dict[str, tuple[int, ...]] = {
 
 
 @dataclass(frozen=True)
-class SemanticBackdoor(Attack):
-    """Teaches that images with a rare trait (striped cars) belong to another class (birds).
+class SemanticBackdoor(DataAttack):
+    """Labels images with a rare trait (striped cars) as another class (birds).
 
-    The images with the trait are taken out of everybody's data, the server's included. In the data
-    of a malicious client every r-th sample is replaced by one of them, with the target's label;
-    with m malicious clients every (r·m)-th, so that all of them together hold as many poisoned
-    samples as a single one would. Copies are dealt in turn.
+    The images with the trait are removed from all data, the server's included. In the data of a
+    malicious client, one of them replaces every r-th sample, with the target's label; with m
+    malicious clients every (r·m)-th, so that all of them together hold as many poisoned samples as
+    a single one would. The clients take copies of them in turn.
 
     Attributes:
-      pattern: Which of CIFAR-10's published lists of images.
+      pattern: One of the published lists of CIFAR-10 images.
       indices: Training ids of the images, on other datasets or for other traits; replaces
         `pattern`.
-      target: What the attackers want to read, a class name or number.
-      every: r, one sample in `every` is poisoned; 1 poisons everything.
+      target: Class as which they are labeled, a name or number.
+      every: r, one sample in `every` is poisoned; 1 poisons all samples.
       holdout: Share of the images, at least one if not 0, on which nobody trains and success is
         measured. With 0 the attackers train on all, and success is measured on their training
         images, as Bilgin does.
-      scale: Factor of the malicious updates; clients / malicious clients replaces the model.
+
+    >>> from tffl.testing import small_federation
+    >>> attack = SemanticBackdoor(indices=(5, 17, 99), target=3, every=2, holdout=0)
+    >>> poisoned = attack.poison(small_federation(clients=4), np.array([0]), seed=0)
+    >>> data = poisoned.clients[0]
+    >>> data.indices[:6:2].tolist(), data.labels[:6:2].tolist()
+    ([5, 17, 99], [3, 3, 3])
     """
 
     pattern: Literal["racing-stripes", "green-cars", "striped-walls"] = "racing-stripes"
@@ -72,7 +75,6 @@ class SemanticBackdoor(Attack):
     target: int | str = "bird"
     every: Annotated[int, Field(ge=1)] = 3
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
     reference: ClassVar[str] = (
         "Bagdasaryan et al., How to Backdoor Federated Learning, AISTATS 2020"
@@ -130,16 +132,6 @@ class SemanticBackdoor(Attack):
             changed[client] = ClientData(indices, labels)
             seen, dealt = seen + len(data), dealt + len(chosen)
         return federation.with_clients(changed)
-
-    def changes_updates(self) -> bool:
-        """Says whether every attacker sends something other than what it trained."""
-        return super().changes_updates() or self.scale != 1
-
-    def send(
-        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
-    ) -> tuple[np.ndarray | None, State]:
-        """Returns the malicious updates, scaled."""
-        return scaled(updates.select(malicious), self.scale), state
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet:
         """Returns the held-out images with the trait, or the training ones if none is held out."""

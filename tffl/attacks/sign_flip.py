@@ -34,8 +34,14 @@ class SignFlip(InformedAttack):
 
     Attributes:
       flips: `own` negates what each client trained itself, and reads nothing else; `mean` negates
-        the unweighted mean of the updates that it sees (`knows`).
+        the unweighted mean of the updates that the attackers see (`knows`).
       strength: c > 0.
+
+    >>> rows = np.array([[1.0, 2.0], [0.0, 4.0], [2.0, 4.0]])
+    >>> SignFlip().poison_rows(rows, malicious=[0])[0]
+    array([-1., -2.], dtype=float32)
+    >>> SignFlip(flips="mean", strength=3).poison_rows(rows, malicious=[0])[0]
+    array([ -3., -12.], dtype=float32)
     """
 
     flips: Literal["own", "mean"] = "own"
@@ -47,7 +53,7 @@ class SignFlip(InformedAttack):
     )
 
     def granted(self) -> tuple[str, ...]:
-        """Returns what it reads with these options."""
+        """Returns what the attack reads with these options."""
         return super().granted() if self.flips == "mean" else (OWN_DATA,)
 
     def craft(

@@ -1,7 +1,7 @@
-"""What attacks compute of updates: per coordinate, and distances along a line.
+"""What attacks compute from updates: rows per coordinate, and distances along a line.
 
-Everything goes over the trainable columns in blocks and in float64, and depends neither on the
-number of threads nor on the block size. What overflows float32 becomes infinite.
+Everything is computed over the trainable columns, in blocks and in float64, and depends neither on
+the number of threads nor on the block size. Values beyond float32 become infinite.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def per_coordinate(updates: Updates, function: Callable[[np.ndarray], np.ndarray
 
     Args:
       updates: n updates.
-      function: Block float64 `[n, width]` → `[width]` or `[k, width]`. It is called for one block
-        after the other, so that it may draw random numbers.
+      function: Block float64 `[n, width]` → `[width]` or `[k, width]`. It is called for the blocks
+        in their order, so that it may draw random numbers.
 
     Returns:
       float32 `[k, d]`, or `[1, d]`; 0 in columns that no gradient trains.
@@ -57,7 +57,7 @@ class Line:
 
         ‖a + γp − x_i‖² = ‖a − x_i‖² + 2γ·(a − x_i)ᵀp + γ²·‖p‖²
 
-    Three numbers per update, so that any γ costs no further pass over the columns.
+    With three numbers per update, no γ needs a further pass over the columns.
 
     Attributes:
       constant: ‖a − x_i‖², float64 `[n]`.

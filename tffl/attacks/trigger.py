@@ -1,27 +1,24 @@
-"""What backdoors with a trigger share: stamped copies in the data, a target, a scale."""
+"""What backdoors with a trigger share: stamped copies in the data, and a target class."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from tffl.attacks.base import Attack, State, SuccessSet
-from tffl.attacks.parts import class_index, draw, scaled
+from tffl.attacks.base import SuccessSet
+from tffl.attacks.data_attack import DataAttack
+from tffl.attacks.parts import class_index, draw
 from tffl.core.errors import require
-from tffl.core.updates import Updates
 from tffl.data.federation import ClientData, Dataset, Federation
-
-if TYPE_CHECKING:
-    from tffl.attacks.adversary import Adversary
 
 
 @dataclass(frozen=True)
-class TriggerBackdoor(Attack):
-    """Teaches that an image with a trigger belongs to the target class.
+class TriggerBackdoor(DataAttack):
+    """Labels images with a trigger as the target class.
 
     Success is measured on the test images of all other classes, with the whole trigger.
 
@@ -29,32 +26,30 @@ class TriggerBackdoor(Attack):
       target: Class name or number.
       rate: Share of a malicious client's samples that are replaced by a poisoned copy, drawn from
         those of other classes; 0.3 is about the 20 of 64 that the literature uses.
-      scale: Factor of the malicious updates; clients / malicious clients replaces the model.
     """
 
     target: int | str = 0
     rate: Annotated[float, Field(gt=0, le=1)] = 0.3
-    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
     purpose: ClassVar[str] = ""
-    """What its random draws are for, as in `tffl.core.seeds`, and what messages call it."""
+    """Purpose of its random draws, as in `tffl.core.seeds`, and its name in messages."""
 
     @abstractmethod
     def stamp(self, images: np.ndarray) -> np.ndarray:
         """Returns copies of images uint8 `[n, height, width, channels]` with the whole trigger."""
 
     def stamp_own(self, images: np.ndarray, turn: int, colluders: int) -> np.ndarray:
-        """Returns copies of images with what one colluder stamps; the whole trigger if not changed.
+        """Returns copies of images with the part of the trigger that a colluder stamps: all of it.
 
         Args:
           images: uint8 `[n, height, width, channels]`.
-          turn: Which of the malicious clients it is, in the order of their ids, from 0.
-          colluders: How many there are.
+          turn: Position of the colluder in the order of their ids, from 0.
+          colluders: Number of malicious clients.
         """
         return self.stamp(images)
 
     def check(self, dataset: Dataset) -> None:
-        """Raises `UsageError` if the target is no class, or nothing measures success."""
+        """Raises `UsageError` if the target is not a class, or every test image belongs to it."""
         target = class_index(dataset, self.target, "attack.target")
         require(
             bool((dataset.test_labels != target).any()),
@@ -95,16 +90,6 @@ class TriggerBackdoor(Attack):
             labels[chosen] = target
             changed[client] = ClientData(indices, labels)
         return federation.with_clients(changed)
-
-    def changes_updates(self) -> bool:
-        """Says whether every attacker sends something other than what it trained."""
-        return super().changes_updates() or self.scale != 1
-
-    def send(
-        self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
-    ) -> tuple[np.ndarray | None, State]:
-        """Returns the malicious updates, scaled."""
-        return scaled(updates.select(malicious), self.scale), state
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet:
         """Returns the stamped test images whose true class is not the target."""

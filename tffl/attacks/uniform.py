@@ -1,13 +1,13 @@
 """Uniform: noise from an interval on the weights that a malicious client trained.
 
-    w_i ← w_i + U(low, high),   U(1, 2) unless said otherwise
+    w_i ← w_i + U(low, high),   by default U(1, 2)
 
 Detecting Poisoning Attacks on Federated Learning Using Gradient-Weighted Class Activation Mapping
     Jingjing Zheng, Kai Li, Xin Yuan, Wei Ni, Eduardo Tovar. WWW Companion 2024.
 
 This is the attack of the code released with the paper (and with its successor, GradCAM-AE), not of
-its text. The code adds the noise to a benign model; here that is the one that the malicious client
-trained itself. With weights as start plus update, adding to the one is adding to the other.
+its text. The code adds the noise to a benign model; here that is the model that the malicious
+client trained itself. As weights are start plus update, the noise can be added to the update.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from tffl.attacks.model_attack import ModelAttack
 from tffl.attacks.statistics import generators, per_coordinate
 from tffl.core.errors import require
 from tffl.core.updates import Updates
-from tffl.data.federation import Dataset
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary
@@ -31,11 +30,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Uniform(ModelAttack):
-    """Adds uniform noise, which need not be centered, to the own trained weights.
+    """Adds uniform noise to the own trained weights; its mean need not be 0.
 
     Attributes:
       low: Lower end of the interval.
       high: Its upper end, above `low`.
+
+    Raises:
+      UsageError: The interval is empty.
+
+    >>> sent = Uniform(low=1, high=2).poison_rows(np.zeros((2, 1000)), malicious=[0])
+    >>> bool((sent[0] >= 1).all() and (sent[0] <= 2).all()), bool(sent[1].any())
+    (True, False)
     """
 
     low: Annotated[float, Field(allow_inf_nan=False)] = 1.0
@@ -46,8 +52,9 @@ class Uniform(ModelAttack):
         "Class Activation Mapping, WWW Companion 2024"
     )
 
-    def check(self, dataset: Dataset) -> None:
-        """Raises `UsageError` if the interval is empty."""
+    def __post_init__(self) -> None:
+        """Checks the options, and that the interval is not empty."""
+        super().__post_init__()
         require(
             self.low < self.high,
             f"attack.low = {self.low} must be below attack.high = {self.high}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -20,6 +20,12 @@ class Options:
 
     Raises:
       UsageError: A value is out of its range; one line that says what is allowed.
+    """
+
+    tables_field: ClassVar[str] = ""
+    """Name of the field, if there is one, that takes the options of other entries of the registry.
+
+    Each of them stands in a table of the entry's name, as in `[defense.krum]`.
     """
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from tffl.core.updates import Updates
 from tffl.core.verdict import Judgment, Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
 from tffl.defenses.exports import DetectorExport
-from tffl.defenses.parts.tolerance import with_count
+from tffl.defenses.parts.tolerance import attacker_note, with_count
 from tffl.defenses.server import Server, make_server, of_model
 
 AnyDefense = TypeVar("AnyDefense", bound="Defense")
@@ -43,6 +43,14 @@ class Defense(Options, ABC):
     def models(self) -> int:
         """How many global models the server keeps; clients are split into as many groups."""
         return 1
+
+    @property
+    def attackers(self) -> int | float | None:
+        """What its user says of a round's attackers: a count, a fraction, or None.
+
+        Overridden where there is an option `malicious`.
+        """
+        return None
 
     @property
     def convicts(self) -> bool:
@@ -77,8 +85,7 @@ class Defense(Options, ABC):
 
     def granted(self) -> tuple[str, ...]:
         """Returns what the experiment lets it have beyond the updates, for the record."""
-        told = self.options().get("malicious")
-        return (*self.needs, *(() if told is None else (f"told malicious = {told}",)))
+        return (*self.needs, *attacker_note(self.attackers))
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` before round 1 if the defense cannot work in this setting."""
@@ -96,12 +103,12 @@ class Defense(Options, ABC):
         """Returns trained detectors worth keeping after the last round, by a folder's name."""
         return {}
 
-    def told_count(self: AnyDefense, participants: int, removed: int = 0) -> AnyDefense:
-        """Returns this defense, told how many of a round's clients are attackers.
+    def for_round(self: AnyDefense, participants: int, removed: int = 0) -> AnyDefense:
+        """Returns this defense with the count of attackers that it expects in one round.
 
-        Where it is told a fraction, that is of `participants`; `removed` of them are found already.
+        A fraction is one of `participants`, of whom `removed` are found already.
         """
-        return with_count(self, participants, removed)
+        return with_count(self, self.attackers, participants, removed)
 
     def missing(self, server: Server) -> str:
         """Returns what the server lacks for this defense, in one sentence; empty if nothing."""

@@ -29,7 +29,7 @@ from tffl.core.updates import Updates
 from tffl.defenses.base import State
 from tffl.defenses.krum import krum_scores, winner
 from tffl.defenses.parts.order import WIDTH, ranked
-from tffl.defenses.parts.tolerance import assumed, check_tolerance, left
+from tffl.defenses.parts.tolerance import assumed_count, check_tolerance, remaining_count
 from tffl.defenses.selection import Combined, Selection
 from tffl.defenses.server import Server
 
@@ -94,7 +94,7 @@ class Bulyan(Selection):
     def combine(self, updates: Updates, server: Server, state: State) -> tuple[Combined, State]:
         """Selects rows, and averages every column of theirs, non-trainable ones too."""
         n = len(updates)
-        f = left(assumed(self.malicious, n, _most(n)), removed=0, most=_most(n))
+        f = remaining_count(assumed_count(self.malicious, n, _most(n)), removed=0, most=_most(n))
         distances = squared_distances(updates)
         chosen = select(distances, f, count=n - 2 * f)
         part = updates.select(chosen)

@@ -55,6 +55,11 @@ class GradCamKrum(CamDetector):
         "Learning, section 6.1"
     )
 
+    @property
+    def attackers(self) -> int | float | None:
+        """The option `malicious`."""
+        return self.malicious
+
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` unless n > 2f + 2."""
         super().check(participants, layout)

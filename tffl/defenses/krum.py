@@ -26,7 +26,7 @@ from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import TOLERANCE
 from tffl.core.updates import Updates
 from tffl.defenses.base import State
-from tffl.defenses.parts.tolerance import assumed, check_tolerance, left
+from tffl.defenses.parts.tolerance import assumed_count, check_tolerance, remaining_count
 from tffl.defenses.selection import Combined, Selection
 from tffl.defenses.server import Server
 
@@ -83,8 +83,9 @@ def most(n: int) -> int:
 
 
 def tolerated(malicious: int | float | None, n: int, removed: int = 0) -> int:
-    """Returns f for the n rows that are left after `removed` worthless ones were sorted out."""
-    return left(assumed(malicious, n + removed, most(n + removed)), removed, most(n))
+    """Returns f for the n rows that remain after `removed` rows that are not finite."""
+    assumed = assumed_count(malicious, n + removed, most(n + removed))
+    return remaining_count(assumed, removed, most(n))
 
 
 @dataclass(frozen=True)

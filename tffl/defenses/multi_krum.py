@@ -52,6 +52,11 @@ class MultiKrum(Detector):
         "NIPS 2017"
     )
 
+    @property
+    def attackers(self) -> int | float | None:
+        """The option `malicious`."""
+        return self.malicious
+
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` unless n > 2f + 2 and m <= n."""
         super().check(participants, layout)

@@ -86,6 +86,11 @@ def split_evenly(dataset: Dataset, clients: int, reserved: np.ndarray) -> Federa
     )
 
 
+def small_federation(clients: int = 4) -> Federation:
+    """Returns a federation on `small_dataset`, for tests and examples of attacks on data."""
+    return split_evenly(small_dataset(), clients, np.empty(0, np.int64))
+
+
 def small_round(
     layout: WeightLayout, ids: np.ndarray, start: np.ndarray, round: int = 1, scale: float = 0.01
 ) -> Updates:
