@@ -19,18 +19,8 @@ PAGES = ("README.md", "ARCHITECTURE.md", "SECURITY.md")
 
 # Words of other programs, of the shell, and of README's own examples.
 OUTSIDE = {
-    *(
-        "kill",
-        "ssh",
-        "-N",
-        "-L",
-        "os._exit",
-        "source",
-        ".venv/bin/activate",
-        "--logdir",
-        "machine-a",
-    ),
-    *("KERAS_BACKEND", "keras.json", "TF_CONFIG", "TMPDIR", "check_estimator"),
+    *("kill", "ssh", "-N", "-L", "os._exit", "source", "activate", "--logdir", "machine-a"),
+    *(".venv", "KERAS_BACKEND", "keras.json", "TF_CONFIG", "TMPDIR", "check_estimator"),
     *("NormLimit", "norm-limit", "banana", "table-1"),
 }
 

@@ -111,6 +111,11 @@ class ScanResult:
             if any(opinion.suspect for opinion in opinions)
         ]
 
+    def check_judged(self) -> None:
+        """Raises `UsageError` if nothing is suspect, but a defense could not judge."""
+        for name, reason in self.unjudged.items():
+            require(bool(self.suspects), f"{name} could not judge: {reason}")
+
     def report(self) -> dict[str, Any]:
         """Returns all of it, for JSON; names are made safe to print."""
         return {

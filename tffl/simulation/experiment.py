@@ -18,7 +18,7 @@ from tffl.config import Config
 from tffl.core import seeds, states
 from tffl.core.errors import TfflError, require
 from tffl.core.updates import Updates
-from tffl.core.weighting import weighed
+from tffl.core.weighting import weighted_counts
 from tffl.data.build import build_federation
 from tffl.data.federation import Dataset, Federation
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
@@ -306,7 +306,7 @@ class Experiment:
 
     def received(self, updates: Updates) -> Updates:
         """Returns a round with what the clients' claims count for."""
-        counts = weighed(updates.sample_counts, self.config.federation.weighting)
+        counts = weighted_counts(updates.sample_counts, self.config.federation.weighting)
         return replace(updates, sample_counts=counts)
 
     def _draw_participants(self, round: int) -> list[tuple[int, np.ndarray]]:
