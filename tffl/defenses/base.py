@@ -16,7 +16,7 @@ import numpy as np
 
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
-from tffl.core.options import Options
+from tffl.core.options import check_options
 from tffl.core.updates import Updates
 from tffl.core.verdict import Judgment, Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
@@ -31,13 +31,31 @@ State = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Defense(Options, ABC):
-    """Judges the updates of each round. Subclasses are frozen dataclasses of their options."""
+class Defense(ABC):
+    """Judges the updates of each round. Subclasses are frozen dataclasses of their options.
+
+    >>> from tffl.defenses.krum import Krum
+    >>> isinstance(Krum(), Defense), Krum(malicious=2).granted()
+    (True, ('told malicious = 2',))
+    """
 
     reference: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+    tables_field: ClassVar[str] = ""
+    """Name of the field, if there is one, that takes the options of other defenses.
+
+    Each of them stands in a table of the defense's name, as in `[defense.krum]`.
+    """
     score_name: ClassVar[str] = ""
     """What its scores measure, as the axis of a chart says it, where there is a better word."""
+
+    def __post_init__(self) -> None:
+        """Checks every option; subclasses that have a `__post_init__` call this one first.
+
+        Raises:
+          UsageError: A value is out of its range; one line that says what is allowed.
+        """
+        check_options(self)
 
     @property
     def models(self) -> int:

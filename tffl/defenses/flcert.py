@@ -55,6 +55,10 @@ class FLCert(Wrapper):
     Attributes:
       groups: N, at least 2. With N models that agree, floor(N / 2) attackers are borne at most,
         or one less where a tie would be lost; and every model has only 1 / N of the data.
+
+    >>> from tffl.defenses.median import Median
+    >>> FLCert(groups=5).wrap(Median()).models
+    5
     """
 
     groups: Annotated[int, Field(ge=2)] = 3
