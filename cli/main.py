@@ -53,8 +53,8 @@ _HELP_INSTEAD = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
 @dataclass
-class Session:
-    """One call of the program: its command line, and whether it may be talkative."""
+class Invocation:
+    """One call of the program: its command line, and whether `--verbose` was used."""
 
     command: list[str] = field(default_factory=lambda: ["tffl"])
     verbose: bool = False
@@ -100,13 +100,13 @@ class Program(click.Group):
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
         """Runs the program and exits with its code."""
         arguments = list(sys.argv[1:] if args is None else args)
-        session = Session(["tffl", *arguments])
-        extra |= {"prog_name": "tffl", "standalone_mode": False, "obj": session}
+        invocation = Invocation(["tffl", *arguments])
+        extra |= {"prog_name": "tffl", "standalone_mode": False, "obj": invocation}
         with plain_streams(), _quiet():
             try:
                 code = super().main(arguments, **extra)
             except Exception as error:
-                code = report(error, session.verbose)
+                code = report(error, invocation.verbose)
         _leave(code if isinstance(code, int) else 0)
 
 
@@ -198,7 +198,7 @@ def _restore(level: str | None) -> None:
 def _speak(ctx: click.Context, option: click.Parameter, verbose: bool) -> None:
     if not verbose:
         return
-    ctx.ensure_object(Session).verbose = True
+    ctx.ensure_object(Invocation).verbose = True
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
     warnings.simplefilter("default")
     logging.disable(logging.NOTSET)

@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from tffl.config import build
+from tffl.config.command_line import KEYS, assemble
 from tffl_cli.main import cli
-from tffl_cli.options import KEYS, assemble
 from tffl_cli.simulate import simulate
 
 

@@ -221,6 +221,7 @@ def test_the_list_of_data_goes_on_without_a_broken_plugin(monkeypatch: pytest.Mo
     registry = Registry("dataset", dict(datasets.builtin))
     monkeypatch.setattr("tffl.data.datasets", registry)
     monkeypatch.setattr("tffl.data.build.datasets", registry)
+    monkeypatch.setattr("tffl.data.listing.datasets", registry)
     result = CliRunner().invoke(cli, ["data", "list", "--json"])
     assert result.exit_code == 0
     assert {entry["name"] for entry in json.loads(result.stdout)} >= set(datasets.builtin)
@@ -263,4 +264,6 @@ def test_no_option_is_special_for_its_name_alone() -> None:
             defenses.create("odd", {"krum": {}})
     finally:
         defenses.forget("odd")
-    assert Odd(malicious=2).granted() == () and Odd(malicious=2).for_round(10) == Odd(malicious=2)
+    assert Odd(malicious=2).declared_knowledge() == () and Odd(malicious=2).for_round(10) == Odd(
+        malicious=2
+    )

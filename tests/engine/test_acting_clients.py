@@ -79,11 +79,11 @@ def test_nobody_is_idle_without_attackers() -> None:
 
 
 def test_the_summary_and_the_report_name_them(tmp_path: Any) -> None:
-    from tffl.report.content import report
+    from tffl.report.content import build_report
 
     config = build(override(BASE, {"seed": 2, "record.export": False, "record.figures": False}))
     run = tffl.simulate(config, tmp_path / "run", shared=SHARED)
     acting = run.summary["acting_clients"]
     assert set(acting) < set(run.summary["malicious_clients"])
-    about = report([tmp_path / "run"]).about[0]
-    assert f"4 of them malicious (only {len(acting)} of whom had data to attack with)" in about
+    about = build_report([tmp_path / "run"]).about[0]
+    assert f"4 of them malicious (only {len(acting)} had data to attack with)" in about

@@ -18,7 +18,7 @@ from tffl.engine.evaluation import Evaluator
 from tffl.engine.placement import LocalDevices
 from tffl.engine.voting import Certificates, majority_model
 from tffl.report.benchmarks import benchmark_sections
-from tffl.report.content import report
+from tffl.report.content import build_report
 from tffl.report.sources import RecordedBenchmark
 from tffl.studies.benchmark_table import markdown, worst
 from tffl.studies.comparison import Outcome, conclusion
@@ -119,8 +119,8 @@ def test_whoever_reads_a_ruined_run_marks_it(ruined: tuple) -> None:
     from tffl_cli.main import cli
 
     run, _ = ruined
-    told = report([run.directory])
-    assert "in 2 of 2 rounds, first in round 1, outputs of the global model" in told.warnings[0]
+    told = build_report([run.directory])
+    assert "in 2 of 2 rounds, first in round 1, the outputs of the global model" in told.warnings[0]
     for command in (["report", str(run.directory)], ["localize", str(run.directory)]):
         result = CliRunner().invoke(cli, command)
         assert result.exit_code == 0, result.output
@@ -164,7 +164,7 @@ def test_a_benchmark_says_who_ruined_what() -> None:
     text = markdown(rows)
     assert "80.0, 1 of 2 ruined" in text and "ruined (ipm)" in text
     table = benchmark_sections(RecordedBenchmark(Path("b"), "b", rows))[1].blocks[0].table
-    assert ["worst case", "ruined"] in table.rows and ["by", "ipm"] in table.rows
+    assert ["worst case", "ruined"] in table.rows and ["worst attack", "ipm"] in table.rows
 
 
 def test_the_terminal_writes_a_ruined_worst_case_and_others_in_percent(
@@ -172,7 +172,7 @@ def test_the_terminal_writes_a_ruined_worst_case_and_others_in_percent(
 ) -> None:
     from tffl_cli.console import print_benchmark
 
-    figures = dict.fromkeys(("recall", "fpr"))
+    figures = dict.fromkeys(("recall", "fpr", "defense_seconds"))
     rows = [
         {"setting": "", "attack": "lie", "defense": defense, "seed": 0, "error": "", **figures}
         | {"accuracy": accuracy}

@@ -67,16 +67,16 @@ def test_every_preset_is_a_valid_experiment(dataset: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models", "x", "--run", "y"], "--models and --run exclude each other"),
-        (["--models", "x", "--clients", 3], "--clients 3 belongs to an experiment"),
-        (["--models", "x"], "give --global, your own model"),
+        (["--updates", "x", "--run", "y"], "--updates and --run exclude each other"),
+        (["--updates", "x", "--clients", 3], "--clients 3 belongs to an experiment"),
+        (["--updates", "x"], "give --global, your own model"),
         (["--run", "x"], "give --round"),
         (
             ["--run", "x", "--round", 1, "--set", "defense.from_round=2"],
             "defense.from_round = 2 belongs to an experiment",
         ),
         (["--run", "nowhere", "--round", 1], "nowhere"),
-        (["--run", "x", "--round", 1, "--seed", 2], "--seed 2 belongs to --models"),
+        (["--run", "x", "--round", 1, "--seed", 2], "--seed 2 belongs to --updates"),
         (["--round", 1], "--round 1 belongs to an audit"),
         (["--defense", "krum"], "defense.name = krum is not allowed here"),
         (["--audit-source", "gann"], "unknown audit source 'gann': did you mean 'gan'"),

@@ -91,7 +91,7 @@ class Defense(ABC):
 
         It can where clients' models are tried on images.
         """
-        return bool({PROBE_DATA, AUXILIARY_DATA} & set(self.granted()))
+        return bool({PROBE_DATA, AUXILIARY_DATA} & set(self.declared_knowledge()))
 
     def groups(self, server: Server) -> np.ndarray:
         """Returns int64 `[server.clients]`: which of the global models each client trains."""
@@ -101,7 +101,7 @@ class Defense(ABC):
         """Returns every option and its value."""
         return asdict(self)
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the experiment lets it have beyond the updates, for the record."""
         return (*self.needs, *attacker_note(self.attackers))
 
@@ -130,13 +130,13 @@ class Defense(ABC):
 
     def missing(self, server: Server) -> str:
         """Returns what the server lacks for this defense, in one sentence; empty if nothing."""
-        name, granted = type(self).__name__, self.granted()
+        name, declared = type(self).__name__, self.declared_knowledge()
         if self.uses_model and server.explainer is None:
             return f"{name} looks at clients' models: give model="
         images = server.samples is not None and len(server.samples.labels) > 0
-        if {PROBE_DATA, AUXILIARY_DATA} & {*granted} and not images:
+        if {PROBE_DATA, AUXILIARY_DATA} & {*declared} and not images:
             return f"{name} looks at images: give model=, images= and labels="
-        if ROOT_DATA in granted and server.root is None:
+        if ROOT_DATA in declared and server.root is None:
             return f"{name} compares with the server's own update: give root_update="
         return ""
 

@@ -132,9 +132,13 @@ class Combination(Defense):
         tables = {name: part.options() for name, part in self.parts.items()}
         return {**{name: getattr(self, name) for name in own}, **tables}
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what any part has."""
-        return tuple(dict.fromkeys(word for part in self.parts.values() for word in part.granted()))
+        return tuple(
+            dict.fromkeys(
+                word for part in self.parts.values() for word in part.declared_knowledge()
+            )
+        )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Checks all parts."""

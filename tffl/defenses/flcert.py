@@ -114,9 +114,9 @@ class Grouped(Defense):
         """Returns the options of both."""
         return {**asdict(self.before), **self.inner.options()}
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the rule has."""
-        return self.inner.granted()
+        return self.inner.declared_knowledge()
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Checks the rule for the smallest group that full participation gives."""

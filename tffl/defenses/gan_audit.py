@@ -176,7 +176,7 @@ class GanAudit(Detector):
         """The sources' names."""
         return sources.parse_sources(self.source)
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what its sources need."""
         return sources.required_data(self.sources)
 

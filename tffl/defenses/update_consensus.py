@@ -141,9 +141,12 @@ class UpdateConsensus(Detector):
         "tffl's own; robust z-scores: Iglewicz, Hoaglin, How to Detect and Handle Outliers, 1993"
     )
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns root data, if it is to be used."""
-        return (*super().granted(), *((ROOT_DATA,) if self.reference_point == "root" else ()))
+        return (
+            *super().declared_knowledge(),
+            *((ROOT_DATA,) if self.reference_point == "root" else ()),
+        )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` where no client can deviate more than the others."""
