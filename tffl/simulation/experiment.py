@@ -115,7 +115,7 @@ class Experiment:
         """Raises `UsageError` if a defense cannot work in this experiment."""
         defense.check(self.config.federation.participant_count, self.layout)
         require(
-            ROOT_DATA not in defense.granted() or self.server.root is not None,
+            ROOT_DATA not in defense.declared_knowledge() or self.server.root is not None,
             f"{name} needs samples of the server's own: set data.server_samples, such as 100, or "
             "data.server_shard = true",
         )
@@ -180,15 +180,15 @@ class Experiment:
         epochs = self.config.training.local_epochs
         return self._train_server(start, epochs, self._learning_rate(round), round)
 
-    def granted(self) -> dict[str, Any]:
+    def declared_knowledge(self) -> dict[str, Any]:
         """Returns what attack and defense were allowed to know, for `environment.json`."""
         source = "the test set" if self.server.root is None else "the server's root data"
         defense = (
             f"{word} from {source}" if word in (PROBE_DATA, AUXILIARY_DATA) else word
-            for word in self.defense.granted()
+            for word in self.defense.declared_knowledge()
         )
         return {
-            "attack": list(self.attack.granted()),
+            "attack": list(self.attack.declared_knowledge()),
             "defense": list(defense),
             "runtime": {
                 "devices": list(self.runtime.devices),
