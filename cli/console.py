@@ -167,8 +167,8 @@ def print_explanation(found: Explanation) -> None:
     threshold = f", threshold {found.threshold:.4g}" if defined(found.threshold) else ""
     scores = f"Score: {found.score_name}{threshold}. " if found.scored else ""
     out.print(
-        f"{scores}{found.maps.shape[1]} maps of each client; distance to the clients' median map, "
-        "that of the median client being 1.",
+        f"{scores}{found.maps.shape[1]} maps of each client. The distance to the clients' median "
+        "map is relative to that of the median client.",
         style="dim",
     )
 

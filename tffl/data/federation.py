@@ -23,6 +23,11 @@ class Dataset:
       test_images: uint8 `[M, height, width, channels]`.
       test_labels: int32 `[M]`.
       class_names: One name per class, at least two.
+
+    Example:
+      >>> images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1], np.int32)
+      >>> Dataset("blank", images, labels, np.arange(4), images, labels, ("a", "b")).image_shape
+      (8, 8, 1)
     """
 
     name: str
@@ -52,6 +57,10 @@ class ClientData:
     Attributes:
       indices: int32 `[n]`, positions in the federation's pool of images.
       labels: int32 `[n]`, the client's labels; an attack may have changed them.
+
+    Example:
+      >>> len(ClientData(np.array([3, 5], np.int32), np.array([0, 1], np.int32)))
+      2
     """
 
     indices: np.ndarray
@@ -105,6 +114,14 @@ class Federation:
         an attack appended. An attack finds its reserved images by these ids.
       clients: The samples of each client, by client id. `tffl.data.sampled` draws them on access.
       server: The server's own samples, or None.
+
+    Example:
+      >>> from tffl.config import Config, DataConfig
+      >>> from tffl.data import build_federation, load_dataset
+      >>> dataset = load_dataset(DataConfig(dataset="digits"))
+      >>> federation = build_federation(Config(), dataset, reserved=np.empty(0, int))
+      >>> len(federation.clients), len(federation.clients[0])
+      (10, 145)
     """
 
     dataset: Dataset

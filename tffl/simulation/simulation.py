@@ -101,7 +101,7 @@ def carry_out(
     experiment = Experiment(config, observer, shared, trains=True)
     make_folder(out)
     with locked(out, observer.warning):
-        writer = RunWriter.create(out, config, command, experiment.granted())
+        writer = RunWriter.create(out, config, command, experiment.declared_knowledge())
         return _play(experiment, writer, listening)
 
 
