@@ -99,7 +99,7 @@ def _read(config: DataConfig) -> Any:
         return chosen.load(config.data_dir)
     except (TfflError, MemoryError):
         raise
-    except Exception as error:  # of code that others have written
+    except Exception as error:  # plug-in code may raise anything
         raise TfflError(f"dataset {name} cannot be loaded: {first_line(error)}") from error
 
 
