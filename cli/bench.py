@@ -1,46 +1,66 @@
-"""`tffl bench`: how fast the engine is."""
+"""`tffl bench`: how fast the engine and the defenses are."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
-from tffl_cli.options import registered
+from tffl_cli.options import COUNT, json_option, registered
+from tffl_cli.output import print_json
+
+quick_option = click.option(
+    "--quick", is_flag=True, help="A smaller workload: seconds instead of minutes."
+)
+
+
+def rounds_option(default: int | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds the number of timed rounds."""
+    return click.option(
+        "--rounds",
+        type=COUNT,
+        default=default,
+        show_default=default is not None,
+        help="Timed rounds of each contender.",
+    )
 
 
 @click.group()
 def bench() -> None:
-    """Measure the speed of the engine."""
+    """Measure the speed of the engine and the defenses."""
 
 
-@bench.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Timed rounds of each contender.")
-@click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
+@bench.command("engine")
+@json_option
+@rounds_option(None)
+@quick_option
 def engine(as_json: bool, rounds: int | None, quick: bool) -> None:
-    """Compare the engine with a bare compiled loop, and with a Keras `fit` per client."""
-    from tffl.studies.bench.engine import bench_engine as measure
+    """Compare the engine with plain training loops.
+
+    One is a bare compiled loop, the other calls Keras' `fit` for each client.
+    """
+    from tffl.studies.bench.engine import bench_engine
 
     chosen = {} if rounds is None else {"rounds": rounds}
-    figures = measure(quick=quick, **chosen)
-    _show(figures, as_json)
+    _show(bench_engine(quick=quick, **chosen), as_json)
 
 
-@bench.command()
-@click.argument("names", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@bench.command("defenses")
+@click.argument("names", nargs=-1, type=registered("defenses"))
+@json_option
 @click.option(
-    "--clients", type=click.IntRange(min=1), multiple=True, help="Repeatable; else 20, 100."
+    "--clients",
+    type=COUNT,
+    multiple=True,
+    help="Number of clients; by default 20 and 100. Repeatable.",
 )
 @click.option(
     "--model",
     "models",
     type=click.Choice(["cnn", "resnet18"]),
     multiple=True,
-    help="Repeatable; else both: 0.8 and 11.2 million weights.",
+    help="Network of 0.8 or 11.2 million weights; by default both. Repeatable.",
 )
 @click.option("--no-peers", is_flag=True, help="Leave out Flower and naive NumPy.")
 def defenses(
@@ -50,61 +70,78 @@ def defenses(
     models: tuple[str, ...],
     no_peers: bool,
 ) -> None:
-    """Measure seconds and memory of defenses, all or NAMES, next to Flower and naive NumPy.
+    """Measure seconds and memory of defenses.
 
-    100 clients of resnet18 take 8 GiB of memory, and Flower's functions more.
+    All of them, or NAMES, next to Flower's functions and naive NumPy. 100 clients of resnet18 take
+    8 GiB of memory, and Flower's functions more.
     """
-    from tffl.defenses import defenses as registry
-    from tffl.studies.bench.defenses import SIZES
-    from tffl.studies.bench.defenses import bench_defenses as measure
+    from tffl.studies.bench.defenses import SIZES, bench_defenses
     from tffl_cli.progress import Watch
 
-    for name in names:
-        registry[name]
+    sizes = clients or (20, 100), models or tuple(SIZES)
     with Watch() as watch:
-        figures = measure(
-            clients or (20, 100), models or tuple(SIZES), names, not no_peers, watch.phase
-        )
+        figures = bench_defenses(*sizes, names, not no_peers, watch.phase)
     _show(figures, as_json)
 
 
-@bench.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option("--model", default="resnet18", show_default=True, help="The clients' network.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, help="Timed turns of each.")
-@click.option("--clients", type=click.IntRange(min=5), default=20, help="How many.")
+@bench.command("maps")
+@json_option
+@click.option(
+    "--model",
+    type=registered("models"),
+    default="resnet18",
+    show_default=True,
+    help="Model, one of `tffl list models`.",
+)
+@rounds_option(3)
+@click.option(
+    "--clients",
+    type=click.IntRange(min=5),
+    default=20,
+    show_default=True,
+    help="Number of clients.",
+)
 def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
-    """Compare heat-map detectors with the clients' training, and the maps with tf-keras-vis."""
-    from tffl.models import models
+    """Measure what heat maps cost.
 
-    models[model]
-    from tffl.studies.bench.maps import bench_maps as measure
+    Heat-map detectors are compared with the clients' training, and the maps with tf-keras-vis.
+    """
+    from tffl.studies.bench.maps import bench_maps
 
-    figures = measure(model, rounds, clients)
-    _show(figures, as_json)
+    _show(bench_maps(model, rounds, clients), as_json)
 
 
-@bench.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@bench.command("clients")
+@json_option
 @click.option(
     "--clients",
     "numbers",
-    type=click.IntRange(min=1),
+    type=COUNT,
     multiple=True,
-    help="Registered clients. Repeatable; else 1,000, 100,000 and 1,000,000.",
+    help="Registered clients; by default 1,000, 100,000 and 1,000,000. Repeatable.",
 )
 @click.option(
     "--participants",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=100,
     show_default=True,
-    help="How many take part in a round.",
+    help="Clients drawn each round.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=3, help="Timed rounds of each.")
+@rounds_option(3)
 @click.option(
-    "--malicious", type=click.IntRange(min=0), default=0, help="How many flip labels; else nobody."
+    "--malicious",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Clients that flip labels.",
 )
-@click.option("--defense", type=registered("defenses"), default="none", help="Against them.")
+@click.option(
+    "--defense",
+    type=registered("defenses"),
+    default="none",
+    show_default=True,
+    help="Defense, one of `tffl list defenses`.",
+)
 def clients(
     as_json: bool,
     numbers: tuple[int, ...],
@@ -113,41 +150,45 @@ def clients(
     malicious: int,
     defense: str,
 ) -> None:
-    """Measure what registered clients cost that do not take part."""
-    from tffl.studies.bench.clients import REGISTERED, ClientsWorkload
-    from tffl.studies.bench.clients import bench_clients as measure
+    """Measure the cost of clients that do not take part."""
+    from tffl.studies.bench.clients import REGISTERED, ClientsWorkload, bench_clients
     from tffl_cli.progress import Watch
 
     workload = ClientsWorkload(participants, rounds=rounds, malicious=malicious, defense=defense)
     with Watch() as watch:
-        figures = measure(numbers or REGISTERED, workload, watch.phase)
+        figures = bench_clients(numbers or REGISTERED, workload, watch.phase)
     _show(figures, as_json)
 
 
-@bench.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Timed rounds of each.")
-@click.option("--quick", is_flag=True, help="A smaller workload: minutes become seconds.")
+@bench.command("cluster")
+@json_option
+@rounds_option(5)
+@quick_option
 def cluster(as_json: bool, rounds: int, quick: bool) -> None:
-    """Compare workers with local devices on two cores, and estimate a cluster."""
-    from tffl.studies.bench.cluster import bench_cluster as measure
+    """Compare cluster workers with local devices.
 
-    figures = measure(rounds, quick)
-    _show(figures, as_json)
+    Both run on two cores of this machine; the time of a real cluster is estimated from that.
+    """
+    from tffl.studies.bench.cluster import bench_cluster
+
+    _show(bench_cluster(rounds, quick), as_json)
 
 
 @bench.command("on-disk")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@json_option
 def updates_on_disk(as_json: bool) -> None:
-    """Run 200 clients of resnet18 with updates on disk, in 6 GiB of memory; as root, on Linux."""
-    from tffl.studies.bench.on_disk import on_disk as measure
+    """Measure a run whose updates exceed the memory.
 
-    _show(measure(), as_json)
+    200 clients of resnet18 run in 6 GiB of memory with their updates on disk. Linux only, as root.
+    """
+    from tffl.studies.bench.on_disk import on_disk
+
+    _show(on_disk(), as_json)
 
 
 def _show(figures: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(figures, indent=2))
+        print_json(figures)
         return
     from tffl_cli.console import print_figures
 

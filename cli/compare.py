@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from tffl_cli.options import FILE, PATH, json_option
+from tffl_cli.output import print_json
+
 
 @click.command()
-@click.argument(
-    "runs", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     default=Path("comparison.png"),
     show_default=True,
     help="Chart to write.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON, and only that.")
+@json_option
 def compare(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Put several runs side by side, in a table and a chart."""
-    from tffl.core.jsonable import plain
-    from tffl.report.run_comparison import compare as put_together
+    from tffl.report.run_comparison import compare_runs
 
-    comparison = put_together(runs)
+    comparison = compare_runs(runs)
     drawn = comparison.draw(out)
     if as_json:
-        values = {**comparison.values(), "chart": out if drawn else None}
-        click.echo(json.dumps(plain(values), indent=2))
+        print_json({**comparison.values(), "chart": out if drawn else None})
         return
     from tffl_cli.console import print_report_tables
 

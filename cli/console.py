@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from tffl.studies.comparison import Outcome, percent
+from tffl.studies.comparison import Outcome, conclusion, last_and_mean, percent
 from tffl_cli.tables import PlainTable, words
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from tffl.drawing.explanation import Explanation
     from tffl.report.document import Table as ReportTable
+    from tffl.simulation.run import Run
     from tffl.studies.reproduce.listing import Line
     from tffl.studies.reproduce.page import Report
 
 WIDTH = 100
-"""Columns of a table, where no terminal tells them."""
+"""Width of a table in characters, where there is no terminal."""
 
 TRAIN_NOTE = (
     "Attack success is measured on training images that the attackers hold, because the dataset "
-    "has no others: it tells memory, not generalization."
+    "has no others, so that it shows what the model memorized, not how it generalizes."
 )
 
 
@@ -43,42 +42,54 @@ def defined(value: Any) -> bool:
     return value is not None and value != "" and not math.isnan(float(value))
 
 
+def number(value: Any) -> str:
+    """Writes a score with four digits, an undefined one as a dash."""
+    return f"{float(value):.4g}" if defined(value) else "–"
+
+
 def rate(value: Any) -> str:
     """Writes a rate as a percentage, an undefined one as a dash."""
     return percent(float(value)) if defined(value) else percent(math.nan)
 
 
-def print_run(rounds: pd.DataFrame, outcome: Outcome) -> None:
+RATES = {
+    "accuracy": "accuracy",
+    "attack_success": "attack success",
+    "recall": "recall",
+    "precision": "precision",
+    "fpr": "FPR",
+}
+"""Column of `rounds.csv` → its name in the tables of runs."""
+
+
+def _rates_table(rows: Iterable[tuple[str, Mapping[str, Any], str]]) -> PlainTable:
+    """Returns a table of label, rates, and updates that were rejected."""
+    table = PlainTable("", *RATES.values(), "rejected")
+    for label, rates, rejected in rows:
+        table.add_row(label, *(rate(rates.get(key)) for key in RATES), rejected)
+    return table
+
+
+def print_run(run: Run) -> None:
     """Prints the table of one run: its last round, and the means over all rounds."""
-    table = PlainTable("", "accuracy", "attack success", "recall", "precision", "FPR", "rejected")
-    last = rounds.iloc[-1]
-    means = rounds.mean(numeric_only=True)
-    # Rounds in which the model is ruined have no accuracy: the others' mean would flatter it.
-    of_model = ["accuracy", "attack_success"]
-    means[of_model] = rounds[of_model].astype(float).mean(skipna=False)
-    for label, row in ((f"round {int(last['round'])}", last), ("mean", means)):
-        shown = ("accuracy", "attack_success", "recall", "precision", "fpr")
-        table.add_row(label, *(rate(row.get(key)) for key in shown), f"{row['rejected']:.3g}")
+    last, means = last_and_mean(run.rounds)
+    rows = ((f"round {int(last['round'])}", last), ("mean", means))
+    table = _rates_table((name, dict(row), f"{row['rejected']:.3g}") for name, row in rows)
     out = console()
     out.print(table)
-    _note(out, outcome.source)
+    _note(out, Outcome.of(run.rounds, run.summary).source)
 
 
-def print_comparison(outcomes: Mapping[str, Outcome], sentence: str) -> None:
+def print_comparison(runs: Mapping[str, Run], defense: str) -> None:
     """Prints the table of a comparison, and what it means."""
-    table = PlainTable("", "accuracy", "attack success", "recall", "precision", "FPR", "rejected")
-    for variant, outcome in outcomes.items():
-        table.add_row(
-            variant,
-            percent(outcome.accuracy),
-            percent(outcome.attack_success),
-            percent(outcome.recall),
-            percent(outcome.precision),
-            percent(outcome.fpr),
-            f"{outcome.rejected} of {outcome.malicious + outcome.honest}",
-        )
+    outcomes = {name: Outcome.of(run.rounds, run.summary) for name, run in runs.items()}
     out = console()
-    out.print(table)
+    out.print(
+        _rates_table(
+            (name, vars(one), f"{one.rejected} of {one.malicious + one.honest}")
+            for name, one in outcomes.items()
+        )
+    )
     out.print(
         "Accuracy and attack success after the last round; recall, precision and FPR (honest "
         "updates blamed) as means over rounds; rejected updates in all. Attack-free: the defense "
@@ -87,62 +98,42 @@ def print_comparison(outcomes: Mapping[str, Outcome], sentence: str) -> None:
     )
     _note(out, next(iter(outcomes.values())).source)
     out.print()
-    out.print(words(sentence))
+    out.print(words(conclusion(outcomes, defense)))
 
 
 def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints, for each setting and defense, how it fares without attack and in its worst case."""
-    from tffl.studies.benchmark_table import (
-        NONE,
-        defined,
-        distinct,
-        mean,
-        where,
-        worst,
-    )
+    from tffl.studies.benchmark_table import NONE, summaries
 
     out = console()
-    for setting in distinct(rows, "setting"):
+    for setting, defenses in summaries(rows).items():
         table = PlainTable(setting, "no attack", "worst", "by", "recall", "FPR, no attack")
-        mine = where(rows, setting=setting)
-        for defense in distinct(mine, "defense"):
-            judged = where(mine, defense=defense)
-            free, lowest = where(judged, attack=NONE), worst(judged)
+        for one in defenses:
             table.add_row(
-                "undefended" if defense == NONE else defense,
-                percent(mean(defined(free, "accuracy"))),
-                _worst_accuracy(lowest),
-                "" if lowest is None else lowest[0],
-                percent(mean([] if defense == NONE else defined(judged, "recall"))),
-                percent(mean([] if defense == NONE else defined(free, "fpr"))),
+                "undefended" if one.defense == NONE else one.defense,
+                percent(one.accuracy),
+                "ruined" if one.ruined else percent(one.worst_accuracy),
+                one.worst_attack or "",
+                percent(one.recall),
+                percent(one.fpr),
             )
         out.print(table)
     out.print("Accuracy after the last round; recall is the mean over all attacks.", style="dim")
 
 
-def _worst_accuracy(lowest: tuple[str, float] | None) -> str:
-    """Writes what `worst` returns."""
-    if lowest is None:
-        return "–"
-    return "ruined" if math.isnan(lowest[1]) else percent(lowest[1])
-
-
 def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
     """Prints the means of a replay."""
-    table = PlainTable(
-        "attack", "defense", "lost", "undefended", "recall", "precision", "FPR", "AUC"
-    )
-    table.columns[1].justify = "left"
+    from tffl.studies.replay import failures
+
+    headers = ("attack", "defense", "lost", "undefended", "recall", "precision", "FPR", "AUC")
+    table = PlainTable(*headers, right=range(2, len(headers)))
     for row in rows:
         rates = (rate(row[key]) for key in ("lost", "undefended_lost", "recall", "precision"))
         auc = f"{row['auc']:.3f}" if defined(row["auc"]) else "–"
         table.add_row(row["attack"], row["defense"], *rates, rate(row["fpr"]), auc)
     out = console()
     out.print(table)
-    failed: dict[tuple[str, str], list[str]] = {}
-    for row in filter(lambda row: row["error"], rows):
-        failed.setdefault((row["attack"], row["error"]), []).append(row["defense"])
-    for (attack, error), defenses in failed.items():
+    for (attack, error), defenses in failures(rows).items():
         line = f"Not replayed: {attack} against {', '.join(defenses)}: {error}"
         out.print(words(line), soft_wrap=True)
     if any(not row["error"] and not defined(row["lost"]) for row in rows):
@@ -156,16 +147,15 @@ def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
 
 
 def print_explanation(found: Explanation) -> None:
-    """Prints what a heat-map detector saw of each client in a round."""
-    table = PlainTable("client", "", "score", "", "dead maps", "not finite", "distance to median")
-    table.columns[0].justify = "right"
-    table.columns[1].justify = table.columns[3].justify = "left"
-    table.title = words(f"Round {found.round}: {found.title}")
+    """Prints what a heat-map detector found out about each client in a round."""
+    headers = ("client", "", "score", "", "dead maps", "not finite", "distance to median")
+    title = f"Round {found.round}: {found.title}"
+    table = PlainTable(*headers, right=(0, 2, 4, 5, 6), title=title)
     for row in found.rows():
         table.add_row(
             str(row["client"]),
             "malicious" if row["malicious"] else "",
-            f"{row['score']:.4g}" if defined(row["score"]) else "–",
+            number(row["score"]),
             "flagged" if row["flagged"] else "",
             str(row["dead_maps"] or "–"),
             str(row["non_finite_maps"] or "–"),
@@ -177,16 +167,15 @@ def print_explanation(found: Explanation) -> None:
     threshold = f", threshold {found.threshold:.4g}" if defined(found.threshold) else ""
     scores = f"Score: {found.score_name}{threshold}. " if found.scored else ""
     out.print(
-        f"{scores}{found.maps.shape[1]} maps of each client; distance to the clients' median map, "
-        "that of the median client being 1.",
+        f"{scores}{found.maps.shape[1]} maps of each client. The distance to the clients' median "
+        "map is relative to that of the median client.",
         style="dim",
     )
 
 
 def print_entries(entries: Iterable[Mapping[str, Any]], needs: str) -> None:
     """Prints the entries of a registry; `needs` is the header of what they need or know."""
-    table = PlainTable("name", "description", needs, "citation", numbers=False)
-    table.columns[0].no_wrap = True
+    table = PlainTable("name", "description", needs, "citation", right=(), unbroken=(0,))
     for entry in entries:
         table.add_row(
             entry["name"], entry["summary"], ", ".join(entry["needs"]), entry["reference"]
@@ -204,8 +193,7 @@ def print_entry(entry: Mapping[str, Any], needs: str, section: str) -> None:
     if not entry["options"]:
         out.print("It has no options.")
         return
-    table = PlainTable("option", "meaning", "allowed", "default", numbers=False)
-    table.columns[0].no_wrap = True
+    table = PlainTable("option", "meaning", "allowed", "default", right=(), unbroken=(0,))
     for option in entry["options"]:
         default = (
             "unset" if option["default"] is None else json.dumps(option["default"], default=str)
@@ -214,7 +202,7 @@ def print_entry(entry: Mapping[str, Any], needs: str, section: str) -> None:
             option["name"],
             option["meaning"],
             option["allowed"],
-            "to be set" if option["required"] else default,
+            "required" if option["required"] else default,
         )
     out.print(table)
     if section in ("attack", "defense"):
@@ -223,10 +211,9 @@ def print_entry(entry: Mapping[str, Any], needs: str, section: str) -> None:
 
 
 def print_models(entries: Sequence[Mapping[str, Any]]) -> None:
-    """Prints models with what they make of images of one size, or why they take none."""
-    table = PlainTable("name", "parameters", "last convolution", "its maps", "description")
-    for column in table.columns[2::2]:
-        column.justify = "left"
+    """Prints models with their figures for images of one size, or why they take none."""
+    headers = ("name", "parameters", "last convolution", "its maps", "description")
+    table = PlainTable(*headers, right=(1, 3))
     for entry in entries:
         name, summary = entry["name"], entry["summary"]
         if "refusal" in entry:
@@ -240,7 +227,7 @@ def print_models(entries: Sequence[Mapping[str, Any]]) -> None:
     if all(entry.get("map_size") != [1, 1] for entry in entries):
         return
     out.print(
-        "Maps of 1 × 1 pixel show no place: enlarge the probes (defense.probe_size), or take a "
+        "Maps of 1 × 1 pixel show no location: enlarge the probes (defense.probe_size), or take a "
         "network with another stem.",
         style="dim",
     )
@@ -248,17 +235,16 @@ def print_models(entries: Sequence[Mapping[str, Any]]) -> None:
 
 def print_items(lines: Sequence[Line]) -> None:
     """Prints what can be reproduced."""
-    from tffl.studies.reproduce.cost import told
+    from tffl.studies.reproduce.cost import duration
 
     out = console()
     for paper in dict.fromkeys(line.paper for line in lines):
-        table = PlainTable("item", "shows", "scales, and time here", "recorded", numbers=False)
-        table.title = words(paper)
-        table.columns[0].no_wrap = True
+        headers = ("item", "shows", "scales, and time here", "recorded")
+        table = PlainTable(*headers, right=(), unbroken=(0,), title=paper)
         mine = [line for line in lines if line.paper == paper]
         for line in mine:
             scales = ", ".join(
-                one.scale if one.seconds is None else f"{one.scale} {told(one.seconds)}"
+                one.scale if one.seconds is None else f"{one.scale} {duration(one.seconds)}"
                 for one in line.scales
             )
             about = f"{line.title}. {line.note}".rstrip(". ")
@@ -272,15 +258,15 @@ def print_items(lines: Sequence[Line]) -> None:
                 out.print(words(f"Run: {command}"), soft_wrap=True, style="dim")
         out.print()
     out.print(
-        "Times are of all runs of an item, from a few training steps timed on this machine, or "
-        "from recorded runs; where neither is known, none is told. Attacks and defenses come on "
-        "top of timed steps.",
+        "A time is that of all runs of an item, estimated from a few training steps on this "
+        "machine, or from recorded runs; without either, no time is shown. Estimates leave out "
+        "the time of attacks and defenses.",
         style="dim",
     )
 
 
 def print_reproduction(reports: Sequence[Report]) -> None:
-    """Prints paper against ours, and the verdict on each claim."""
+    """Prints the paper's numbers beside ours, and the verdict on each claim."""
     from tffl.studies.reproduce.page import counts, legend
 
     out = console()
@@ -290,9 +276,7 @@ def print_reproduction(reports: Sequence[Report]) -> None:
         if report.missing:
             out.print(report.incomplete)
         for setting, (header, rows) in report.tables.items():
-            table = PlainTable(*header, title=setting)
-            for column in table.columns:
-                column.overflow = "fold"  # a name or a number is never cut short
+            table = PlainTable(*header, folded=range(len(header)), title=setting)
             for row in rows:
                 table.add_row(*(cell.replace("\\*", "*") for cell in row))
             out.print(table)
@@ -307,14 +291,13 @@ def print_reproduction(reports: Sequence[Report]) -> None:
 
 
 def print_report_tables(tables: Iterable[ReportTable], warnings: Iterable[str]) -> None:
-    """Prints tables of a report, those with rows, and what is unfinished."""
+    """Prints the tables of a report that have rows, and what is unfinished."""
     out = console()
-    for told in filter(lambda table: table.rows, tables):
-        table = PlainTable(*told.header, title=told.title)
-        for index, column in enumerate(table.columns):
-            column.overflow = "fold"
-            column.justify = "left" if index in told.words else "right"
-        for row in told.rows:
+    for content in filter(lambda table: table.rows, tables):
+        columns = range(len(content.header))
+        numbers = [column for column in columns if column not in content.words]
+        table = PlainTable(*content.header, right=numbers, folded=columns, title=content.title)
+        for row in content.rows:
             table.add_row(*row)
         out.print(table)
     for warning in warnings:
@@ -323,18 +306,12 @@ def print_report_tables(tables: Iterable[ReportTable], warnings: Iterable[str]) 
 
 def print_figures(values: Mapping[str, Any]) -> None:
     """Prints the figures of a benchmark, nested ones under a dotted name."""
+    from tffl.record.identity import flat
+
     table = PlainTable("figure", "value")
-    for name, value in _flat(values):
+    for name, value in flat(values).items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     console().print(table)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _note(out: Console, source: str) -> None:

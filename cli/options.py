@@ -1,8 +1,8 @@
-"""The options of an experiment, each a shorthand for one key of the config."""
+"""Options that several commands share, each declared once, so that it means the same everywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -10,10 +10,16 @@ import click
 from click.shell_completion import CompletionItem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Command], Command]
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
 
 
 class Name(click.ParamType):
-    """A name that the shell completes; the program checks it, and names the nearest one."""
+    """A name that the shell completes; the library checks it, and suggests the nearest one."""
 
     name = "name"
 
@@ -24,7 +30,7 @@ class Name(click.ParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Returns the names that begin as typed."""
+        """Returns the names that begin with what was typed."""
         return [CompletionItem(name) for name in self.values() if name.startswith(incomplete)]
 
 
@@ -32,7 +38,7 @@ def registered(kind: str) -> Name:
     """Returns the type of a name in a registry, such as `"attacks"`."""
 
     def values() -> Iterable[str]:
-        from tffl_cli.list import registry
+        from tffl.simulation.registries import registry
 
         return registry(kind)
 
@@ -51,150 +57,165 @@ def allowed(section: str, key: str) -> Name:
     return Name(values)
 
 
-KEYS = {
-    "dataset": "data.dataset",
-    "data_dir": "data.data_dir",
-    "train_limit": "data.train_limit",
-    "partition": "data.partition",
-    "beta": "data.beta",
-    "clients": "federation.clients",
-    "participants": "federation.participants",
-    "malicious": "federation.malicious",
-    "weighting": "federation.weighting",
-    "rounds": "federation.rounds",
-    "model": "model.name",
-    "local_epochs": "training.local_epochs",
-    "batch_size": "training.batch_size",
-    "optimizer": "training.optimizer",
-    "learning_rate": "training.learning_rate",
-    "precision": "training.precision",
-    "jit": "training.jit",
-    "attack": "attack.name",
-    "defense": "defense.name",
-    "seed": "seed",
-    "devices": "runtime.devices",
-    "placement": "runtime.placement",
-    "workers": "runtime.workers",
-    "parameter_server": "runtime.parameter_server",
-    "updates_on_disk": "runtime.updates_on_disk",
-    "store_updates": "record.store_updates",
-}
-"""Option, as a Python name → the config key that it sets."""
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else."
+)
+quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+data_dir_option = click.option(
+    "--data-dir",
+    type=FOLDER,
+    help="Folder of prepared datasets; by default $TFFL_DATA_DIR, else TFDS's own.",
+)
+rounds_option = click.option(
+    "--round",
+    "rounds",
+    multiple=True,
+    type=COUNT,
+    help="Round whose heat maps are shown; by default the last that has any. Repeatable.",
+)
+resume_option = click.option(
+    "--resume",
+    "resumed",
+    metavar="RUN",
+    type=FOLDER,
+    help="Continue an interrupted run, alone or with the options that began it.",
+)
+run_out_option = click.option(
+    "--out",
+    type=PATH,
+    help="Run directory to write; by default runs/<time>-<defense>-<attack>.",
+)
 
-_OPTIONS = (
-    click.option(
+_EXPERIMENT = {
+    "config": click.option(
         "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="Experiment in TOML; the options below win over it.",
+        type=FILE,
+        help="Experiment: a TOML file, or a name such as quickstart. Other options override it.",
     ),
-    click.option("--dataset", type=registered("datasets"), help="See `tffl list datasets`."),
-    click.option(
-        "--data-dir",
-        type=click.Path(file_okay=False, path_type=str),
-        help="Folder of prepared datasets; else $TFFL_DATA_DIR.",
+    "dataset": click.option(
+        "--dataset", type=registered("datasets"), help="Dataset, one of `tffl list datasets`."
     ),
-    click.option("--train-limit", type=int, help="Use only this many training images."),
-    click.option(
+    "data_dir": data_dir_option,
+    "train_limit": click.option(
+        "--train-limit", type=int, help="Use only this many training images."
+    ),
+    "partition": click.option(
         "--partition",
         type=allowed("data", "partition"),
         help="How clients share the images: iid, dirichlet, shards, round-robin or sampled.",
     ),
-    click.option("--beta", type=float, help="Evenness of a dirichlet or sampled partition."),
-    click.option("--clients", type=int, help="Number of clients."),
-    click.option(
-        "--participants", metavar="COUNT|FRACTION", help="Clients drawn each round; else all."
+    "beta": click.option(
+        "--beta", type=float, help="Evenness of a dirichlet or sampled partition."
     ),
-    click.option("--malicious", metavar="COUNT|FRACTION", help="Malicious clients: 2, 0.2 or 20%."),
-    click.option(
+    "clients": click.option("--clients", type=int, help="Number of clients."),
+    "participants": click.option(
+        "--participants",
+        metavar="COUNT|FRACTION",
+        help="Clients drawn each round; by default all take part.",
+    ),
+    "malicious": click.option(
+        "--malicious", metavar="COUNT|FRACTION", help="Malicious clients: 2, 0.2 or 20%."
+    ),
+    "weighting": click.option(
         "--weighting",
         type=allowed("federation", "weighting"),
-        help="How much a client counts: by its claimed samples, capped ones, or uniform.",
+        help="Weight of a client in the average: its claimed samples, capped ones, or uniform.",
     ),
-    click.option("--model", type=registered("models"), help="See `tffl list models`."),
-    click.option("--rounds", type=int, help="Number of rounds."),
-    click.option("--local-epochs", type=int, help="Epochs of a client in a round."),
-    click.option("--batch-size", type=int, help="Batch size of a client."),
-    click.option("--optimizer", type=allowed("training", "optimizer"), help="sgd, adam or adamw."),
-    click.option("--learning-rate", type=float, help="Learning rate of a client."),
-    click.option(
+    "model": click.option(
+        "--model", type=registered("models"), help="Model, one of `tffl list models`."
+    ),
+    "rounds": click.option("--rounds", type=int, help="Number of rounds."),
+    "local_epochs": click.option(
+        "--local-epochs", type=int, help="Epochs that a client trains in a round."
+    ),
+    "batch_size": click.option("--batch-size", type=int, help="Batch size of a client."),
+    "optimizer": click.option(
+        "--optimizer", type=allowed("training", "optimizer"), help="sgd, adam or adamw."
+    ),
+    "learning_rate": click.option("--learning-rate", type=float, help="Learning rate of a client."),
+    "precision": click.option(
         "--precision",
         type=allowed("training", "precision"),
         help="float32, mixed_bfloat16 or mixed_float16.",
     ),
-    click.option("--jit/--no-jit", default=None, help="Compile training steps with XLA."),
-    click.option("--attack", type=registered("attacks"), help="See `tffl list attacks`."),
-    click.option("--defense", type=registered("defenses"), help="See `tffl list defenses`."),
-    click.option("--seed", type=int, help="Decides every random choice."),
-    click.option("--devices", type=int, help="Local devices to use; 0 takes all."),
-    click.option(
+    "jit": click.option("--jit/--no-jit", default=None, help="Compile training steps with XLA."),
+    "attack": click.option(
+        "--attack", type=registered("attacks"), help="Attack, one of `tffl list attacks`."
+    ),
+    "defense": click.option(
+        "--defense", type=registered("defenses"), help="Defense, one of `tffl list defenses`."
+    ),
+    "seed": click.option("--seed", type=int, help="Seed of every random choice."),
+    "devices": click.option("--devices", type=int, help="Local devices to use; 0 uses all."),
+    "placement": click.option(
         "--placement",
         type=allowed("runtime", "placement"),
-        help="local, or cluster: clients are trained by `tffl worker` processes.",
+        help="Where clients are trained: local, or cluster for `tffl worker` processes.",
     ),
-    click.option(
+    "workers": click.option(
         "--worker",
         "workers",
         multiple=True,
         metavar="HOST:PORT",
         callback=lambda ctx, option, value: value or None,
-        help="A worker of the cluster, or several: HOST:5000-5003. Repeatable; else TF_CONFIG.",
+        help="Worker of the cluster, or several as HOST:5000-5003; by default those of TF_CONFIG. "
+        "Repeatable.",
     ),
-    click.option(
+    "parameter_server": click.option(
         "--parameter-server",
         metavar="HOST:PORT",
-        help="An idle process for TensorFlow's cluster; else its own.",
+        help="Idle process that TensorFlow's cluster needs; by default one is started.",
     ),
-    click.option(
+    "updates_on_disk": click.option(
         "--updates-on-disk/--updates-in-memory",
         default=None,
-        help="Where a round's updates are kept; on disk if they do not fit.",
+        help="Where a round's updates are kept; by default on disk if memory is too small.",
     ),
-    click.option(
+    "store_updates": click.option(
         "--store-updates",
         metavar="ROUNDS|all",
-        help="Keep the client updates of these rounds, such as 1,5,10-12.",
+        help="Store the client updates of these rounds, such as 1,5,10-12.",
     ),
-    click.option(
+    "settings": click.option(
         "--set",
         "settings",
         multiple=True,
         metavar="SECTION.KEY=VALUE",
-        help="Set any other key of the config; wins over all else. Repeatable.",
+        help="Set any key of the config; overrides all other options. Repeatable.",
     ),
-)
+}
+"""Parameter of a command → the option of an experiment that fills it."""
 
 
-def experiment_options(command: Command) -> Command:
-    """Adds the options of an experiment: `config`, every key of `KEYS`, and `settings`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def experiment_options(*names: str) -> Option[Command]:
+    """Adds options of an experiment, in this order; all of them if none is named."""
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names or tuple(_EXPERIMENT)):
+            command = _EXPERIMENT[name](command)
+        return command
+
+    return decorate
 
 
-def assemble(
-    base: Mapping[str, Any], options: Mapping[str, Any], settings: Iterable[str]
-) -> dict[str, Any]:
-    """Lays single options, then `--set`, over the values of a config file.
+def several_option(section: str) -> Option[Command]:
+    """Adds `--attack` or `--defense`, which may be repeated."""
+    return click.option(
+        f"--{section}",
+        f"{section}s",
+        multiple=True,
+        type=registered(f"{section}s"),
+        help=f"{section.capitalize()}, one of `tffl list {section}s`. Repeatable.",
+    )
 
-    Naming another attack or defense than the file's drops the options that the file gave to its
-    own, which the other would not understand.
 
-    >>> assemble({"attack": {"name": "a", "depth": 3}}, {"attack": "b"}, ["attack.scale=2"])
-    {'attack': {'name': 'b', 'scale': 2}}
-
-    Args:
-      base: Nested values, as read from TOML.
-      options: Values by option name; None where the option was not given.
-      settings: The `--set` arguments, in order.
-    """
-    from tffl.config import override, parse_setting
-
-    given = {KEYS[name]: value for name, value in options.items() if value is not None}
-    if "runtime.workers" in given:
-        given.setdefault("runtime.placement", "cluster")
-    for section in ("attack", "defense"):
-        name = given.get(f"{section}.name")
-        old = base.get(section)
-        if name is not None and isinstance(old, Mapping) and old.get("name", "none") != name:
-            base = {key: value for key, value in base.items() if key != section}
-    return override(override(base, given), dict(map(parse_setting, settings)))
+def part_settings_option(*sections: str) -> Option[Command]:
+    """Adds `--set` for the options of attacks, defenses or both."""
+    return click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="|".join(f"{section}.KEY=VALUE" for section in sections),
+        help=f"Set an option of every {' or '.join(f'--{section}' for section in sections)} that "
+        "has it. Repeatable.",
+    )

@@ -6,19 +6,25 @@ from pathlib import Path
 
 import click
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+from tffl_cli.options import FOLDER
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--runs", type=FOLDER, help="Runs to collect from; else runs/NAME.")
-@click.option("--out", type=FOLDER, help="The page and its tables; else results/NAME.")
+@click.option(
+    "--runs", type=FOLDER, help="Folder of the runs to collect from; by default runs/NAME."
+)
+@click.option(
+    "--out",
+    type=FOLDER,
+    help="Folder to write the page and its tables to; by default results/NAME.",
+)
 @click.option("--no-figures", is_flag=True, help="Draw no figures.")
 def page(name: str | None, runs: Path | None, out: Path | None, no_figures: bool) -> None:
     """Write the page NAME of results/ again; without NAME, list the pages.
 
-    What runs/NAME has measured replaces the tables in results/NAME; where there are no runs, the
-    recorded tables are read. results/NAME/run.sh makes the runs.
+    What runs/NAME has measured replaces the tables in results/NAME. Without runs, the recorded
+    tables are read. results/NAME/run.sh makes the runs.
     """
     from tffl.studies.pages import PAGES, find
 

@@ -6,39 +6,34 @@ from pathlib import Path
 
 import click
 
-FOLDER = click.Path(path_type=Path)
+from tffl_cli.options import PATH, rounds_option
 
 
 @click.command()
-@click.argument("folders", metavar="RUN_OR_BENCHMARK...", nargs=-1, required=True, type=FOLDER)
+@click.argument("folders", metavar="RUN_OR_BENCHMARK...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["html", "md", "tex"]),
     default="html",
     show_default=True,
-    help="One page; Markdown with pictures; or LaTeX tables.",
+    help="A page, Markdown with pictures, or LaTeX tables.",
 )
 @click.option(
     "--out",
-    type=FOLDER,
-    help="File to write, or folder for md; else in the run, or here if there are several.",
+    type=PATH,
+    help="File to write, or with --format md a folder; by default in the run's directory, or if "
+    "there are several runs in the current one.",
 )
-@click.option(
-    "--round",
-    "rounds",
-    multiple=True,
-    type=click.IntRange(min=1),
-    help="Round whose heat maps are shown; else the last that has any. Repeatable.",
-)
+@rounds_option
 def report(
     folders: tuple[Path, ...], format_: str, out: Path | None, rounds: tuple[int, ...]
 ) -> None:
     """Show what happened: curves, verdicts, heat maps, matrices.
 
-    The page is one file that needs no network. Of several runs, the curves are drawn together;
-    name undefended and attack-free runs to compare with. Those that --compare has put into a run's
-    folder are found.
+    The page is one file that needs no network. The curves of several runs are drawn together; name
+    undefended and attack-free runs to compare with. Those that `tffl simulate --compare` put into
+    a run's folder are found without being named.
     """
     from tffl.report.write import write
 

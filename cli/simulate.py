@@ -3,41 +3,55 @@
 from __future__ import annotations
 
 import errno
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 import tffl
-from tffl.core.errors import TfflError, WorkersLost, require
-from tffl_cli.main import Interrupted, Session
-from tffl_cli.options import assemble, experiment_options
+from tffl.core.errors import TfflError, WorkersLost
+from tffl_cli.combinations import refuse_both
+from tffl_cli.main import Interrupted, Invocation
+from tffl_cli.options import (
+    experiment_options,
+    json_option,
+    quiet_option,
+    resume_option,
+    run_out_option,
+)
+from tffl_cli.output import print_json
 
 if TYPE_CHECKING:
     from tffl.callbacks.base import Callback
-    from tffl.config import Config
+    from tffl.simulation.preparation import Job
 
 
-@click.command(epilog="Later ones win: --config, then single options, then --set.")
-@experiment_options
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory; else runs/<time>-….")
+class Output(NamedTuple):
+    """What a command prints: nothing but errors, JSON, or tables for people."""
+
+    quiet: bool
+    as_json: bool
+
+    @property
+    def for_people(self) -> bool:
+        """Whether tables and progress are shown."""
+        return not (self.quiet or self.as_json)
+
+
+@click.command(epilog="Later ones override earlier ones: --config, single options, --set.")
+@experiment_options()
+@run_out_option
+@resume_option
 @click.option(
-    "--resume",
-    "resumed",
-    metavar="RUN",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Continue an interrupted run, alone or with the options that began it.",
+    "--compare", is_flag=True, help="Run it also without the defense, and without the attack."
 )
-@click.option("--compare", is_flag=True, help="Also run it undefended, and attack-free.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and only that.")
+@quiet_option
+@json_option
 @click.pass_obj
 def simulate(
-    session: Session,
+    invocation: Invocation,
     config: Path | None,
     settings: tuple[str, ...],
     out: Path | None,
@@ -48,189 +62,77 @@ def simulate(
     **options: Any,
 ) -> None:
     """Attack a federation and see what a defense stops."""
-    refuse_both(quiet, as_json)
-    experiment = read_experiment({}, config, options, settings, resumed)
-    job = Job.of(experiment, out, resumed, session.command)
-    carry_out(job, compare, quiet, as_json)
+    refuse_both(quiet=quiet, json=as_json)
+    from tffl.config import read_experiment
+    from tffl.simulation.preparation import Job
+
+    job = Job.of(read_experiment(config, options, settings, resumed), out, resumed)
+    again = f"tffl simulate --resume {job.directory}{' --compare' if compare else ''}"
+    run = run_comparison if compare else run_experiment
+    with resumable(job, again):
+        run(job, invocation.command, Output(quiet, as_json))
 
 
-def refuse_both(quiet: bool, as_json: bool) -> None:
-    """Refuses two options that contradict each other, before a folder is made."""
-    require(not (quiet and as_json), "--quiet and --json exclude each other: choose one")
-
-
-def carry_out(
-    job: Job,
-    compare: bool = False,
-    quiet: bool = False,
-    as_json: bool = False,
-    command: str = "simulate",
-) -> None:
-    """Runs an experiment, shows what it shows, and says how to continue if it is interrupted."""
-    again = f"tffl {command} --resume {job.directory}{' --compare' if compare else ''}"
-    with _resumable(job, again):
-        check_folder(job)
-        if compare:
-            _compare(job, quiet, as_json)
-        else:
-            _simulate(job, quiet, as_json)
-    if not (quiet or as_json):
-        click.echo(f"\nThe run is in {job.directory}")
-
-
-class Job(NamedTuple):
-    """What is to be run, and where."""
-
-    config: Config
-    directory: Path
-    resume: bool
-    command: list[str]
-    unnamed: bool = False
-    """Whether the folder was made for this job, and goes if nothing is written into it."""
-
-    @classmethod
-    def of(cls, config: Config, out: Path | None, resumed: Path | None, command: list[str]) -> Job:
-        """Returns the job of running a config, or of continuing it.
-
-        Raises:
-          UsageError: A name or an option of the config does not exist.
-        """
-        check(config)
-        folder, unnamed = _directory(config, out, resumed), not (out or resumed)
-        return cls(config, folder, resumed is not None, command, unnamed)
-
-
-def _simulate(job: Job, quiet: bool, as_json: bool) -> None:
-    with _watching(quiet, as_json) as watch:
+def run_experiment(job: Job, command: list[str], output: Output) -> None:
+    """Runs a job and prints its summary."""
+    job.check_directory()
+    with watching(output) as watch:
         run = tffl.simulate(
             job.config,
             job.directory,
-            resume=job.resume and (job.directory / "config.toml").exists(),
+            resume=job.resumes,
             callbacks=[watch("")],
-            command=job.command,
+            command=command,
         )
-    if as_json:
-        click.echo(json.dumps(run.summary, indent=2))
-    elif not quiet:
-        from tffl.studies.comparison import Outcome
+    if output.as_json:
+        print_json(run.summary)
+    elif output.for_people:
         from tffl_cli.console import print_run
 
-        print_run(run.rounds, Outcome.of(run.rounds, run.summary))
+        print_run(run)
+        click.echo(f"\nThe run is in {job.directory}")
 
 
-def _compare(job: Job, quiet: bool, as_json: bool) -> None:
-    from tffl.studies.comparison import Outcome, compare, conclusion, variants
+def run_comparison(job: Job, command: list[str], output: Output) -> None:
+    """Runs a job also without its defense and without its attack, and prints what differs."""
+    from tffl.studies.comparison import compare, variants
 
+    job.check_directory()
     variants(job.config)
-    with _watching(quiet, as_json) as watch:
-        runs = compare(
-            job.config, job.directory, resume=job.resume, watch=watch, command=job.command
-        )
-    if as_json:
-        click.echo(json.dumps({name: run.summary for name, run in runs.items()}, indent=2))
-    elif not quiet:
+    with watching(output) as watch:
+        runs = compare(job.config, job.directory, resume=job.resume, watch=watch, command=command)
+    if output.as_json:
+        print_json({name: run.summary for name, run in runs.items()})
+    elif output.for_people:
         from tffl_cli.console import print_comparison
 
-        outcomes = {name: Outcome.of(run.rounds, run.summary) for name, run in runs.items()}
-        print_comparison(outcomes, conclusion(outcomes, job.config.defense.name))
+        print_comparison(runs, job.config.defense.name)
+        click.echo(f"\nThe run is in {job.directory}")
 
 
 @contextmanager
-def _watching(quiet: bool, as_json: bool) -> Iterator[Callable[[str], Callback]]:
-    """Makes the callback that shows each run, given its title."""
+def watching(output: Output) -> Iterator[Callable[[str], Callback]]:
+    """Yields a function that makes the callback which shows a run, from the run's title."""
     from tffl.callbacks.base import Callback
     from tffl_cli.progress import Warnings, Watch
 
-    if quiet:
+    if output.quiet:
         yield lambda title: Callback()
-    elif as_json:
+    elif output.as_json:
         yield Warnings
     else:
         with Watch() as watch:
             yield watch.titled
 
 
-def check(config: Config) -> None:
-    """Refuses what cannot work in an instant, before TensorFlow is imported.
-
-    Raises:
-      UsageError: A name or an option does not exist, and the message lists the nearest and all; or
-        the dataset is not prepared.
-    """
-    from tffl.attacks import create_attack
-    from tffl.callbacks.metric import named_metrics
-    from tffl.data.build import check_prepared
-    from tffl.defenses import create_defense
-    from tffl.models import models
-
-    models[config.model.name]
-    named_metrics(config.record.metrics)
-    create_attack(config.attack.name, config.attack.options)
-    create_defense(config.defense.name, config.defense.options)
-    check_prepared(config.data)
-
-
-def check_folder(job: Job) -> None:
-    """Refuses a folder that cannot hold a run, or holds another one, before TensorFlow is imported.
-
-    Raises:
-      UsageError: It is so; the message says what to do.
-    """
-    from tffl.record.identity import resolved
-    from tffl.record.writer import RunWriter, refuse_occupied
-
-    config = resolved(job.config)
-    if job.resume and (job.directory / "config.toml").exists():
-        RunWriter.resume(job.directory, config)
-    else:
-        refuse_occupied(job.directory, config)
-
-
-def read_experiment(
-    base: Mapping[str, Any],
-    config: Path | None,
-    options: Mapping[str, Any],
-    settings: tuple[str, ...],
-    resumed: Path | None = None,
-) -> Config:
-    """Returns the experiment that the options describe, upon a file's values or else `base`."""
-    from tffl.config import build, build_from_file
-
-    if resumed is not None and (resumed / "config.toml").exists():
-        config = config or resumed / "config.toml"
-        return build_from_file(config, lambda values: assemble(values, options, settings))
-    told = config or settings or any(value is not None for value in options.values())
-    # A run killed before its first file was written can only begin again, from its options.
-    require(
-        resumed is None or bool(told),
-        f"{resumed} holds no config.toml, hence no run to resume: begin one with --out {resumed}",
-    )
-    if config is None:
-        return build(assemble(base, options, settings))
-    return build_from_file(config, lambda values: assemble(values, options, settings))
-
-
-def _directory(config: Config, out: Path | None, resumed: Path | None) -> Path:
-    same = out is None or resumed is None or out.resolve() == resumed.resolve()
-    require(same, f"--out {out} and --resume {resumed} name two run directories: give one")
-    chosen = resumed or out
-    if chosen:
-        return chosen
-    from tffl.core.atomic import make_free_folder
-
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return make_free_folder(Path("runs") / f"{stamp}-{config.defense.name}-{config.attack.name}")
-
-
 @contextmanager
-def _resumable(job: Job, again: str) -> Iterator[None]:
-    """Tells how to continue after Ctrl-C or a full disk."""
-    directory = job.directory
+def resumable(job: Job, again: str) -> Iterator[None]:
+    """Says how to continue after Ctrl-C, lost workers or a full disk."""
     try:
         yield
     except KeyboardInterrupt:
-        begun = (directory / "config.toml").exists()
-        raise Interrupted(f"continue with {again}" if begun else "nothing was written") from None
+        continued = f"continue with {again}" if job.begun else "nothing was written"
+        raise Interrupted(continued) from None
     except WorkersLost as error:
         raise TfflError(f"{error}, and continue with {again}") from None
     except (OSError, TfflError) as error:
@@ -238,9 +140,7 @@ def _resumable(job: Job, again: str) -> Iterator[None]:
         if not (isinstance(cause, OSError) and cause.errno == errno.ENOSPC):
             raise
         raise TfflError(
-            f"the disk is full while writing {directory}: free some space, then {again}"
+            f"the disk is full while writing {job.directory}: free some space, then {again}"
         ) from None
     finally:
-        if job.unnamed:
-            with suppress(OSError):  # there is a run in it
-                directory.rmdir()
+        job.clean()

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import click
 
-from tffl.core.errors import TfflError, require
-from tffl_cli.main import Session
-
-PORT = 5000
+from tffl_cli.main import Invocation
+from tffl_cli.options import data_dir_option
 
 RISK = (
     "{} is not loopback, and TensorFlow's gRPC has no authentication or encryption: whoever "
@@ -22,27 +18,26 @@ RISK = (
 
 
 @click.command(
-    epilog="Without --host and --port they are those of this process' task in TF_CONFIG, if set."
+    epilog="If TF_CONFIG is set, the defaults of --host and --port are those that it has for this "
+    "process."
 )
-@click.option("--host", help="Address of this machine to be reached at.  [default: 127.0.0.1]")
+@click.option(
+    "--host", help="Address at which other machines reach this one.  [default: 127.0.0.1]"
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="The first port.  [default: 5000]")
 @click.option(
     "--devices",
     type=click.IntRange(min=1, max=256),
     default=1,
     show_default=True,
-    help="Workers to start, on as many ports: one per core or GPU to lend.",
+    help="Workers to start, each on its own port: one per core or GPU to lend.",
 )
-@click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of prepared datasets; else $TFFL_DATA_DIR.",
-)
+@data_dir_option
 @click.option("--number", type=int, default=0, hidden=True, help="Which of several devices.")
 @click.option("--child", is_flag=True, hidden=True, help="End when standard input ends.")
 @click.pass_obj
 def worker(
-    session: Session,
+    invocation: Invocation,
     host: str | None,
     port: int | None,
     devices: int,
@@ -50,47 +45,27 @@ def worker(
     number: int,
     child: bool,
 ) -> None:
-    """Train clients for a chief, until Ctrl-C.
+    """Train clients for a run on another machine, until Ctrl-C.
 
-    A worker loads datasets itself and refuses to train on others than the chief's. It runs what
-    whoever reaches its port sends: keep it on loopback, or in a network of your own.
+    The run is a `tffl simulate` that names this worker. The worker loads the dataset itself, and
+    refuses to train on other images than the run's. Whoever reaches its port can run code on this
+    machine: keep it on loopback, or in a network of your own.
     """
-    from tffl.simulation.cluster.addresses import own
+    from tffl.simulation.cluster.processes import (
+        choose_address,
+        reachable_by_others,
+        serve,
+        serve_many,
+    )
 
-    told = own() if host is None or port is None else None
-    host = host or (told[0] if told else "127.0.0.1")
-    port = port or (told[1] if told else PORT)
-    require(port + devices <= 2**16, f"--devices {devices} is not allowed from port {port} on")
-    if not child:
-        _warn(host)
-    if devices > 1:
-        _serve_many(host, port, devices, data_dir, session)
-    else:
-        _serve(host, port, data_dir, number, child)
-
-
-def _warn(host: str) -> None:
-    import socket
-
-    from tffl.simulation.cluster.confinement import is_loopback
-
-    try:
-        private = is_loopback(socket.gethostbyname(host))
-    except OSError:
-        return  # the worker will say that there is no such host
-    if not private:
+    host, port = choose_address(host, port, devices)
+    if not child and reachable_by_others(host):
         click.echo(f"Warning: {RISK.format(host)}", err=True)
-
-
-def _serve(host: str, port: int, data_dir: Path | None, number: int, child: bool) -> None:
-    from tffl.simulation.cluster.worker import Worker
-
-    serving = Worker(host, port, data_dir, number, _say)
-    _say(f"Worker at {serving.name} is ready.")
-    if child:
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+    if devices > 1:
+        serve_many(host, port, devices, data_dir, invocation.verbose)
+        return
     try:
-        threading.Event().wait()
+        serve(host, port, data_dir, number, _say, child)
     except KeyboardInterrupt:
         click.echo("Stopped.", err=True)
     sys.stderr.flush()
@@ -100,36 +75,3 @@ def _serve(host: str, port: int, data_dir: Path | None, number: int, child: bool
 def _say(line: str) -> None:
     click.echo(line)
     sys.stdout.flush()
-
-
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(0)
-
-
-def _serve_many(
-    host: str, port: int, devices: int, data_dir: Path | None, session: Session
-) -> None:
-    """Runs one process per device: a TensorFlow server trains one client at a time."""
-    base = [sys.executable, "-m", "tffl", "worker", "--child", "--host", host]
-    base += ["--data-dir", str(data_dir)] if data_dir else []
-    base += ["--verbose"] if session.verbose else []
-    children = [
-        subprocess.Popen(
-            [*base, "--port", str(port + number), "--number", str(number)],
-            stdin=subprocess.PIPE,
-        )
-        for number in range(devices)
-    ]
-    try:
-        for number, one in enumerate(children):
-            code = one.wait()
-            if code:
-                raise TfflError(f"the worker at port {port + number} has ended with code {code}")
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for one in children:
-            one.terminate()
-        for one in children:
-            one.wait()

@@ -20,6 +20,7 @@ NAMES = {
     "defenses": "median-distance",
     "models": "stripes-cnn",
     "datasets": "stripes",
+    "metrics": "diagonal-confusion",
 }
 
 
@@ -53,20 +54,29 @@ def test_it_is_listed(installed: Path, kind: str) -> None:
         entry["name"]: entry for entry in json.loads(run(installed, "tffl", "list", kind, "--json"))
     }
     found = entries[NAMES[kind]]
-    assert found["reference"] == "tffl's example of a plug-in" and found["summary"].endswith(".")
+    assert found["summary"].endswith(".")
+    assert kind == "metrics" or found["reference"] == "tffl's example of a plug-in"
 
 
 def test_all_parts_run_together(installed: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    names = [f"--{kind.removesuffix('s')}={name}" for kind, name in NAMES.items()]
+    options = {kind: name for kind, name in NAMES.items() if kind != "metrics"}
+    names = [f"--{kind.removesuffix('s')}={name}" for kind, name in options.items()]
     sizes = ["--clients=10", "--malicious=3", "--rounds=2", "--train-limit=400"]
-    parts = ("attack.factor=8", "record.export=false", "record.figures=false")
+    parts = (
+        "attack.factor=8",
+        'record.metrics=["diagonal-confusion"]',
+        "record.export=false",
+        "record.figures=false",
+    )
     settings = [f"--set={setting}" for setting in (*parts, "record.tensorboard=false")]
     run(installed, "tffl", "simulate", *names, *sizes, *settings, "--quiet", "--out", out)
     config = load(out / "config.toml")
     assert config.attack.options["factor"] == 8 and config.defense.options["factor"] == 2
     with (out / "rounds.csv").open() as file:
-        assert [row["round"] for row in csv.DictReader(file)] == ["1", "2"]
+        rounds = list(csv.DictReader(file))
+    assert [row["round"] for row in rounds] == ["1", "2"]
+    assert all(0 <= float(row["diagonal_confusion"]) <= 1 for row in rounds)
     with (out / "clients.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 20

@@ -134,8 +134,8 @@ def check_names(command, given):
 def check_experiment(given):
     """Settings and options describe an experiment, and its file exists."""
     from tffl.config import build, read
+    from tffl.config.command_line import KEYS, assemble
     from tffl.record.identity import resolved
-    from tffl_cli.options import KEYS, assemble
 
     if "weighting" not in given:
         return

@@ -24,7 +24,7 @@ def test_a_table_and_a_chart(compared: Path, tmp_path: Path) -> None:
     assert ["run", "run_1", "undefended"] in lines
     assert ["defense", "gradcam-ae", "none"] in lines
     assert any(line[:1] == ["AUC"] and len(line) == 3 for line in lines)
-    assert "What differs in the configs" in result.stdout
+    assert "Config differences" in result.stdout
     assert "defense.name" in result.stdout and "gradcam-ae" in result.stdout
     assert result.stdout.splitlines()[-1] == str(tmp_path / "c.png")
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")

@@ -83,9 +83,9 @@ def test_the_last_round_by_default_as_a_table(run: Path) -> None:
 def test_several_rounds_as_json(run: Path) -> None:
     result = call(run, "--round", 2, "--round", 1, "--json")
     told = json.loads(result.stdout)
-    assert [seen["round"] for seen in told["looks"]] == [2, 1]
+    assert [seen["round"] for seen in told["explanations"]] == [2, 1]
     clients = RunDirectory.open(run).frames()[1]
-    for seen in told["looks"]:
+    for seen in told["explanations"]:
         mine = clients[clients["round"] == seen["round"]]
         rows = seen["clients"]
         assert [row["score"] for row in rows] == pytest.approx(mine["score"].tolist())
@@ -105,7 +105,7 @@ def test_probes_are_kept_with_the_maps(run: Path) -> None:
 def test_maps_are_made_of_stored_updates(stored: Path) -> None:
     result = call(stored, "--json")
     assert result.exit_code == 0, result.exception
-    (seen,) = json.loads(result.stdout)["looks"]
+    (seen,) = json.loads(result.stdout)["explanations"]
     assert seen["round"] == 2
     assert seen["score"] == "score of median"
     far = {row["client"]: row["distance"] for row in seen["clients"]}
@@ -145,7 +145,7 @@ def test_each_detector_of_a_combination_has_its_pictures(tmp_path: Path) -> None
     defense = {"name": "any-of", "of": list(parts), **parts}
     tffl.simulate({**SETTING, "defense": defense, "record": RECORD}, tmp_path / "run")
     told = json.loads(call(tmp_path / "run", "--json").stdout)
-    assert [seen["detector"] for seen in told["looks"]] == list(parts)
+    assert [seen["detector"] for seen in told["explanations"]] == list(parts)
     assert (tmp_path / "run" / "figures" / "heat_maps_gradcam-krum_round_0002.png").exists()
 
 

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from tffl.core.errors import UsageError
-from tffl_cli.list import KINDS, registry
+from tffl.simulation.registries import HOMES as KINDS
+from tffl.simulation.registries import registry
 from tffl_cli.main import cli
 
 

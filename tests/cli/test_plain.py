@@ -118,7 +118,7 @@ def test_the_installed_program_under_posix():
 
 
 @pytest.mark.parametrize(
-    ("text", "encoding", "printable"),
+    ("text", "encoding", "expected"),
     [
         ("accuracy 1 · – ─ 2 × 2 → …", "ascii", "accuracy 1 - - - 2 x 2 -> ..."),
         ("accuracy 1 · – ─ 2 × 2 → …", "latin-1", "accuracy 1 · - - 2 × 2 -> ..."),
@@ -128,8 +128,8 @@ def test_the_installed_program_under_posix():
         ("half \udce9", "ascii", "half \\udce9"),
     ],
 )
-def test_plain_characters_in_the_place_of_others(text, encoding, shown):
-    assert plain(text, encoding) == shown
+def test_plain_characters_in_the_place_of_others(text, encoding, expected):
+    assert plain(text, encoding) == expected
 
 
 def test_streams_come_back_after_a_command(monkeypatch):

@@ -20,7 +20,11 @@ def test_a_page_with_heat_maps_and_baselines(compared: Path, tmp_path: Path) -> 
     result = call(compared, "--out", tmp_path / "a.html")
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'a.html'}\n")
     text = (tmp_path / "a.html").read_text()
-    for words in ("run_1: undefended", "label-flip, nobody malicious", "Heat maps of round 2"):
+    for words in (
+        "run_1: undefended",
+        "label-flip, but no malicious clients",
+        "Heat maps of round 2",
+    ):
         assert words in text
     assert text.count('class="panel flagged"') == sum(
         row["round"] == "2" and row["flagged"] == "1"

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 import tffl
 from tffl.config import Config, load
+from tffl.simulation.preparation import Job
 from tffl_cli.main import cli
-from tffl_cli.simulate import Job
 
 SMALL = [
     *["simulate", "--dataset", "digits", "--train-limit", "200", "--clients", "4"],
@@ -246,8 +246,8 @@ def test_quiet_program_is_silent_about_tensorflow_too(tmp_path):
 
 def test_runs_begun_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tffl_cli.simulate.time.strftime", lambda form: "20260101-120000")
-    jobs = [Job.of(Config(), None, None, []) for _ in range(3)]
+    monkeypatch.setattr("tffl.simulation.preparation.time.strftime", lambda form: "20260101-120000")
+    jobs = [Job.of(Config(), None) for _ in range(3)]
     names = ["20260101-120000-none-none" + end for end in ("", "-2", "-3")]
     assert [job.directory.name for job in jobs] == names
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names

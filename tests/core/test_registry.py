@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tffl.core import seeds
 from tffl.core.errors import TfflError, TfflWarning, UsageError
 from tffl.core.registry import Registry
 from tffl.data import datasets
-from tffl.defenses import defenses
+from tffl.defenses import Defense, defenses
 from tffl.models import models
 from tffl_cli.main import cli
 
@@ -220,6 +221,7 @@ def test_the_list_of_data_goes_on_without_a_broken_plugin(monkeypatch: pytest.Mo
     registry = Registry("dataset", dict(datasets.builtin))
     monkeypatch.setattr("tffl.data.datasets", registry)
     monkeypatch.setattr("tffl.data.build.datasets", registry)
+    monkeypatch.setattr("tffl.data.listing.datasets", registry)
     result = CliRunner().invoke(cli, ["data", "list", "--json"])
     assert result.exit_code == 0
     assert {entry["name"] for entry in json.loads(result.stdout)} >= set(datasets.builtin)
@@ -232,3 +234,36 @@ def test_every_option_has_a_meaning_and_a_range(registry) -> None:
         for option in registry.explain(name)["options"]:
             assert option["meaning"].endswith("."), (name, option)
             assert option["allowed"], (name, option)
+
+
+@dataclass(frozen=True)
+class Odd(Defense):
+    """Has options whose names mean something to other classes.
+
+    Attributes:
+      tables: A number of tables.
+      malicious: A number without a meaning.
+    """
+
+    tables: int = 1
+    malicious: int = 0
+
+    def judge(self, updates: Any, server: Any, state: Any) -> Any:
+        """Does nothing."""
+
+
+def test_no_option_is_special_for_its_name_alone() -> None:
+    defenses.register("odd", Odd)
+    try:
+        assert defenses.create("odd", {"tables": 3}) == Odd(tables=3)
+        assert [option["name"] for option in defenses.explain("odd")["options"]] == [
+            "tables",
+            "malicious",
+        ]
+        with pytest.raises(UsageError, match="unknown option of defense odd 'krum'"):
+            defenses.create("odd", {"krum": {}})
+    finally:
+        defenses.forget("odd")
+    assert Odd(malicious=2).declared_knowledge() == () and Odd(malicious=2).for_round(10) == Odd(
+        malicious=2
+    )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tffl
 from tffl.config import build, override
-from tffl.core.weighting import weighed
+from tffl.core.weighting import weighted_counts
 from tffl.record.identity import identity
 
 SETTING = {
@@ -24,15 +24,15 @@ counts = st.lists(st.integers(1, 10**6), min_size=1, max_size=9).map(np.array)
 
 def test_by_hand() -> None:
     claims = np.array([10, 20, 30, 10_000])
-    assert weighed(claims, "claimed").tolist() == [10, 20, 30, 10_000]
-    assert weighed(claims, "uniform").tolist() == [1, 1, 1, 1]
-    assert weighed(claims, "capped").tolist() == [10, 20, 30, 75]
-    assert weighed(claims[:0], "capped").tolist() == []
+    assert weighted_counts(claims, "claimed").tolist() == [10, 20, 30, 10_000]
+    assert weighted_counts(claims, "uniform").tolist() == [1, 1, 1, 1]
+    assert weighted_counts(claims, "capped").tolist() == [10, 20, 30, 75]
+    assert weighted_counts(claims[:0], "capped").tolist() == []
 
 
 @given(counts)
 def test_capping_only_lowers_and_keeps_order(claims: np.ndarray) -> None:
-    capped = weighed(claims, "capped")
+    capped = weighted_counts(claims, "capped")
     assert (capped <= claims).all() and capped.dtype == np.int64
     order = np.argsort(claims, kind="stable")
     assert (np.diff(capped[order]) >= 0).all()

@@ -28,7 +28,7 @@ def make(name: str) -> Defense:
 PLAIN = [
     name
     for name in defenses
-    if name != "flcert" and not make(name).uses_model and not make(name).granted()
+    if name != "flcert" and not make(name).uses_model and not make(name).declared_knowledge()
 ]
 
 
@@ -113,7 +113,7 @@ def test_what_is_missing_is_named(name: str, message: str) -> None:
 
 
 def test_what_is_needed_is_a_named_argument() -> None:
-    from tffl.models.lenet5 import lenet5
+    from tffl.models.lenet import lenet5
 
     model = lenet5((12, 12, 1), 3, seed=1)
     layout = tffl.layout_of(model)

@@ -25,7 +25,7 @@ from tffl.drawing.explanation import Explanation
 from tffl.drawing.split import split_picture
 from tffl.record import hparams, tensorboard
 from tffl.report import plotly_charts, png
-from tffl.report.document import Bars, Grid, Plot, Series
+from tffl.report.document import Bars, MatrixChart, Plot, Series
 
 INF, NAN = float("inf"), float("nan")
 EXTREMES = [0.0, 1.0, -1.0, 5e-324, -5e-324, 1e-300, 1e300, 1.7e308, -1.7e308, 1e38, INF, -INF, NAN]
@@ -115,14 +115,14 @@ def test_charts_of_reports_hold_any_numbers(values: list[float]) -> None:
         Plot("t", "x", "y", series + edged, log=steep, linear=usual),
         Plot("t", "x", "y", series, rates=True, square=True),
         Bars("t", "x", "y", list(range(len(values))), {"a": values}),
-        Grid("t", "x", "y", ["a"] * len(values), ["b"], [values], unit="u"),
+        MatrixChart("t", "x", "y", ["a"] * len(values), ["b"], [values], unit="u"),
     ):
-        drawn(png.picture, chart)
-        shown = plotly_charts.figure(chart)
+        drawn(png.draw_chart, chart)
+        shown = plotly_charts.plotly_figure(chart)
         for trace in shown["data"]:
             for number in [*trace["y" if trace["type"] != "heatmap" else "x"]]:
                 assert not isinstance(number, float) or abs(number) <= drawing.LIMIT
-        if isinstance(chart, Grid):
+        if isinstance(chart, MatrixChart):
             assert shown["data"][0]["zmin"] < shown["data"][0]["zmax"] <= drawing.LIMIT
 
 
@@ -159,11 +159,13 @@ def test_names_are_never_formulas(words: list[str]) -> None:
     figure = drawn(split_picture, counts, ["client 0", "client 1"], words, "title")
     assert {*labels} <= {*texts(figure)}
     series = [Series(word, [1, 2], [0.0, 1.0]) for word in words]
-    figure = drawn(png.picture, Plot("t", "round", "accuracy", series))
+    figure = drawn(png.draw_chart, Plot("t", "round", "accuracy", series))
     assert {*labels} <= {*texts(figure)}  # in the legend, although it begins with an underscore
     values = [[0.5] * len(words)] * len(words)
-    grid = Grid("t", "x", "y", words, words, values, [["50.0\n± 1.0"] * len(words)] * len(words))
-    figure = drawn(png.picture, grid)
+    grid = MatrixChart(
+        "t", "x", "y", words, words, values, [["50.0\n± 1.0"] * len(words)] * len(words)
+    )
+    figure = drawn(png.draw_chart, grid)
     assert {*labels} <= {*texts(figure)}
     drawn(figures.heat_map, np.array(values), words, range(len(words)), "title", "AUC")
     seen = a_round([1.0] * len(words), names=tuple(words))

@@ -42,7 +42,17 @@ COLUMNS = (
     *("wrong", "non_finite", "crashes", "slowest_seconds", "note"),
 )
 KINDS = ("updates", "files", "replies", "grown")
-PACKAGES = ("atheris", "flwr", "h5py", "hypothesis", "keras", "numpy", "safetensors", "tensorflow")
+PACKAGES = (
+    "tffl",
+    "atheris",
+    "flwr",
+    "h5py",
+    "hypothesis",
+    "keras",
+    "numpy",
+    "safetensors",
+    "tensorflow",
+)
 
 PATIENCE = 60
 """Seconds after which a case is a hang, and its process ended."""

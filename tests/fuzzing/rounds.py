@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.core.weighting import weighed
+from tffl.core.weighting import weighted_counts
 from tffl.data.samples import RootData, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense, defenses
 from tffl.defenses.none import FedAvg
@@ -219,7 +219,9 @@ def _judge(name: str, rounds: tuple[Sent, ...], weighting: Any) -> None:
                 *(number, everybody[mine], counts[mine]),
                 *(starts[model], rows[mine].copy(), own.layout),
             )
-            received = replace(received, sample_counts=weighed(received.sample_counts, weighting))
+            received = replace(
+                received, sample_counts=weighted_counts(received.sample_counts, weighting)
+            )
             assert own.model is not None
             own.model.set_weights(own.layout.unflatten(starts[model]))
             verdict, state = defense.judge(received, own, state)

@@ -108,7 +108,7 @@ def benchmark_rows() -> list[dict[str, Any]]:
 def scan_of(names: Sequence[str], refused: Mapping[str, str] | None = None) -> Report:
     """Returns what is told of a scan in which every second file is a suspect."""
     from tffl.core.verdict import Verdict
-    from tffl.scan.output import ScanOutput, report
+    from tffl.scan.output import ScanOutput, build_report
     from tffl.scan.scanner import ScanResult
     from tffl.untrusted.model_folder import ModelFolder
 
@@ -127,4 +127,4 @@ def scan_of(names: Sequence[str], refused: Mapping[str, str] | None = None) -> R
     folder = ModelFolder(tuple(names), None, refused or {})  # type: ignore[arg-type]
     found = ScanResult(folder, {"krum": verdict}, {}, {})
     place = ScanOutput(Path("out"), Path("clients"), Path("global.keras"))
-    return report(found, place, 1, {"krum": []})
+    return build_report(found, place, 1, {"krum": []})

@@ -15,8 +15,8 @@ import pytest
 from report_data import scan_of
 
 from tffl.drawing import guard as drawing
-from tffl.report.document import Block, Grid, Plot, Report, Section, Series, Table
-from tffl.report.page import page as page_of
+from tffl.report.document import Block, MatrixChart, Plot, Report, Section, Series, Table
+from tffl.report.page import html_page
 from tffl.report.write import write
 
 playwright = pytest.importorskip(
@@ -185,7 +185,7 @@ def scanned(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """The page of a scan of 60 files, every second of which is a suspect."""
     file = tmp_path_factory.mktemp("scan") / "scan.html"
     file.write_text(
-        page_of(scan_of([f"client-{n:02d}.keras" for n in range(60)])), encoding="utf-8"
+        html_page(scan_of([f"client-{n:02d}.keras" for n in range(60)])), encoding="utf-8"
     )
     opened = browser.new_page(viewport={"width": 800, "height": 800})
     opened.set_default_timeout(20_000)
@@ -251,10 +251,10 @@ def test_heat_maps_enlarge_and_close_by_key(page: Any) -> None:
 
 def test_axis_titles_cover_no_label(browser: Any, tmp_path: Path) -> None:
     attacks = ["distance-constrained+scaling", "graph-autoencoder", "no attack"]
-    grid = Grid("t", "defense", "attack", ["median", "krum"], attacks, [[0.5, 0.5]] * 3)
+    grid = MatrixChart("t", "defense", "attack", ["median", "krum"], attacks, [[0.5, 0.5]] * 3)
     blocks = [Block(Table("t", ["a"], []), grid)]
     file = tmp_path / "page.html"
-    file.write_text(page_of(Report("t", [Section("s", blocks)])), encoding="utf-8")
+    file.write_text(html_page(Report("t", [Section("s", blocks)])), encoding="utf-8")
     opened = browser.new_page(viewport={"width": 640, "height": 800})
     opened.goto(file.as_uri())
     opened.wait_for_selector("html[data-ready]")
@@ -278,10 +278,10 @@ def test_numbers_of_any_size_are_drawn(browser: Any, tmp_path: Path, log: bool) 
         heights = drawing.at_edges(array).tolist()
         points = Series("points", list(range(len(values))), heights, dash="", rows=[0])
         plot = Plot("t", "x", "y", [points], log=log, linear=drawing.usual_size(array))
-        grid = Grid("t", "x", "y", ["a"] * len(values), ["b"], [values])
+        grid = MatrixChart("t", "x", "y", ["a"] * len(values), ["b"], [values])
         blocks += [Block(Table("t", ["a"], []), chart) for chart in (plot, grid)]
     file = tmp_path / "page.html"
-    file.write_text(page_of(Report("t", [Section("s", blocks)])), encoding="utf-8")
+    file.write_text(html_page(Report("t", [Section("s", blocks)])), encoding="utf-8")
     opened = browser.new_page()
     problems: list[str] = []
     opened.on("pageerror", lambda error: problems.append(str(error)))

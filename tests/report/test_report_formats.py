@@ -134,12 +134,12 @@ def test_a_chart_that_fails_leaves_the_report(
         raise ValueError("Too many bins")
 
     path = make_run()
-    monkeypatch.setattr("tffl.report.page.figure", fail)
+    monkeypatch.setattr("tffl.report.page.plotly_figure", fail)
     with pytest.warns(TfflWarning, match="Accuracy by round is left out"):
         (file,) = write([path])
     page = Page(file.read_text())
     assert not page.figures and page.tags.count("table") > 8  # the numbers are there all the same
-    monkeypatch.setattr("tffl.report.png.picture", fail)
+    monkeypatch.setattr("tffl.report.png.draw_chart", fail)
     with pytest.warns(TfflWarning, match=r"\.png is left out"):
         files = write([path], tmp_path / "md", format="md")
     assert len(files) == 1 and "](" not in files[0].read_text()

@@ -15,8 +15,8 @@ from test_report_formats import Page
 
 from tffl.record.tables import read_rows, to_csv
 from tffl.report import latex
-from tffl.report.page import page
-from tffl.report.plotly_charts import text as plotly_text
+from tffl.report.page import html_page
+from tffl.report.plotly_charts import plotly_text
 from tffl.report.sources import read_benchmark
 from tffl.report.write import write
 from tffl.studies import benchmark
@@ -90,7 +90,7 @@ def test_pages_show_names_letter_by_letter(make_run: Callable[..., Path], tmp_pa
 def test_a_page_of_a_scan_shows_names_letter_by_letter() -> None:
     names = tuple(name for name in NAMES if "\n" not in name)  # a file's line ends are seen, too
     report = scan_of(names[:8], dict.fromkeys(names[8:], "<b>no</b> zip"))
-    check_page(page(report), names)
+    check_page(html_page(report), names)
 
 
 def test_tables_are_calculated_by_no_spreadsheet(tmp_path: Path) -> None:

@@ -10,7 +10,13 @@ import pytest
 from report_data import benchmark_rows
 
 from tffl.core.errors import TfflError, UsageError
-from tffl.report.sources import RecordedBenchmark, baselines, distinct_names, read, read_runs
+from tffl.report.sources import (
+    RecordedBenchmark,
+    baselines,
+    distinct_names,
+    read_folders,
+    read_runs,
+)
 
 
 def test_a_run_is_read(make_run: Callable[..., Path]) -> None:
@@ -54,7 +60,7 @@ def test_a_damaged_file_is_named_in_one_line(
     path = make_run()
     (path / file).write_text(content)
     with pytest.raises(TfflError, match=message) as error:
-        read([path])
+        read_folders([path])
     assert "\n" not in str(error.value)
 
 
@@ -63,19 +69,19 @@ def test_a_word_among_numbers_is_damage(make_run: Callable[..., Path]) -> None:
     text = (path / "clients.csv").read_text()
     (path / "clients.csv").write_text(text.replace("2.0", "two", 1))
     with pytest.raises(TfflError, match="score is two, which is no number"):
-        read([path])
+        read_folders([path])
 
 
 def test_other_folders_are_refused(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     run = make_run("deep/run")
     with pytest.raises(UsageError, match=r"neither a run .* did you mean .*deep/run"):
-        read([tmp_path / "deep"])
+        read_folders([tmp_path / "deep"])
     with pytest.raises(UsageError, match="there is no folder"):
-        read([tmp_path / "nothing"])
+        read_folders([tmp_path / "nothing"])
     with pytest.raises(UsageError, match="is a file"):
-        read([run / "config.toml"])
+        read_folders([run / "config.toml"])
     with pytest.raises(UsageError, match="is named twice"):
-        read([run, run.parent / "run"])
+        read_folders([run, run.parent / "run"])
 
 
 def test_siblings_are_found(make_run: Callable[..., Path]) -> None:
@@ -85,7 +91,7 @@ def test_siblings_are_found(make_run: Callable[..., Path]) -> None:
 
 
 def test_a_benchmark_is_read(bench: Path) -> None:
-    (found,) = read([bench])
+    (found,) = read_folders([bench])
     assert isinstance(found, RecordedBenchmark)
     assert found.settings == ["iid & small"]
     assert found.rows[0]["accuracy"] == 0.9 and found.rows[0]["attack_success"] is None
@@ -101,26 +107,26 @@ def test_an_interrupted_benchmark_is_read_from_its_cells(bench: Path) -> None:
         file.parent.mkdir(parents=True)
         result = {"accuracy": row["accuracy"], "seconds": 1.0}
         file.write_text(json.dumps({"identity": {}, "row": result, "error": ""}))
-    (found,) = read([bench])
-    assert found.warning == "bench is unfinished: 3 runs are recorded so far"
+    (found,) = read_folders([bench])
+    assert found.warning == "bench is unfinished: only 3 runs are recorded so far"
     told = {(row["attack"], row["defense"]): row["accuracy"] for row in found.rows}
     assert told == {("none", "none"): 0.9, ("none", "median"): 0.8, ("lie", "none"): 0.4}
     file.write_text("{}")
     with pytest.raises(TfflError, match="holds no result of a run"):
-        read([bench])
+        read_folders([bench])
 
 
 def test_a_damaged_or_empty_benchmark(bench: Path) -> None:
     text = (bench / "results.csv").read_text()
     (bench / "results.csv").write_text(text.replace("0.9", "high", 1))
     with pytest.raises(TfflError, match=r"results.csv is damaged"):
-        read([bench])
+        read_folders([bench])
     (bench / "results.csv").write_text("a,b\n1,2\n")
     with pytest.raises(TfflError, match="other columns"):
-        read([bench])
+        read_folders([bench])
     (bench / "results.csv").write_text(text.splitlines()[0])
-    with pytest.raises(UsageError, match="no run is recorded yet"):
-        read([bench])
+    with pytest.raises(UsageError, match="without any recorded run"):
+        read_folders([bench])
 
 
 def test_names_are_as_short_as_they_can_be() -> None:

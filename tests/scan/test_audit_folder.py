@@ -1,4 +1,4 @@
-"""`tffl audit-gan --models`: a folder of clients' models, audited."""
+"""`tffl audit-gan --updates`: a folder of clients' models, audited."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def audit(folder: Path, *arguments: object) -> Any:
-    options = ["--models", folder / "clients", "--global", folder / "global.keras", *arguments]
+    options = ["--updates", folder / "clients", "--global", folder / "global.keras", *arguments]
     return CliRunner().invoke(cli, ["audit-gan", *map(str, options), "--seed", "1"])
 
 
@@ -57,7 +57,7 @@ SMALL = ("--set", "defense.images=100")
     "source", ["model-inversion", "noise", "held-out", "auxiliary", "held-out+auxiliary"]
 )
 def test_the_audit_finds_the_faulty_model_and_its_mistakes(source: str, folder: Path) -> None:
-    given = () if source in ("model-inversion", "noise") else ("--aux", "digits")
+    given = () if source in ("model-inversion", "noise") else ("--dataset", "digits")
     result = audit(folder, "--audit-source", source, *given, *SMALL, "--json")
     assert result.exit_code == 3, result.output
     report = json.loads(result.stdout)
@@ -89,11 +89,11 @@ def test_the_table_names_the_mistakes(folder: Path) -> None:
     ("arguments", "reason"),
     [
         (["--audit-source", "held-out"], "gan-audit looks at images: give a dataset"),
-        (["--audit-source", "gan", "--aux", "digits"], "needs one more, for fakes"),
+        (["--audit-source", "gan", "--dataset", "digits"], "needs one more, for fakes"),
         (["--audit-source", "gam"], "unknown audit source 'gam'"),
         (["--set", "defense.thetta=1"], "did you mean 'theta'"),
-        (["--set", "seed=1"], "an audit takes defense.KEY only"),
-        (["--aux", "digits", "--set", "defense.auxiliary=12"], "classes are 0 to 9"),
+        (["--set", "seed=1"], "--set seed is not allowed: set defense.KEY"),
+        (["--dataset", "digits", "--set", "defense.auxiliary=12"], "classes are 0 to 9"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments: list[str], reason: str, folder: Path) -> None:
@@ -105,7 +105,7 @@ def test_impossible_arguments_are_refused(arguments: list[str], reason: str, fol
 
 
 def test_a_folder_needs_its_global_model(folder: Path) -> None:
-    result = CliRunner().invoke(cli, ["audit-gan", "--models", str(folder / "clients")])
+    result = CliRunner().invoke(cli, ["audit-gan", "--updates", str(folder / "clients")])
     assert result.exit_code == 2 and "--global" in result.stderr
 
 

@@ -23,12 +23,12 @@ from tffl.core.errors import TfflError, UsageError
 from tffl.data.samples import Samples
 from tffl.defenses import create_defense, defenses
 from tffl.record.export import export
+from tffl.scan.preparation import choose_defenses
 from tffl.scan.scanner import Scanner, check_defense, load_samples
 from tffl.untrusted import ExpectedVariables
 from tffl.untrusted.global_model import load_global
 from tffl.untrusted.model_folder import read_folder
 from tffl_cli.main import cli
-from tffl_cli.scan import choose
 
 HONEST, POISONED = 8, 2
 SIZE = {"image_size": 16, "train_limit": 400, "test_limit": 100}
@@ -264,7 +264,7 @@ def test_the_printed_seed_repeats_a_scan(round_of_clients, folder):
     first = json.loads(scan(round_of_clients, folder, *options).stdout)
     again = json.loads(scan(round_of_clients, folder, *options, "--seed", first["seed"]).stdout)
     assert again == first
-    assert "(Seed 7: --seed repeats" in scan(round_of_clients, folder, "--seed", 7).stdout
+    assert "(Repeat this scan with --seed 7.)" in scan(round_of_clients, folder, "--seed", 7).stdout
 
 
 def test_probes_cannot_be_known_in_advance(round_of_clients):
@@ -304,10 +304,10 @@ def test_an_empty_or_absent_folder_is_an_error(round_of_clients, tmp_path):
         (["--set", "defense.reference_point=root"], "trains on samples of the server's own"),
         (["--defense", "shield"], "shield looks at images: give a dataset"),
         (["--defense", "krumm"], "unknown defense 'krumm'"),
-        (["--set", "defense.kk=3"], "no --defense has an option kk"),
-        (["--set", "attack.k=3"], "a scan takes defense.KEY only"),
+        (["--set", "defense.kk=3"], "unknown option of defense"),
+        (["--set", "attack.k=3"], "--set attack.k is not allowed: set defense.KEY"),
         (["--dataset", "digitz"], "unknown dataset 'digitz'"),
-        (["--pixels", "0,1"], "--pixels belongs to images"),
+        (["--pixels", "0,1"], "--pixels belongs to --dataset"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, reason, round_of_clients, folder):
@@ -502,7 +502,7 @@ def test_a_page_that_fails_hides_no_suspect(round_of_clients, folder, tmp_path, 
         raise ValueError("no way")
 
     out = tmp_path / "out"
-    monkeypatch.setattr("tffl.scan.output.page", fail)
+    monkeypatch.setattr("tffl.scan.output.html_page", fail)
     result = scan(round_of_clients, folder, "--out", out)
     assert result.exit_code == 3 and all(name in result.stdout for name in BAD)
     assert result.stderr == (
@@ -547,7 +547,7 @@ def test_a_report_overwrites_only_an_older_report(round_of_clients, folder, tmp_
 def test_default_defenses_exist_and_can_judge():
     samples = Samples(np.zeros((4, 6, 6, 1), np.uint8), np.zeros(4, np.int32), 2)
     for given in (None, samples):
-        for name, defense in choose((), (), given is not None).items():
+        for name, defense in choose_defenses((), (), given is not None).items():
             check_defense(name, defense, given)
 
 

@@ -16,6 +16,7 @@ import tffl
 from tffl.attacks import attacks
 from tffl.attacks.sign_flip import SignFlip
 from tffl.core.errors import UsageError
+from tffl.core.updates import Updates
 from tffl.data import datasets
 from tffl.defenses import defenses
 from tffl.defenses.detector import Detector
@@ -139,6 +140,10 @@ def test_a_model_starts_from_its_own_weights_and_arrays_are_a_dataset() -> None:
         ({"attack": "banana"}, "unknown attack 'banana'"),
         ({"attack": 3}, "attack = 3 is not allowed: give a name, or an object"),
         ({"defense": tffl.defenses.Krum}, "defense = .*Krum.* is not allowed"),
+        (
+            {"defense": tffl.defenses.ScoreDetector(score=Updates.norms)},
+            "functions cannot be recorded in a config; write a class",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line(change: dict, message: str) -> None:

@@ -21,7 +21,7 @@ from tffl.record.run_directory import RunDirectory
 from tffl.record.writer import RunWriter
 from tffl.studies.localize import localize, measure, rank
 from tffl_cli.localize import localize as command
-from tffl_cli.main import Session
+from tffl_cli.main import Invocation
 
 LAYOUT = WeightLayout(
     (
@@ -178,7 +178,7 @@ def test_a_run_without_malicious_clients_or_deviations_is_refused(tmp_path: Path
 
 
 def call(*arguments: object) -> Any:
-    return CliRunner().invoke(command, [str(argument) for argument in arguments], obj=Session())
+    return CliRunner().invoke(command, [str(argument) for argument in arguments], obj=Invocation())
 
 
 def test_the_command_prints_a_table_and_the_picture(tmp_path: Path) -> None:

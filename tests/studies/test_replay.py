@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tffl.core.errors import UsageError
 from tffl.defenses.median import Median
 from tffl.record.run_directory import RunDirectory, load_updates
 from tffl.studies.replay import METRICS, ReplayGrid, replay, summarize
+from tffl.studies.replay_grid import read_grid
 
 HONEST: dict[str, Any] = {
     "seed": 2,
@@ -120,16 +122,30 @@ def test_an_infeasible_defense_is_refused(honest: Path) -> None:
 
 
 def test_a_grid_may_ask_for_no_attack(tmp_path: Path) -> None:
-    from tffl_cli.replay import _chosen
-
     grid = tmp_path / "grid.toml"
     grid.write_text('attacks = ["none", "sign-flip"]\ndefenses = ["median"]\n')
-    assert list(_chosen("attack", [], grid, [])) == ["none", "sign-flip"]
-    assert list(_chosen("defense", [], grid, [])) == ["median"]
-    assert list(_chosen("attack", ["none"], None, [])) == ["none"]
+    found = read_grid(file=grid)
+    assert list(found.attacks) == ["none", "sign-flip"]
+    assert list(found.defenses) == ["median"]
+    assert list(read_grid(["none"], ["median"]).attacks) == ["none"]
     grid.write_text("attacks = [3]\n")
     with pytest.raises(UsageError, match="attacks"):
-        _chosen("attack", [], grid, [])
+        read_grid(file=grid)
+
+
+def test_an_option_goes_to_every_named_entry_that_has_it() -> None:
+    grid = read_grid(
+        ["sign-flip", "lie"], ["median", "krum"], settings=["attack.z=1", "defense.malicious=2"]
+    )
+    assert grid.attacks["lie"].options == {"z": 1}
+    assert grid.attacks["sign-flip"].options == {}
+    assert grid.defenses["krum"].options == {"malicious": 2}
+    for setting, message in {
+        "attack.zz=1": "unknown option of attack lie 'zz': did you mean 'z'?",
+        "seed=1": "--set seed is not allowed: set attack.KEY or defense.KEY",
+    }.items():
+        with pytest.raises(UsageError, match=re.escape(message)):
+            read_grid(["lie"], ["median"], settings=[setting])
 
 
 def test_what_cannot_be_is_a_row_and_the_others_go_on(honest: Path) -> None:

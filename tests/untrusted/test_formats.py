@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tffl.models.lenet5 import lenet5
+from tffl.models.lenet import lenet5
 from tffl.models.resnet import resnet8
 from tffl.untrusted import ExpectedVariables, Refused, printable, read_model
 from tffl.untrusted.global_model import load_global

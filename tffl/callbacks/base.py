@@ -25,6 +25,11 @@ class Start:
       first: The next round, 1-based; after 1 if the run is resumed.
       rows: The rows of `rounds.csv` of the rounds before `first`; undefined cells are NaN.
       directory: The run directory, if there is one.
+
+    Example:
+      >>> start = Start(Config(), first=3, rows=[{"accuracy": 0.5}, {"accuracy": 0.7}])
+      >>> max(row["accuracy"] for row in start.rows)
+      0.7
     """
 
     config: Config
@@ -42,6 +47,13 @@ class Group:
       updates: As the server received them.
       verdict: What the defense made of them.
       malicious: bool `[n]`, who really attacks: an experimenter may know, a defense never does.
+
+    Example:
+      >>> from tffl.defenses import Median
+      >>> rows = np.eye(3, dtype=np.float32)
+      >>> group = Group(0, Updates.of_rows(rows), Median().judge_rows(rows), np.array([True] * 3))
+      >>> int((group.verdict.accepted & group.malicious).sum())
+      3
     """
 
     model: int
@@ -63,6 +75,15 @@ class Round:
       client_rows: The rows of `clients.csv`, by ascending client.
       labels: Of the test images, int32 `[N]`.
       predict: Returns what the global model says of the test images, as `logits`.
+
+    Example:
+      >>> from tffl.defenses import Median
+      >>> rows = np.eye(3, dtype=np.float32)
+      >>> group = Group(0, Updates.of_rows(rows), Median().judge_rows(rows), np.array([True] * 3))
+      >>> weights, labels = np.zeros((1, 3), np.float32), np.array([1, 0], np.int32)
+      >>> round = Round(1, [group], weights, {"round": 1}, [], labels, lambda: np.eye(2))
+      >>> round.updates.norms().tolist(), float((round.logits.argmax(axis=1) == labels).mean())
+      ([1.0, 1.0, 1.0], 0.0)
     """
 
     number: int

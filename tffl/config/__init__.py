@@ -7,6 +7,7 @@ The numbers of a run depend on `seed`, `data`, `federation`, `model`, `training`
 `defense` only; `runtime` and `record` say where it runs and what it keeps.
 """
 
+from tffl.config.command_line import part_options, read_experiment
 from tffl.config.reading import (
     as_config,
     build,
@@ -44,5 +45,7 @@ __all__ = [
     "load",
     "override",
     "parse_setting",
+    "part_options",
     "read",
+    "read_experiment",
 ]

@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never half of each."""
+"""Atomic writes: a file holds either its old or its new content, never a part of each."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pathlib import Path
 from tffl.core.errors import TfflError
 
 TEMPORARY = ".tmp-"
-"""Prefix of names that a killed write may leave behind."""
+"""Prefix of the temporary files that a killed process may leave behind."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path, in the folder of `path`, that takes its place at the end.
+    """Yields a temporary path, in the folder of `path`, that replaces `path` at the end.
 
-    What the caller makes there, a file or a folder, becomes `path` only when the block ends without
-    an error and its bytes are on the disk. The temporary name keeps the suffix, because many
-    writers choose their format by it.
+    The file or folder that the caller makes there becomes `path` only if the block ends without an
+    error and its bytes are on the disk. The temporary name keeps the suffix, because many writers
+    choose their format by it.
 
     Raises:
-      TfflError: The disk is full, the folder is not writable, …; `path` is as it was.
+      TfflError: The disk is full or the folder is not writable, for example; `path` is unchanged.
     """
-    # A name of its own: another process may be writing the same file.
+    # The name is unique: another process may be writing the same file.
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +45,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def tensorflow_writing(path: Path) -> Iterator[None]:
-    """Turns the errors of TensorFlow's own file system, which are no OSError, into one line.
+    """Turns errors of TensorFlow's file system, which are not `OSError`s, into one line.
 
-    A full disk is the cause of that error as it is elsewhere: an `OSError`.
+    If the disk is full, the cause of the error is an `OSError`, as it is elsewhere.
 
     Raises:
       TfflError: Something in `path` could not be written.
@@ -79,9 +79,9 @@ def write_text(path: Path, content: str) -> None:
 
 
 def make_free_folder(path: Path) -> Path:
-    """Makes and returns the first of `path`, `path-2`, `path-3`, … that is not there yet.
+    """Makes and returns the first of `path`, `path-2`, `path-3`, … that does not exist yet.
 
-    Two processes never get the same one.
+    Two processes never get the same folder.
 
     Raises:
       TfflError: It cannot be made.
@@ -100,19 +100,19 @@ def make_free_folder(path: Path) -> Path:
 
 
 def remove_left_overs(path: Path) -> None:
-    """Deletes what killed writes of `path` have left; nobody else may be writing it."""
+    """Deletes temporary files of `path` left by killed processes; no process may be writing it."""
     for file in path.parent.glob(f"{TEMPORARY}*-{path.name}"):
         remove(file)
 
 
 def remove(path: Path) -> None:
-    """Deletes a file or a folder, if it is there and can be deleted."""
+    """Deletes a file or a folder, if it exists and can be deleted."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
         return
     try:
         path.unlink()
-    except OSError:  # absent, or on a disk that refuses: the caller has nothing to lose by it
+    except OSError:  # absent, or not deletable: neither matters to the caller
         return
 
 

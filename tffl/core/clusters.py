@@ -5,8 +5,8 @@ does for uniform draws,
 
     ln(W_1 / W_2) > mean ln W*_1 − mean ln W*_2 + √(1 + 1/B)·std ln W*_2,    B = 10 draws
 
-The search for the best number of clusters always begins with this comparison, and whether it ends
-with 1 or with more is all that is asked here.
+The search for the best number of clusters always begins with this comparison, and this module only
+decides between one cluster and more.
 
 Estimating the Number of Clusters in a Data Set via the Gap Statistic
     Robert Tibshirani, Guenther Walther, Trevor Hastie. JRSS B 2001.
@@ -23,7 +23,7 @@ import numpy as np
 from tffl.core.thresholds import TOLERANCE
 
 REFERENCES = 10
-"""B, uniform draws of the gap statistic."""
+"""B, the number of uniform draws for the gap statistic."""
 
 
 def two_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -52,7 +52,7 @@ def cluster_threshold(scores: np.ndarray, generator: np.random.Generator) -> flo
 
     Args:
       scores: float64 `[n]`; fewer than 3 are always one cluster.
-      generator: Draws the gap statistic's references.
+      generator: Draws the reference samples of the gap statistic.
     """
     if len(scores) < 3 or np.ptp(scores) <= TOLERANCE * np.abs(scores).max():
         return math.nan

@@ -1,4 +1,4 @@
-"""How wrong models are about images, of each of many models at once."""
+"""The mean cross-entropy of many models at once."""
 
 from __future__ import annotations
 

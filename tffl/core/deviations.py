@@ -22,7 +22,7 @@ STATISTICS = ("max", "rms")
 REFERENCES = ("clients", "joint")
 
 VALUES_AT_ONCE = 1 << 18
-"""Numbers of the update matrix that are handled at a time, as float64."""
+"""Largest number of values of the update matrix that are copied to float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Deviations:
 def deviations(updates: Updates) -> np.ndarray:
     """Measures how far each client's variables are from the others'.
 
-    A client whose values are not finite is left out of the mean, and deviates by infinity.
+    A client whose values are not finite is left out of the mean, and its deviation is infinite.
 
     Returns:
       float32 `[n, variables, 2, 2]`: variables × `STATISTICS` × `REFERENCES`.
@@ -74,6 +74,6 @@ def _variable(deltas: np.ndarray, finite: np.ndarray, columns: slice) -> np.ndar
 
 
 def of_updates(updates: Updates) -> Deviations:
-    """Measures the deviations of one round, with the names that belong to them."""
+    """Measures the deviations of one round, and names the variables."""
     names = tuple(entry.name for entry in updates.layout.entries)
     return Deviations(updates.round, updates.client_ids, names, deviations(updates))

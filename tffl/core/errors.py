@@ -14,11 +14,11 @@ class TfflError(Exception):
 
 
 class WorkersLost(TfflError):
-    """Nobody is left to train clients; the run can be resumed."""
+    """No worker is left to train clients; the run can be resumed."""
 
 
 class UsageError(TfflError):
-    """What the user asked for is impossible or misspelled (exit code 2)."""
+    """An argument, option or file is impossible or misspelled (exit code 2)."""
 
     exit_code = 2
 
@@ -28,12 +28,11 @@ class TfflWarning(UserWarning):
 
 
 FAILURES = (UsageError, ArithmeticError, ValueError, RuntimeError, MemoryError)
-"""How one cell of a grid may fail without ending the others; a damaged file or a full disk is
-none."""
+"""Failures of one cell of a grid that do not end the others; a damaged file or a full disk does."""
 
 
 def reason(failure: BaseException) -> str:
-    r"""Says in one line why something failed.
+    r"""Returns in one line why something failed.
 
     >>> reason(UsageError("too few clients")), reason(ValueError("no\nsuch value"))
     ('too few clients', 'ValueError: no')
@@ -62,9 +61,9 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UsageError:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns what an unexpected error says: its kind, and the first line of its message.
+    """Returns the class of an unexpected error and the first line of its message.
 
-    Keras begins with the layer that was called, and ends with what is wrong and its arguments.
+    Of a message by Keras, these are the lines that name the layer and say what is wrong.
 
     >>> first_line(ValueError("no such layer"))
     'ValueError: no such layer'
@@ -72,5 +71,5 @@ def first_line(error: BaseException) -> str:
     text = re.sub(r"\x1b\[\d*m", "", str(error)).partition("\n\nArguments received")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     by_keras = text.startswith("Exception encountered when calling")
-    said = " ".join([lines[0], lines[-1]] if by_keras else lines[:1])
-    return ": ".join(filter(None, (type(error).__name__, said[:300])))
+    message = " ".join([lines[0], lines[-1]] if by_keras else lines[:1])
+    return ": ".join(filter(None, (type(error).__name__, message[:300])))

@@ -1,12 +1,12 @@
 """Distances and angles between updates, over the trainable columns, in float64.
 
-‖x‖² + ‖y‖² − 2·xᵀy loses all digits in float32 when x and y are close, so products are computed
-in float64, and of rows from which a common vector has been subtracted where only differences count.
-That vector must not be the mean: one row of 1e30 would move it so far away that the distances
-between all others drowned in rounding.
+‖x‖² + ‖y‖² − 2·xᵀy loses all digits in float32 when x and y are close, so products are computed in
+float64. Where only differences matter, a common vector is subtracted from the rows first. It must
+not be the mean: one row of 1e30 would move the mean so far away that rounding would hide the
+distances between all other rows.
 
-Products of many columns and few rows are slow when BLAS shares each among threads. Hence every
-block is one thread's, and its bits do not depend on how many there are.
+Products of many columns and few rows are slow when BLAS divides each of them among threads. Hence
+one thread computes each block, and its bits do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from tffl.core.updates import Updates
 
 WIDTH = 1 << 12
-"""Columns to multiply at a time: those of 100 clients fit into a core's cache."""
+"""Columns to multiply at a time: those of 100 clients fit into the cache of a core."""
 
 RESOLUTION = 1e-14
-"""Relative; squared distances below it are what rounding leaves of those of identical rows."""
+"""Relative size below which a squared distance is only rounding, and counts as 0."""
 
 
 def products(updates: Updates) -> np.ndarray:
@@ -36,7 +36,7 @@ def products(updates: Updates) -> np.ndarray:
 def centered_products(updates: Updates) -> np.ndarray:
     """Returns the inner products of all pairs of Δ_i − c, float64 `[n, n]`.
 
-    c is a vector in the midst of most updates, however far away the others are.
+    c is a vector between most of the updates, however far away the others are.
 
     Args:
       updates: Finite rows.
@@ -102,7 +102,7 @@ def products_with(updates: Updates, vector: np.ndarray) -> np.ndarray:
 
 
 def _total(updates: Updates, block: Callable[[slice], np.ndarray]) -> np.ndarray:
-    """Sums what a function makes of every block of trainable columns, float64 `[..., n]`."""
+    """Sums the results of a function over all blocks of trainable columns, float64 `[..., n]`."""
     blocks = updates.map_columns(block, trainable=True, size=WIDTH)
     return sum(blocks, np.zeros(len(updates)))
 

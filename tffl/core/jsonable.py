@@ -1,4 +1,4 @@
-"""Values as JSON knows them, and files of them."""
+"""Values that JSON can represent, and JSON files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Turns nested NumPy values into what JSON knows, and non-finite numbers into None."""
+    """Turns nested NumPy values into Python values, and non-finite numbers into None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):

@@ -1,8 +1,8 @@
-"""What tffl needs of Keras, whatever the user's `keras.json` and environment say.
+"""The Keras settings that tffl needs, whatever the user's `keras.json` and environment say.
 
-The backend can be chosen only before Keras is imported, hence in `import tffl`; the rest only
-afterwards. Where the user imported Keras first, its settings are the user's, and are refused
-rather than changed.
+The backend can be chosen only before Keras is imported, hence in `import tffl`; the other settings
+only afterwards. If the user imported Keras first, tffl does not change its settings, and raises an
+error if they do not suit.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import sys
 from tffl.core.errors import UsageError, require
 
 NEEDED = {"floatx": "float32", "image_data_format": "channels_last"}
-"""Setting of `keras.config` → what the compiled functions are made for."""
+"""Setting of `keras.config` → the value that the compiled functions need."""
 
 _imported_first = any(name.partition(".")[0] == "keras" for name in sys.modules)
 
 
 def choose_backend() -> None:
-    """Chooses TensorFlow as Keras' backend, unless Keras has chosen already."""
+    """Chooses TensorFlow as the backend of Keras, unless Keras is imported already."""
     if not _imported_first:
         os.environ["KERAS_BACKEND"] = "tensorflow"
 
@@ -49,7 +49,7 @@ def settle() -> None:
     )
     for name, needed in NEEDED.items():
         _set(name, getattr(keras.config, name)(), needed)
-    # Keras may have taken the policy over from floatx. Mixed ones keep their weights in float32.
+    # Keras may have taken the policy from floatx. Mixed policies keep their weights in float32.
     _set("dtype_policy", keras.config.dtype_policy().variable_dtype, "float32")
 
 

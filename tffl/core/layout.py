@@ -1,7 +1,7 @@
-"""Which columns of a flat weight vector belong to which variable of a model.
+"""The columns of a flat weight vector that belong to each variable of a model.
 
-Variables are matched by their position in `model.weights`: two of them may have one path. Names are
-for people, and unique.
+Variables are matched by their position in `model.weights`, since two of them may have the same
+path. Names are unique, and serve people.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Entry:
       name: Such as `"dense/bias"`.
       shape: Of its values.
       trainable: Whether gradients train it.
-      dtype: How the model holds it.
+      dtype: Of the model's variable.
     """
 
     name: str
@@ -50,9 +50,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class ServerVariable:
-    """An integer or boolean variable, such as a counter: no mean of it means anything.
+    """An integer or boolean variable, such as a counter, whose mean over clients is meaningless.
 
-    It is the server's own, keeps its value, and is no column of the flat vector.
+    The server keeps its value, and the flat vector has no column for it.
 
     Attributes:
       name: Such as `"normalization/count"`.
@@ -105,7 +105,7 @@ class WeightLayout:
 
     @cached_property
     def positions(self) -> tuple[int, ...]:
-        """Where each entry is in `model.weights`."""
+        """The position of each entry in `model.weights`."""
         own = {variable.position for variable in self.server_variables}
         count = len(self.entries) + len(self.server_variables)
         return tuple(position for position in range(count) if position not in own)
@@ -117,7 +117,7 @@ class WeightLayout:
 
     @cached_property
     def trainable(self) -> np.ndarray:
-        """Bool `[d]`: which columns gradients train."""
+        """Bool `[d]`: the columns that gradients train."""
         return np.repeat([e.trainable for e in self.entries], [e.size for e in self.entries])
 
     @cached_property
@@ -128,7 +128,7 @@ class WeightLayout:
 
     @property
     def final_layer(self) -> str:
-        """Name of the last layer with trainable weights: the one that makes the logits."""
+        """Name of the last layer with trainable weights, which computes the logits."""
         return [entry.layer for entry in self.entries if entry.trainable][-1]
 
     @property
@@ -150,7 +150,7 @@ class WeightLayout:
         return self.slices[name]
 
     def flatten(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Joins what `model.get_weights` gives into a float32 vector `[d]`."""
+        """Joins the arrays of `model.get_weights` into a float32 vector `[d]`."""
         parts = [np.asarray(arrays[position], dtype=np.float32) for position in self.positions]
         return np.concatenate([part.ravel() for part in parts])
 
@@ -175,7 +175,7 @@ class WeightLayout:
         return replace(self, server_variables=tuple(changed))
 
     def unflatten(self, vector: np.ndarray) -> list[np.ndarray]:
-        """Splits a vector `[d]` into one array per variable, as `model.set_weights` wants it."""
+        """Splits a vector `[d]` into one array per variable, as `model.set_weights` takes them."""
         pairs = zip(self.entries, self.spans, strict=True)
         arrays = [vector[span].reshape(entry.shape) for entry, span in pairs]
         for variable in self.server_variables:
@@ -189,10 +189,10 @@ def is_floating(variable: Any) -> bool:
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:
-    """Returns the paths of variables, in which layers that share a path are numbered.
+    """Returns the paths of variables; layers that share a path are numbered.
 
     Args:
-      paths: In the order of `model.weights`, where a layer's own variables stand together.
+      paths: In the order of `model.weights`, where the variables of a layer are adjacent.
 
     >>> unique_names(["conv/kernel", "conv/bias", "conv/kernel", "conv/bias"])
     ['conv/kernel', 'conv/bias', 'conv (2)/kernel', 'conv (2)/bias']
@@ -213,7 +213,7 @@ def unique_names(paths: Sequence[str]) -> list[str]:
 
 
 def _next_number(layer: str, runs: Counter[str], taken: Collection[str]) -> str:
-    """Returns the number of one more layer of that path, for display; of the first one, none."""
+    """Returns the suffix of one more layer of that path, such as " (2)"; empty for the first."""
     runs[layer] += 1
     while runs[layer] > 1 and f"{layer} ({runs[layer]})" in taken:
         runs[layer] += 1
@@ -221,11 +221,11 @@ def _next_number(layer: str, runs: Counter[str], taken: Collection[str]) -> str:
 
 
 class FlatVariables:
-    """Calls a model with flat weights: moves between them and the tensors that the model wants.
+    """Calls a model with flat weights, and converts between them and the model's tensors.
 
-    Seed generators of random layers are variables of a model too, but not weights: they start
-    from a seed that is given with every call. Integer and boolean weights start from the values
-    that they have when this object is made.
+    Seed generators of random layers are variables of a model too, but not weights: they start from
+    a seed that every call passes. Integer and boolean weights start from the values that they have
+    when this object is made.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -268,7 +268,7 @@ class FlatVariables:
         training: bool,
         return_losses: bool = False,
     ) -> Any:
-        """Returns what `model.stateless_call` does, of tensors that `split` gave."""
+        """Returns the result of `model.stateless_call` with tensors that `split` returned."""
         with self._derived([*trainable, *frozen]):
             return self._model.stateless_call(
                 trainable, frozen, inputs, training=training, return_losses=return_losses
@@ -276,9 +276,9 @@ class FlatVariables:
 
     @contextmanager
     def _derived(self, tensors: Sequence[Any]) -> Iterator[None]:
-        """Lets layers such as Normalization derive what they compute with from these tensors.
+        """Lets layers such as Normalization compute their derived values from these tensors.
 
-        Keras does so when weights are loaded from a file only, not when they are set.
+        Keras does so only when weights are loaded from a file, not when they are set.
         """
         import keras
         import tensorflow as tf
@@ -292,12 +292,12 @@ class FlatVariables:
                         layer.finalize_state()
             yield
         finally:
-            with tf.init_scope():  # as it was: the model's own weights have not changed
+            with tf.init_scope():  # restored from the model's own weights, which have not changed
                 for layer in deriving:
                     layer.finalize_state()
 
     def join(self, trainable: Sequence[Any], frozen: Sequence[Any]) -> Any:
-        """Returns the flat tensor float32 `[d]` of what `split` gave; zeros where there is None."""
+        """Returns the flat tensor float32 `[d]` of split tensors; zeros in place of None."""
         import tensorflow as tf
 
         found = zip([*self._trainable, *self._frozen], [*trainable, *frozen], strict=True)

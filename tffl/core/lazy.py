@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first used."""
+"""Public names of a package, imported when they are first used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
       homes: Public name → the module that defines it.
 
     Raises:
-      AttributeError: The name is none of these; when the function is called.
+      AttributeError: `homes` does not hold the name; raised when the function is called.
     """
 
     def find(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the options of an attack, a defense or a dataset mean, for people."""
+"""A table of the options of an attack, a defense or a dataset: meaning, allowed values, default."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ENTRY = re.compile(r"^  (\w+): (.*(?:\n {4,}.*)*)", re.MULTILINE)
 
 
 class Option(NamedTuple):
-    """One option: its name, what it means, what it may be, its default, or whether it must be set.
+    """One option: name, meaning, allowed values, default, and whether it must be set.
 
-    The default is None where the option is left open, or must be set.
+    The default is None if the option may stay unset, or must be set.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Option(NamedTuple):
 
 
 def option_table(target: Any, hidden: str = "") -> list[Option]:
-    """Returns the options of a dataclass in their order; nothing if it is none.
+    """Returns the options of a dataclass in their order; an empty list for anything else.
 
-    What they mean is what the docstrings of the class, and of those that it extends, say under
-    `Attributes:`; what they may be follows from their annotations.
+    Their meanings are read from `Attributes:` in the docstrings of the class and its bases, the
+    allowed values from the annotations.
 
     Args:
       target: The dataclass.
@@ -48,7 +48,7 @@ def option_table(target: Any, hidden: str = "") -> list[Option]:
     try:
         schema = json_schema(target).get("properties", {})
     except (PydanticInvalidForJsonSchema, PydanticUserError, NameError, TypeError):
-        schema = {}  # annotations of others that JSON has no words for
+        schema = {}  # a plug-in's annotation that JSON schema cannot express
     return [
         Option(
             field.name,
@@ -63,7 +63,7 @@ def option_table(target: Any, hidden: str = "") -> list[Option]:
 
 
 def allowed(schema: Mapping[str, Any]) -> str:
-    """Writes what a JSON schema allows.
+    """Describes the values that a JSON schema allows.
 
     >>> allowed({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
     'number > 0, <= 1'

@@ -14,24 +14,35 @@ from tffl.core.errors import UsageError
 
 @dataclass(frozen=True)
 class Options:
-    """A frozen dataclass that checks its fields, and converts what stands for another value.
+    """A frozen dataclass that checks its fields, and converts text such as `"30%"` to numbers.
 
-    Subclasses that have a `__post_init__` of their own call this one first.
+    A subclass with its own `__post_init__` calls this one first.
 
     Raises:
       UsageError: A value is out of its range; one line that says what is allowed.
     """
 
     def __post_init__(self) -> None:
-        """Checks every field against its annotation: `"30%"` becomes 0.3, `"krum"` an error."""
-        cls: Any = type(self)
-        given = {name: _plain(getattr(self, name)) for name in option_names(cls)}
-        try:
-            checked = _checker(cls).model_validate(given)
-        except ValidationError as error:
-            raise UsageError(explain(error)) from None
-        for name in given:
-            object.__setattr__(self, name, getattr(checked, name))
+        """Checks every field."""
+        check_options(self)
+
+
+def check_options(made: Any) -> None:
+    """Checks a dataclass' fields against their annotations, and converts them in place.
+
+    `"30%"` becomes 0.3 where a fraction is due, and `"krum"` an error.
+
+    Raises:
+      UsageError: A value is out of its range; one line that says what is allowed.
+    """
+    cls: Any = type(made)
+    values = {name: _plain(getattr(made, name)) for name in option_names(cls)}
+    try:
+        checked = _checker(cls).model_validate(values)
+    except ValidationError as error:
+        raise UsageError(explain(error)) from None
+    for name in values:
+        object.__setattr__(made, name, getattr(checked, name))
 
 
 def option_names(cls: type) -> list[str]:
@@ -40,7 +51,7 @@ def option_names(cls: type) -> list[str]:
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:
-    """Turns pydantic's first complaint into one line: what was passed, what is allowed."""
+    """Turns the first error of pydantic into one line: what was passed, and what is allowed."""
     first = error.errors()[0]
     key = prefix + ".".join(str(part) for part in first["loc"])
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
@@ -62,18 +73,18 @@ def count_or_fraction(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a NumPy scalar as the Python number that it is."""
+    """Returns a NumPy scalar as a Python number, and any other value as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def json_schema(cls: Any) -> dict[str, Any]:
-    """Returns what a dataclass' options may be, as a JSON schema."""
+    """Returns the allowed values of a dataclass' options, as a JSON schema."""
     return _checker(cls).model_json_schema()
 
 
 @cache
 def _checker(cls: Any) -> type[BaseModel]:
-    """Returns what checks a dataclass' fields; making it takes longer than using it."""
+    """Returns the pydantic model that checks a dataclass' fields; cached, as it is slow to make."""
     hints = get_type_hints(cls, include_extras=True)
     types: dict[str, Any] = {name: (hints[name], ...) for name in option_names(cls)}
     return create_model(cls.__name__, __config__=ConfigDict(arbitrary_types_allowed=True), **types)

@@ -1,4 +1,4 @@
-"""What a process may use, and what TensorFlow may say in it."""
+"""The CPU cores of this process, and TensorFlow without its start-up messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tffl.core.keras_settings import settle
 
 
 def cores() -> int:
-    """Returns how many CPU cores this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -20,8 +20,8 @@ def cores() -> int:
 def silence() -> None:
     """Imports TensorFlow without its start-up messages, unless `TF_CPP_MIN_LOG_LEVEL` is 0.
 
-    Some are written before TensorFlow reads any setting, hence the detour of standard error.
-    TensorFlow imports Keras, whose settings are made tffl's.
+    Some are written before TensorFlow reads any setting, so standard error is redirected meanwhile.
+    TensorFlow imports Keras, and `settle` sets what tffl needs of it.
 
     Raises:
       UsageError: Keras was imported before tffl with settings that do not suit.

@@ -1,6 +1,6 @@
-"""Names to factories, loaded only when they are used.
+"""Registries from names to classes and functions, which are imported when they are used.
 
-A registry maps a public kebab-case name to `"module:attribute"`. Third parties add theirs through
+A registry maps a public kebab-case name to `"module:attribute"`. Other packages add names through
 the entry-point group of the same name (`tffl.attacks`, `tffl.defenses`, `tffl.models`,
 `tffl.datasets`), without changing tffl.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, cached_property
@@ -25,10 +25,6 @@ from tffl.core.option_table import option_table
 from tffl.core.options import explain
 
 T = TypeVar("T")
-
-TABLES = "tables"
-"""A dataclass with a field of this name also takes options of other entries of its registry, each
-in a table of the entry's name, as in `[defense.krum]`; the field gets them all."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Registry:
 
     @cached_property
     def _targets(self) -> dict[str, str]:
-        """What each name stands for; a name that is taken is a warning."""
+        """Name → `"module:attribute"`; a plug-in whose name is taken is a warning."""
         targets = dict(self.builtin)
         for point in entry_points(group=f"tffl.{self.kind}s"):
             taken = targets.setdefault(point.name, point.value)
@@ -63,13 +59,13 @@ class Registry:
 
     @cached_property
     def _session(self) -> dict[str, Any]:
-        """Name → what this process has registered."""
+        """Name → class or function that `register` was called with."""
         return {}
 
     def register(self, name: str, target: Any) -> None:
-        """Gives something of the user's own a name, until the process ends.
+        """Names a class or function of the user's, until the process ends.
 
-        The same name may be given again, as a notebook does when a cell runs twice.
+        A name may be registered again, as in a notebook whose cell runs twice.
 
         Raises:
           UsageError: The name is not kebab-case, or tffl's own.
@@ -85,7 +81,7 @@ class Registry:
         self._targets[name] = ""
 
     def forget(self, name: str) -> None:
-        """Takes back what `register` did; nothing if the name was not registered."""
+        """Undoes `register`; does nothing if the name was not registered."""
         if self._session.pop(name, None) is not None:
             del self._targets[name]
 
@@ -94,11 +90,11 @@ class Registry:
         return iter(sorted(self._targets))
 
     def __getitem__(self, name: str) -> Any:
-        """Imports and returns what `name` stands for.
+        """Imports and returns the class or function of a name.
 
         Raises:
           UsageError: The name is unknown; the message lists the nearest one and all of them.
-          TfflError: It is a plug-in that cannot be used; the message names it.
+          TfflError: A plug-in cannot be used; the message names it.
         """
         if name not in self._targets:
             raise unknown(self.kind, name, self._targets)
@@ -120,7 +116,7 @@ class Registry:
 
     @contextmanager
     def _named(self, name: str, done: str) -> Iterator[None]:
-        """Names the plug-in whose code fails in what is done with it."""
+        """Turns an error in a plug-in's code into one that names the plug-in."""
         try:
             yield
         except (Exception, SystemExit) as error:
@@ -134,7 +130,7 @@ class Registry:
         return _imported(self.base)
 
     def homes(self) -> dict[str, str]:
-        """Returns the Python names of what tffl itself has → the modules that define them."""
+        """Returns the Python names of tffl's own entries → the modules that define them."""
         targets = (target.partition(":") for target in self.builtin.values())
         return {attribute: module for module, _, attribute in targets}
 
@@ -149,7 +145,7 @@ class Registry:
         known = _option_names(cls)
         values = {key: value for key, value in options.items() if key in known}
         if len(values) < len(options):
-            values[TABLES] = {key: options[key] for key in options if key not in known}
+            values[_tables_field(cls)] = {key: options[key] for key in options if key not in known}
         with self._named(name, "made"):
             try:
                 return _adapter(cls).validate_python(values)
@@ -157,12 +153,12 @@ class Registry:
                 raise UsageError(explain(error, prefix=f"{self.kind}.")) from None
 
     def create_parts(self, name: str, options: Mapping[str, Any]) -> list[Any]:
-        """Builds what a name such as `"label-flip+scaling"` joins, in its order.
+        """Builds the parts of a name such as `"label-flip+scaling"`, in their order.
 
-        An option goes to every part that has it.
+        An option is passed to every part that has it.
 
         Raises:
-          UsageError: As `create`, or a part is named twice.
+          UsageError: As `create`, or the name holds a part twice.
         """
         names = name.split("+")
         twice = [part for part in names if names.count(part) > 1]
@@ -177,13 +173,39 @@ class Registry:
         """Says whether any part of a name such as `"label-flip+scaling"` has an option."""
         return any(
             option in _option_names(self[part])
-            or (_takes_tables(self[part]) and self._is_name(option))
+            or (_tables_field(self[part]) and self._is_name(option))
             for part in name.split("+")
         )
 
+    def shared_options(
+        self, names: Iterable[str], options: Mapping[str, Any]
+    ) -> dict[str, dict[str, Any]]:
+        """Gives each of several entries those options that it has.
+
+        Returns:
+          Name → options, without repeated names.
+
+        Raises:
+          UsageError: A name is unknown, or none of them has an option.
+        """
+        shared = {
+            name: {key: options[key] for key in options if self.has_option(name, key)}
+            for name in names
+        }
+        for key in options:
+            if not any(key in own for own in shared.values()):
+                kind = f"option of {self.kind} {', '.join(shared)}"
+                raise unknown(kind, key, self._option_names(shared))
+        return shared
+
+    def _option_names(self, names: Iterable[str]) -> set[str]:
+        """Returns the options of all parts of names such as `"label-flip+scaling"`."""
+        parts = {part for name in names for part in name.split("+")}
+        return set().union(*(_option_names(self[part]) for part in parts))
+
     def _check_options(self, name: str, options: Mapping[str, Any]) -> None:
         """Raises `UsageError` unless a part of a name has each option, and tables are tables."""
-        known = set().union(*(_option_names(self[part]) for part in name.split("+")))
+        known = self._option_names([name])
         for key, value in options.items():
             if not self.has_option(name, key):
                 raise unknown(f"option of {self.kind} {name}", key, known)
@@ -196,25 +218,25 @@ class Registry:
         return all(part in self._targets for part in name.split("+"))
 
     def describe_all(self) -> list[dict[str, Any]]:
-        """Describes every entry; a plug-in that cannot be is left out, and a warning names it."""
+        """Describes every entry; a plug-in that fails is left out, and a warning names it."""
         return list(self.usable(self.describe))
 
     def usable(self, use: Callable[[str], T]) -> Iterator[T]:
-        """Yields what a function makes of each name; where a plug-in fails, a warning names it."""
+        """Yields the result of a function for each name; a warning names a plug-in that fails."""
         for name in self:
             try:
                 yield use(name)
-            except Exception as error:  # of code that others have written
+            except Exception as error:  # a plug-in's code may raise anything
                 if name in self.builtin:
                     raise
-                said = str(error) if isinstance(error, TfflError) else first_line(error)
-                place = self._plugin(name)
-                text = said if said.startswith(place) else f"{place} is left out: {said}"
+                message = str(error) if isinstance(error, TfflError) else first_line(error)
+                plugin = self._plugin(name)
+                text = message if message.startswith(plugin) else f"{plugin} is left out: {message}"
                 warnings.warn(text, TfflWarning, stacklevel=2)
 
     def explain(self, name: str) -> dict[str, Any]:
-        """Returns what `describe` does, its options each with default, range and meaning."""
-        options = option_table(self[name], hidden=TABLES)
+        """Returns `describe(name)`, with default, range and meaning of each option."""
+        options = option_table(self[name], hidden=_tables_field(self[name]))
         return {**self.describe(name), "options": [option._asdict() for option in options]}
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -237,7 +259,7 @@ def _imported(target: str) -> Any:
 
 
 def _lost_options(target: Any) -> str:
-    """Returns the options of a class, or of one that it extends, that is no dataclass."""
+    """Returns annotated fields of a class or its bases that are not dataclasses, as words."""
     names = [
         name
         for cls in getattr(target, "__mro__", ())
@@ -251,16 +273,17 @@ def _lost_options(target: Any) -> str:
 
 @cache
 def _adapter(cls: Any) -> TypeAdapter[Any]:
-    """Returns what validates a dataclass; making it takes longer than using it."""
+    """Returns the validator of a dataclass; cached, as it is slow to make."""
     return TypeAdapter(cls)
 
 
 def _option_names(cls: Any) -> set[str]:
-    return {field.name for field in fields(cls) if field.init and field.name != TABLES}
+    return {field.name for field in fields(cls) if field.init and field.name != _tables_field(cls)}
 
 
-def _takes_tables(cls: Any) -> bool:
-    return any(field.name == TABLES for field in fields(cls))
+def _tables_field(cls: Any) -> str:
+    """Returns the name of the field that takes tables of other entries; empty if none does."""
+    return getattr(cls, "tables_field", "")
 
 
 def _options(target: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every random choice of an experiment, derived from what it is for.
+"""Every random choice of an experiment, derived from its purpose.
 
 A generator depends on (experiment seed, purpose, round, client) and on nothing else: not on the
 order of calls, the number of devices, or the clock. Hence a run on one device, on several, or

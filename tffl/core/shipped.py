@@ -21,5 +21,5 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Path | None:
-    """Returns the file of an installed config; None if there is none of this name."""
+    """Returns the file of an installed config; None if no config has this name."""
     return folder() / f"{name}.toml" if name in names() else None

@@ -1,4 +1,4 @@
-"""Memories of several parts in one mapping, each under its number or name: `"2/flags"`."""
+"""The memories of several parts in one mapping; keys begin with the part's number or name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Memory: TypeAlias = Mapping[str, np.ndarray]
 
 
 def join(states: Sequence[Memory] | Mapping[str, Memory]) -> Memory:
-    """Returns all parts' memories in one.
+    """Returns the memories of all parts in one mapping.
 
     >>> join([{"a": 1}, {}, {"a": 2, "b": 3}])
     {'0/a': 1, '2/a': 2, '2/b': 3}
@@ -33,7 +33,7 @@ def part(state: Memory, name: int | str) -> Memory:
 
 
 def replaced(state: Memory, number: int, own: Memory) -> Memory:
-    """Returns all memories, with another one for one part.
+    """Returns all memories, after the memory of one part is replaced.
 
     >>> replaced({"0/a": 1, "2/a": 2, "2/b": 3}, 2, {"c": 4})
     {'0/a': 1, '2/c': 4}

@@ -1,4 +1,4 @@
-"""Arrays on disk as safetensors, with a checksum, so that damage is noticed."""
+"""Arrays on disk as safetensors, with a checksum that detects damage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tffl.core.atomic import replacing
 from tffl.core.errors import TfflError
 
 FORMAT = "1"
-"""Version of what the files hold; raise it when an old reader would misread a new file."""
+"""Version of the file format; raise it when an old reader would misread a new file."""
 
 
 def write_tensors(
@@ -24,7 +24,7 @@ def write_tensors(
     """Writes arrays and strings atomically; the arrays are not copied if they are contiguous.
 
     Raises:
-      TfflError: The file cannot be written; an older one stays as it was.
+      TfflError: The file cannot be written; an older file is unchanged.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -35,7 +35,7 @@ def write_tensors(
     with replacing(path) as temporary:
         try:
             save_file(arrays, temporary, metadata=header)
-        except SafetensorError as error:  # the library's only word for a full disk
+        except SafetensorError as error:  # the library raises it for a full disk too
             raise _os_error(str(error)) from None
 
 
@@ -61,13 +61,13 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def _os_error(text: str) -> OSError:
-    """Returns what the operating system said, whose number tells a full disk from other trouble."""
+    """Returns the error of the operating system; its number identifies a full disk."""
     number = re.search(r"\(os error (\d+)\)", text)
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(text)
 
 
 def _digest(arrays: Mapping[str, np.ndarray], header: Mapping[str, str]) -> str:
-    """Returns the SHA-256 of everything a file says: strings, names, types, shapes and values."""
+    """Returns the SHA-256 of all that a file holds: strings, names, types, shapes and values."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]

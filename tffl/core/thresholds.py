@@ -1,8 +1,8 @@
-"""Where suspicion begins: a threshold for the scores of one round.
+"""Thresholds for the scores of one round: higher scores are suspicious.
 
-All rules look at finite scores only, so that a client cannot blind the server with NaN, and raise
-the result by one part in a million: equal scores stay together, whatever the last bit of their
-mean says. Without a finite score there is no threshold (NaN).
+All rules use finite scores only, so that a client cannot disable them with NaN, and raise the
+result by one part in a million, so that the last bit of a mean does not separate equal scores.
+Without a finite score there is no threshold (NaN).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ TOLERANCE = 1e-6
 """Relative; about ten times the spacing of float32, in which clients send their weights."""
 
 NORMAL = 1.4826
-"""Makes the median absolute deviation estimate a normal distribution's standard deviation."""
+"""Factor from the median absolute deviation to the standard deviation of a normal distribution."""
 
 
 def mean_std(scores: np.ndarray, alpha: float, sample: bool = False) -> float:
     """Returns mean + α·std, with the population's standard deviation.
 
-    No m of n scores can all lie more than √((n − m)/m) standard deviations above the mean, so
-    that the outliers themselves may hide behind it: see `check_alpha`.
+    No m of n scores can all lie more than √((n − m)/m) standard deviations above the mean, so many
+    outliers can hide one another: see `check_alpha`.
 
     Args:
       scores: float64 `[n]`.
@@ -45,16 +45,17 @@ def mean_std(scores: np.ndarray, alpha: float, sample: bool = False) -> float:
 def median_mad(scores: np.ndarray, k: float, floor: float = 0.0) -> float:
     """Returns median + k·max(1.4826·MAD, floor·median), with MAD the median of |score − median|.
 
-    Fewer than half of the scores can neither raise the median beyond the others nor stretch the
-    MAD at will. If more than half are equal, the MAD is 0 and every higher score is above.
+    Fewer than half of the scores can neither raise the median beyond the others nor enlarge the
+    MAD without limit. If more than half are equal, the MAD is 0, and every higher score exceeds the
+    threshold.
 
     Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993, who advise k = 3.5.
 
     Args:
       scores: float64 `[n]`.
       k: k >= 0.
-      floor: The least spread, relative to the median, for scores that are never negative: few
-        scores may agree by chance so closely that ordinary ones would look odd.
+      floor: Smallest spread, relative to the median, for scores that are never negative: a few
+        scores may agree so closely by chance that ordinary scores would be flagged.
 
     >>> round(median_mad(np.array([1.0, 2.0, 3.0, 4.0, 99.0]), k=2), 4)
     5.9652

@@ -1,6 +1,6 @@
-"""How much a client counts in an average: by the samples that it claims, which nobody can check.
+"""The weight of a client in an average, from the samples that it claims, which nobody can check.
 
-claimed   n_k, as in FedAvg: a liar buys the average
+claimed   n_k, as in FedAvg: a false claim can dominate the average
 uniform   1
 capped    min(n_k, 3 · median n)
 """
@@ -14,17 +14,17 @@ import numpy as np
 Weighting: TypeAlias = Literal["claimed", "uniform", "capped"]
 
 CAP = 3.0
-"""The most that a claim counts, relative to the median claim."""
+"""Largest weight of a claim, relative to the median claim."""
 
 
-def weighed(counts: np.ndarray, weighting: Weighting) -> np.ndarray:
-    """Returns what claims count for, int64 `[n]`.
+def weighted_counts(counts: np.ndarray, weighting: Weighting) -> np.ndarray:
+    """Returns the sample counts that weigh the average, int64 `[n]`.
 
     Args:
       counts: Claimed samples, int64 `[n]`, at least 0.
       weighting: See above.
 
-    >>> weighed(np.array([10, 20, 20, 1000]), "capped")
+    >>> weighted_counts(np.array([10, 20, 20, 1000]), "capped")
     array([10, 20, 20, 60])
     """
     if weighting == "uniform":

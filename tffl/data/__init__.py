@@ -1,5 +1,6 @@
 """Datasets, and how they are split over clients."""
 
+from tffl.core.lazy import lazy
 from tffl.core.registry import Registry
 from tffl.data.federation import ClientData, Dataset, Federation
 
@@ -16,4 +17,15 @@ datasets = Registry(
     },
 )
 
-__all__ = ["ClientData", "Dataset", "Federation", "datasets"]
+_HOMES = {
+    **datasets.homes(),
+    "build_federation": "tffl.data.build",
+    "load_dataset": "tffl.data.build",
+}
+
+__all__ = [*sorted(_HOMES), "ClientData", "Dataset", "Federation", "datasets"]
+__getattr__ = lazy(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -30,6 +30,11 @@ class Dataset:
       class_names: One name per class, at least two.
       train_clients: int32 `[N]`, the client of each training sample, if the data name them.
       client_names: One name per client of `train_clients`.
+
+    Example:
+      >>> images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1], np.int32)
+      >>> Dataset("blank", images, labels, np.arange(4), images, labels, ("a", "b")).image_shape
+      (8, 8, 1)
     """
 
     name: str
@@ -89,6 +94,10 @@ class ClientData:
     Attributes:
       indices: int32 `[n]`, positions in the federation's pool of images.
       labels: int32 `[n]`, the client's labels; an attack may have changed them.
+
+    Example:
+      >>> len(ClientData(np.array([3, 5], np.int32), np.array([0, 1], np.int32)))
+      2
     """
 
     indices: np.ndarray
@@ -142,6 +151,14 @@ class Federation:
         an attack appended. An attack finds its reserved images by these ids.
       clients: The samples of each client, by client id. `tffl.data.sampled` draws them on access.
       server: The server's own samples, or None.
+
+    Example:
+      >>> from tffl.config import Config, DataConfig
+      >>> from tffl.data import build_federation, load_dataset
+      >>> dataset = load_dataset(DataConfig(dataset="digits"))
+      >>> federation = build_federation(Config(), dataset, reserved=np.empty(0, int))
+      >>> len(federation.clients), len(federation.clients[0])
+      (10, 145)
     """
 
     dataset: Dataset

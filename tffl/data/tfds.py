@@ -125,7 +125,13 @@ class TfdsSource:
 
 @dataclass(frozen=True)
 class Mnist(TfdsSource):
-    """70,000 handwritten digits, 28x28 gray, 10 classes."""
+    """70,000 handwritten digits, 28x28 gray, 10 classes.
+
+    Example:
+      >>> source = Mnist()
+      >>> source.name, source.prepared(Path("/nowhere"))
+      ('mnist', False)
+    """
 
     reference: ClassVar[str] = (
         "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner. "
@@ -136,7 +142,13 @@ class Mnist(TfdsSource):
 
 @dataclass(frozen=True)
 class FashionMnist(TfdsSource):
-    """70,000 pictures of clothes, 28x28 gray, 10 classes."""
+    """70,000 pictures of clothes, 28x28 gray, 10 classes.
+
+    Example:
+      >>> source = FashionMnist()
+      >>> source.name, source.prepared(Path("/nowhere"))
+      ('fashion_mnist', False)
+    """
 
     reference: ClassVar[str] = (
         "H. Xiao, K. Rasul, R. Vollgraf. Fashion-MNIST: a Novel Image Dataset for Benchmarking "
@@ -147,7 +159,13 @@ class FashionMnist(TfdsSource):
 
 @dataclass(frozen=True)
 class Cifar10(TfdsSource):
-    """60,000 photographs of animals and vehicles, 32x32 color, 10 classes."""
+    """60,000 photographs of animals and vehicles, 32x32 color, 10 classes.
+
+    Example:
+      >>> source = Cifar10()
+      >>> source.name, source.prepared(Path("/nowhere"))
+      ('cifar10', False)
+    """
 
     reference: ClassVar[str] = (
         "A. Krizhevsky. Learning Multiple Layers of Features from Tiny Images. 2009."
@@ -157,7 +175,13 @@ class Cifar10(TfdsSource):
 
 @dataclass(frozen=True)
 class Cifar100(TfdsSource):
-    """60,000 photographs of objects, plants, animals and people, 32x32 color, 100 classes."""
+    """60,000 photographs of objects, plants, animals and people, 32x32 color, 100 classes.
+
+    Example:
+      >>> source = Cifar100()
+      >>> source.name, source.prepared(Path("/nowhere"))
+      ('cifar100', False)
+    """
 
     reference: ClassVar[str] = Cifar10.reference
     tfds_name: ClassVar[str] = "cifar100"
@@ -165,7 +189,13 @@ class Cifar100(TfdsSource):
 
 @dataclass(frozen=True)
 class SvhnCropped(TfdsSource):
-    """99,289 house-number digits from street views, 32x32 color, 10 classes."""
+    """99,289 house-number digits from street views, 32x32 color, 10 classes.
+
+    Example:
+      >>> source = SvhnCropped()
+      >>> source.name, source.prepared(Path("/nowhere"))
+      ('svhn_cropped', False)
+    """
 
     reference: ClassVar[str] = (
         "Y. Netzer, T. Wang, A. Coates, A. Bissacco, B. Wu, A. Y. Ng. Reading Digits in Natural "
@@ -181,6 +211,11 @@ class Gtsrb(TfdsSource):
     Attributes:
       variant: Another size such as `"64x64"`, or the annotated sign only, `"64x64-crop"`; if empty,
         whole photographs at 32x32. In a config: `dataset = "gtsrb/64x64"`.
+
+    Example:
+      >>> source = Gtsrb("64x64")
+      >>> source.name, source.prepared(Path("/nowhere"))
+      ('gtsrb/64x64', False)
     """
 
     variant: str = ""

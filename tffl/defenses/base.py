@@ -16,12 +16,12 @@ import numpy as np
 
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
-from tffl.core.options import Options
+from tffl.core.options import check_options
 from tffl.core.updates import Updates
 from tffl.core.verdict import Judgment, Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
 from tffl.defenses.exports import DetectorExport
-from tffl.defenses.parts.tolerance import with_count
+from tffl.defenses.parts.tolerance import attacker_note, with_count
 from tffl.defenses.server import Server, make_server, of_model
 
 AnyDefense = TypeVar("AnyDefense", bound="Defense")
@@ -31,18 +31,44 @@ State = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Defense(Options, ABC):
-    """Judges the updates of each round. Subclasses are frozen dataclasses of their options."""
+class Defense(ABC):
+    """Judges the updates of each round. Subclasses are frozen dataclasses of their options.
+
+    >>> from tffl.defenses.krum import Krum
+    >>> isinstance(Krum(), Defense), Krum(malicious=2).granted()
+    (True, ('told malicious = 2',))
+    """
 
     reference: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+    tables_field: ClassVar[str] = ""
+    """Name of the field, if there is one, that takes the options of other defenses.
+
+    Each of them stands in a table of the defense's name, as in `[defense.krum]`.
+    """
     score_name: ClassVar[str] = ""
     """What its scores measure, as the axis of a chart says it, where there is a better word."""
+
+    def __post_init__(self) -> None:
+        """Checks every option; subclasses that have a `__post_init__` call this one first.
+
+        Raises:
+          UsageError: A value is out of its range; one line that says what is allowed.
+        """
+        check_options(self)
 
     @property
     def models(self) -> int:
         """How many global models the server keeps; clients are split into as many groups."""
         return 1
+
+    @property
+    def attackers(self) -> int | float | None:
+        """What its user says of a round's attackers: a count, a fraction, or None.
+
+        Overridden where there is an option `malicious`.
+        """
+        return None
 
     @property
     def convicts(self) -> bool:
@@ -65,7 +91,7 @@ class Defense(Options, ABC):
 
         It can where clients' models are tried on images.
         """
-        return bool({PROBE_DATA, AUXILIARY_DATA} & set(self.granted()))
+        return bool({PROBE_DATA, AUXILIARY_DATA} & set(self.declared_knowledge()))
 
     def groups(self, server: Server) -> np.ndarray:
         """Returns int64 `[server.clients]`: which of the global models each client trains."""
@@ -75,10 +101,9 @@ class Defense(Options, ABC):
         """Returns every option and its value."""
         return asdict(self)
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the experiment lets it have beyond the updates, for the record."""
-        told = self.options().get("malicious")
-        return (*self.needs, *(() if told is None else (f"told malicious = {told}",)))
+        return (*self.needs, *attacker_note(self.attackers))
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` before round 1 if the defense cannot work in this setting."""
@@ -96,22 +121,22 @@ class Defense(Options, ABC):
         """Returns trained detectors worth keeping after the last round, by a folder's name."""
         return {}
 
-    def told_count(self: AnyDefense, participants: int, removed: int = 0) -> AnyDefense:
-        """Returns this defense, told how many of a round's clients are attackers.
+    def for_round(self: AnyDefense, participants: int, removed: int = 0) -> AnyDefense:
+        """Returns this defense with the count of attackers that it expects in one round.
 
-        Where it is told a fraction, that is of `participants`; `removed` of them are found already.
+        A fraction is one of `participants`, of whom `removed` are found already.
         """
-        return with_count(self, participants, removed)
+        return with_count(self, self.attackers, participants, removed)
 
     def missing(self, server: Server) -> str:
         """Returns what the server lacks for this defense, in one sentence; empty if nothing."""
-        name, granted = type(self).__name__, self.granted()
+        name, declared = type(self).__name__, self.declared_knowledge()
         if self.uses_model and server.explainer is None:
             return f"{name} looks at clients' models: give model="
         images = server.samples is not None and len(server.samples.labels) > 0
-        if {PROBE_DATA, AUXILIARY_DATA} & {*granted} and not images:
+        if {PROBE_DATA, AUXILIARY_DATA} & {*declared} and not images:
             return f"{name} looks at images: give model=, images= and labels="
-        if ROOT_DATA in granted and server.root is None:
+        if ROOT_DATA in declared and server.root is None:
             return f"{name} compares with the server's own update: give root_update="
         return ""
 

@@ -29,7 +29,7 @@ from tffl.core.updates import Updates
 from tffl.defenses.base import State
 from tffl.defenses.krum import krum_scores, winner
 from tffl.defenses.parts.order import WIDTH, ranked
-from tffl.defenses.parts.tolerance import assumed, check_tolerance, left
+from tffl.defenses.parts.tolerance import assumed_count, check_tolerance, remaining_count
 from tffl.defenses.selection import Combined, Selection
 from tffl.defenses.server import Server
 
@@ -80,6 +80,11 @@ class Bulyan(Selection):
     """Averages around the median, in each coordinate, the updates that Krum selects.
 
     Told nothing, it expects the largest f that it can bear.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [1.0], [1.1], [9.0]])
+    >>> verdict = Bulyan(malicious=1).judge_rows(rows)
+    >>> verdict.accepted.tolist(), verdict.aggregate
+    ([True, True, False, True, True, True, False], array([1.0666667], dtype=float32))
     """
 
     reference: ClassVar[str] = (
@@ -94,7 +99,7 @@ class Bulyan(Selection):
     def combine(self, updates: Updates, server: Server, state: State) -> tuple[Combined, State]:
         """Selects rows, and averages every column of theirs, non-trainable ones too."""
         n = len(updates)
-        f = left(assumed(self.malicious, n, _most(n)), removed=0, most=_most(n))
+        f = remaining_count(assumed_count(self.malicious, n, _most(n)), removed=0, most=_most(n))
         distances = squared_distances(updates)
         chosen = select(distances, f, count=n - 2 * f)
         part = updates.select(chosen)

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -33,7 +33,7 @@ from pydantic import BeforeValidator, Field
 from tffl.core import states
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
-from tffl.core.registry import TABLES
+from tffl.core.options import option_names
 from tffl.core.updates import Updates
 from tffl.core.verdict import NOT_FINITE, Judgment, Shown, Verdict
 from tffl.defenses.base import Defense, State, sample_shares
@@ -88,12 +88,14 @@ class Combination(Defense):
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
     parts: Mapping[str, Defense] = field(init=False)
 
+    tables_field: ClassVar[str] = "tables"
     reference: ClassVar[str] = "tffl's own"
     merge: ClassVar[np.ufunc]
     """Of truths, the maximum says whether any is true, and the minimum whether all are."""
 
     def __post_init__(self) -> None:
-        """Builds the parts."""
+        """Checks the options, and builds the parts."""
+        super().__post_init__()
         twice = [name for name, count in Counter(self.of).items() if count > 1]
         require(not twice, f"defense.of names {', '.join(twice)} more than once")
         for name in self.tables:
@@ -119,20 +121,24 @@ class Combination(Defense):
         """Whether any part does."""
         return any(part.judges_statistics for part in self.parts.values())
 
-    def told_count(self: AnyCombination, participants: int, removed: int = 0) -> AnyCombination:
-        """Tells every part."""
-        told = {n: part.told_count(participants, removed) for n, part in self.parts.items()}
-        return replace(self, tables={name: part.options() for name, part in told.items()})
+    def for_round(self: AnyCombination, participants: int, removed: int = 0) -> AnyCombination:
+        """Gives every part the count of one round."""
+        parts = {n: part.for_round(participants, removed) for n, part in self.parts.items()}
+        return replace(self, tables={name: part.options() for name, part in parts.items()})
 
     def options(self) -> dict[str, Any]:
         """Returns its own options, and a table of options for each part."""
-        own = (option.name for option in fields(self) if option.init and option.name != TABLES)
+        own = [option for option in option_names(type(self)) if option != self.tables_field]
         tables = {name: part.options() for name, part in self.parts.items()}
         return {**{name: getattr(self, name) for name in own}, **tables}
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what any part has."""
-        return tuple(dict.fromkeys(word for part in self.parts.values() for word in part.granted()))
+        return tuple(
+            dict.fromkeys(
+                word for part in self.parts.values() for word in part.declared_knowledge()
+            )
+        )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Checks all parts."""
@@ -189,14 +195,24 @@ class Combination(Defense):
 
 @dataclass(frozen=True)
 class AnyOf(Combination):
-    """Rejects clients that any of several defenses convicts."""
+    """Rejects clients that any of several defenses convicts.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> AnyOf(of="multi-krum,median").judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
+    """
 
     merge: ClassVar[np.ufunc] = np.maximum
 
 
 @dataclass(frozen=True)
 class AllOf(Combination):
-    """Rejects clients that all of several defenses convict."""
+    """Rejects clients that all of several defenses convict.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> AllOf(of=("multi-krum", "update-consensus")).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
+    """
 
     merge: ClassVar[np.ufunc] = np.minimum
 

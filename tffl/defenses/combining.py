@@ -54,6 +54,11 @@ class Combining(Defense):
     malicious: Malicious = None
     k: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.5
 
+    @property
+    def attackers(self) -> int | float | None:
+        """The option `malicious`."""
+        return self.malicious
+
     @abstractmethod
     def kept(self, weights: np.ndarray) -> np.ndarray:
         """Says which of the finite rows, by their weights float64 `[n]`, count as accepted."""

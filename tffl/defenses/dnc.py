@@ -34,7 +34,12 @@ from tffl.core.thresholds import median_mad, top
 from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
 from tffl.defenses.parts.thresholds import Fixed, Threshold
-from tffl.defenses.parts.tolerance import Malicious, check_tolerance, left, told
+from tffl.defenses.parts.tolerance import (
+    Malicious,
+    attacker_count,
+    check_tolerance,
+    remaining_count,
+)
 from tffl.defenses.server import Server
 
 RESOLUTION = 1e-7
@@ -79,6 +84,10 @@ class DnC(Detector):
       coordinates: b, how many columns to draw; all if there are fewer.
       c: Told f, each iteration removes ⌊c·f⌋ clients; c > 0.
       k: Told nothing, it removes those above median + k·1.4826·MAD.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> DnC(malicious=1).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     malicious: Malicious = None
@@ -92,11 +101,17 @@ class DnC(Detector):
         "and Defenses for Federated Learning, NDSS 2021"
     )
 
+    @property
+    def attackers(self) -> int | float | None:
+        """The option `malicious`."""
+        return self.malicious
+
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` if f is too large, or if nobody might be left."""
         super().check(participants, layout)
         check_tolerance("dnc", self.malicious, participants, _most(participants), "n > 2f")
-        removed = self.iterations * self._removals(told(self.malicious, participants) or 0)
+        count = attacker_count(self.malicious, participants) or 0
+        removed = self.iterations * self._removals(count)
         require(
             removed < participants,
             f"dnc may remove {removed} of {participants} participants a round, ⌊c·f⌋ in each "
@@ -136,11 +151,11 @@ class DnC(Detector):
 
     def _count(self, n: int, removed: int) -> int | None:
         """Returns how many rows to remove in each iteration; None for a threshold."""
-        f = told(self.malicious, n)
+        f = attacker_count(self.malicious, n)
         if f is None:
             return None
         rows = n - removed
-        return min(self._removals(left(f, removed, _most(rows))), rows - 1)
+        return min(self._removals(remaining_count(f, removed, _most(rows))), rows - 1)
 
     def _removals(self, malicious: int) -> int:
         """Returns ⌊c·f⌋, also where 0.1 · 30 is a little less than 3."""

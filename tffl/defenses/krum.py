@@ -26,7 +26,7 @@ from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import TOLERANCE
 from tffl.core.updates import Updates
 from tffl.defenses.base import State
-from tffl.defenses.parts.tolerance import assumed, check_tolerance, left
+from tffl.defenses.parts.tolerance import assumed_count, check_tolerance, remaining_count
 from tffl.defenses.selection import Combined, Selection
 from tffl.defenses.server import Server
 
@@ -83,8 +83,9 @@ def most(n: int) -> int:
 
 
 def tolerated(malicious: int | float | None, n: int, removed: int = 0) -> int:
-    """Returns f for the n rows that are left after `removed` worthless ones were sorted out."""
-    return left(assumed(malicious, n + removed, most(n + removed)), removed, most(n))
+    """Returns f for the n rows that remain after `removed` rows that are not finite."""
+    assumed = assumed_count(malicious, n + removed, most(n + removed))
+    return remaining_count(assumed, removed, most(n))
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ class Krum(Selection):
 
     Of equal scores, the row with the nearer next neighbor wins, and then the smallest client id.
     Told nothing, it counts neighbors for the largest f that it can bear.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.3], [9.0]])
+    >>> verdict = Krum(malicious=1).judge_rows(rows)
+    >>> verdict.accepted.tolist(), verdict.convicted.tolist()
+    ([True, False, False, False, False], [False, False, False, False, True])
     """
 
     reference: ClassVar[str] = (

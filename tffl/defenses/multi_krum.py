@@ -41,6 +41,10 @@ class MultiKrum(Detector):
         nothing. Told nothing, it counts neighbors for the largest f that it can bear.
       selected: m, from 1 to n. If None, n − f; told nothing, all below the threshold.
       k: With neither `malicious` nor `selected`, flagged are scores above median + k·1.4826·MAD.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> MultiKrum(malicious=1).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     malicious: Malicious = None
@@ -51,6 +55,11 @@ class MultiKrum(Detector):
         "Blanchard et al., Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent, "
         "NIPS 2017"
     )
+
+    @property
+    def attackers(self) -> int | float | None:
+        """The option `malicious`."""
+        return self.malicious
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` unless n > 2f + 2 and m <= n."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from tffl.core.geometry import squared_distances
 from tffl.core.updates import Updates
-from tffl.defenses.parts.tolerance import Malicious, assumed, check_tolerance, left
+from tffl.defenses.parts.tolerance import Malicious, assumed_count, check_tolerance, remaining_count
 from tffl.defenses.server import Server
 from tffl.defenses.wrapper import Mixture, PreAggregation
 
@@ -56,6 +56,11 @@ class NearestNeighborMixing(PreAggregation):
     Attributes:
       malicious: f, what the server is told about a round's attackers: a count, a fraction, or
         nothing; n > 2f. Told nothing, it is the most that it can bear: means of ⌊n/2⌋ + 1.
+
+    >>> from tffl.defenses.median import Median
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> NearestNeighborMixing(malicious=1).wrap(Median()).judge_rows(rows).aggregate.round(3)
+    array([1.05], dtype=float32)
     """
 
     malicious: Malicious = None
@@ -65,6 +70,11 @@ class NearestNeighborMixing(PreAggregation):
         "AISTATS 2023"
     )
 
+    @property
+    def attackers(self) -> int | float | None:
+        """The option `malicious`."""
+        return self.malicious
+
     def check(self, participants: int) -> int:
         """Returns n; raises `UsageError` unless n > 2f."""
         check_tolerance("nnm", self.malicious, participants, _most(participants), "n > 2f")
@@ -73,7 +83,7 @@ class NearestNeighborMixing(PreAggregation):
     def mix(self, updates: Updates, server: Server) -> Mixture:
         """Mixes each update with its neighbors; the verdict on a mixture is its client's."""
         n = len(updates)
-        f = left(assumed(self.malicious, n, _most(n)), removed=0, most=_most(n))
+        f = remaining_count(assumed_count(self.malicious, n, _most(n)), removed=0, most=_most(n))
         mixing = neighbor_mixing(squared_distances(updates), f)
         return Mixture(mixing, np.arange(n), updates.sample_counts)
 

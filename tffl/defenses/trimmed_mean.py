@@ -23,7 +23,7 @@ from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
 from tffl.defenses.base import State
 from tffl.defenses.parts.order import trimmed
-from tffl.defenses.parts.tolerance import assumed, check_tolerance, left
+from tffl.defenses.parts.tolerance import assumed_count, check_tolerance, remaining_count
 from tffl.defenses.robust_mean import Combined, RobustMean
 from tffl.defenses.server import Server
 
@@ -32,14 +32,15 @@ def trim_count(malicious: int | float | None, n: int) -> int:
     """Returns b, how many of n values to drop at either end.
 
     Args:
-      malicious: As told; of nothing, a fifth of n is made, rounded down, but not to zero.
+      malicious: A count or a fraction of n; None stands for a fifth of n, rounded down, at least 1.
       n: Rows to average, at least 1. What cannot be dropped because some of the round's rows were
         not finite stays: n > 2b always.
 
     >>> trim_count(None, 10), trim_count(3, 10), trim_count(0.25, 10), trim_count(3, 5)
     (2, 3, 3, 2)
     """
-    return left(assumed(malicious, n, max(1, n // 5)), removed=0, most=(n - 1) // 2)
+    assumed = assumed_count(malicious, n, max(1, n // 5))
+    return remaining_count(assumed, removed=0, most=(n - 1) // 2)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class TrimmedMean(RobustMean):
     A client's score is the share of trainable coordinates in which its value was dropped, from 0
     to 1. Rows with NaN or infinity are gone before, and b is not lowered for them: to drop a few
     honest values more is the safer error.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> TrimmedMean(malicious=1).judge_rows(rows).aggregate
+    array([1.1], dtype=float32)
     """
 
     reference: ClassVar[str] = (

@@ -16,7 +16,7 @@ from tffl.core.updates import Updates
 from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses.base import Defense, State
 from tffl.defenses.none import FedAvg, FiniteAvg
-from tffl.defenses.parts.tolerance import with_count
+from tffl.defenses.parts.tolerance import attacker_note, with_count
 from tffl.defenses.server import Server
 
 
@@ -26,6 +26,11 @@ class Wrapper(Options, ABC):
 
     reference: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def attackers(self) -> int | float | None:
+        """As in `Defense`."""
+        return None
 
     @abstractmethod
     def wrap(self, inner: Defense) -> Defense:
@@ -133,19 +138,19 @@ class Mixed(Defense):
         """Returns the options of both."""
         return {**asdict(self.before), **self.inner.options()}
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what either has."""
-        words = (*self.before.needs, *super().granted(), *self.inner.granted())
-        return tuple(dict.fromkeys(words))
+        own = (*self.before.needs, *attacker_note(self.before.attackers))
+        return tuple(dict.fromkeys((*own, *self.inner.declared_knowledge())))
 
-    def told_count(self, participants: int, removed: int = 0) -> Mixed:
-        """Tells both."""
-        before = with_count(self.before, participants, removed)
-        return replace(self, before=before, inner=self.inner.told_count(participants, removed))
+    def for_round(self, participants: int, removed: int = 0) -> Mixed:
+        """Gives both the count of one round."""
+        before = with_count(self.before, self.before.attackers, participants, removed)
+        return replace(self, before=before, inner=self.inner.for_round(participants, removed))
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Checks both; the inner one for as many updates as it will see."""
-        parts = self.told_count(participants)
+        parts = self.for_round(participants)
         seen = parts.before.check(participants)
         try:
             parts.inner.check(seen, layout)
@@ -169,7 +174,7 @@ class Mixed(Defense):
         if not finite.any():
             return self.inner.judge(updates, server, state)
         kept = updates.select(finite)
-        parts = self.told_count(len(updates), removed=len(updates) - len(kept))
+        parts = self.for_round(len(updates), removed=len(updates) - len(kept))
         mixture = parts.before.mix(kept, server)
         ids = kept.client_ids if len(mixture.mixing) == len(kept) else None
         mixed = kept.mixed(

@@ -4,15 +4,16 @@ Every model takes float images in 0 … 255 and rescales them itself, so that an
 takes raw images. `logistic` and `mlp` take feature vectors too, as they are.
 """
 
+from tffl.core.lazy import lazy
 from tffl.core.registry import Registry
 
 models = Registry(
     "model",
     {
-        "cnn": "tffl.models.cnn:cnn",
-        "lenet5": "tffl.models.lenet5:lenet5",
-        "logistic": "tffl.models.mlp:logistic",
-        "mlp": "tffl.models.mlp:mlp",
+        "cnn": "tffl.models.small_cnn:cnn",
+        "lenet5": "tffl.models.lenet:lenet5",
+        "logistic": "tffl.models.perceptron:logistic",
+        "mlp": "tffl.models.perceptron:mlp",
         "mobilenet-v3-large": "tffl.models.applications:mobilenet_v3_large",
         "pdgan-cnn": "tffl.models.pdgan:pdgan_cnn",
         "regnet-y-800mf": "tffl.models.regnet:regnet_y_800mf",
@@ -23,4 +24,11 @@ models = Registry(
     },
 )
 
-__all__ = ["models"]
+_HOMES = {**models.homes(), "build_network": "tffl.models.build"}
+
+__all__ = [*sorted(_HOMES), "models"]
+__getattr__ = lazy(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -74,6 +74,10 @@ def pdgan_cnn(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0)
 
     Raises:
       UsageError: The images are too small or too large.
+
+    Example:
+      >>> pdgan_cnn((28, 28, 1), 10).count_params()
+      101771
     """
     from keras import Input, Model, layers
 

@@ -60,6 +60,10 @@ def regnet_y_800mf(
 
     Raises:
       UsageError: The images are too small or too large.
+
+    Example:
+      >>> regnet_y_800mf((32, 32, 3), 10).count_params()
+      5685794
     """
     from keras import Input, Model, layers
 

@@ -46,6 +46,10 @@ def resnet8(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -
 
     Raises:
       UsageError: The images are too small or too large.
+
+    Example:
+      >>> resnet8((32, 32, 3), 10).count_params()
+      78714
     """
     check_size("resnet8", image_shape, smallest=4)
     return _resnet("resnet8", image_shape, classes, seed, stem=3, stages=(16, 32, 64), blocks=1)
@@ -67,6 +71,10 @@ def resnet18(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) 
 
     Raises:
       UsageError: The images are too small or too large.
+
+    Example:
+      >>> resnet18((32, 32, 3), 10).count_params()
+      11183562
     """
     check_size("resnet18", image_shape, smallest=8)
     stages = (64, 128, 256, 512)
@@ -90,6 +98,10 @@ def resnet18_7x7(image_shape: tuple[int, int, int], classes: int, *, seed: int =
 
     Raises:
       UsageError: The images are too small or too large.
+
+    Example:
+      >>> resnet18_7x7((32, 32, 3), 10).count_params()
+      11191242
     """
     check_size("resnet18-7x7", image_shape, smallest=32)
     stages = (64, 128, 256, 512)

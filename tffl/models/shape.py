@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tffl.core.errors import UsageError, require
+from tffl.core.errors import TfflError, UsageError, require
+from tffl.core.process import silence
 from tffl.models.build import build_network
 from tffl.models.layers import convolutions, output_shape, resized, set_weights
 
@@ -68,6 +70,14 @@ def _weight_shapes(model: keras.Model) -> list[Any]:
     return [shapes, list(convolutions(model))]
 
 
+def describe_networks(
+    entries: Iterable[Mapping[str, Any]], image_shape: tuple[int, int, int], classes: int
+) -> list[dict[str, Any]]:
+    """Adds to descriptions of models, as the registry has them, what `describe_network` returns."""
+    silence()
+    return [{**entry, **describe_network(entry["name"], image_shape, classes)} for entry in entries]
+
+
 def describe_network(name: str, image_shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
     """Builds a model, and returns what `tffl list models --image-size` shows of it.
 
@@ -84,7 +94,7 @@ def describe_network(name: str, image_shape: tuple[int, int, int], classes: int)
         model = build_network(name, image_shape, classes)
         layer = last_convolution(model)
         height, width = map_size(model, layer)
-    except UsageError as error:
+    except TfflError as error:
         return {"refusal": str(error)}
     parameters = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     return {

@@ -1,7 +1,7 @@
 """Reports of runs and benchmarks: one web page, Markdown with pictures, or LaTeX tables.
 
-sources     folders → what they hold, or one line about what is wrong with them
-content     runs and benchmarks → a `Report`: sections of charts, tables and pictures
-document    what a report, a chart and a table are, without a word about how they look
-page, markdown, latex    a `Report` → files
+sources     reads runs and benchmarks from their folders
+content     turns them into a `Report`: sections of charts, tables and pictures
+document    defines reports, charts and tables, independently of the output format
+page, markdown, latex    write a `Report`
 """

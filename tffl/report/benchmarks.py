@@ -1,4 +1,4 @@
-"""What a report tells of a benchmark: attacks × defenses, and the worst case of each defense."""
+"""The sections of a report on a benchmark: attacks × defenses, and each defense's worst case."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tffl.report.document import Block, Grid, Section, Table
+from tffl.report.document import Block, MatrixChart, Section, Table
 from tffl.report.sources import RecordedBenchmark
 from tffl.studies.benchmark_table import (
     NONE,
@@ -24,29 +24,29 @@ from tffl.studies.benchmark_table import (
 
 WORST = "worst case"
 
-OF_MODEL = ("accuracy", "attack_success")
-"""Columns that a ruined model leaves undefined."""
+MODEL_METRICS = ("accuracy", "attack_success")
+"""Columns that are undefined for a ruined model."""
 
 
 def benchmark_sections(benchmark: RecordedBenchmark) -> list[Section]:
-    """Returns a section for each setting, and one of the runs that failed."""
+    """Returns a section for each setting, and one of the failed runs if there are any."""
     sections = [Section(benchmark.name)]
     for setting in benchmark.settings:
         rows = where(benchmark.rows, setting=setting)
-        sections.append(Section(setting or "All runs", _setting(rows), level=3))
+        sections.append(Section(setting or "All runs", _setting_blocks(rows), level=3))
     if failed := [row for row in benchmark.rows if row["error"]]:
-        sections.append(Section("Failed runs", [Block(_failed(failed))], level=3))
+        sections.append(Section("Failed runs", [Block(_failures_table(failed))], level=3))
     return sections
 
 
-def _setting(rows: Rows) -> list[Block]:
+def _setting_blocks(rows: Rows) -> list[Block]:
     attacks, defenses = distinct(rows, "attack"), distinct(rows, "defense")
     judges = [defense for defense in defenses if defense != NONE]
     targeted = [a for a in attacks if defined(where(rows, attack=a), "attack_success")]
     hostile = [attack for attack in attacks if attack != NONE]
     note = (
-        "Means over seeds; ± is half the width of the 95 % interval (Student's t). The worst case "
-        "is over attacks, not over seeds."
+        "Means over seeds; ± is half the width of the 95 % confidence interval (Student's t). The "
+        "worst case is the worst mean of any attack, not the worst seed."
     ) + (RUIN_NOTE if ruined(rows) else "")
     matrices = (
         ("Accuracy, %", "accuracy", attacks, defenses, min),
@@ -59,7 +59,7 @@ def _setting(rows: Rows) -> list[Block]:
         for matrix in matrices
         if defined([row for row in rows if row["defense"] in matrix[3]], matrix[1])
     ]
-    return [*blocks, Block(_costs(rows, defenses))]
+    return [*blocks, Block(_cost_table(rows, defenses))]
 
 
 def _matrix(
@@ -71,34 +71,34 @@ def _matrix(
     worst: Callable[..., Any],
     note: str = "",
 ) -> Block:
-    """Draws a figure of every attack against every defense; the last row is the worst case."""
+    """Charts a column for every attack and defense; the last row is the worst case."""
     cells = [[where(rows, attack=a, defense=d) for d in defenses] for a in attacks]
-    found = [[interval(defined(runs, column)) for runs in line] for line in cells]
-    values = [[center for center, _ in line] for line in found]
-    lost = [[ruined(runs) if column in OF_MODEL else 0 for runs in line] for line in cells]
+    intervals = [[interval(defined(runs, column)) for runs in line] for line in cells]
+    values = [[center for center, _ in line] for line in intervals]
+    ruins = [[ruined(runs) if column in MODEL_METRICS else 0 for runs in line] for line in cells]
     text = [
         [
-            with_interval(*figure, count, len(runs))
-            for figure, count, runs in zip(*line, strict=True)
+            with_interval(*bounds, count, len(runs))
+            for bounds, count, runs in zip(*line, strict=True)
         ]
-        for line in zip(found, lost, cells, strict=True)
+        for line in zip(intervals, ruins, cells, strict=True)
     ]
     names = [_attack(attack) for attack in attacks]
-    # Attack-free runs are no attack: what is worst there is no worst case.
+    # Attack-free runs are left out of the worst case.
     hostile = [i for i, attack in enumerate(attacks) if attack != NONE]
     if hostile:
         extremes = [
-            _extreme([(values[i][j], names[i], lost[i][j]) for i in hostile], worst)
+            _worst_case([(values[i][j], names[i], ruins[i][j]) for i in hostile], worst)
             for j in range(len(defenses))
         ]
         values.append([value for value, _ in extremes])
         text.append(["ruined" if math.isnan(v) and by != "–" else percent(v) for v, by in extremes])
         names.append(WORST)
-    told = [[name, *cells] for name, cells in zip(names, text, strict=True)]
+    lines = [[name, *cells] for name, cells in zip(names, text, strict=True)]
     if hostile:
-        told.append(["by", *(name for _, name in extremes)])
+        lines.append(["worst attack", *(name for _, name in extremes)])
     header = ["", *map(_defense, defenses)]
-    chart = Grid(
+    chart = MatrixChart(
         title,
         "defense",
         "attack",
@@ -109,39 +109,44 @@ def _matrix(
         "rate",
         high=1.0,
     )
-    return Block(Table(title, header, told, short=True), chart, note=note)
+    return Block(Table(title, header, lines, short=True), chart, note=note)
 
 
-def _extreme(
-    candidates: list[tuple[float, str, int]], worst: Callable[..., Any]
+def _worst_case(
+    attacks: list[tuple[float, str, int]], worst: Callable[..., Any]
 ) -> tuple[float, str]:
-    """Returns value and name of the worst candidate; first of all the one that ruins most runs."""
-    most = max(candidates, key=lambda one: one[2])
-    if most[2]:
-        return math.nan, most[1]
-    known = [candidate[:2] for candidate in candidates if not math.isnan(candidate[0])]
-    return worst(known, key=lambda one: one[0]) if known else (math.nan, "–")
+    """Returns the value and name of the worst attack; one that ruins models is the worst of all.
+
+    Args:
+      attacks: The mean value, name and number of ruined models of each attack.
+      worst: `min` or `max`.
+    """
+    _, name, ruins = max(attacks, key=lambda attack: attack[2])
+    if ruins:
+        return math.nan, name
+    known = [attack[:2] for attack in attacks if not math.isnan(attack[0])]
+    return worst(known, key=lambda attack: attack[0]) if known else (math.nan, "–")
 
 
-def _costs(rows: Rows, defenses: Sequence[str]) -> Table:
+def _cost_table(rows: Rows, defenses: Sequence[str]) -> Table:
     lines = []
     for defense in defenses:
         mine = where(rows, defense=defense)
         free = where(mine, attack=NONE)
-        took = mean(defined(mine, "defense_seconds"))
+        seconds = mean(defined(mine, "defense_seconds"))
         lines.append(
             [
                 _defense(defense),
                 percent(mean(defined(free, "accuracy"))),
                 "–" if defense == NONE else percent(mean(defined(free, "fpr"))),
-                "–" if math.isnan(took) else f"{took:.3f}",
+                "–" if math.isnan(seconds) else f"{seconds:.3f}",
             ]
         )
     header = ["defense", "accuracy, no attack, %", "FPR, no attack, %", "seconds per round"]
-    return Table("What each defense costs", header, lines, short=True)
+    return Table("Cost of each defense", header, lines, short=True)
 
 
-def _failed(rows: Rows) -> Table:
+def _failures_table(rows: Rows) -> Table:
     header = ["setting", "attack", "defense", "seed", "error"]
     lines = [[_cell(row[key]) for key in header] for row in rows]
     return Table("Failed runs", header, lines, words=range(len(header)), short=True)

@@ -1,4 +1,4 @@
-"""What a report tells: all runs together, each run by itself, benchmarks."""
+"""The content of a report: an overview of all runs, each run by itself, and benchmarks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from tffl.report import document
 from tffl.report.benchmarks import benchmark_sections
-from tffl.report.document import Bars, Block, Gallery, Grid, Report, Section, Table
-from tffl.report.key_figures import OVERVIEW, figures_of
-from tffl.report.overview import number, overview, plain_text
-from tffl.report.sources import RecordedBenchmark, RecordedRun, baselines, read
-from tffl.report.verdicts import detection_block, ranking_blocks, scores_block, yes
+from tffl.report.document import Bars, Block, Gallery, MatrixChart, Report, Section, Table
+from tffl.report.key_figures import OVERVIEW, key_figures
+from tffl.report.overview import format_number, format_value, overview
+from tffl.report.sources import RecordedBenchmark, RecordedRun, baselines, read_folders
+from tffl.report.verdicts import detection_block, ranking_blocks, scores_block, yes_or_no
 
 if TYPE_CHECKING:
     from tffl.drawing.explanation import Explanation
@@ -23,79 +23,80 @@ if TYPE_CHECKING:
 PHASES = {"train": "training", "attack": "attack", "defense": "defense", "evaluate": "evaluation"}
 
 
-def report(paths: Sequence[Path], rounds: Sequence[int] = ()) -> Report:
-    """Reads folders and says what there is to say.
+def build_report(paths: Sequence[Path], rounds: Sequence[int] = ()) -> Report:
+    """Reads folders and builds a report about them.
 
     Args:
-      paths: Runs and benchmarks. A run's undefended and attack-free siblings, which
-        `tffl simulate --compare` puts into its folder, are compared with it.
-      rounds: Whose heat maps are shown; if none are named, the last round's that has any.
+      paths: The folders of runs and benchmarks. The undefended and attack-free runs that
+        `tffl simulate --compare` puts into the folder of a run are compared with it.
+      rounds: The rounds whose heat maps are shown; by default the last one that has any.
 
     Raises:
-      UsageError: A folder is neither run nor benchmark, or a round has no heat maps.
+      UsageError: A folder is neither a run nor a benchmark, or a round has no heat maps.
       TfflError: A file is damaged.
     """
-    found = read(paths)
-    runs = [one for one in found if isinstance(one, RecordedRun)]
+    sources = read_folders(paths)
+    runs = [source for source in sources if isinstance(source, RecordedRun)]
     named = {run.path.resolve() for run in runs}
-    siblings = [one for run in runs for one in baselines(run) if one.path.resolve() not in named]
+    others = [base for run in runs for base in baselines(run) if base.path.resolve() not in named]
     sections: list[Section] = []
     if runs:
-        sections += overview([*runs, *siblings])
+        sections += overview([*runs, *others])
     for run in runs:
-        sections += _run(run, rounds, titled=len(found) > 1)
-    for one in found:
-        if isinstance(one, RecordedBenchmark):
-            sections += benchmark_sections(one)
+        sections += _run_sections(run, rounds, titled=len(sources) > 1)
+    for source in sources:
+        if isinstance(source, RecordedBenchmark):
+            sections += benchmark_sections(source)
     return Report(
-        title=_title(found),
+        title=" · ".join(source.name for source in sources),
         sections=sections,
-        about=[_about(run) for run in runs],
-        warnings=[one.warning for one in [*found, *siblings] if one.warning],
-        figures=_headline(runs[0]) if len(runs) == 1 else [],
+        about=[_description(run) for run in runs],
+        warnings=[source.warning for source in [*sources, *others] if source.warning],
+        headline=_headline(runs[0]) if len(runs) == 1 else [],
     )
 
 
-def _title(found: Sequence[RecordedRun | RecordedBenchmark]) -> str:
-    return " · ".join(one.name for one in found)
-
-
-def _about(run: RecordedRun) -> str:
+def _description(run: RecordedRun) -> str:
     config = run.config
     federation = config.federation
     attack, defense = config.attack.name, config.defense.name
     malicious = 0 if attack == "none" else federation.malicious_count
     acting = len(run.summary.get("acting_clients", range(malicious)))
-    idle = f" (only {acting} of whom had data to attack with)" if acting < malicious else ""
+    idle = f" (only {acting} had data to attack with)" if acting < malicious else ""
     return (
         f"{run.name}: {'no attack' if attack == 'none' else attack} against "
         f"{'no defense' if defense == 'none' else defense}. {config.data.dataset}, "
         f"{config.model.name}, {federation.clients} clients, {malicious} of them malicious{idle}, "
-        f"{federation.rounds} rounds, seed {config.seed}."
+        f"{federation.rounds} round{'s' * (federation.rounds != 1)}, seed {config.seed}."
     )
 
 
 def _headline(run: RecordedRun) -> list[tuple[str, str]]:
-    values = figures_of(run)
+    values = key_figures(run)
     chosen = ("accuracy", "attack_success", "recall", "precision", "fpr", "seconds")
     known = (key for key in chosen if not math.isnan(values[key]))
     return [(OVERVIEW[key][0], OVERVIEW[key][1](values[key])) for key in known]
 
 
-def _run(run: RecordedRun, rounds: Sequence[int], titled: bool) -> list[Section]:
+def _run_sections(run: RecordedRun, rounds: Sequence[int], titled: bool) -> list[Section]:
     level = 3 if titled else 2
     parts = []
     if len(run.rounds):
         looks = run.looks(rounds)
         parts += [
             ("Verdicts", [detection_block(run), scores_block(run)], ""),
-            ("How well the scores tell", *ranking_blocks(run)),
+            ("Quality of the scores", *ranking_blocks(run)),
             ("Heat maps", *_galleries(run, looks)),
             ("Time", [_time(run)], ""),
         ]
     split = _split(run)
     parts.insert(
-        2, ("Data of the clients", split, "" if split else "This run did not record its split.")
+        2,
+        (
+            "Data of the clients",
+            split,
+            "" if split else "This run did not record how the data was split.",
+        ),
     )
     parts.append(("Config and environment", [_config(run), _environment(run)], ""))
     sections = [Section(run.name)] if titled else []
@@ -118,11 +119,14 @@ def _split(run: RecordedRun) -> list[Block]:
     names = [str(client) for client in clients]
     sums = [str(sum(row)) for row in values]
     rows = [[name, *cells, total] for name, cells, total in zip(names, text, sums, strict=True)]
-    title = "Samples of each client and class"
-    chart = Grid(title, "class", "client", classes, names, values, unit="samples")
+    title = "Samples by client and class"
+    chart = MatrixChart(title, "class", "client", classes, names, values, unit="samples")
     note = ""
     if values != after:
-        note = "a → b: as dealt, and as labeled after an attack on the client's data."
+        note = (
+            "a → b: the number of samples before and after the attack on the client's data, which "
+            "changes labels."
+        )
     return [Block(Table(title, ["client", *classes, "all"], rows), chart, note=note)]
 
 
@@ -138,10 +142,10 @@ def _look_table(look: Explanation) -> Table:
         [
             str(row["client"]),
             "malicious" if row["malicious"] else "honest",
-            number(row["score"]),
-            yes(row["flagged"]),
+            format_number(row["score"]),
+            yes_or_no(row["flagged"]),
             str(row["dead_maps"]),
-            number(row["distance"]),
+            format_number(row["distance"]),
         ]
         for row in look.rows()
     ]
@@ -155,13 +159,12 @@ def _time(run: RecordedRun) -> Block:
         for phase, name in PHASES.items()
     }
     rounds = [str(round) for round in run.rounds["round"]]
-    columns = [[number(value) for value in column] for column in seconds.values()]
-    means = [number(float(np.nanmean(column))) for column in seconds.values()]
-    names, columns = (
-        ["mean", *rounds],
-        [[mean, *cells] for mean, cells in zip(means, columns, strict=True)],
-    )
-    table = Table("Seconds of each phase", ["round", *seconds], document.paired("", names, columns))
+    columns = [
+        [format_number(value) for value in (float(np.nanmean(column)), *column)]
+        for column in seconds.values()
+    ]
+    rows = document.rows_of(["mean", *rounds], columns)
+    table = Table("Seconds of each phase", ["round", *seconds], rows)
     chart = Bars("Time of each phase", "round", "seconds", run.rounds["round"].tolist(), seconds)
     return Block(table, chart)
 
@@ -170,7 +173,7 @@ def _config(run: RecordedRun) -> Block:
     from tffl.record.identity import flat
 
     values = flat(run.config.model_dump(mode="json"))
-    rows = [[key, plain_text(value)] for key, value in values.items()]
+    rows = [[key, format_value(value)] for key, value in values.items()]
     return Block(Table("Config", ["key", "value"], rows, words=(0, 1)))
 
 
@@ -179,5 +182,5 @@ def _environment(run: RecordedRun) -> Block:
 
     command = " ".join(map(str, run.environment.get("command", [])))
     values = flat({**run.environment, "command": command} if run.environment else {})
-    rows = [[key, plain_text(value)] for key, value in values.items()]
+    rows = [[key, format_value(value)] for key, value in values.items()]
     return Block(Table("Environment", ["key", "value"], rows, words=(0, 1)))

@@ -1,4 +1,4 @@
-"""What a report is made of, whatever it is written as: every chart comes with its numbers."""
+"""The parts of a report in any output format. Every chart has a table of its numbers."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ BLUE, RED, GREEN, ORANGE, SKY, PURPLE, GRAY = (
     *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"),
     "#888888",
 )
-"""The palette of Okabe and Ito, which color-blind readers tell apart, and a neutral gray."""
+"""The palette of Okabe and Ito, which color-blind readers can distinguish, and a neutral gray."""
 
 COLORS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot")
-"""Shapes repeat what colors say; lists begin anew where they end."""
+"""Symbols and dashes that distinguish series without color; longer lists start over."""
 
-
-WORD = 24
-"""Letters, at most, of what a table does not break."""
+MAX_UNBROKEN = 24
+"""The largest number of letters in a cell whose words are not broken."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of a plot, joined by lines or not.
+    """The points of a plot, which may be joined by a line.
 
     Attributes:
-      name: For the legend.
-      x: Positions.
-      y: Values; NaN leaves a gap.
-      color: As `#rrggbb`.
+      name: The name in the legend.
+      x: The positions.
+      y: The values; NaN leaves a gap.
+      color: The color, `#rrggbb`.
       symbol: One of `SYMBOLS`; empty draws no points.
       dash: One of `DASHES`; empty draws no line.
-      hover: What a point says of itself, with newlines between lines.
-      rows: For each point, the row of the plot's table that it stands for.
+      hover: The text of each point, shown when the pointer is on it.
+      rows: The row of the plot's table for each point.
     """
 
     name: str
@@ -52,14 +51,18 @@ class Series:
 
 @dataclass(frozen=True)
 class Plot:
-    """Lines and points.
+    """A plot of lines and points.
 
     Attributes:
-      rates: Values are rates in 0 … 1, shown in percent.
-      square: Both axes are rates.
-      log: The vertical axis is logarithmic at first.
-      linear: Within ± this value a logarithmic axis is linear, so that it has room for 0; without
-        it there is no logarithmic axis.
+      title: The title.
+      x_label: The label of the horizontal axis.
+      y_label: The label of the vertical axis.
+      series: The lines and points.
+      rates: Whether the values are rates in 0 … 1, shown in percent.
+      square: Whether both axes are rates.
+      log: Whether the vertical axis is logarithmic at first.
+      linear: The range ± in which a logarithmic axis is linear, to include 0; if it is 0, there is
+        no logarithmic axis.
     """
 
     title: str
@@ -74,7 +77,15 @@ class Plot:
 
 @dataclass(frozen=True)
 class Bars:
-    """Stacked bars: `stacks` are names with one value for each of `x`."""
+    """A chart of stacked bars.
+
+    Attributes:
+      title: The title.
+      x_label: The label of the horizontal axis.
+      y_label: The label of the vertical axis.
+      x: The positions of the bars.
+      stacks: Name of a part → its height in each bar.
+    """
 
     title: str
     x_label: str
@@ -84,13 +95,18 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class Grid:
+class MatrixChart:
     """A matrix of colored cells.
 
     Attributes:
+      title: The title.
+      x_label: The label of the horizontal axis.
+      y_label: The label of the vertical axis.
+      x: The names of the columns.
+      y: The names of the rows.
       values: One sequence per row; NaN leaves a cell empty.
-      text: What is written in the cells; empty writes nothing.
-      unit: What the colors mean.
+      text: The text in the cells; empty for none.
+      unit: The unit of the colors.
       low: The value of the darkest color.
       high: The value of the brightest color; None takes the largest value.
     """
@@ -107,21 +123,21 @@ class Grid:
     high: float | None = None
 
 
-Chart = Plot | Bars | Grid
+Chart = Plot | Bars | MatrixChart
 
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers as text.
+    """A table of text and formatted numbers.
 
     Attributes:
-      title: A caption.
-      header: Names of the columns.
-      rows: One string per column.
-      words: Columns that hold words, which are set flush left.
-      short: Fits a page: papers and Markdown show it too.
-      keys: For each row, the client and the verdicts that a filter finds it by.
-      flagged: Rows that stand out.
+      title: The caption.
+      header: The names of the columns.
+      rows: The rows, one string per column.
+      words: The columns that hold words, which are aligned left.
+      short: Whether the table fits on a page; only short tables go into Markdown and LaTeX.
+      keys: For each row, the client and the verdict words that the filter matches.
+      flagged: The rows that are highlighted.
     """
 
     title: str
@@ -133,19 +149,19 @@ class Table:
     flagged: Collection[int] = ()
 
     def transposed(self) -> Table:
-        """Returns the same table with a column for each row, all of them numbers."""
+        """Returns the transposed table; all its columns but the first hold numbers."""
         (corner, *names), *rows = zip(self.header, *self.rows, strict=True)
         return Table(self.title, [corner, *names], rows)
 
     @property
     def long(self) -> set[int]:
-        """Columns of words in which something is long: they alone may break within a word."""
+        """The columns of words with a long cell: only there may a word be broken."""
         cells = [(column, row[column]) for row in self.rows for column in self.words]
-        return {column for column, cell in cells if len(cell) > WORD}
+        return {column for column, cell in cells if len(cell) > MAX_UNBROKEN}
 
     @property
     def clients(self) -> list[int]:
-        """The clients that a filter offers."""
+        """The clients in the filter's menu."""
         return sorted({client for client, _ in self.keys})
 
 
@@ -158,7 +174,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Block:
-    """A chart, pictures, or neither; the numbers behind it; and what there is to say about it."""
+    """A table with an optional chart, gallery and note."""
 
     table: Table
     chart: Chart | None = None
@@ -168,7 +184,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """Blocks under a heading; a section without blocks has only its text."""
+    """Blocks under a heading, after an optional text."""
 
     title: str
     blocks: Sequence[Block] = ()
@@ -178,26 +194,27 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is told.
+    """A whole report.
 
     Attributes:
-      title: Of the page.
-      about: Lines below it.
-      warnings: What is unfinished or missing.
-      figures: The few numbers that matter most, with their names.
+      title: The title of the page.
+      sections: The sections.
+      about: The lines below the title.
+      warnings: Warnings of unfinished or missing parts.
+      headline: The names and values of the most important numbers.
     """
 
     title: str
     sections: Sequence[Section]
     about: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    figures: Sequence[tuple[str, str]] = field(default_factory=list)
+    headline: Sequence[tuple[str, str]] = field(default_factory=list)
 
 
-def paired(first: str, names: Iterable[str], columns: Iterable[Sequence[str]]) -> list[list[str]]:
-    """Returns the rows of a table whose columns are given, below `names`.
+def rows_of(names: Iterable[str], columns: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Returns the rows of a table from its columns.
 
-    >>> paired("a", ["1", "2"], [["x", "y"]])
+    >>> rows_of(["1", "2"], [["x", "y"]])
     [['1', 'x'], ['2', 'y']]
     """
     return [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]

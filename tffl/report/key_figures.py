@@ -1,4 +1,4 @@
-"""The figures by which runs are compared, and the keys in which their configs differ."""
+"""The key figures of runs, and the config keys whose values differ between them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tffl.report.sources import RecordedRun
 from tffl.studies.comparison import percent
 
 
-def seconds(value: float) -> str:
-    """Writes a duration; an undefined one as a dash.
+def format_duration(value: float) -> str:
+    """Formats seconds; an undefined duration is a dash.
 
-    >>> seconds(0.25), seconds(75.0), seconds(float("nan"))
+    >>> format_duration(0.25), format_duration(75.0), format_duration(float("nan"))
     ('0.25 s', '1 min 15 s', '–')
     """
     if math.isnan(value):
@@ -38,16 +38,16 @@ OVERVIEW: dict[str, tuple[str, Callable[[float], str]]] = {
     "precision": ("precision", percent),
     "fpr": ("FPR", percent),
     "auc": ("AUC", _ratio),
-    "seconds": ("time", seconds),
+    "seconds": ("time", format_duration),
 }
-"""Figure → its name, and how it is written."""
+"""Key figure → its name in tables, and its format."""
 
 
-def figures_of(run: RecordedRun) -> dict[str, float]:
-    """Returns the figures of `OVERVIEW`, NaN where undefined.
+def key_figures(run: RecordedRun) -> dict[str, float]:
+    """Returns the key figures of a run, NaN where undefined.
 
-    Accuracy and attack success are those after the last round, detection figures means over rounds,
-    the time is that of all rounds.
+    Accuracy and attack success are those after the last round, detection metrics are means over
+    rounds, and the time is the sum over all rounds.
     """
     rounds = run.rounds.astype(float)
     if not len(rounds):
@@ -62,20 +62,20 @@ def figures_of(run: RecordedRun) -> dict[str, float]:
     }
 
 
-def differing(runs: Sequence[RecordedRun]) -> dict[str, list[Any]]:
-    """Returns dotted config key → its value in each run, for keys that are not the same in all.
+def config_differences(runs: Sequence[RecordedRun]) -> dict[str, list[Any]]:
+    """Returns dotted config key → its value in each run, for keys whose values differ.
 
-    Where attacks or defenses have different names, their options are not compared.
+    The options of attacks and defenses are compared only if the names are the same.
     """
     from tffl.record.identity import flat
 
-    values = [flat(identity(run.config)) for run in runs]
-    keys = dict.fromkeys(key for one in values for key in one)
-    told = {key: [one.get(key) for one in values] for key in keys}
-    different = {key: each for key, each in told.items() if any(one != each[0] for one in each)}
-    parts = [part for part in ("attack", "defense") if f"{part}.name" in different]
+    configs = [flat(identity(run.config)) for run in runs]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    values = {key: [config.get(key) for config in configs] for key in keys}
+    different = {key: row for key, row in values.items() if any(value != row[0] for value in row)}
+    renamed = [part for part in ("attack", "defense") if f"{part}.name" in different]
     return {
-        key: each
-        for key, each in different.items()
-        if key.endswith(".name") or key.partition(".")[0] not in parts
+        key: row
+        for key, row in different.items()
+        if key.endswith(".name") or key.partition(".")[0] not in renamed
     }

@@ -1,4 +1,4 @@
-"""The tables of a report for a paper, with the package booktabs."""
+"""The tables of a report as LaTeX, for papers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SPECIAL = {
 }
 
 
-def latex(report: Report) -> str:
-    """Returns every table that fits a page, each as a float of the package booktabs."""
+def latex_tables(report: Report) -> str:
+    """Returns every short table of a report as a float that uses the package booktabs."""
     head = [f"% {_comment(line)}" for line in [report.title, *report.about, *report.warnings]]
     head.append(r"% In the preamble: \usepackage{booktabs}")
     head.append("% Names in letters that are not Latin need XeLaTeX or LuaLaTeX, and a font.")
@@ -39,7 +39,7 @@ def latex(report: Report) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Returns text of a user as LaTeX sets it, letter by letter.
+    r"""Returns a user's text, escaped so that LaTeX prints it literally.
 
     >>> print(escape("50 % of a_b"))
     50 \% of a\_b
@@ -49,14 +49,14 @@ def escape(text: str) -> str:
 
 
 def _comment(text: str) -> str:
-    """Keeps a comment on its line."""
+    """Returns text without line breaks, so that it stays inside a comment."""
     return escape_controls(" ".join(text.split()))
 
 
-def _table(told: Table, caption: str) -> str:
-    columns = "".join("l" if column in told.words else "r" for column in range(len(told.header)))
-    # Braces keep a cell that begins with a bracket from becoming an option of the line break.
-    rows = [" & ".join("{" + escape(cell) + "}" for cell in row) + r" \\" for row in told.rows]
+def _table(table: Table, caption: str) -> str:
+    columns = "".join("l" if column in table.words else "r" for column in range(len(table.header)))
+    # Without the braces, `\\` would take a cell that begins with a bracket as its option.
+    rows = [" & ".join("{" + escape(cell) + "}" for cell in row) + r" \\" for row in table.rows]
     return "\n".join(
         [
             r"\begin{table}",
@@ -64,7 +64,7 @@ def _table(told: Table, caption: str) -> str:
             rf"\caption{{{escape(caption)}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            " & ".join("{" + escape(name) + "}" for name in told.header) + r" \\",
+            " & ".join("{" + escape(name) + "}" for name in table.header) + r" \\",
             r"\midrule",
             *rows,
             r"\bottomrule",

@@ -1,4 +1,4 @@
-"""A report as Markdown with pictures, for papers and pull requests."""
+"""A report as Markdown with pictures, for pull requests and notes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ from pathlib import Path
 
 from tffl.core.atomic import write_text
 from tffl.report.document import Block, Report, Table
-from tffl.report.png import draw
+from tffl.report.png import write_picture
 from tffl.studies.benchmark import slug
 from tffl.studies.benchmark_table import escape
 
-LONG = ("Config", "Environment")
-"""Tables that are shown, though they are long, because nothing else tells what they do."""
+LONG_TABLES = ("Config", "Environment")
+"""Long tables that Markdown includes, because no chart shows their content."""
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Writes `report.md` and its pictures, and returns the paths, the text first.
+    """Writes `report.md` and its pictures.
+
+    Args:
+      report: The report.
+      folder: The folder that they are written to.
+
+    Returns:
+      The paths of the text and of the pictures, in this order.
 
     Raises:
       TfflError: A file cannot be written.
@@ -33,10 +40,10 @@ def write(report: Report, folder: Path) -> list[Path]:
     return [text, *pictures]
 
 
-def table(told: Table) -> str:
-    """Returns a table; columns of numbers are set flush right."""
-    rule = ["---" if column in told.words else "--:" for column in range(len(told.header))]
-    lines = [list(map(escape, row)) for row in [told.header, *told.rows]]
+def markdown_table(table: Table) -> str:
+    """Returns a table as Markdown; columns of numbers are aligned right."""
+    rule = ["---" if column in table.words else "--:" for column in range(len(table.header))]
+    lines = [list(map(escape, row)) for row in [table.header, *table.rows]]
     lines.insert(1, rule)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -46,9 +53,9 @@ def _block(block: Block, folder: Path, pictures: list[Path]) -> list[str]:
     if block.chart or block.gallery:
         number = len(pictures) + 1
         name = f"{number:02d}-{slug(block.table.title).lower()}.png"
-        if draw(block, folder / name):
+        if write_picture(block, folder / name):
             pictures.append(folder / name)
             lines.append(f"![{escape(block.table.title)}]({name})")
-    if block.table.short or block.table.title in LONG:
-        lines += [f"**{escape(block.table.title)}**", table(block.table)]
+    if block.table.short or block.table.title in LONG_TABLES:
+        lines += [f"**{escape(block.table.title)}**", markdown_table(block.table)]
     return lines + ([escape(block.note)] if block.note else [])

@@ -1,4 +1,4 @@
-"""A report as one web page, which needs no network: scripts, styles and pictures are in it."""
+"""A report as a single HTML file that contains its scripts, styles and pictures."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 
 from tffl import __version__
 from tffl.drawing.guard import attempt
-from tffl.report.document import Block, Gallery, Grid, Report, Section
-from tffl.report.plotly_charts import figure
+from tffl.report.document import Block, Gallery, MatrixChart, Report, Section
+from tffl.report.plotly_charts import plotly_figure
 from tffl.untrusted.refusal import escape_controls
 
 if TYPE_CHECKING:
     from tffl.drawing.heat_maps import Panel
 
-LARGEST = 224
-"""Pixels across of a picture; larger ones are reduced."""
+MAX_SIDE = 224
+"""The longest side of a picture in pixels; larger pictures are scaled down."""
 
-SMALL = 48
-"""Pictures of at most so many pixels across are kept exactly."""
+LOSSLESS_SIDE = 48
+"""Pictures up to this size in pixels are stored without loss."""
 
 VERDICTS = {
     "flagged": "flagged",
@@ -33,20 +33,26 @@ VERDICTS = {
     "missed": "malicious, not flagged",
     "blamed": "honest, but flagged",
 }
-"""What the verdict filter offers: word in the rows' keys → what it says."""
+"""The choices of the verdict filter: word in the rows' keys → label."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A cell of a gallery: the address of an image that holds its data, or a word."""
+    """A cell of a gallery.
+
+    Attributes:
+      source: The image as a data URI; empty if there is none.
+      word: The text shown instead of an image.
+      title: The description for tooltips and screen readers.
+    """
 
     source: str
     word: str
     title: str
 
 
-def page(report: Report) -> str:
-    """Returns the whole page as HTML."""
+def html_page(report: Report) -> str:
+    """Returns the report as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -57,7 +63,7 @@ def page(report: Report) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_visible,
+        finalize=_escape_direction_marks,
     )
     folder = files("tffl.report") / "templates"
     return environment.get_template("report.html").render(
@@ -71,23 +77,24 @@ def page(report: Report) -> str:
     )
 
 
-def _visible(value: Any) -> Any:
-    """Lets nobody's words turn the direction of a page; what is HTML already stays."""
+def _escape_direction_marks(value: Any) -> Any:
+    """Escapes control characters in plain text, but leaves markup as it is."""
+    # `Markup` is a subclass of `str`, so `isinstance` would not tell them apart.
     return escape_controls(value, keep="\n") if type(value) is str else value
 
 
 def _section(number: int, section: Section) -> dict[str, Any]:
     blocks = [_block(f"part-{number}-{index}", block) for index, block in enumerate(section.blocks)]
-    return {"id": f"part-{number}", "about": section, "blocks": blocks}
+    return {"id": f"part-{number}", "content": section, "blocks": blocks}
 
 
 def _block(name: str, block: Block) -> dict[str, Any]:
     return {
         "id": name,
-        "about": block,
-        "figure": block.chart and attempt(block.chart.title, figure, block.chart),
+        "content": block,
+        "figure": block.chart and attempt(block.chart.title, plotly_figure, block.chart),
         "gallery": block.gallery and attempt(block.table.title, _gallery, block.gallery),
-        "wide": isinstance(block.chart, Grid) or bool(block.table.keys),
+        "wide": isinstance(block.chart, MatrixChart) or bool(block.table.keys),
     }
 
 
@@ -95,9 +102,9 @@ def _gallery(gallery: Gallery) -> dict[str, Any]:
     from tffl.drawing.heat_maps import panels
 
     found, caption = panels(gallery.look)
-    # The caption of the drawn picture speaks of colors that are not those of the page.
-    shown = [{"about": panel, "pictures": _pictures(panel)} for panel in found]
-    return {"panels": shown, "title": caption[0], "caption": caption[2:]}
+    # The second line of the caption describes colors that only the PNG picture uses.
+    cells = [{"content": panel, "pictures": _pictures(panel)} for panel in found]
+    return {"panels": cells, "title": caption[0], "caption": caption[2:]}
 
 
 def _pictures(panel: Panel) -> list[Picture]:
@@ -113,15 +120,16 @@ def _pictures(panel: Panel) -> list[Picture]:
 
 
 def data_uri(image: np.ndarray) -> str:
-    """Returns an image, float `[height, width, 3]` in 0 … 1, as an address that holds it.
+    """Returns an image as a data URI: a small one as PNG, a large one scaled down as JPEG.
 
-    Small images are PNG, which keeps every pixel; larger ones are reduced, and JPEG.
+    Args:
+      image: Float `[height, width, 3]` in 0 … 1.
     """
     from PIL import Image
 
     picture = Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8))
-    small = max(picture.size) <= SMALL
-    picture.thumbnail((LARGEST, LARGEST))
+    small = max(picture.size) <= LOSSLESS_SIDE
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
     kind, options = ("png", {"optimize": True}) if small else ("jpeg", {"quality": 82})
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)

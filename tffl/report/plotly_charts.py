@@ -1,6 +1,6 @@
-"""Charts as figures of plotly: plain dictionaries, so that no plotly is needed to make them.
+"""Charts as plotly figures, made of plain dictionaries without importing plotly.
 
-Colors of text, lines and background are the page's, which changes them between light and dark.
+The page sets the colors of text, lines and background, for its light and its dark theme.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from collections.abc import Sequence
 from typing import Any
 
 from tffl.drawing.guard import drawable
-from tffl.report.document import COLORS, Bars, Chart, Grid, Plot, Series
+from tffl.report.document import COLORS, Bars, Chart, MatrixChart, Plot, Series
 from tffl.untrusted.refusal import escape_controls
 
-POINTS = 60
-"""Lines of more points are drawn without symbols."""
+MAX_SYMBOLS = 60
+"""Lines with more points are drawn without symbols."""
 
-LETTERED = 400
-"""Grids of more cells have no text in them."""
-
-
-def figure(chart: Chart) -> dict[str, Any]:
-    """Returns `data` and `layout` of a chart; undefined and infinite numbers are None."""
-    data, layout = _PARTS[type(chart)](chart)
-    about = {"height": _height(chart), "margin": {"l": 64, "r": 16, "t": 16, "b": 48}}
-    return {"data": data, "layout": {**about, **layout}}
+MAX_LABELED_CELLS = 400
+"""Matrices with more cells are drawn without text."""
 
 
-def text(words: str) -> str:
-    """Returns words of a user as plotly shows them, which reads tags in whatever it draws."""
-    return html.escape(escape_controls(words, keep="\n"), quote=False).replace("\n", "<br>")
+def plotly_figure(chart: Chart) -> dict[str, Any]:
+    """Returns the `data` and `layout` of a chart; undefined and infinite numbers are None."""
+    data, layout = _CONVERTERS[type(chart)](chart)
+    size = {"height": _height(chart), "margin": {"l": 64, "r": 16, "t": 16, "b": 48}}
+    return {"data": data, "layout": {**size, **layout}}
+
+
+def plotly_text(text: str) -> str:
+    """Returns a user's text, escaped because plotly interprets HTML tags in everything it draws."""
+    return html.escape(escape_controls(text, keep="\n"), quote=False).replace("\n", "<br>")
 
 
 def _height(chart: Chart) -> int:
-    if isinstance(chart, Grid):
+    if isinstance(chart, MatrixChart):
         return int(min(1400, max(260, 140 + len(chart.y) * (44 if chart.text else 22))))
     return 380
 
@@ -52,23 +52,23 @@ def _plot(chart: Plot) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         layout["meta"] = {"linear": _number(chart.linear), "log": chart.log}
     if not chart.square:
         layout["xaxis"] |= {"tickformat": "d", "rangemode": "normal"}
-        _whole_rounds(chart, layout["xaxis"])
+        _mark_every_round(chart, layout["xaxis"])
     return [_trace(series, chart) for series in chart.series], layout
 
 
-def _whole_rounds(chart: Plot, axis: dict[str, Any]) -> None:
-    """Marks each round where there are few, which plotly would divide into fractions."""
+def _mark_every_round(chart: Plot, axis: dict[str, Any]) -> None:
+    """Puts a tick at every round if there are few; plotly would add fractions of rounds."""
     rounds = {float(x) for series in chart.series for x in series.x}
     if rounds and max(rounds) - min(rounds) < 10:
         axis |= {"dtick": 1, "range": [min(rounds) - 0.5, max(rounds) + 0.5]}
 
 
 def _trace(series: Series, chart: Plot) -> dict[str, Any]:
-    symbol = series.symbol if len(series.x) <= POINTS or not series.dash else ""
+    symbol = series.symbol if len(series.x) <= MAX_SYMBOLS or not series.dash else ""
     mode = "+".join(filter(None, ["lines" if series.dash else "", "markers" if symbol else ""]))
     trace: dict[str, Any] = {
         "type": "scatter",
-        "name": text(series.name),
+        "name": plotly_text(series.name),
         "x": _numbers(series.x),
         "y": _numbers(series.y),
         "mode": mode or "lines",
@@ -78,7 +78,7 @@ def _trace(series: Series, chart: Plot) -> dict[str, Any]:
     if symbol:
         trace["marker"] = {"color": series.color, "symbol": symbol, "size": 8}
     if series.hover:
-        trace |= {"text": [text(words) for words in series.hover]}
+        trace |= {"text": [plotly_text(words) for words in series.hover]}
         trace["hovertemplate"] = "%{text}<extra></extra>"
     elif chart.square:
         trace["hovertemplate"] = "%{x:.1%}, %{y:.1%}"
@@ -94,7 +94,7 @@ def _bars(chart: Bars) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     data = [
         {
             "type": "bar",
-            "name": text(name),
+            "name": plotly_text(name),
             "x": list(chart.x),
             "y": _numbers(values),
             "marker": {
@@ -121,7 +121,7 @@ def _bars(chart: Bars) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return data, layout
 
 
-def _grid(chart: Grid) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _matrix(chart: MatrixChart) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     x, y = _labels(chart.x), _labels(chart.y)
     values = [_numbers(line) for line in chart.values]
     trace: dict[str, Any] = {
@@ -130,16 +130,17 @@ def _grid(chart: Grid) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "y": y,
         "z": values,
         "zmin": chart.low,
-        "zmax": highest(chart),
+        "zmax": brightest_value(chart),
         "colorscale": "Cividis",
         "xgap": 1,
         "ygap": 1,
-        "colorbar": {"title": {"text": text(chart.unit), "side": "right"}, "thickness": 12},
-        "hovertemplate": f"{text(chart.y_label)} %{{y}}<br>{text(chart.x_label)} %{{x}}<br>"
+        "colorbar": {"title": {"text": plotly_text(chart.unit), "side": "right"}, "thickness": 12},
+        "hovertemplate": f"{plotly_text(chart.y_label)} %{{y}}<br>"
+        f"{plotly_text(chart.x_label)} %{{x}}<br>"
         "%{z:.4g}<extra></extra>",
     }
-    if chart.text and len(x) * len(y) <= LETTERED:
-        trace["text"] = [[text(cell) for cell in line] for line in chart.text]
+    if chart.text and len(x) * len(y) <= MAX_LABELED_CELLS:
+        trace["text"] = [[plotly_text(cell) for cell in line] for line in chart.text]
         trace["texttemplate"] = "%{text}"
     layout = {
         "xaxis": {**_axis(chart.x_label), "type": "category", "showgrid": False},
@@ -151,8 +152,8 @@ def _grid(chart: Grid) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return [trace], layout
 
 
-def highest(chart: Grid) -> float:
-    """Returns the value of a grid's brightest color, above that of its darkest."""
+def brightest_value(chart: MatrixChart) -> float:
+    """Returns the value of a matrix' brightest color, which exceeds that of its darkest."""
     if chart.high is not None:
         return chart.high
     known = drawable([value for line in chart.values for value in line if math.isfinite(value)])
@@ -161,13 +162,13 @@ def highest(chart: Grid) -> float:
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    return [text(name) for name in names]
+    return [plotly_text(name) for name in names]
 
 
 def _axis(title: str, rates: bool = False) -> dict[str, Any]:
-    # Without a standoff the title would stay where it is when labels need more room.
-    about = {"text": text(title), "standoff": 14}
-    axis: dict[str, Any] = {"title": about, "automargin": True, "zeroline": False}
+    # With a standoff the title makes room for long tick labels; otherwise it would overlap them.
+    label = {"text": plotly_text(title), "standoff": 14}
+    axis: dict[str, Any] = {"title": label, "automargin": True, "zeroline": False}
     if rates:
         axis |= {"tickformat": ".0%", "range": [-0.03, 1.03]}
     return axis
@@ -183,4 +184,4 @@ def _number(value: float) -> float | int | None:
     return float(f"{float(drawable(value)):.6g}") if math.isfinite(value) else None
 
 
-_PARTS: dict[type, Any] = {Plot: _plot, Bars: _bars, Grid: _grid}
+_CONVERTERS: dict[type, Any] = {Plot: _plot, Bars: _bars, MatrixChart: _matrix}

@@ -1,4 +1,4 @@
-"""The charts of a report as PNG."""
+"""The charts of a report as PNG files, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from tffl.drawing import figures
 from tffl.drawing import guard as drawing
-from tffl.report.document import COLORS, Bars, Block, Chart, Grid, Plot
-from tffl.report.plotly_charts import LETTERED, POINTS, highest
+from tffl.report.document import COLORS, Bars, Block, Chart, MatrixChart, Plot
+from tffl.report.plotly_charts import MAX_LABELED_CELLS, MAX_SYMBOLS, brightest_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,56 +23,58 @@ MARKERS = {
 LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "": ""}
 
 
-def draw(block: Block, path: Path) -> bool:
-    """Writes the picture of a block that has a chart or heat maps; says whether there is one.
+def write_picture(block: Block, path: Path) -> bool:
+    """Writes the picture of a block that has a chart or heat maps.
+
+    Returns:
+      Whether the picture was drawn; a failure to draw is only a warning.
 
     Raises:
-      TfflError: It cannot be written.
+      TfflError: The file cannot be written.
     """
     if block.gallery is not None:
         from tffl.drawing.heat_maps import heat_maps
 
         return drawing.write(path, heat_maps, block.gallery.look)
-    return drawing.write(path, picture, block.chart)
+    return drawing.write(path, draw_chart, block.chart)
 
 
-def picture(chart: Chart) -> Figure:
+def draw_chart(chart: Chart) -> Figure:
     """Draws a chart."""
-    return _DRAWN[type(chart)](chart)
+    return _DRAWERS[type(chart)](chart)
 
 
 def side_by_side(charts: list[Plot]) -> Figure:
-    """Draws plots of the same series next to each other, under one legend."""
-    figure, first = figures.canvas(5.5 * len(charts), 4)
-    first.remove()
-    axes = [figure.add_subplot(1, len(charts), index + 1) for index in range(len(charts))]
-    for plot, one in zip(charts, axes, strict=True):
-        _fill(one, plot)
+    """Draws plots of the same series next to each other with one legend."""
+    figure, single_axes = figures.canvas(5.5 * len(charts), 4)
+    single_axes.remove()
+    for position, chart in enumerate(charts, 1):
+        _draw_series(figure.add_subplot(1, len(charts), position), chart)
     figures.legend(figure, 2 if len(charts) == 1 else 4)
     return figure
 
 
 def _plot(chart: Plot) -> Figure:
     figure, axes = figures.canvas(5 if chart.square else 7, 4.6 if chart.square else 4)
-    _fill(axes, chart)
+    _draw_series(axes, chart)
     figures.legend(figure, 3)
     return figure
 
 
-def _fill(axes: Axes, chart: Plot) -> None:
+def _draw_series(axes: Axes, chart: Plot) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     if chart.log:
         drawing.set_scale(axes, np.concatenate([series.y for series in chart.series]))
     for series in chart.series:
-        symbol = series.symbol if len(series.x) <= POINTS or not series.dash else ""
+        symbol = series.symbol if len(series.x) <= MAX_SYMBOLS or not series.dash else ""
         axes.plot(
             series.x,
             drawing.drawable(series.y),
             color=series.color,
             linestyle=LINES[series.dash],
             marker=MARKERS[symbol],
-            markersize=5 if len(series.x) <= 5 * POINTS else 2,
+            markersize=5 if len(series.x) <= 5 * MAX_SYMBOLS else 2,
             label=drawing.label(series.name),
         )
     if chart.rates:
@@ -102,25 +104,25 @@ def _bars(chart: Bars) -> Figure:
     return figure
 
 
-def _grid(chart: Grid) -> Figure:
+def _matrix(chart: MatrixChart) -> Figure:
     columns, rows = list(map(drawing.label, chart.x)), list(map(drawing.label, chart.y))
     below, beside = (max(map(len, names), default=0) for names in (columns, rows))
     width = max(2.5 + 0.85 * len(columns), 4 + 0.09 * below) + 0.09 * beside
     height = 1.6 + (0.42 if chart.text else 0.25) * len(rows) + 0.05 * max(0, below - 12)
     figure, axes = figures.canvas(min(width, 20), min(height, 30))
     values = drawing.drawable(chart.values).reshape(len(chart.y), len(chart.x))
-    high = highest(chart)
+    high = brightest_value(chart)
     image = axes.imshow(values, cmap="cividis", vmin=chart.low, vmax=high, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axes.set_yticks(range(len(rows)), rows)
     axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
-    if chart.text and values.size <= LETTERED:
+    if chart.text and values.size <= MAX_LABELED_CELLS:
         _write_cells(axes, chart, values, (chart.low + high) / 2)
     figure.colorbar(image, ax=axes, label=chart.unit)
     return figure
 
 
-def _write_cells(axes: Axes, chart: Grid, values: np.ndarray, middle: float) -> None:
+def _write_cells(axes: Axes, chart: MatrixChart, values: np.ndarray, middle: float) -> None:
     for (row, column), value in np.ndenumerate(values):
         color = "black" if value > middle or np.isnan(value) else "white"
         axes.text(
@@ -128,4 +130,4 @@ def _write_cells(axes: Axes, chart: Grid, values: np.ndarray, middle: float) -> 
         )
 
 
-_DRAWN: dict[type, Any] = {Plot: _plot, Bars: _bars, Grid: _grid}
+_DRAWERS: dict[type, Any] = {Plot: _plot, Bars: _bars, MatrixChart: _matrix}

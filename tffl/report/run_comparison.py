@@ -1,4 +1,4 @@
-"""Several runs side by side: their figures, what differs in their configs, one chart."""
+"""A comparison of several runs: their key figures, their different config values, one chart."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Any
 from tffl.core.errors import require
 from tffl.drawing import guard as drawing
 from tffl.report.document import Plot, Table
-from tffl.report.key_figures import differing, figures_of
+from tffl.report.key_figures import config_differences, key_figures
 from tffl.report.overview import curve_chart, differences_table, overview_table
 from tffl.report.sources import RecordedRun, read_runs
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """At least two runs."""
+    """A comparison of at least two runs."""
 
     runs: list[RecordedRun]
 
     @property
     def figures(self) -> Table:
-        """The table of figures."""
+        """The table of key figures."""
         return overview_table(self.runs)
 
     @property
     def differences(self) -> Table:
-        """The table of config keys that are not the same in all runs; it may have no rows."""
+        """The table of config keys whose values differ between runs; it may have no rows."""
         return differences_table(self.runs)
 
     @property
     def warnings(self) -> list[str]:
-        """What is unfinished."""
+        """The warnings of unfinished runs and ruined models."""
         return [run.warning for run in self.runs if run.warning]
 
     def values(self) -> dict[str, Any]:
-        """Returns everything as numbers: `runs`, and `differences` by config key."""
+        """Returns the comparison for JSON: `runs`, and `differences` by config key."""
         runs = [
             {
                 "run": run.path,
@@ -46,17 +46,17 @@ class Comparison:
                 "defense": run.config.defense.name,
                 "rounds": len(run.rounds),
                 "finished": run.finished,
-                **figures_of(run),
+                **key_figures(run),
             }
             for run in self.runs
         ]
-        return {"runs": runs, "differences": differing(self.runs)}
+        return {"runs": runs, "differences": config_differences(self.runs)}
 
     def draw(self, path: Path) -> bool:
-        """Draws accuracy and, where one is defined, attack success by round.
+        """Draws accuracy and, where it is defined, attack success by round.
 
         Returns:
-          Whether there is a picture: a finished round was there, and could be drawn.
+          Whether the picture was written: some round is finished and drawing did not fail.
 
         Raises:
           TfflError: The picture cannot be written.
@@ -71,11 +71,11 @@ class Comparison:
         return drawing.write(path, side_by_side, charts)
 
 
-def compare(paths: Sequence[Path]) -> Comparison:
+def compare_runs(paths: Sequence[Path]) -> Comparison:
     """Reads the runs to compare.
 
     Raises:
-      UsageError: There are fewer than two, or a folder is no run.
+      UsageError: There are fewer than two folders, or one is not a run.
       TfflError: A file is damaged.
     """
     require(len(paths) > 1, "a comparison needs at least two runs: name another")

@@ -1,4 +1,4 @@
-"""Folders that a report is about: what they hold, or one line about what is wrong with them."""
+"""Reads the runs and benchmarks of a report from their folders."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ SPLIT_COLUMNS = ("client", "class", "samples", "trained")
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run directory, finished or not.
+    """The content of a run directory, finished or not.
 
     Attributes:
       path: The folder.
-      name: What tells it from the other runs of the report.
+      name: A name that is unique in the report.
       config: The experiment.
-      rounds: `rounds.csv`, empty if no round is finished.
-      clients: `clients.csv`, of the same rounds.
+      rounds: `rounds.csv`; empty if no round is finished.
+      clients: `clients.csv` of the same rounds.
       summary: `summary.json`; empty if the run is unfinished.
       environment: `environment.json`; empty if it is missing.
-      split: `split.csv`, empty in runs that did not record it.
+      split: `split.csv`; empty in runs that did not record it.
     """
 
     path: Path
@@ -49,18 +49,18 @@ class RecordedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the last round was played, or a callback ended it, and its summary written."""
+        """Whether the summary and all rounds up to the planned or early end are written."""
         last = self.summary.get("stopped_after", self.config.federation.rounds)
         return bool(self.summary) and len(self.rounds) >= last
 
     @property
     def scored(self) -> bool:
-        """Whether the defense has scores."""
+        """Whether the defense scores clients."""
         return bool(self.clients["score"].notna().any())
 
     @property
     def warning(self) -> str:
-        """What is missing or ruined, in a sentence or two; empty if nothing is."""
+        """One or two sentences about missing rounds and ruined models; empty if there are none."""
         return ". ".join(filter(None, (self._unfinished(), self._ruined())))
 
     def _ruined(self) -> str:
@@ -69,15 +69,16 @@ class RecordedRun:
             return ""
         return (
             f"{self.name}: in {len(ruined)} of {len(self.rounds)} rounds, first in round "
-            f"{ruined[0]}, outputs of the global model are not finite, and it has no accuracy"
+            f"{ruined[0]}, the outputs of the global model are not finite, so it has no accuracy"
         )
 
     def _unfinished(self) -> str:
         if self.finished:
             return ""
-        wanted = self.config.federation.rounds
-        done = f"{len(self.rounds)} of {wanted} rounds" if len(self.rounds) else "no round yet"
-        return f"{self.name} is unfinished ({done}): tffl simulate --resume {self.path} continues"
+        planned = self.config.federation.rounds
+        done = f"{len(self.rounds)} of {planned} rounds" if len(self.rounds) else "no round yet"
+        command = f"tffl simulate --resume {self.path}"
+        return f"{self.name} is unfinished ({done}): {command} continues it"
 
     def looks(self, rounds: Sequence[int] = ()) -> list[Explanation]:
         """Returns the recorded heat maps of some rounds, or else of the last that has any.
@@ -105,13 +106,13 @@ class RecordedRun:
 
 @dataclass(frozen=True)
 class RecordedBenchmark:
-    """A benchmark's folder.
+    """The content of a benchmark's folder.
 
     Attributes:
       path: The folder.
-      name: What tells it from the others of the report.
-      rows: As in `results.csv`; undefined numbers are None.
-      warning: What is missing, in a sentence; empty if nothing is.
+      name: A name that is unique in the report.
+      rows: The rows of `results.csv`; undefined numbers are None.
+      warning: A sentence about missing or failed runs; empty if there are none.
     """
 
     path: Path
@@ -121,16 +122,16 @@ class RecordedBenchmark:
 
     @cached_property
     def settings(self) -> list[str]:
-        """The settings, in order."""
+        """The settings in order of appearance."""
         return list(dict.fromkeys(str(row["setting"]) for row in self.rows))
 
 
-def read(paths: Sequence[Path]) -> list[RecordedRun | RecordedBenchmark]:
-    """Reads folders, each a run or a benchmark.
+def read_folders(paths: Sequence[Path]) -> list[RecordedRun | RecordedBenchmark]:
+    """Reads folders that each hold a run or a benchmark.
 
     Raises:
-      UsageError: One is neither, or is named twice.
-      TfflError: One has a damaged file.
+      UsageError: A folder holds neither, or is named twice.
+      TfflError: A file is damaged.
     """
     absolute = [path.resolve() for path in paths]
     twice = [path for path, same in zip(paths, absolute, strict=True) if absolute.count(same) > 1]
@@ -140,14 +141,14 @@ def read(paths: Sequence[Path]) -> list[RecordedRun | RecordedBenchmark]:
 
 
 def read_runs(paths: Sequence[Path]) -> list[RecordedRun]:
-    """Reads folders that are runs.
+    """Reads run directories.
 
     Raises:
-      UsageError: One is no run, or is named twice.
-      TfflError: One has a damaged file.
+      UsageError: A folder is not a run, or is named twice.
+      TfflError: A file is damaged.
     """
     runs = []
-    for found in read(paths):
+    for found in read_folders(paths):
         if isinstance(found, RecordedBenchmark):
             raise UsageError(f"{found.path} is a benchmark, not a run: tffl report shows it")
         runs.append(found)
@@ -166,8 +167,12 @@ def baselines(run: RecordedRun) -> list[RecordedRun]:
 def read_run(path: Path, name: str = "") -> RecordedRun:
     """Reads a run directory.
 
+    Args:
+      path: The folder.
+      name: The name in the report; by default that of the folder.
+
     Raises:
-      UsageError: It holds no run.
+      UsageError: The folder holds no run.
       TfflError: A file is damaged.
     """
     from tffl.record.run_directory import RunDirectory
@@ -189,26 +194,30 @@ def read_run(path: Path, name: str = "") -> RecordedRun:
 
 
 def read_benchmark(path: Path, name: str = "") -> RecordedBenchmark:
-    """Reads a benchmark's folder; where it was interrupted, the runs that are recorded.
+    """Reads the folder of a benchmark; if it was interrupted, the results so far.
+
+    Args:
+      path: The folder.
+      name: The name in the report; by default that of the folder.
 
     Raises:
-      UsageError: Nothing is recorded yet.
+      UsageError: There are no results yet.
       TfflError: A file is damaged.
     """
     name = name or path.resolve().name
     cells = sorted(path.glob("cells/**/seed-*.json"))
     rows = _read_results(path / "results.csv") if (path / "results.csv").is_file() else []
-    require(bool(cells or rows), f"{path} is a benchmark of which no run is recorded yet")
+    require(bool(cells or rows), f"{path} is a benchmark without any recorded run")
     if len(cells) <= len(rows):
         return RecordedBenchmark(path, name, rows, _failures(name, rows))
-    # Tables are written at the end of a benchmark; until then there are the single results.
+    # The tables are written when the benchmark ends; until then only the single results exist.
     rows = [_read_cell(file, path / "cells") for file in cells]
-    warning = f"{name} is unfinished: {len(rows)} runs are recorded so far"
+    warning = f"{name} is unfinished: only {len(rows)} runs are recorded so far"
     return RecordedBenchmark(path, name, rows, warning)
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Returns the shortest ends of paths that tell all of them apart.
+    """Returns the shortest ends of paths that are all different.
 
     >>> distinct_names([Path("a/x/run"), Path("a/y/run")])
     ['x/run', 'y/run']
@@ -241,7 +250,9 @@ def _check_numbers(path: Path, frame: pd.DataFrame) -> None:
     columns = [name for name in frame.columns if name != "reason"]
     wrong = [name for name in columns if len(frame) and not is_numeric_dtype(frame[name])]
     if wrong:
-        raise TfflError(f"{path} is damaged: its column {wrong[0]} holds something but numbers")
+        raise TfflError(
+            f"{path} is damaged: its column {wrong[0]} holds values that are not numbers"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -265,7 +276,8 @@ def _read_split(path: Path) -> list[dict[str, Any]]:
     try:
         return [{key: row[key] if key == "class" else int(row[key]) for key in row} for row in rows]
     except (TypeError, ValueError):
-        raise TfflError(f"{path} is not a table with columns {','.join(SPLIT_COLUMNS)}") from None
+        columns = ",".join(SPLIT_COLUMNS)
+        raise TfflError(f"{path} is not a table with the columns {columns}") from None
 
 
 def _read_results(path: Path) -> list[dict[str, Any]]:
@@ -273,14 +285,14 @@ def _read_results(path: Path) -> list[dict[str, Any]]:
 
     rows = read_rows(path)
     if any(set(row) != set(COLUMNS) for row in rows):
-        raise TfflError(f"{path} is not the table of a benchmark: it has other columns")
+        raise TfflError(f"{path} is not a benchmark's table: it has other columns")
     try:
-        return [{key: _value(key, value) for key, value in row.items()} for row in rows]
+        return [{key: _parse(key, value) for key, value in row.items()} for row in rows]
     except (TypeError, ValueError) as error:
         raise TfflError(f"{path} is damaged: {error}") from None
 
 
-def _value(key: str, text: str) -> Any:
+def _parse(key: str, text: str) -> Any:
     if key in ("setting", "attack", "defense", "error"):
         return text
     number = float(text) if text else math.nan
@@ -295,11 +307,11 @@ def _read_cell(path: Path, folder: Path) -> dict[str, Any]:
         raise TfflError(f"{path} is damaged: it holds no result of a run")
     parts = path.relative_to(folder).parts
     if len(parts) != 4:
-        raise TfflError(f"{path} is not where a benchmark keeps a run's result")
+        raise TfflError(f"{path} is not at the path of a benchmark's result")
     setting, attack, defense, _ = parts
     seed = int(re.sub(r"\D", "", path.stem) or 0)
     key = {"setting": setting, "attack": attack, "defense": defense, "seed": seed}
-    key |= stored.get("cell") or {}  # the labels themselves; older files have only their paths
+    key |= stored.get("cell") or {}  # the labels, of which the path holds only a simplified form
     return {**dict.fromkeys(COLUMNS), **stored["row"], **key, "error": stored.get("error", "")}
 
 

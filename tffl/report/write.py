@@ -1,4 +1,4 @@
-"""Where reports go, in each of their formats."""
+"""Writes reports in each of their formats."""
 
 from __future__ import annotations
 
@@ -18,31 +18,34 @@ def write(
     format: str = "html",
     rounds: Sequence[int] = (),
 ) -> list[Path]:
-    """Writes a report about runs and benchmarks, and returns the files, the main one first.
+    """Writes a report about runs and benchmarks.
 
     Args:
-      paths: The folders.
-      out: Where to: a file, or for `"md"` a folder. If absent, in the folder that the report is
-        about, or here if it is about several.
+      paths: The folders of the runs and benchmarks.
+      out: The file to write; for `"md"` a folder. By default the report goes into the only folder,
+        or into the current folder if there are several.
       format: One of `FORMATS`.
-      rounds: Whose heat maps are shown; if none are named, the last round's that has any.
+      rounds: The rounds whose heat maps are shown; by default the last one that has any.
+
+    Returns:
+      The files, the main one first.
 
     Raises:
-      UsageError: A folder is neither run nor benchmark, or a round has no heat maps.
+      UsageError: A folder is neither a run nor a benchmark, or a round has no heat maps.
       TfflError: A file is damaged, or cannot be written.
     """
     paths = [Path(path) for path in paths]
-    report = content.report(paths, rounds)
-    place = paths[0] if len(paths) == 1 else Path()
+    report = content.build_report(paths, rounds)
+    folder = paths[0] if len(paths) == 1 else Path()
     if format == "md":
         from tffl.report import markdown
 
-        return markdown.write(report, out or place / "report")
+        return markdown.write(report, out or folder / "report")
     if format == "tex":
-        from tffl.report.latex import latex as text
+        from tffl.report.latex import latex_tables as render
     else:
-        from tffl.report.page import page as text
+        from tffl.report.page import html_page as render
 
-    target = out or place / f"report.{format}"
-    write_text(target, text(report))
+    target = out or folder / f"report.{format}"
+    write_text(target, render(report))
     return [target]

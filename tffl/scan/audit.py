@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.config import override
+from tffl.core.errors import require
 from tffl.core.verdict import AuditImages, Judgment
 from tffl.record.identity import resolved
 from tffl.scan.scanner import Opinion, Scanner
+from tffl.untrusted.refusal import printable
 
 if TYPE_CHECKING:
     import keras
@@ -48,6 +50,22 @@ class AuditResult:
     def suspects(self) -> list[str]:
         """The names that are suspected."""
         return [name for name, opinion in self.opinions.items() if opinion.suspect]
+
+    def check_judged(self) -> None:
+        """Raises `UsageError` if nobody is suspect only because nothing could be judged."""
+        require(
+            bool(self.suspects) or not self.unjudged, f"nothing could be judged: {self.unjudged}"
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Returns all of it, for JSON; names are made safe to print."""
+        return {
+            "models": [{**row, "name": printable(row["name"], 255)} for row in self.rows()],
+            "suspects": [printable(name, 255) for name in self.suspects],
+            "unjudged": self.unjudged,
+            "classes": self.classes,
+            "label_counts": self.label_counts,
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns a row per name: `accuracy`, `threshold`, `suspect`, `reason`, `confusion`."""

@@ -33,8 +33,8 @@ from tffl.drawing.guard import at_edges, attempt, is_steep, usual_size
 from tffl.record.tables import to_csv
 from tffl.report import document
 from tffl.report.document import Block, Gallery, Plot, Report, Section, Series, Table
-from tffl.report.overview import number
-from tffl.report.page import page
+from tffl.report.overview import format_number
+from tffl.report.page import html_page
 from tffl.report.verdicts import AT_EDGES
 from tffl.scan.scanner import Opinion, ScanResult
 from tffl.untrusted.refusal import printable
@@ -110,7 +110,7 @@ class ScanOutput:
             for name in found.verdicts
         }
         drawn = self._draw([one for several in seen.values() for one in several])
-        text = attempt(whole, lambda: page(report(found, self, seed, seen)))
+        text = attempt(whole, lambda: html_page(build_report(found, self, seed, seen)))
         if text is None:
             remove(whole)
             return [table, told, *drawn]
@@ -182,7 +182,7 @@ def explained(found: ScanResult, defense: str) -> list[Explanation]:
     return explanations(judgment.shown, described)
 
 
-def report(
+def build_report(
     found: ScanResult, place: ScanOutput, seed: int, seen: Mapping[str, list[Explanation]]
 ) -> Report:
     """Says what there is to say.
@@ -214,7 +214,7 @@ def report(
             *(f"{text[0].upper()}{text[1:]}." for text in found.warnings),
             *(f"Not judged by {name}: {why}." for name, why in found.unjudged.items()),
         ],
-        figures=[("files", str(len(found.files))), *((k, str(n)) for k, n in counts.items() if n)],
+        headline=[("files", str(len(found.files))), *((k, str(n)) for k, n in counts.items() if n)],
     )
 
 
@@ -275,8 +275,8 @@ def _scores(found: ScanResult, defense: str, told: Judgment) -> Block:
                 str(numbers[place]),
                 printable(found.folder.names[row], LONGEST),
                 SUSPECT if guilty[place] else OK,
-                number(scores[place]),
-                number(told.threshold),
+                format_number(scores[place]),
+                format_number(told.threshold),
                 told.reasons[row],
             ]
             for place, row in enumerate(order)
@@ -342,10 +342,10 @@ def _look_table(found: ScanResult, seen: Explanation) -> Table:
             str(place),
             seen.name(index),
             SUSPECT if rows[index]["flagged"] else OK,
-            number(rows[index]["score"]),
+            format_number(rows[index]["score"]),
             str(rows[index]["dead_maps"]),
             str(rows[index]["non_finite_maps"]),
-            number(rows[index]["distance"]),
+            format_number(rows[index]["distance"]),
         ]
         for place, index in zip(numbers, order, strict=True)
     ]

@@ -18,7 +18,7 @@ from tffl.config import Config
 from tffl.core import seeds, states
 from tffl.core.errors import TfflError, require
 from tffl.core.updates import Updates
-from tffl.core.weighting import weighed
+from tffl.core.weighting import weighted_counts
 from tffl.data.build import build_federation
 from tffl.data.federation import Dataset, Federation
 from tffl.data.fingerprint import fingerprint
@@ -119,12 +119,12 @@ class Experiment:
         samples = self.server.samples
         require(
             (samples is not None and samples.images.ndim == 4)
-            or not {PROBE_DATA, AUXILIARY_DATA} & set(defense.granted()),
+            or not {PROBE_DATA, AUXILIARY_DATA} & set(defense.declared_knowledge()),
             f"{name} looks at images, and {self.config.data.dataset} holds feature vectors: choose "
             "a defense that judges updates alone, such as multi-krum or update-consensus",
         )
         require(
-            ROOT_DATA not in defense.granted() or self.server.root is not None,
+            ROOT_DATA not in defense.declared_knowledge() or self.server.root is not None,
             f"{name} needs samples of the server's own: set data.server_samples, such as 100, or "
             "data.server_shard = true",
         )
@@ -189,15 +189,15 @@ class Experiment:
         epochs = self.config.training.local_epochs
         return self._train_server(start, epochs, self._learning_rate(round), round)
 
-    def granted(self) -> dict[str, Any]:
+    def declared_knowledge(self) -> dict[str, Any]:
         """Returns what attack and defense were allowed to know, for `environment.json`."""
         source = "the test set" if self.server.root is None else "the server's root data"
         defense = (
             f"{word} from {source}" if word in (PROBE_DATA, AUXILIARY_DATA) else word
-            for word in self.defense.granted()
+            for word in self.defense.declared_knowledge()
         )
         return {
-            "attack": list(self.attack.granted()),
+            "attack": list(self.attack.declared_knowledge()),
             "defense": list(defense),
             "runtime": {
                 "devices": list(self.runtime.devices),
@@ -315,7 +315,7 @@ class Experiment:
 
     def received(self, updates: Updates) -> Updates:
         """Returns a round with what the clients' claims count for."""
-        counts = weighed(updates.sample_counts, self.config.federation.weighting)
+        counts = weighted_counts(updates.sample_counts, self.config.federation.weighting)
         return replace(updates, sample_counts=counts)
 
     def _draw_participants(self, round: int) -> list[tuple[int, np.ndarray]]:

@@ -24,6 +24,7 @@ from tffl.data import Dataset, datasets
 from tffl.data.arrays import from_arrays
 from tffl.data.sources.tf_data import arrays_of, is_tf_data
 from tffl.defenses import Defense, defenses
+from tffl.defenses.score_detector import ScoreDetector
 from tffl.models import models
 
 Arrays: TypeAlias = Any
@@ -101,6 +102,11 @@ def _named(registry: Registry, part: Any) -> ComponentConfig:
         isinstance(part, base),
         f"{registry.kind} = {part!r} is not allowed: give a name, or an object such as "
         f"tffl.{registry.kind}s.{'LabelFlip' if base is Attack else 'MultiKrum'}()",
+    )
+    require(
+        not isinstance(part, ScoreDetector),
+        f"{registry.kind} = ScoreDetector(…) is not allowed: its functions cannot be recorded in a "
+        "config; write a class that extends Detector, as README.md shows",
     )
     cls = type(part)
     known = (name for name in registry if registry[name] is cls)

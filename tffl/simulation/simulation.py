@@ -103,7 +103,7 @@ def carry_out(
     experiment = Experiment(config, observer, shared, trains=True)
     make_folder(out)
     with locked(out, observer.warning):
-        known, data = experiment.granted(), experiment.data_fingerprint
+        known, data = experiment.declared_knowledge(), experiment.data_fingerprint
         writer = RunWriter.create(out, config, command, known, data)
         return _play(experiment, writer, listening)
 

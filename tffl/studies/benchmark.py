@@ -66,13 +66,6 @@ def _one_setting() -> dict[str, dict[str, Any]]:
     return {"": {}}
 
 
-class ReplayFile(Section):
-    """The content of a file for `tffl replay --grid`."""
-
-    attacks: list[str | dict[str, Any]] = Field(default_factory=list)
-    defenses: list[str | dict[str, Any]] = Field(default_factory=list)
-
-
 class Plan(Section):
     """The content of a benchmark file."""
 
@@ -100,6 +93,11 @@ class Cell:
         """The path of its result relative to `cells/`, and of its run relative to `runs/`."""
         parts = (self.setting or "all", self.attack, self.defense, f"seed-{self.seed}")
         return Path(*map(slug, parts))
+
+    @property
+    def title(self) -> str:
+        """What progress calls it."""
+        return " · ".join(filter(None, (*list(self.key.values())[:3], f"seed {self.seed}")))
 
     @property
     def key(self) -> dict[str, Any]:

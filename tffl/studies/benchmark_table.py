@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tffl.untrusted.refusal import escape_controls
@@ -151,20 +152,73 @@ def _matrix(
     return table(["", *map(_defense, defenses)], lines)
 
 
+@dataclass(frozen=True)
+class DefenseSummary:
+    """How a defense did in one setting; undefined figures are NaN.
+
+    Attributes:
+      defense: Its label.
+      accuracy: Without an attack.
+      worst_attack: The attack that cost most accuracy; None if there was none.
+      worst_accuracy: Under that attack; NaN if it ruined a model.
+      recall: Mean over all attacks.
+      fpr: Without an attack.
+      seconds: Of judging a round.
+    """
+
+    defense: str
+    accuracy: float
+    worst_attack: str | None
+    worst_accuracy: float
+    recall: float
+    fpr: float
+    seconds: float
+
+    @classmethod
+    def of(cls, rows: Rows, defense: str) -> DefenseSummary:
+        """Sums up the rows of one setting that are about a defense."""
+        mine = where(rows, defense=defense)
+        free = where(mine, attack=NONE)
+        attack, accuracy = worst(mine) or (None, math.nan)
+        judged = defense != NONE
+        return cls(
+            defense,
+            mean(defined(free, "accuracy")),
+            attack,
+            accuracy,
+            mean(defined(mine, "recall")) if judged else math.nan,
+            mean(defined(free, "fpr")) if judged else math.nan,
+            mean(defined(mine, "defense_seconds")),
+        )
+
+    @property
+    def ruined(self) -> bool:
+        """Whether the worst attack ruined a model."""
+        return self.worst_attack is not None and math.isnan(self.worst_accuracy)
+
+
+def summaries(rows: Rows) -> dict[str, list[DefenseSummary]]:
+    """Returns setting → a summary of each defense, in the order in which they appear."""
+    found = {}
+    for setting in distinct(rows, "setting"):
+        mine = where(rows, setting=setting)
+        found[setting] = [DefenseSummary.of(mine, name) for name in distinct(mine, "defense")]
+    return found
+
+
 def _worst_cases(rows: Rows, defenses: Sequence[str]) -> str:
     lines = []
     for defense in defenses:
-        mine = where(rows, defense=defense)
-        free = where(mine, attack=NONE)
-        lowest = worst(mine)
+        one = DefenseSummary.of(rows, defense)
+        lowest = "ruined" if one.ruined else percent(one.worst_accuracy)
         lines.append(
             [
                 _defense(defense),
-                percent(mean(defined(free, "accuracy"))),
-                "–" if lowest is None else f"{percent_of_worst(lowest[1])} ({escape(lowest[0])})",
-                "–" if defense == NONE else percent(mean(defined(mine, "recall"))),
-                "–" if defense == NONE else percent(mean(defined(free, "fpr"))),
-                _seconds(mean(defined(mine, "defense_seconds"))),
+                percent(one.accuracy),
+                "–" if one.worst_attack is None else f"{lowest} ({escape(one.worst_attack)})",
+                percent(one.recall),
+                percent(one.fpr),
+                _seconds(one.seconds),
             ]
         )
     header = ["", "no attack", "worst accuracy", "mean recall", "FPR, no attack", "s per round"]
@@ -220,11 +274,6 @@ def _ranking_cell(rows: Rows) -> str:
 
 def _seconds(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def percent_of_worst(value: float) -> str:
-    """Formats the accuracy that `worst` returns."""
-    return "ruined" if math.isnan(value) else percent(value)
 
 
 def percent(value: float, digits: int = 1) -> str:

@@ -89,6 +89,18 @@ class Outcome:
         )
 
 
+def last_and_mean(rounds: pd.DataFrame) -> tuple[pd.Series[Any], pd.Series[Any]]:
+    """Returns the last row of `rounds.csv`, and the means of its columns over all rounds.
+
+    Rounds in which the model is ruined have no accuracy: a mean of the others would flatter it, so
+    that the means of accuracy and attack success are NaN then.
+    """
+    means = rounds.mean(numeric_only=True)
+    of_model = ["accuracy", "attack_success"]
+    means[of_model] = rounds[of_model].astype(float).mean(skipna=False)
+    return rounds.iloc[-1], means
+
+
 def variants(config: Config) -> dict[str, Config]:
     """Returns the three configs to run, by name.
 

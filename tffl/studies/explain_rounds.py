@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tffl.core.errors import require
 from tffl.core.process import silence
 from tffl.core.verdict import HeatMaps
+from tffl.drawing import heat_maps
 from tffl.drawing.explanation import Explanation, described, recorded
 from tffl.engine.observer import Observer
 from tffl.explain.probes import PICTURED, draw
 from tffl.record.identity import resolved
-from tffl.record.run_directory import PICTURES, RunDirectory, load_updates, round_files
+from tffl.record.run_directory import FIGURES, PICTURES, RunDirectory, load_updates, round_files
 
 if TYPE_CHECKING:
     from tffl.config import Config
@@ -45,6 +46,35 @@ def explain(run: RunDirectory | Path | str, rounds: Sequence[int] = ()) -> Itera
     silence()
     for round in wanted:
         yield from recorded_in(directory, round) or [_made(directory, round)]
+
+
+def draw_rounds(run: Path, rounds: Sequence[int] = ()) -> list[tuple[Explanation, list[Path]]]:
+    """Does what `explain` does, and draws each explanation into the run's `figures/`.
+
+    Returns:
+      The explanations, each with the paths of its pictures.
+
+    Raises:
+      UsageError: As `explain`.
+      TfflError: A file is damaged, or a picture cannot be written.
+    """
+    return [(found, heat_maps.write(found, run / FIGURES)) for found in explain(run, rounds)]
+
+
+def report(run: Path, drawn: Sequence[tuple[Explanation, Sequence[Path]]]) -> dict[str, Any]:
+    """Returns what `draw_rounds` returned, for JSON."""
+    explanations = [
+        {
+            "round": found.round,
+            "detector": found.part or None,
+            "score": found.score_name,
+            "threshold": found.threshold,
+            "clients": found.rows(),
+            "pictures": pictures,
+        }
+        for found, pictures in drawn
+    ]
+    return {"run": run, "explanations": explanations}
 
 
 def recorded_in(run: RunDirectory, round: int) -> list[Explanation]:

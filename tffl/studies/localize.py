@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from tffl.config import Config
+
 EARLY = 5
 """The number of early rounds: there the paper observes the anomaly, which fades later."""
 
@@ -66,6 +68,25 @@ def localize(
     _write(ranking, directory.path / "localize.csv")
     drawing.write(directory.path / PICTURE, auc_heat_map, measured, reference, statistic)
     return ranking
+
+
+def check_attacked(config: Config) -> None:
+    """Raises `UsageError` unless an experiment has attackers, whom its weights could give away."""
+    require(
+        config.attack.name != "none" and config.federation.malicious_count > 0,
+        "there is nobody to localize: choose an --attack, and --malicious above 0",
+    )
+
+
+def report(ranking: pd.DataFrame, run: Path, reference: str, statistic: str) -> dict[str, Any]:
+    """Returns a ranking, how it was made and where its picture is, for JSON."""
+    return {
+        "run": run,
+        "reference": reference,
+        "statistic": statistic,
+        "variables": ranking.to_dict("records"),
+        "picture": run / PICTURE,
+    }
 
 
 def measure(rounds: Iterable[Deviations], malicious: Collection[int]) -> pd.DataFrame:

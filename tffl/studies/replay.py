@@ -10,7 +10,7 @@ trajectories: every round starts from the weights of the honest run, so damage d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import product
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.config import ComponentConfig, Config, build, override
+from tffl.core.atomic import write_text
 from tffl.core.errors import FAILURES, reason, require
 from tffl.core.metrics import detection
 from tffl.core.updates import Updates
@@ -28,6 +29,7 @@ from tffl.defenses.base import State, sample_shares
 from tffl.engine.stopwatch import Stopwatch
 from tffl.record.identity import resolved
 from tffl.record.run_directory import RunDirectory
+from tffl.record.tables import to_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +58,10 @@ class ReplayGrid:
 
 
 def replay(
-    run: RunDirectory | Path | str, grid: ReplayGrid, observer: Observer | None = None
+    run: RunDirectory | Path | str,
+    grid: ReplayGrid,
+    observer: Observer | None = None,
+    out: Path | None = None,
 ) -> pd.DataFrame:
     """Replays the stored rounds of an honest run with every attack against every defense.
 
@@ -64,6 +69,7 @@ def replay(
       run: A run with stored updates (`--store-updates`) and without malicious clients.
       grid: The attacks and defenses.
       observer: Receives progress and warnings.
+      out: CSV file to write; nothing is written without it.
 
     Returns:
       One row per attack, draw, round and defense: `malicious`, the number of malicious
@@ -77,7 +83,7 @@ def replay(
     Raises:
       UsageError: The run stores no updates or has attackers, or nothing in the grid works; then
         the message is the first reason.
-      TfflError: A file is damaged.
+      TfflError: A file is damaged, or cannot be written.
     """
     from tffl.core.process import silence
     from tffl.engine.observer import Observer
@@ -94,7 +100,11 @@ def replay(
     errors = [row["error"] for row in rows]
     require(not all(errors), next(iter(errors), "the grid is empty"))
     frame = pd.DataFrame(rows)
-    return frame[[*(name for name in frame if name != "error"), "error"]]
+    frame = frame[[*(name for name in frame if name != "error"), "error"]]
+    if out is not None:
+        records: list[Any] = frame.to_dict("records")
+        write_text(out, to_csv(list(frame.columns), records))
+    return frame
 
 
 def summarize(replayed: pd.DataFrame) -> pd.DataFrame:
@@ -120,6 +130,19 @@ def summarize(replayed: pd.DataFrame) -> pd.DataFrame:
         means = dict.fromkeys(means, math.nan) if error else means
         lines.append({"attack": attack, "defense": defense, **means, "error": error})
     return pd.DataFrame(lines)
+
+
+def failures(means: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
+    """Returns (attack, error) → the defenses that could not be replayed for that reason.
+
+    Args:
+      means: The rows of `summarize`.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in means:
+        if row["error"]:
+            found.setdefault((row["attack"], row["error"]), []).append(row["defense"])
+    return found
 
 
 def _check_run(directory: RunDirectory) -> None:

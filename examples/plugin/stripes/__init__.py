@@ -1,1 +1,1 @@
-"""An attack, a defense, a model and a dataset of another package than tffl."""
+"""An attack, a defense, a model, a dataset and a metric of another package than tffl."""

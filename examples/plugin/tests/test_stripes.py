@@ -4,6 +4,7 @@ import numpy as np
 from stripes.attack import Recoil
 from stripes.dataset import DIRECTIONS, Stripes
 from stripes.defense import MedianDistance
+from stripes.metric import diagonal_confusion
 from stripes.model import stripes_cnn
 
 from tffl.data.validation import check_source, validated
@@ -39,3 +40,11 @@ def test_model() -> None:
     for one, two in zip(model.get_weights(), same.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
     assert (model.get_weights()[0] != other.get_weights()[0]).any()
+
+
+def test_metric() -> None:
+    labels = np.array([0, 2, 3, 3], np.int32)
+    right, mixed = np.eye(4)[labels], np.eye(4)[[0, 3, 2, 0]]
+    assert diagonal_confusion(labels, right) == 0
+    assert diagonal_confusion(labels, mixed) == 2 / 3
+    assert np.isnan(diagonal_confusion(labels[:1], right[:1]))

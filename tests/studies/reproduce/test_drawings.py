@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tffl.studies.benchmark import COLUMNS
-from tffl.studies.reproduce import pictures
+from tffl.studies.reproduce import figures
 from tffl.studies.reproduce.measure import Record
 from tffl.studies.reproduce.plan import Experiment, Reproduction
 
@@ -38,12 +38,12 @@ def test_panels_that_lack_runs_do_not_shift_the_strokes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[str, Any] = {}
-    monkeypatch.setattr(pictures, "save", lambda figure, path: drawn.setdefault("figure", figure))
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.setdefault("figure", figure))
     known = recorded(
         ("a", "median", [0.1, 0.2]), ("a", "krum", [0.3, 0.4]), ("b", "krum", [0.5, 0.6])
     )
     experiment = Experiment(Path("configs/x/y.toml"), SAID)
-    pictures.draw(experiment, SAID.items, known, "small", tmp_path)
+    figures.draw(experiment, SAID.items, known, "small", tmp_path)
     first, second = drawn["figure"].axes
     styles = [
         {line.get_label(): (line.get_color(), line.get_linestyle()) for line in axes.get_lines()}
@@ -61,13 +61,13 @@ def test_bars_part_the_defense_from_the_rest_of_a_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr(pictures, "save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
     known = recorded(("a", "median", [0.1]), ("a", "krum", [0.1]))
     for row, seconds in zip(known.runs, (1.0, 3.0), strict=True):
         row |= {"round_seconds": 10.0, "defense_seconds": seconds}
     item = SAID.items[0].model_copy(update={"shows": "runtime"})
     experiment = Experiment(Path("configs/x/y.toml"), SAID.model_copy(update={"items": (item,)}))
-    pictures.draw(experiment, [item], known, "small", tmp_path)
+    figures.draw(experiment, [item], known, "small", tmp_path)
     rest, defense = drawn[0].axes[0].containers
     assert [bar.get_width() for bar in rest] == [9.0, 7.0]
     assert [(bar.get_x(), bar.get_width()) for bar in defense] == [(9.0, 1.0), (7.0, 3.0)]

@@ -126,7 +126,7 @@ def test_a_page_tells_what_its_scale_changes(tmp_path: Path) -> None:
 
 def test_a_scale_changes_sizes(tmp_path: Path) -> None:
     experiment = read_experiment(written(tmp_path))
-    first, second = experiment.said.items
+    first, second = experiment.spec.items
     cells = experiment.cells([first], "small")
     assert sorted(cell.key["seed"] for cell in cells) == [3] * 4 + [4] * 4
     assert {cell.config.federation.rounds for cell in cells} == {2}

@@ -93,7 +93,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.raises(KeyboardInterrupt):
         measure.reproduce(
             experiment,
-            experiment.said.items[:1],
+            experiment.spec.items[:1],
             "smoke",
             folder / "out",
             folder / "runs",

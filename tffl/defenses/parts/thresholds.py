@@ -18,7 +18,7 @@ from tffl.core import seeds
 from tffl.core.clusters import cluster_threshold
 from tffl.core.options import Options
 from tffl.core.thresholds import mean_std, median_mad, top
-from tffl.defenses.parts.tolerance import told
+from tffl.defenses.parts.tolerance import attacker_count
 
 Threshold: TypeAlias = Callable[[np.ndarray], float]
 """Scores float64 `[n]` → above which one a client is flagged; NaN if no score is finite."""
@@ -83,7 +83,7 @@ class Highest(Options):
 
     def __call__(self, scores: np.ndarray) -> float:
         """Returns the threshold of a round."""
-        return top(scores, told(self.malicious, len(scores)) or 0)
+        return top(scores, attacker_count(self.malicious, len(scores)) or 0)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""How many attackers a rule is told to expect, or assumes.
+"""How many attackers a rule expects among a round's clients.
 
-A defense never learns the true number. `malicious` is what its user tells it, which need not be
-true; told nothing, a rule assumes what its own page says, usually the most that it can bear.
+A defense never learns the true number. `malicious` is what its user says, which need not be true;
+where the user says nothing, a rule assumes what its own page says, usually the most it tolerates.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Malicious: TypeAlias = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None,
     BeforeValidator(count_or_fraction),
 ]
-"""What a defense is told: a count of a round's participants, a fraction of them, or nothing."""
+"""What a user says of the attackers: a count of a round's participants, a fraction, or None."""
 
 
-def told(malicious: int | float | None, participants: int) -> int | None:
-    """Returns the count that a defense is told, or None if it is told nothing.
+def attacker_count(malicious: int | float | None, participants: int) -> int | None:
+    """Returns a count, given a count or a fraction of the participants; None, given None.
 
-    >>> told(0.25, 10), told(2, 10), told(None, 10)
+    >>> attacker_count(0.25, 10), attacker_count(2, 10), attacker_count(None, 10)
     (3, 2, None)
     """
     if malicious is None or isinstance(malicious, int):
@@ -35,37 +35,43 @@ def told(malicious: int | float | None, participants: int) -> int | None:
     return math.floor(malicious * participants + 0.5)
 
 
-def with_count(rule: Rule, participants: int, removed: int = 0) -> Rule:
-    """Returns a rule that is told a count, where it is told a fraction, less those removed.
+def attacker_note(malicious: int | float | None) -> tuple[str, ...]:
+    """Returns what a run's record says of a defense that was given a number of attackers."""
+    return () if malicious is None else (f"told malicious = {malicious}",)
+
+
+def with_count(rule: Rule, malicious: int | float | None, participants: int, removed: int) -> Rule:
+    """Returns a rule whose option `malicious` is a count of one round; itself where it is None.
 
     Args:
-      rule: A dataclass, with an option `malicious` if it is told anything.
+      rule: A dataclass.
+      malicious: Its `attackers`.
       participants: n.
-      removed: Worthless rows that were sorted out, which count as attackers found.
+      removed: Rows that are not finite and were sorted out, which count as attackers found.
     """
-    count = told(getattr(rule, "malicious", None), participants)
+    count = attacker_count(malicious, participants)
     if count is None:
         return rule
     return replace(rule, malicious=max(count - removed, 0))  # type: ignore[type-var]
 
 
-def assumed(malicious: int | float | None, participants: int, most: int) -> int:
-    """Returns f: what the defense is told, or the most that the rule can bear.
+def assumed_count(malicious: int | float | None, participants: int, most: int) -> int:
+    """Returns f: what the user says, or else the most that the rule tolerates.
 
     Args:
-      malicious: As told.
+      malicious: A count, a fraction, or None.
       participants: n.
       most: The largest f for which the rule works with n; negative if there is none.
     """
-    count = told(malicious, participants)
+    count = attacker_count(malicious, participants)
     return max(most, 0) if count is None else count
 
 
-def left(malicious: int, removed: int, most: int) -> int:
-    """Returns f for the rows that remain after `removed` worthless ones were sorted out.
+def remaining_count(malicious: int, removed: int, most: int) -> int:
+    """Returns f for the rows that remain after `removed` rows that are not finite.
 
-    Those count as attackers found. What remains is at most what the rule can bear with the rows
-    that are left: clients can always make a round worse than it was announced.
+    Those count as attackers found. The result is at most what the rule tolerates with the remaining
+    rows, since clients can always make a round worse than the user expects.
     """
     return max(0, min(malicious - removed, most))
 
@@ -73,11 +79,11 @@ def left(malicious: int, removed: int, most: int) -> int:
 def check_tolerance(
     name: str, malicious: int | float | None, participants: int, most: int, rule: str
 ) -> None:
-    """Raises `UsageError` if the rule cannot bear as many attackers as it is told.
+    """Raises `UsageError` if the rule does not tolerate as many attackers as the user says.
 
     Args:
       name: The defense's.
-      malicious: As told.
+      malicious: A count, a fraction, or None.
       participants: n.
       most: The largest f for which the rule works with n; negative if there is none.
       rule: The condition, for the message: `"n > 2f + 2"`.
@@ -86,7 +92,7 @@ def check_tolerance(
         most >= 0,
         f"{name} needs {rule}: {participants} participants a round are too few for any f",
     )
-    count = told(malicious, participants)
+    count = attacker_count(malicious, participants)
     require(
         count is None or count <= most,
         f"{name} needs {rule}: with n = {participants} participants a round, f = {count} is too "

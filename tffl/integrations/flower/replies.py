@@ -11,7 +11,7 @@ from flwr.app import Message, RecordDict
 
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
-from tffl.core.weighting import Weighting, weighed
+from tffl.core.weighting import Weighting, weighted_counts
 from tffl.integrations.flower.arrays import flat_weights
 from tffl.untrusted.refusal import Refused, printable
 
@@ -96,7 +96,7 @@ class ReplyReader:
         """
         sound = np.array([reply.sound for reply in replies], dtype=bool)
         counts = np.array([reply.samples or 0 for reply in replies], dtype=np.int64)
-        counts[sound] = weighed(counts[sound], weighting)
+        counts[sound] = weighted_counts(counts[sound], weighting)
         counts[~sound] = 0
         ids = np.array([reply.client for reply in replies], dtype=np.int64)
         everyone = Updates(round, ids, counts, self.start.copy(), matrix, self.layout)

@@ -117,8 +117,13 @@ def bench_defenses(
     Returns:
       `"100 clients of resnet18"` → defense → `seconds`, `memory_gib` beyond the matrix, `total_gib`
       of the process, and the speed-ups `against_flower` and `against_numpy`; or `error`.
+
+    Raises:
+      UsageError: There is no defense of a name.
     """
     chosen = list(names) or [*NAIVE, *NEED_NETWORK]
+    for name in chosen:
+        defenses[name]  # refuses unknown ones before the first minute
     result: dict[str, Any] = {}
     for model in models:
         layout = _layout(model)

@@ -332,7 +332,7 @@ CONTENDERS: dict[str, Callable[[TrainingWorkload], RoundFunction]] = {
 
 
 def _model(workload: TrainingWorkload) -> Any:
-    from tffl.models.cnn import cnn
+    from tffl.models.small_cnn import cnn
 
     return cnn((workload.side, workload.side, 1), 10, seed=0)
 

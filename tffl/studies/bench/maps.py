@@ -43,7 +43,9 @@ def bench_maps(model: str = "resnet18", rounds: int = 3, clients: int = CLIENTS)
     """
     from tffl.core.process import silence
     from tffl.engine.runtime import configure
+    from tffl.models import models
 
+    models[model]  # refuses an unknown one before TensorFlow is loaded
     silence()
     configure(1)
     contenders = _contenders(model, clients)

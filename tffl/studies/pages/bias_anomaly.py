@@ -201,8 +201,8 @@ def status(joint: pd.DataFrame) -> str:
     done = set(zip(joint["figure"], joint["seed"], strict=True))
     missing = [f"{figure} seed {seed}" for figure, seed in wanted() if (figure, seed) not in done]
     total = len(wanted())
-    told = f"{total - len(missing)} of {total} curves (with seeds) have been run."
-    return told + (f" **Missing: {', '.join(missing)}.**" if missing else "")
+    progress = f"{total - len(missing)} of {total} curves (with seeds) have been run."
+    return progress + (f" **Missing: {', '.join(missing)}.**" if missing else "")
 
 
 def variable_table(ranking: pd.DataFrame) -> str:

@@ -127,11 +127,11 @@ def only_the_bias(e: Evidence) -> Judged:
     early = e.early_auc("4a")
     bias = early.pop(BIAS, math.nan)
     others = {name: value for name, value in early.items() if value >= TELLING}
-    told = ", ".join(f"`{name}` {value:.2f}" for name, value in others.items())
+    named = ", ".join(f"`{name}` {value:.2f}" for name, value in others.items())
     return judged(
         "With 1 of 10 malicious, the anomaly sits in the final layer's bias and nowhere else.",
         f"AUC of the maximum deviation, first {EARLY} rounds, mean over seeds: final bias "
-        f"{bias:.2f}; others at {TELLING} or more: {told or 'none'}. (Holds if the bias reaches "
+        f"{bias:.2f}; others at {TELLING} or more: {named or 'none'}. (Holds if the bias reaches "
         f"{TELLING} and no other variable does.)",
         compare(bias, ">=", TELLING),
         not others,

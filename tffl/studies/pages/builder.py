@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -111,20 +111,43 @@ def make(page: Page, folder: Path, runs: Path, draw: bool = True) -> bool:
 
 def text(page: Page, folder: Path) -> str:
     """Returns a page, from the files in its folder."""
-    commands = {
-        f"bash results/{page.name}/run.sh": "runs what is missing, then writes this page",
-        f"tffl page {page.name}": "writes this page again from the tables beside it",
-    }
-    width = max(map(len, commands))
-    block = "\n".join(f"{command:{width}}  # {told}" for command, told in commands.items())
-    paragraphs = [
-        f"# {page.title}",
+    return compose(
+        page.title,
         page.intro(folder),
-        f"```sh\n{block}\n```",
-        f"No number and no verdict on this page is typed. {measured_with(folder)}",
-        *page.body(folder),
-    ]
-    return "\n\n".join(paragraphs) + "\n"
+        run=f"bash results/{page.name}/run.sh",
+        again=f"tffl page {page.name}",
+        measured=measured_with(folder),
+        paragraphs=page.body(folder),
+    )
+
+
+def compose(
+    title: str,
+    intro: str,
+    *,
+    run: str,
+    again: str,
+    paragraphs: Iterable[str],
+    measured: str = "",
+) -> str:
+    """Returns a page in Markdown: its front matter, and the paragraphs below it.
+
+    Args:
+      title: Its heading.
+      intro: What it is about.
+      run: The command that makes the runs and the page.
+      again: The command that makes the page from the recorded tables.
+      paragraphs: All else.
+      measured: On what machine, if it is the same for the whole page.
+    """
+    width = max(len(run), len(again))
+    commands = (
+        f"{run:{width}}  # runs what is missing, then writes this page",
+        f"{again:{width}}  # writes this page again from the tables beside it",
+    )
+    front = [f"# {title}", intro, "\n".join(["```sh", *commands, "```"])]
+    front.append(f"No number and no verdict on this page is typed. {measured}".rstrip())
+    return "\n\n".join([*front, *paragraphs]) + "\n"
 
 
 def measured_with(folder: Path) -> str:
@@ -142,7 +165,7 @@ def versions_and_machine(about: Mapping[str, Any]) -> str:
     >>> versions_and_machine({"versions": {"numpy": "2.4"}, "machine": "x86_64, 2 cores"})
     'with numpy 2.4 on x86_64, 2 cores'
     """
-    versions = ", ".join(f"{name} {told}" for name, told in about["versions"].items() if told)
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items() if number)
     return f"with {versions} on {about['machine']}" if versions else f"on {about['machine']}"
 
 

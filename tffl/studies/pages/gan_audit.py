@@ -128,7 +128,7 @@ def train_judge(dataset: str) -> Callable[[np.ndarray], np.ndarray]:
 
     from tffl.config import build
     from tffl.data.build import load_dataset
-    from tffl.models.lenet5 import lenet5
+    from tffl.models.lenet import lenet5
 
     keras.utils.set_random_seed(1)
     loaded = load_dataset(build({"data": {"dataset": dataset, "image_size": 32}}).data)

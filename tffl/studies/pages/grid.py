@@ -46,11 +46,11 @@ def draw_grids(
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
         axis.set_yticks(range(len(table)), list(map(str, table.index)), fontsize=8)
         for (row, column), value in np.ndenumerate(values):
-            told = "–" if math.isnan(value) else f"{value:.0f}".replace("-0", "0")
+            words = "–" if math.isnan(value) else f"{value:.0f}".replace("-0", "0")
             shade = np.array(shades(image.norm(value))[:3])
             dark = not math.isnan(value) and shade @ BRIGHTNESS < 0.5
             ink = "white" if dark else "black"
-            axis.text(column, row, told, ha="center", va="center", fontsize=6, color=ink)
+            axis.text(column, row, words, ha="center", va="center", fontsize=6, color=ink)
     for axis in axes[len(tables) :]:
         axis.remove()
     if image is not None:

@@ -147,9 +147,9 @@ def _attack_cell(rows: pd.DataFrame) -> str:
         return "–"
     run = records(rows)[0]
     targeted = run["attack_success"] == run["attack_success"]  # NaN without a target
-    told = f"{100 * run['lost']:.1f}"
-    told += f" · {percent(run['attack_success'], 0)}" if targeted else ""
-    return f"**{told}**" if run["lost"] >= BITES or run["gained"] >= SUCCESS else told
+    text = f"{100 * run['lost']:.1f}"
+    text += f" · {percent(run['attack_success'], 0)}" if targeted else ""
+    return f"**{text}**" if run["lost"] >= BITES or run["gained"] >= SUCCESS else text
 
 
 def harmless(runs: pd.DataFrame) -> list[str]:
@@ -193,13 +193,13 @@ def who_stops(runs: pd.DataFrame) -> str:
         always, never = (share.index[share == border].tolist() for border in (1, 0))
         settings = mine["setting"].nunique()
         if settings == 1:
-            told = f"one setting. Stopped by: {_names(always)}. Not stopped by: {_names(never)}."
+            text = f"one setting. Stopped by: {_names(always)}. Not stopped by: {_names(never)}."
         else:
-            told = (
+            text = (
                 f"{settings} settings. Stopped in all of them by: {_names(always)}. Stopped in "
                 f"none of them by: {_names(never)}."
             )
-        lines.append(f"- **{attack}** bites in {told}")
+        lines.append(f"- **{attack}** bites in {text}")
     return "\n".join(lines)
 
 

@@ -90,12 +90,12 @@ def input_claims(rows: pd.DataFrame) -> Iterator[Judged]:
         mine = [row for row in records(rows) if row["kind"] == kind and row["target"] != NONE]
         cases = sum(row["cases"] for row in mine)
         wrong = {name: sum(row[name] for row in mine) for name in WRONG}
-        told = (
+        words = (
             f"{wrong['wrong']} wrong, {wrong['non_finite']} not finite, {wrong['crashes']} crashes"
         )
         yield judged(
             f"{title}: every case is accepted and right, or refused in one line",
-            f"{cases:,} cases: {told}",
+            f"{cases:,} cases: {words}",
             not any(wrong.values()) if cases else None,
         )
 
@@ -133,7 +133,7 @@ def _target(row: Mapping[str, Any]) -> list[str]:
     return [
         f"`{row['target']}`",
         *(f"{row[name]:,}" for name in ("cases", "accepted", "refused")),
-        *(told if told == "0" else f"**{told}**" for told in wrong),
+        *(words if words == "0" else f"**{words}**" for words in wrong),
         f"{row['slowest_seconds']:.2f}",
     ]
 

@@ -136,8 +136,8 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
       UsageError: It is invalid.
     """
-    said = build_from_file(path, cls=Reproduction)
-    experiment = Experiment(path, said)
+    spec = build_from_file(path, cls=Reproduction)
+    experiment = Experiment(path, spec)
     try:
         _check(experiment)
     except UsageError as error:
@@ -148,31 +148,31 @@ def read_experiment(path: Path) -> Experiment:
 def _entries(path: Path) -> Iterator[Entry]:
     values = read(path)
     if "elsewhere" in values:
-        for told in build(values, OtherItems).elsewhere:
-            yield Entry(told.paper or paper_of(path), told.name, elsewhere=told)
+        for other in build(values, OtherItems).elsewhere:
+            yield Entry(other.paper or paper_of(path), other.name, elsewhere=other)
     elif "items" in values:
         experiment = read_experiment(path)
-        for item in experiment.said.items:
+        for item in experiment.spec.items:
             yield Entry(item.paper or experiment.paper, item.name, [(experiment, item)])
 
 
 def _check(experiment: Experiment) -> None:
-    said = experiment.said
-    for scale, changes in said.scales.items():
+    spec = experiment.spec
+    for scale, changes in spec.scales.items():
         if scale not in SCALES:
             raise unknown("scale", scale, SCALES)
         of_settings = changes.get("settings", {})
-        _check_names("setting", of_settings, said.settings)
+        _check_names("setting", of_settings, spec.settings)
         own = {key: value for key, value in changes.items() if key not in ("seeds", "settings")}
         for part in (own, *of_settings.values()):
             _check_sizes(scale, part)
     known = {
-        "setting": tuple(said.settings),
+        "setting": tuple(spec.settings),
         "attack": (NONE, *experiment.attacks),
         "defense": (NONE, *experiment.defenses),
     }
-    _check_names("defense", said.extra, known["defense"])
-    for item in said.items:
+    _check_names("defense", spec.extra, known["defense"])
+    for item in spec.items:
         stand_ins = (*item.stand_ins, *item.stand_ins.values())
         _check_names("setting", (*item.settings, *stand_ins), known["setting"])
         _check_names("attack", item.attacks, known["attack"])

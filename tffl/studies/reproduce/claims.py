@@ -89,7 +89,7 @@ def judge(claim: Claim, item: Item, experiment: Experiment, record: Record, scal
 
 @dataclass(frozen=True)
 class _Compared:
-    """One comparison: whether it holds, None if nobody can tell, and its two sides in words."""
+    """One comparison: whether it holds, None if a number is missing, and its two sides in words."""
 
     holds: bool | None
     left: str
@@ -99,11 +99,11 @@ class _Compared:
 def _numbers(found: Sequence[_Compared]) -> str:
     """Lists comparisons, the ones of one left side together; marks those that fail among others."""
     mixed = len({one.holds for one in found}) > 1
-    told = []
+    parts = []
     for left, same in groupby(found, key=lambda one: one.left):
         rights = [f"{one.right} (fails)" if mixed and not one.holds else one.right for one in same]
-        told.append(f"{left}, wanted {', '.join(rights)}")
-    return "; ".join(told)
+        parts.append(f"{left}, wanted {', '.join(rights)}")
+    return "; ".join(parts)
 
 
 def figures(record: Record, side: Side, gap_to: Side | None = None) -> dict[int, float]:
@@ -178,12 +178,12 @@ def _settled(curve: Sequence[float | None]) -> float | None:
 
 
 def _score_ratio(clients: Sequence[Any]) -> float | None:
-    bad, good = (mean(defined(where(clients, malicious=told), "score")) for told in (1, 0))
+    bad, good = (mean(defined(where(clients, malicious=side), "score")) for side in (1, 0))
     return bad / good if good > 0 and not math.isnan(bad) else None
 
 
 def _sides(check: Check, item: Item, experiment: Experiment, scale: str) -> Iterator[Side]:
-    settings = check.setting or item.settings or tuple(experiment.said.settings)
+    settings = check.setting or item.settings or tuple(experiment.spec.settings)
     attacks = check.attack or item.attacks or experiment.attacks
     for setting, attack, defense in product(settings, attacks, check.defense):
         yield Side(check.metric, stand_in(item, setting, scale), attack, defense)
@@ -203,29 +203,29 @@ def _compare(
     if not left:
         yield _Compared(None, f"no {_named(side)} is recorded")
         return
-    told = f"{_named(side)} {_spread(left.values())}"
+    words = f"{_named(side)} {_spread(left.values())}"
     if check.value is not None:
-        yield _Compared(*_against_number(check, left, told))
+        yield _Compared(*_against_number(check, left, words))
     for rival in side.others(check.against, item, scale) if check.against else ():
         right = measured(rival)
         if right:
-            yield _Compared(*_against_runs(check, left, right, told, _named(rival, side)))
+            yield _Compared(*_against_runs(check, left, right, words, _named(rival, side)))
         else:
             yield _Compared(None, f"no {_named(rival)} is recorded")
 
 
 def _against_number(
-    check: Check, left: dict[int, float], told: str
+    check: Check, left: dict[int, float], words: str
 ) -> tuple[bool | None, str, str]:
     assert check.value is not None
     center, half = interval(list(left.values()))
     border = f"{_sign(check.operator)} {check.value:g}{_allowance(check)}"
     distance = abs(center - check.value)
-    return _holds(check, center, check.value), told, border + _unclear(distance, half)
+    return _holds(check, center, check.value), words, border + _unclear(distance, half)
 
 
 def _against_runs(
-    check: Check, left: dict[int, float], right: dict[int, float], told: str, rival: str
+    check: Check, left: dict[int, float], right: dict[int, float], words: str, rival: str
 ) -> tuple[bool | None, str, str]:
     """Compares with other runs; of the seeds that both have, if there are any, in pairs."""
     shared = sorted(set(left) & set(right))
@@ -239,7 +239,7 @@ def _against_runs(
     by = f" {'+' if '>' in check.operator else '-'} {check.by:g}" if check.by else ""
     border = f"{_sign(check.operator)} {factor}{rival} {_spread(right.values())}{by}"
     unclear = _unclear(abs(one - two), half)
-    return _holds(check, one, two), told, f"{border}{_allowance(check)}{unclear}"
+    return _holds(check, one, two), words, f"{border}{_allowance(check)}{unclear}"
 
 
 def _holds(check: Check, left: float, right: float) -> bool | None:

@@ -114,10 +114,10 @@ class Rates:
         """Returns those that have to be measured, each once."""
         return [w for w in dict.fromkeys(workloads) if w.key not in self._known]
 
-    def measure(self, workloads: Sequence[Workload], tell: Callable[[Workload], None]) -> None:
+    def measure(self, workloads: Sequence[Workload], announce: Callable[[Workload], None]) -> None:
         """Measures rates, and keeps each at once."""
         for workload in workloads:
-            tell(workload)
+            announce(workload)
             self._known[workload.key] = measure(workload)
             stored = {_machine(): {key: asdict(rate) for key, rate in self._known.items()}}
             write_text(self.path, json.dumps(stored, indent=2) + "\n")
@@ -269,10 +269,10 @@ def _machine() -> str:
     return f"{platform.node()} {platform.machine()} {cores()} cores, GPUs {visible}, {tensorflow}"
 
 
-def told(value: float | None) -> str:
+def duration(value: float | None) -> str:
     """Writes a duration.
 
-    >>> told(40), told(600), told(9000), told(800000), told(None)
+    >>> duration(40), duration(600), duration(9000), duration(800000), duration(None)
     ('40 s', '10 min', '2.5 h', '9 days', '–')
     """
     if value is None:

@@ -13,7 +13,7 @@ from tffl.studies.reproduce.cost import Rates, Workload, seconds
 from tffl.studies.reproduce.measure import default_out, missing_cells, read_record
 from tffl.studies.reproduce.plan import PAPER, SMOKE, Elsewhere, Experiment, Item
 
-Tell = Callable[[str, int, int], None]
+Announce = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,16 @@ class Line:
     note: str
 
 
-def lines(entries: Sequence[Entry], out: Path | None, runs: Path, tell: Tell | None) -> list[Line]:
+def lines(
+    entries: Sequence[Entry], out: Path | None, runs: Path, announce: Announce | None
+) -> list[Line]:
     """Returns the list.
 
     Args:
       entries: What to list.
       out: Where a paper's tables are; by default where `tffl reproduce` puts them.
       runs: Where unfinished work is.
-      tell: Hears what is being timed: name, number, total. Nothing is timed without it.
+      announce: Called with what is being timed: name, number, total. Nothing is timed without it.
     """
     needed = {
         (entry.paper, entry.name, scale): _needed(entry, scale, out, runs)
@@ -78,13 +80,13 @@ def lines(entries: Sequence[Entry], out: Path | None, runs: Path, tell: Tell | N
         if entry.elsewhere is None
     }
     rates = Rates()
-    if tell is not None:
+    if announce is not None:
         cells = (cell for parts in needed.values() for part in parts for cell in part[1])
         workloads = rates.lacking(Workload.of(cell.config) for cell in cells)
         total = len(workloads)
         count = iter(range(1, total + 1))
         rates.measure(
-            workloads, lambda w: tell(f"{w.model} at {w.side} x {w.side}", next(count), total)
+            workloads, lambda w: announce(f"{w.model} at {w.side} x {w.side}", next(count), total)
         )
     return [_line(entry, needed, rates, out) for entry in entries]
 
@@ -147,17 +149,17 @@ def _line(
     )
 
 
-def _line_elsewhere(entry: Entry, told: Elsewhere) -> Line:
+def _line_elsewhere(entry: Entry, other: Elsewhere) -> Line:
     return Line(
         entry.paper,
         entry.name,
-        told.title,
-        [told.config],
-        [AtScale(scale, 0, 0) for scale in told.scales],
-        " && ".join(told.commands),
-        told.results,
-        _evidence(told),
-        told.about,
+        other.title,
+        [other.config],
+        [AtScale(scale, 0, 0) for scale in other.scales],
+        " && ".join(other.commands),
+        other.results,
+        _evidence(other),
+        other.about,
     )
 
 
@@ -179,16 +181,16 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 
 def _note(entry: Entry) -> str:
-    told = [f"{other} stands in for {setting}" for setting, other in entry.stand_ins.items()]
+    notes = [f"{other} stands in for {setting}" for setting, other in entry.stand_ins.items()]
     if lacking := missing_data([entry], PAPER):
-        told.append(f"scale paper needs: tffl data prepare {' '.join(lacking)}")
-    return "; ".join(told)
+        notes.append(f"scale paper needs: tffl data prepare {' '.join(lacking)}")
+    return "; ".join(notes)
 
 
-def _evidence(told: Elsewhere) -> str:
+def _evidence(other: Elsewhere) -> str:
     """Says how much of what should be recorded is."""
-    if told.recorded is None or not Path(told.recorded.file).exists():
+    if other.recorded is None or not Path(other.recorded.file).exists():
         return ""
-    found = {row.get(told.recorded.column) for row in read_rows(Path(told.recorded.file))}
-    there = [value for value in told.recorded.values if value in found]
-    return f"{len(there)} of {len(told.recorded.values)} parts" if there else ""
+    found = {row.get(other.recorded.column) for row in read_rows(Path(other.recorded.file))}
+    there = [value for value in other.recorded.values if value in found]
+    return f"{len(there)} of {len(other.recorded.values)} parts" if there else ""

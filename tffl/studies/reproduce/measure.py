@@ -65,7 +65,7 @@ class Record:
 
 
 def key_of(row: Row) -> Key:
-    """Returns what tells a run from the others of its experiment."""
+    """Returns what distinguishes a run from the others of its experiment."""
     return str(row["setting"]), str(row["attack"]), str(row["defense"]), int(row["seed"])
 
 
@@ -114,7 +114,7 @@ def reproduce(
     """
     cells, work = experiment.cells(items, scale), work_folder(runs, experiment, scale)
     papers = {item.paper for item in items}
-    same = [item for item in experiment.said.items if item.paper in papers]
+    same = [item for item in experiment.spec.items if item.paper in papers]
     every = experiment.cells(same, scale)
     known: dict[str, Any] = {}
     for folder in _folders(out, experiment, scale):

@@ -20,9 +20,9 @@ from tffl.record.identity import flat
 from tffl.record.tables import to_csv
 from tffl.studies.benchmark import labeled
 from tffl.studies.benchmark_table import NONE, Rows, distinct, escape, table, where
-from tffl.studies.pages.builder import versions_and_machine
+from tffl.studies.pages.builder import compose, versions_and_machine
 from tffl.studies.pages.verdicts import Judged, claim_table, counts, words_table
-from tffl.studies.reproduce import pictures
+from tffl.studies.reproduce import figures
 from tffl.studies.reproduce.catalogue import PAPERS, Catalogue, Entry
 from tffl.studies.reproduce.claims import DERIVED, Side, judge, number, summary
 from tffl.studies.reproduce.measure import Record, key_of, read_record
@@ -142,7 +142,7 @@ def write(catalogue: Catalogue, paper: str, out: Path) -> list[Report]:
         for experiment, items in catalogue.experiments(paper):
             if scale in experiment.scales:
                 recorded = read_record(out / scale, experiment.name)
-                pictures.draw(experiment, items, recorded, scale, out / scale)
+                figures.draw(experiment, items, recorded, scale, out / scale)
     rows = [
         {
             "item": report.entry.name,
@@ -161,19 +161,19 @@ def write(catalogue: Catalogue, paper: str, out: Path) -> list[Report]:
 
 def page(paper: str, found: Sequence[Report], out: Path) -> str:
     """Returns the page of a paper."""
-    scale = found[-1].scale if found else PAPER
-    lines = [
-        f"# {paper}, measured again",
-        f"{PAPERS.get(paper, paper)}. Made by `tffl reproduce {paper} --scale {scale} --no-run` "
-        "from the tables in this folder; no number on this page is typed.",
-    ]
-    if not found:
-        lines.append("Nothing is recorded yet.")
+    call = f"tffl reproduce {paper} --scale {found[-1].scale if found else PAPER}"
+    sections = [] if found else ["Nothing is recorded yet."]
     for scale in SCALES:
         mine = [report for report in found if report.scale == scale]
         if mine:
-            lines += [f"## Scale {scale}", *_scale(mine, out / scale)]
-    return "\n\n".join(lines) + "\n"
+            sections += [f"## Scale {scale}", *_scale(mine, out / scale)]
+    return compose(
+        f"{paper}, measured again",
+        f"{PAPERS.get(paper, paper)}.",
+        run=call,
+        again=f"{call} --no-run",
+        paragraphs=sections,
+    )
 
 
 def section(report: Report, folder: Path | None = None) -> Iterator[str]:
@@ -182,8 +182,8 @@ def section(report: Report, folder: Path | None = None) -> Iterator[str]:
     yield f"### {report.heading}"
     swapped = {} if report.scale == PAPER else item.stand_ins
     if swapped:
-        told = "; ".join(f"{other} for {setting}" for setting, other in swapped.items())
-        yield f"**Stand-ins, the paper's data not being at hand:** {told}."
+        pairs = "; ".join(f"{other} for {setting}" for setting, other in swapped.items())
+        yield f"**Stand-ins, because the paper's data was not available:** {pairs}."
     if report.missing:
         yield f"**{report.incomplete}**"
     if item.about:
@@ -211,8 +211,8 @@ def command(report: Report) -> str:
 def legend() -> str:
     """Says how the tables are to be read."""
     return (
-        "Cells are *paper → ours*, or ours alone where the paper prints no number; ours are means "
-        "over seeds ± half the 95 % interval (Student's t; none of a single seed). Detection "
+        "A cell is *paper → ours*, or ours alone where the paper prints no number. Ours are means "
+        "over seeds ± half the 95 % interval (Student's t; a single seed has none). Detection "
         "figures are means over the rounds that define them: precision is undefined in a round "
         "that flags nobody. The papers' AUC is that of the hard verdicts."
     )
@@ -260,7 +260,7 @@ def _scale(found: Sequence[Report], folder: Path) -> Iterator[str]:
     for path in dict.fromkeys(report.experiment.path for report in found):
         mine = [report for report in found if report.experiment.path == path]
         yield from _provenance(mine, folder)
-    metrics = [f"`{name}`: {told}" for name, told in DERIVED.items()]
+    metrics = [f"`{name}`: {meaning}" for name, meaning in DERIVED.items()]
     yield f"Metrics of the claims: {'; '.join(metrics)}."
 
 
@@ -270,15 +270,15 @@ def _provenance(found: Sequence[Report], folder: Path) -> Iterator[str]:
     machine = "on an unknown machine"
     if about:
         with_devices = {**about, "machine": ", ".join([about["machine"], *about["devices"]])}
-        told = versions_and_machine(with_devices)
-        machine = f"measured {told}; the last of it on {about['recorded']}"
+        where = versions_and_machine(with_devices)
+        machine = f"measured {where}; the last run on {about['recorded']}"
     yield f"### How {experiment.name} was made"
     yield (
         f"By the commands above, with `configs/{experiment.path.parent.name}/"
         f"{experiment.path.name}`; {machine}."
     )
-    if experiment.said.about:
-        yield experiment.said.about
+    if experiment.spec.about:
+        yield experiment.spec.about
     changes = sizes(experiment, scale)
     if changes:
         yield "What this scale changes of the paper's sizes:"
@@ -299,7 +299,7 @@ class _Source:
 def _report(
     entry: Entry, item: Item, experiment: Experiment, scale: str, record: Record
 ) -> Report | None:
-    shown = pictures.shown_rows(experiment, item, record, scale)
+    shown = figures.shown_rows(experiment, item, record, scale)
     if not shown:
         return None
     judged = [judge(claim, item, experiment, record, scale) for claim in item.claims]
@@ -325,7 +325,7 @@ def _table(source: _Source, setting: str, rows: Rows) -> tuple[list[str], list[l
     pairs = list(dict.fromkeys((row["attack"], row["defense"]) for row in rows))
     attacks = {attack for attack, _ in pairs if attack != NONE}
     originals = [
-        name for name in experiment.said.settings if stand_in(item, name, source.scale) == setting
+        name for name in experiment.spec.settings if stand_in(item, name, source.scale) == setting
     ]
     lines = []
     for attack, defense in pairs:
@@ -334,11 +334,11 @@ def _table(source: _Source, setting: str, rows: Rows) -> tuple[list[str], list[l
             name = "no attack" if defense == NONE else f"{defense}, no attack"
         elif len(attacks) > 1:
             name += f", {attack}"
-        line = [name + ("\\*" if defense in experiment.said.extra else "")]
+        line = [name + ("\\*" if defense in experiment.spec.extra else "")]
         for metric in METRICS[item.shows]:
             ours = number(*summary(source.record, Side(metric, setting, attack, defense)))
-            told = _printed(source.entry, originals, attack, defense, metric)
-            line.append(f"{told} → {ours}" if told else ours)
+            theirs = _printed(source.entry, originals, attack, defense, metric)
+            line.append(f"{theirs} → {ours}" if theirs else ours)
         lines.append(line)
     header = ["", *METRICS[item.shows].values()]
     keep = [
@@ -352,8 +352,8 @@ def _table(source: _Source, setting: str, rows: Rows) -> tuple[list[str], list[l
 def _printed(entry: Entry, settings: Sequence[str], attack: str, defense: str, metric: str) -> str:
     values = printed(entry.paper)
     for setting in settings:
-        for told in (attack, ""):
-            found = values.get((entry.name, setting, told, defense, metric))
+        for named in (attack, ""):
+            found = values.get((entry.name, setting, named, defense, metric))
             if found is not None:
                 return f"{found.value:g}" + (" (sic)" if found.note else "")
     return ""
@@ -361,9 +361,9 @@ def _printed(entry: Entry, settings: Sequence[str], attack: str, defense: str, m
 
 def _pictures(report: Report, folder: Path) -> list[str]:
     if report.item.shows == "maps":
-        names = [file.name for file in folder.glob(pictures.maps_name(report.experiment))]
+        names = [file.name for file in folder.glob(figures.maps_name(report.experiment))]
         return sorted(names)
-    name = pictures.name(report.experiment, report.item)
+    name = figures.name(report.experiment, report.item)
     return [name] if (folder / name).exists() else []
 
 

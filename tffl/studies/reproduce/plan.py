@@ -194,7 +194,7 @@ class Experiment:
     """A file of `configs/`, at all scales."""
 
     path: Path
-    said: Reproduction
+    spec: Reproduction
 
     @property
     def paper(self) -> str:
@@ -209,40 +209,40 @@ class Experiment:
     @property
     def scales(self) -> tuple[str, ...]:
         """The scales at which it exists."""
-        return tuple(scale for scale in SCALES if scale in self.said.scales)
+        return tuple(scale for scale in SCALES if scale in self.spec.scales)
 
     @cached_property
     def attacks(self) -> tuple[str, ...]:
         """Labels of the attacks, without `none`."""
-        return tuple(label for label in labeled(self.said.attacks) if label != NONE)
+        return tuple(label for label in labeled(self.spec.attacks) if label != NONE)
 
     @cached_property
     def defenses(self) -> tuple[str, ...]:
         """Labels of the defenses, without `none`."""
-        return tuple(label for label in labeled(self.said.defenses) if label != NONE)
+        return tuple(label for label in labeled(self.spec.defenses) if label != NONE)
 
     def plan(self, scale: str) -> Plan:
         """Returns the benchmark at a scale."""
-        changes = dict(self.said.scales[scale])
-        seeds = changes.pop("seeds", self.said.seeds)
+        changes = dict(self.spec.scales[scale])
+        seeds = changes.pop("seeds", self.spec.seeds)
         of_settings = changes.pop("settings", {})
         attacks, defenses = (_taken(changes, section) for section in ("attack", "defense"))
         settings = {
             label: {**own, **of_settings.get(label, {})}
-            for label, own in self.said.settings.items()
+            for label, own in self.spec.settings.items()
         }
         values = {
             "seeds": seeds,
-            "attacks": [_with_options(entry, attacks) for entry in self.said.attacks],
-            "defenses": [_with_options(entry, defenses) for entry in self.said.defenses],
-            "experiment": override(self.said.experiment, changes),
+            "attacks": [_with_options(entry, attacks) for entry in self.spec.attacks],
+            "defenses": [_with_options(entry, defenses) for entry in self.spec.defenses],
+            "experiment": override(self.spec.experiment, changes),
             "settings": settings,
         }
         return build(values, Plan)
 
     def settings_of(self, item: Item, scale: str) -> tuple[str, ...]:
         """Returns an item's settings at a scale."""
-        named = item.settings or tuple(self.said.settings)
+        named = item.settings or tuple(self.spec.settings)
         return tuple(stand_in(item, label, scale) for label in named)
 
     def wants(self, item: Item, scale: str, setting: str, attack: str, defense: str) -> bool:
@@ -268,7 +268,7 @@ class Experiment:
         return cell.seed == self.plan(scale).seeds[0] and any(
             item.shows == "maps"
             and self.wants(item, scale, cell.setting, cell.attack, cell.defense)
-            for item in self.said.items
+            for item in self.spec.items
         )
 
 

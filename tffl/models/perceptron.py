@@ -34,6 +34,10 @@ def logistic(sample_shape: tuple[int, ...], classes: int, *, seed: int = 0) -> k
     Returns:
       A model from float32 images in 0 … 255, or float32 feature vectors, to float32 logits
       `[batch, classes]`.
+
+    Example:
+      >>> logistic((30,), 2).count_params()
+      62
     """
     return _dense_network("logistic", sample_shape, (), classes, seed)
 
@@ -60,6 +64,10 @@ def mlp(
 
     Raises:
       UsageError: A hidden layer has no units.
+
+    Example:
+      >>> mlp((30,), 2, hidden=[8]).output_shape
+      (None, 2)
     """
     require(min(hidden, default=1) >= 1, f"hidden = {list(hidden)} has a layer without units")
     return _dense_network("mlp", sample_shape, hidden, classes, seed)

@@ -35,6 +35,10 @@ def lenet5(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) ->
 
     Raises:
       UsageError: The images are too small or too large.
+
+    Example:
+      >>> lenet5((28, 28, 1), 10).count_params()
+      61706
     """
     from keras import Input, Model, layers
 

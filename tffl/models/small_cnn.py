@@ -30,6 +30,10 @@ def cnn(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> ke
 
     Raises:
       UsageError: The images are too small or too large.
+
+    Example:
+      >>> cnn((28, 28, 1), 10).count_params()
+      813802
     """
     from keras import Input, Model, layers
 

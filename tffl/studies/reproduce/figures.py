@@ -1,4 +1,4 @@
-"""Pictures of what was measured, as the papers draw it. Colors and strokes differ together."""
+"""Figures of what was measured, as the papers draw it. Colors and strokes differ together."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def draw(
 
 def name(experiment: Experiment, item: Item) -> str:
     """Returns the file name of an item's picture."""
-    number = [same for same in experiment.said.items if same.name == item.name].index(item)
+    number = [same for same in experiment.spec.items if same.name == item.name].index(item)
     part = f"_{number + 1}" if number else ""
     return f"{experiment.name}_{item.name}{part}.png"
 
@@ -108,8 +108,8 @@ def _lines(
 def _label(attack: str, defense: str, several: bool) -> str:
     if attack == NONE:
         return "no attack"
-    told = "undefended" if defense == NONE else defense
-    return f"{told}, {attack}" if several else told
+    name = "undefended" if defense == NONE else defense
+    return f"{name}, {attack}" if several else name
 
 
 def _bars(experiment: Experiment, item: Item, record: Record, scale: str) -> Figure | None:
@@ -145,8 +145,8 @@ def _scores(experiment: Experiment, item: Item, record: Record, scale: str) -> F
         return None
     figure, axes = canvas(7, 3.6)
     drawing.set_scale(axes, np.array([line["score"] for line in lines], float))
-    for told, color, label in ((0, BLUE, "benign"), (1, RED, "malicious")):
-        mine = where(lines, malicious=told)
+    for malicious, color, label in ((0, BLUE, "benign"), (1, RED, "malicious")):
+        mine = where(lines, malicious=malicious)
         if mine:
             heights = drawing.drawable([line["score"] for line in mine])
             axes.bar([line["client"] for line in mine], heights, color=color, label=label)

@@ -1,0 +1,171 @@
+"""Scans and audits from names and paths: what is cheap is checked before TensorFlow is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tffl.config import DataConfig, part_options
+from tffl.core.errors import require
+from tffl.core.layout import WeightLayout
+from tffl.core.process import silence
+from tffl.data.build import check_prepared
+from tffl.defenses import Defense, create_defense, defenses
+from tffl.defenses.gan_audit import GanAudit
+from tffl.record.run_directory import RunDirectory
+from tffl.scan.audit import DEFENSE, AuditResult, audit_folder, audit_run
+from tffl.scan.scanner import Scanner, load_samples, usual_defenses
+from tffl.untrusted.global_model import find_global, load_global
+from tffl.untrusted.model_folder import file_names
+
+if TYPE_CHECKING:
+    from tffl.explain.pixels import PixelRange
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What clients' models are judged with.
+
+    Attributes:
+      global_model: The user's own model that the clients started from: a file, or a run.
+      folder: One model per client.
+      dataset: Name of the dataset whose test images are looked at, if there is one.
+      data_dir: Folder of prepared datasets; TFDS's own or `TFFL_DATA_DIR` if None.
+    """
+
+    global_model: Path
+    folder: Path
+    dataset: str | None = None
+    data_dir: Path | None = None
+
+    def check(self) -> None:
+        """Checks, without TensorFlow, that everything is there.
+
+        Raises:
+          UsageError: There is no such model or folder, or the dataset is unknown or not prepared.
+        """
+        find_global(self.global_model)
+        file_names(self.folder)
+        if self.dataset is not None:
+            check_prepared(DataConfig(dataset=self.dataset, data_dir=self.data_dir))
+
+    def load(self) -> tuple[Any, Any]:
+        """Returns the Keras model, and its images as `Samples`, None without a dataset."""
+        model = load_global(self.global_model)
+        if self.dataset is None:
+            return model, None
+        return model, load_samples(model, self.dataset, self.data_dir)
+
+
+def make_scanner(
+    inputs: Inputs,
+    names: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    seed: int | None = None,
+    pixels: PixelRange | None = None,
+) -> Scanner:
+    """Returns a scanner of a folder.
+
+    Args:
+      inputs: The model, the folder and the images.
+      names: Of defenses; if there are none, those that suit the images and the model.
+      settings: Such as `"defense.k=2"`: an option of every defense that has it.
+      seed: As `Scanner` takes it.
+      pixels: As `Scanner` takes it.
+
+    Raises:
+      UsageError: A name or an option does not exist, a value is out of range, or there is no such
+        file, folder or dataset.
+    """
+    chosen = choose_defenses(names, settings, inputs.dataset is not None)
+    require(pixels is None or inputs.dataset is not None, "--pixels belongs to --dataset: give one")
+    inputs.check()
+    model, samples = inputs.load()
+    if not names:
+        usual = usual_defenses(samples is not None, WeightLayout.of(model))
+        chosen = {name: chosen[name] for name in usual}
+    return Scanner(model, chosen, samples, seed, pixels)
+
+
+def choose_defenses(
+    names: Sequence[str], settings: Sequence[str], with_images: bool
+) -> dict[str, Defense]:
+    """Returns name → defense with its options.
+
+    Args:
+      names: Of defenses; if there are none, the usual ones.
+      settings: Such as `"defense.k=2"`: an option of every defense that has it.
+      with_images: Whether there are images.
+
+    Raises:
+      UsageError: A name or an option does not exist, or a value is out of range.
+    """
+    options = part_options(settings, "defense")["defense"]
+    shared = defenses.shared_options(names or usual_defenses(with_images), options)
+    return {name: create_defense(name, own) for name, own in shared.items()}
+
+
+def make_auditor(
+    source: str | None, settings: Sequence[str], options: Mapping[str, Any] | None = None
+) -> GanAudit:
+    """Returns the defense `gan-audit`.
+
+    Args:
+      source: Where its audit images come from; the options' or its default if None.
+      settings: Such as `"defense.gan_steps=100"`.
+      options: What the settings override.
+
+    Raises:
+      UsageError: An option does not exist, or a value is out of range.
+    """
+    chosen = {**(options or {}), **part_options(settings, "defense")["defense"]}
+    if source is not None:
+        chosen["source"] = source
+    defense: GanAudit = create_defense(DEFENSE, chosen)  # type: ignore[assignment]
+    return defense
+
+
+def _auditor_of_one_round(source: str | None, settings: Sequence[str]) -> GanAudit:
+    """Returns an auditor that does not wait for a later round, in which nobody would be judged."""
+    defense = make_auditor(source, settings)
+    first = defense.from_round
+    require(first == 1, f"defense.from_round = {first} belongs to an experiment: leave it out")
+    return defense
+
+
+def audit_files(
+    inputs: Inputs, source: str | None, settings: Sequence[str], seed: int | None = None
+) -> AuditResult:
+    """Audits a folder of models with generated images.
+
+    Args:
+      inputs: The model, the folder, and the images that the server has.
+      source: As `make_auditor` takes it.
+      settings: As `make_auditor` takes them.
+      seed: Of all random choices; drawn at random if None.
+
+    Raises:
+      UsageError: An option or a file does not exist, or a source needs images that there are not.
+    """
+    defense = _auditor_of_one_round(source, settings)
+    inputs.check()
+    model, samples = inputs.load()
+    return audit_folder(model, inputs.folder, defense, samples, seed)
+
+
+def audit_stored_round(
+    path: Path, round: int, source: str | None, settings: Sequence[str]
+) -> AuditResult:
+    """Audits the updates that a run has stored of a round, with generated images.
+
+    Raises:
+      UsageError: An option does not exist, or the run has not stored that round.
+      TfflError: A file is damaged.
+    """
+    defense = _auditor_of_one_round(source, settings)
+    run = RunDirectory.open(path)
+    run.check_stored(round)
+    silence()
+    return audit_run(run, round, defense)
