@@ -129,9 +129,9 @@ def test_every_attack_says_what_it_knows(name: str) -> None:
     for part in name.split("+"):
         entry = attacks.describe(part)
         assert set(entry["needs"]) <= WORDS and "own data" in entry["needs"]
-    granted = create_attack(name, {}).granted()
-    assert granted[0] == "own data"
-    assert len({"colluders' updates", "all benign updates"} & set(granted)) < 2
+    declared = create_attack(name, {}).declared_knowledge()
+    assert declared[0] == "own data"
+    assert len({"colluders' updates", "all benign updates"} & set(declared)) < 2
 
 
 @pytest.mark.parametrize("name", [*defenses, *WRAPPED])

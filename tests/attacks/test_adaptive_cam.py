@@ -98,6 +98,6 @@ def test_only_who_knows_the_probes_looks_at_the_servers_images(adversary, update
     np.testing.assert_array_equal(craft(blind, updates), craft(adversary, updates))
     known = craft(adversary, updates, knows_probes=True)
     assert (known != craft(adversary, updates)).any()
-    granted = attacks.create("adaptive-cam", {"knows_probes": True}).granted()
-    assert "probe images" in granted
-    assert "probe images" not in attacks.create("adaptive-cam", {}).granted()
+    declared = attacks.create("adaptive-cam", {"knows_probes": True}).declared_knowledge()
+    assert "probe images" in declared
+    assert "probe images" not in attacks.create("adaptive-cam", {}).declared_knowledge()

@@ -34,8 +34,11 @@ def test_flips_labels_then_scales(dataset, federation, a_round) -> None:
     this = a_round()
     np.testing.assert_allclose(this.sent(attack), 2 * this.own, rtol=1e-6)
     assert attack.options()["factor"] == 4 and attack.options()["source"] == "green"
-    assert attack.granted() == ("own data",)
-    assert create_attack("label-flip+lie", {}).granted() == attacks.create("lie", {}).granted()
+    assert attack.declared_knowledge() == ("own data",)
+    assert (
+        create_attack("label-flip+lie", {}).declared_knowledge()
+        == attacks.create("lie", {}).declared_knowledge()
+    )
 
 
 def test_every_part_keeps_its_own_memory(a_round) -> None:

@@ -62,11 +62,11 @@ def run(attack: ModelAttack, updates: Updates, adversary: Adversary) -> tuple[np
 
 
 def hidden(attack: ModelAttack, updates: Updates, adversary: Adversary) -> np.ndarray:
-    """Returns bool [n]: the rows that the attack has not been granted, in either round."""
+    """Returns bool [n]: the rows that the attack does not declare to read, in either round."""
     malicious = np.isin(updates.client_ids, MALICIOUS)
-    if ALL_BENIGN in attack.granted():
+    if ALL_BENIGN in attack.declared_knowledge():
         return np.zeros(len(updates), bool)
-    if not any(word.endswith(OVERHEARD) for word in attack.granted()):
+    if not any(word.endswith(OVERHEARD) for word in attack.declared_knowledge()):
         return ~malicious
     assert isinstance(attack, InformedAttack)
     seen = [
@@ -80,7 +80,7 @@ def hidden(attack: ModelAttack, updates: Updates, adversary: Adversary) -> np.nd
 def test_reads_only_what_it_declares(adversary, updates, name: str, options: dict) -> None:
     attack = attacks.create(name, options)
     unread = hidden(attack, updates, adversary)
-    assert unread.any() == (ALL_BENIGN not in attack.granted())
+    assert unread.any() == (ALL_BENIGN not in attack.declared_knowledge())
     censored = replace(updates, matrix=updates.matrix.copy())
     censored.matrix[unread] = np.nan
     malicious = np.isin(updates.client_ids, MALICIOUS)

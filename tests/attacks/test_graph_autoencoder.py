@@ -301,7 +301,7 @@ def test_refuses_options_out_of_range(option: str, value: object) -> None:
 
 def test_overhears_by_default(a_round) -> None:
     attack = attacks.create("graph-autoencoder", {})
-    assert attack.granted()[:2] == ("own data", "5 overheard updates")
+    assert attack.declared_knowledge()[:2] == ("own data", "5 overheard updates")
     with pytest.raises(UsageError, match="overhear at least 2"):
         create(overheard=1).check_clients(2, 10)
 

@@ -77,7 +77,7 @@ def test_refuses_an_impossible_share(ratio) -> None:
         attacks.create("ipm", {"poisoning_ratio": ratio})
 
 
-def test_sees_what_it_is_granted(a_round) -> None:
+def test_sees_what_it_declares(a_round) -> None:
     this = a_round()
     ids, mask = this.updates.client_ids, this.malicious
 
@@ -98,17 +98,30 @@ def test_sees_what_it_is_granted(a_round) -> None:
 
 
 def test_declares_what_it_is_granted() -> None:
-    assert Informed().granted() == (OWN_DATA, ALL_BENIGN)
-    assert Informed(knows="overheard", overheard=3).granted() == (OWN_DATA, "3 overheard updates")
-    assert Informed(knows="colluders").granted() == (OWN_DATA, COLLUDERS)
+    assert Informed().declared_knowledge() == (OWN_DATA, ALL_BENIGN)
+    assert Informed(knows="overheard", overheard=3).declared_knowledge() == (
+        OWN_DATA,
+        "3 overheard updates",
+    )
+    assert Informed(knows="colluders").declared_knowledge() == (OWN_DATA, COLLUDERS)
     krum = attacks.create("fang-krum", {"knows": "colluders"})
-    assert krum.granted() == (OWN_DATA, COLLUDERS, "aggregation rule")
-    assert attacks.create("lie", {}).granted() == (OWN_DATA, ALL_BENIGN, "number of participants")
-    assert attacks.create("lie", {"z": 1}).granted() == (OWN_DATA, ALL_BENIGN)
-    assert attacks.create("scaling", {}).granted() == (OWN_DATA, "number of participants")
-    assert attacks.create("scaling", {"factor": 2}).granted() == (OWN_DATA,)
-    assert attacks.create("sign-flip", {"knows": "overheard"}).granted() == (OWN_DATA,)
-    assert attacks.create("sign-flip", {"flips": "mean"}).granted() == (OWN_DATA, ALL_BENIGN)
+    assert krum.declared_knowledge() == (OWN_DATA, COLLUDERS, "aggregation rule")
+    assert attacks.create("lie", {}).declared_knowledge() == (
+        OWN_DATA,
+        ALL_BENIGN,
+        "number of participants",
+    )
+    assert attacks.create("lie", {"z": 1}).declared_knowledge() == (OWN_DATA, ALL_BENIGN)
+    assert attacks.create("scaling", {}).declared_knowledge() == (
+        OWN_DATA,
+        "number of participants",
+    )
+    assert attacks.create("scaling", {"factor": 2}).declared_knowledge() == (OWN_DATA,)
+    assert attacks.create("sign-flip", {"knows": "overheard"}).declared_knowledge() == (OWN_DATA,)
+    assert attacks.create("sign-flip", {"flips": "mean"}).declared_knowledge() == (
+        OWN_DATA,
+        ALL_BENIGN,
+    )
 
 
 @pytest.mark.parametrize(

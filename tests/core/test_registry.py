@@ -264,4 +264,6 @@ def test_no_option_is_special_for_its_name_alone() -> None:
             defenses.create("odd", {"krum": {}})
     finally:
         defenses.forget("odd")
-    assert Odd(malicious=2).granted() == () and Odd(malicious=2).for_round(10) == Odd(malicious=2)
+    assert Odd(malicious=2).declared_knowledge() == () and Odd(malicious=2).for_round(10) == Odd(
+        malicious=2
+    )

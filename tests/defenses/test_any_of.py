@@ -286,7 +286,7 @@ def test_resolved_options_build_the_same() -> None:
 def test_asks_its_parts_what_they_have() -> None:
     options = {"of": "fltrust,multi-krum,update-consensus", "multi-krum": {"malicious": 2}}
     defense = create_defense("any-of", options)
-    assert defense.granted() == (ROOT_DATA, "told malicious = 2")
+    assert defense.declared_knowledge() == (ROOT_DATA, "told malicious = 2")
     assert not defense.tracks_clients
     assert create_defense("any-of", {"of": "krum,foolsgold"}).tracks_clients
 
@@ -312,7 +312,7 @@ def test_shield_is_any_of_three() -> None:
     shield = create_defense("shield", {"update-consensus": {"k": 5, "reference_point": "root"}})
     assert list(shield.parts) == ["cam-consensus", "update-consensus", "probe-loss"]
     assert shield.parts["update-consensus"].k == 5
-    assert shield.granted() == (PROBE_DATA, ROOT_DATA)
+    assert shield.declared_knowledge() == (PROBE_DATA, ROOT_DATA)
     assert "of" not in shield.options()
     with pytest.raises(UsageError, match="unknown option of defense shield 'of'"):
         create_defense("shield", {"of": "krum"})

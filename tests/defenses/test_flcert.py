@@ -95,9 +95,9 @@ def test_without_a_rule_each_group_is_averaged(server: Server) -> None:
 def test_is_what_its_parts_are(layout: WeightLayout) -> None:
     defense = create_defense("flcert+multi-krum", {"groups": 5, "malicious": 1})
     assert defense.options()["groups"] == 5 and defense.options()["malicious"] == 1
-    assert defense.granted() == ("told malicious = 1",)
+    assert defense.declared_knowledge() == ("told malicious = 1",)
     assert create_defense("flcert+foolsgold", {}).tracks_clients
-    assert create_defense("flcert+fltrust", {}).granted() == ("root data",)
+    assert create_defense("flcert+fltrust", {}).declared_knowledge() == ("root data",)
     defense.check(25, layout)  # five in a group
 
 

@@ -149,7 +149,7 @@ def test_a_worthless_root_update_trusts_nobody(root: list) -> None:
 
 def test_needs_root_data() -> None:
     defense = defenses.create("fltrust", {})
-    assert defense.granted() == (ROOT_DATA,)
+    assert defense.declared_knowledge() == (ROOT_DATA,)
     server = Server(cast("object", None), LAYOUT, 9, 0)
     with pytest.raises(UsageError, match="samples of the server's own"):
         defense.judge(make([[1, 1, 1]]), server, {})

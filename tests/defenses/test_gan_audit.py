@@ -190,7 +190,7 @@ def test_networks_and_sizes_that_a_gan_cannot_use_are_refused(server) -> None:
 
 def test_it_says_what_it_was_granted() -> None:
     def granted(source: str) -> tuple[str, ...]:
-        return create_defense("gan-audit", {"source": source}).granted()
+        return create_defense("gan-audit", {"source": source}).declared_knowledge()
 
     assert granted("gan") == ("auxiliary images",)
     assert granted("gan+held-out") == ("auxiliary images", "probe images")

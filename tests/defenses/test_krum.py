@@ -164,5 +164,5 @@ def test_refuses_what_krum_cannot_bear(layout) -> None:
 
 
 def test_says_what_it_is_told() -> None:
-    assert create().granted() == ()
-    assert create(malicious=2).granted() == ("told malicious = 2",)
+    assert create().declared_knowledge() == ()
+    assert create(malicious=2).declared_knowledge() == ("told malicious = 2",)

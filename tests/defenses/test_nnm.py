@@ -127,6 +127,8 @@ def test_refuses_what_cannot_work(layout) -> None:
 
 
 def test_says_what_it_is_told() -> None:
-    assert create_defense("nnm", {"malicious": 2}).granted() == ("told malicious = 2",)
-    assert create_defense("nnm+krum", {"malicious": 0.2}).granted() == ("told malicious = 0.2",)
-    assert create_defense("nnm+krum", {}).granted() == ()
+    assert create_defense("nnm", {"malicious": 2}).declared_knowledge() == ("told malicious = 2",)
+    assert create_defense("nnm+krum", {"malicious": 0.2}).declared_knowledge() == (
+        "told malicious = 0.2",
+    )
+    assert create_defense("nnm+krum", {}).declared_knowledge() == ()

@@ -28,7 +28,7 @@ def make(name: str) -> Defense:
 PLAIN = [
     name
     for name in defenses
-    if name != "flcert" and not make(name).uses_model and not make(name).granted()
+    if name != "flcert" and not make(name).uses_model and not make(name).declared_knowledge()
 ]
 
 

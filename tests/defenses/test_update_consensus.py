@@ -250,8 +250,8 @@ def with_root(server: Server, update: object) -> Server:
 
 
 def test_only_who_uses_root_data_asks_for_it(layout) -> None:
-    assert create().granted() == ()
-    assert create(reference_point="root").granted() == (ROOT_DATA,)
+    assert create().declared_knowledge() == ()
+    assert create(reference_point="root").declared_knowledge() == (ROOT_DATA,)
     with pytest.raises(UsageError, match="at least 3 participants a round, not 2"):
         create().check(2, layout)
     create().check(3, layout)

@@ -49,10 +49,10 @@ class AdaptiveCam(BoundedAttack):
       knows_probes: Compare on the server's secret probe images instead of the attackers' own; the
         server is assumed not to redraw them.
 
-    >>> AdaptiveCam(knows="colluders").granted()[:2]
+    >>> AdaptiveCam(knows="colluders").declared_knowledge()[:2]
     ('own data', "colluders' updates")
-    >>> sorted({*AdaptiveCam(knows_probes=True).granted()} - {*AdaptiveCam().granted()})
-    ['probe images']
+    >>> AdaptiveCam(knows_probes=True).declared_knowledge()[-1]
+    'probe images'
     """
 
     method: Literal["grad-cam", "grad-cam++", "layer-cam"] = "layer-cam"
@@ -63,9 +63,9 @@ class AdaptiveCam(BoundedAttack):
     knowledge: ClassVar[tuple[str, ...]] = (*BoundedAttack.knowledge, DEFENSE, SECRET_PROBES)
     reference: ClassVar[str] = "tffl's own, from Zheng et al., GradCAM-AE, 2025, equations 9 to 10"
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the attack reads with these options."""
-        words = super().granted()
+        words = super().declared_knowledge()
         return words if self.knows_probes else tuple(w for w in words if w != SECRET_PROBES)
 
     def craft(

@@ -97,7 +97,7 @@ class Attack(Options):
         """
         return self.claims != 1
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the attack reads with these options, in the words of `knowledge`."""
         return self.knowledge
 

@@ -66,9 +66,11 @@ class Composed(Attack):
         """Says whether any part changes updates."""
         return any(part.changes_updates() for part in self.parts)
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what any part reads."""
-        return tuple(dict.fromkeys(word for part in self.parts for word in part.granted()))
+        return tuple(
+            dict.fromkeys(word for part in self.parts for word in part.declared_knowledge())
+        )
 
     def options(self) -> dict[str, Any]:
         """Returns the options of all parts; options of the same name have one value."""

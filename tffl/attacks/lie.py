@@ -72,9 +72,9 @@ class Lie(InformedAttack):
     )
     knowledge: ClassVar[tuple[str, ...]] = (*InformedAttack.knowledge, PARTICIPANTS)
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the attack reads with these options."""
-        words = super().granted()
+        words = super().declared_knowledge()
         return words if self.z is None else tuple(word for word in words if word != PARTICIPANTS)
 
     def check_clients(self, malicious: int, participants: int) -> None:

@@ -120,7 +120,7 @@ class InformedAttack(ModelAttack):
 
     knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA, COLLUDERS, OVERHEARD, ALL_BENIGN)
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the attack reads with these options."""
         heard = {
             "all-benign": ALL_BENIGN,

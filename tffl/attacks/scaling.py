@@ -50,7 +50,7 @@ class Scaling(ModelAttack):
     )
     knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA, PARTICIPANTS)
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the attack reads with these options."""
         return self.knowledge if self.factor is None else (OWN_DATA,)
 

@@ -52,9 +52,9 @@ class SignFlip(InformedAttack):
         "from Heterogeneous Datasets, AAAI 2019"
     )
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the attack reads with these options."""
-        return super().granted() if self.flips == "mean" else (OWN_DATA,)
+        return super().declared_knowledge() if self.flips == "mean" else (OWN_DATA,)
 
     def craft(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State

@@ -122,6 +122,10 @@ class Auror(Detector):
       tau: τ, the share of indicative coordinates above which a client is malicious. Without an
         indicative coordinate nobody is.
       layers: Look at the trainable coordinates of `all` layers, or of the `final` one.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> Auror().judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0

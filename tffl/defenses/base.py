@@ -16,7 +16,7 @@ import numpy as np
 
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
-from tffl.core.options import Options
+from tffl.core.options import check_options
 from tffl.core.updates import Updates
 from tffl.core.verdict import Judgment, Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
@@ -31,13 +31,31 @@ State = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Defense(Options, ABC):
-    """Judges the updates of each round. Subclasses are frozen dataclasses of their options."""
+class Defense(ABC):
+    """Judges the updates of each round. Subclasses are frozen dataclasses of their options.
+
+    >>> from tffl.defenses.krum import Krum
+    >>> isinstance(Krum(), Defense), Krum(malicious=2).granted()
+    (True, ('told malicious = 2',))
+    """
 
     reference: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+    tables_field: ClassVar[str] = ""
+    """Name of the field, if there is one, that takes the options of other defenses.
+
+    Each of them stands in a table of the defense's name, as in `[defense.krum]`.
+    """
     score_name: ClassVar[str] = ""
     """What its scores measure, as the axis of a chart says it, where there is a better word."""
+
+    def __post_init__(self) -> None:
+        """Checks every option; subclasses that have a `__post_init__` call this one first.
+
+        Raises:
+          UsageError: A value is out of its range; one line that says what is allowed.
+        """
+        check_options(self)
 
     @property
     def models(self) -> int:
@@ -73,7 +91,7 @@ class Defense(Options, ABC):
 
         It can where clients' models are tried on images.
         """
-        return bool({PROBE_DATA, AUXILIARY_DATA} & set(self.granted()))
+        return bool({PROBE_DATA, AUXILIARY_DATA} & set(self.declared_knowledge()))
 
     def groups(self, server: Server) -> np.ndarray:
         """Returns int64 `[server.clients]`: which of the global models each client trains."""
@@ -83,7 +101,7 @@ class Defense(Options, ABC):
         """Returns every option and its value."""
         return asdict(self)
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the experiment lets it have beyond the updates, for the record."""
         return (*self.needs, *attacker_note(self.attackers))
 
@@ -112,13 +130,13 @@ class Defense(Options, ABC):
 
     def missing(self, server: Server) -> str:
         """Returns what the server lacks for this defense, in one sentence; empty if nothing."""
-        name, granted = type(self).__name__, self.granted()
+        name, declared = type(self).__name__, self.declared_knowledge()
         if self.uses_model and server.explainer is None:
             return f"{name} looks at clients' models: give model="
         images = server.samples is not None and len(server.samples.labels) > 0
-        if {PROBE_DATA, AUXILIARY_DATA} & {*granted} and not images:
+        if {PROBE_DATA, AUXILIARY_DATA} & {*declared} and not images:
             return f"{name} looks at images: give model=, images= and labels="
-        if ROOT_DATA in granted and server.root is None:
+        if ROOT_DATA in declared and server.root is None:
             return f"{name} compares with the server's own update: give root_update="
         return ""
 

@@ -50,6 +50,11 @@ class Bucketing(PreAggregation):
     Attributes:
       bucket: s, clients in a bucket, at least 1; with 2, the rule behind it sees half as many
         updates, and can bear about half as many attackers.
+
+    >>> from tffl.defenses.median import Median
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [1.0], [9.0]])
+    >>> bool(Bucketing(bucket=2).wrap(Median()).judge_rows(rows).aggregate[0] < 2)
+    True
     """
 
     bucket: Annotated[int, Field(ge=1)] = 2

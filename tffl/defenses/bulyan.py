@@ -80,6 +80,11 @@ class Bulyan(Selection):
     """Averages around the median, in each coordinate, the updates that Krum selects.
 
     Told nothing, it expects the largest f that it can bear.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [1.0], [1.1], [9.0]])
+    >>> verdict = Bulyan(malicious=1).judge_rows(rows)
+    >>> verdict.accepted.tolist(), verdict.aggregate
+    ([True, True, False, True, True, True, False], array([1.0666667], dtype=float32))
     """
 
     reference: ClassVar[str] = (

@@ -46,7 +46,9 @@ from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import NORMAL
 from tffl.data.resize import area_weights
 from tffl.defenses.base import State
-from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, MapScores
+from tffl.defenses.cam_detector import CamDetector, ClassRule, MapScores
+from tffl.defenses.exports import DetectorExport
+from tffl.defenses.map_export import map_export
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder, Weights
 from tffl.defenses.parts.duplicates import firsts
 from tffl.defenses.parts.thresholds import MedianMad, Threshold
@@ -115,7 +117,7 @@ def _standardized(block: Any, voters: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class CamConsensus(CamAutoencoder):
+class CamConsensus(CamDetector):
     """Flags LayerCAM maps that differ from the clients' consensus; tffl's own detector.
 
     Attributes:
@@ -130,6 +132,11 @@ class CamConsensus(CamAutoencoder):
         the others; 1 judges all by one that is fitted to some of them.
       dead_share: A client is flagged outright if it has a larger share of dead maps, and half of
         the clients have none; 1 never does.
+
+    >>> CamConsensus().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: CamConsensus looks at clients' models: give model=
     """
 
     probes: Annotated[int, Field(ge=1)] = 64
@@ -182,6 +189,10 @@ class CamConsensus(CamAutoencoder):
     def reason(self, score: float, threshold: float) -> str:
         """Says how far the maps are from the consensus."""
         return f"heat maps are {score:.3g} times as odd as the median, above {threshold:.3g}"
+
+    def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
+        """Returns the autoencoders of the last round that had any, as `detector`."""
+        return map_export(self, server, state, self.networks(state), self.serve)
 
     def networks(self, state: State) -> dict[str, keras.Model]:
         """Returns the autoencoder of each group of probes."""

@@ -23,14 +23,12 @@ from tffl.core.verdict import HeatMaps
 from tffl.data.samples import PROBE_DATA
 from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
-from tffl.defenses.exports import DetectorExport, Endpoint
 from tffl.defenses.server import Server
 from tffl.explain.maps import Findings, Method, Probes, check_map_size
 from tffl.explain.probes import PICTURED, draw
 
 if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
+    pass
 
 ClassRule = Literal["true", "predicted", "fixed"]
 
@@ -172,62 +170,6 @@ class CamDetector(Detector):
                 findings.dead.tolist(), findings.non_finite.tolist(), scores.tolist(), strict=True
             )
         )
-
-
-@dataclass(frozen=True)
-class CamAutoencoder(CamDetector):
-    """A detector whose scores are errors of autoencoders; they are exported after the last round.
-
-    Its opinions hold the autoencoders' weights.
-    """
-
-    def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
-        """Returns the autoencoders of the last round that had any, as `detector`."""
-        networks = self.networks(state)
-        if not networks or server.explainer is None:
-            return {}
-        probes = self.draw_probes(server, 0)
-        layer = server.explainer.layer_name(self.layer or None)
-        size = probes.images.shape[1]
-        shape = (None, len(probes), *server.explainer.map_size(layer, size))
-
-        def serve(maps: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self.serve(maps, networks, size)
-
-        export = DetectorExport(
-            networks,
-            {"serving_default": Endpoint(serve, {"maps": (shape, "float32")})},
-            {"probes": probes.images},
-            {
-                "maps": self.method,
-                "layer": layer,
-                "class_rule": self.class_rule,
-                "classes": probes.classes.tolist(),
-                "image_size": size,
-                "threshold": float(state[THRESHOLD][0]),
-                "probes_redrawn_every_round": self.redraw,
-            },
-        )
-        return {"detector": export}
-
-    @abstractmethod
-    def networks(self, state: State) -> dict[str, keras.Model]:
-        """Returns the autoencoders that a state holds, by their names; empty if none."""
-
-    @abstractmethod
-    def serve(
-        self, maps: tf.Tensor, networks: Mapping[str, keras.Model], size: int
-    ) -> dict[str, tf.Tensor]:
-        """Computes what an export serves.
-
-        Args:
-          maps: Raw, float32 `[n, p, h, w]`.
-          networks: What `networks` returned.
-          size: Height and width of the probes.
-
-        Returns:
-          `reconstruction`, of what the networks saw, and `score`, float32 `[n]`.
-        """
 
 
 def _filled(part: np.ndarray | None, usable: np.ndarray) -> np.ndarray | None:

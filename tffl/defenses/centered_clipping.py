@@ -43,6 +43,10 @@ class CenteredClipping(RobustMean):
     Attributes:
       tau: τ > 0; the median distance to v, anew in every pass, if none.
       iterations: L >= 1, passes per round; the paper advises 1.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> CenteredClipping(tau=1.0).judge_rows(rows).aggregate
+    array([0.98], dtype=float32)
     """
 
     tau: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

@@ -94,7 +94,8 @@ class Combination(Defense):
     """Of truths, the maximum says whether any is true, and the minimum whether all are."""
 
     def __post_init__(self) -> None:
-        """Builds the parts."""
+        """Checks the options, and builds the parts."""
+        super().__post_init__()
         twice = [name for name, count in Counter(self.of).items() if count > 1]
         require(not twice, f"defense.of names {', '.join(twice)} more than once")
         for name in self.tables:
@@ -131,9 +132,13 @@ class Combination(Defense):
         tables = {name: part.options() for name, part in self.parts.items()}
         return {**{name: getattr(self, name) for name in own}, **tables}
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what any part has."""
-        return tuple(dict.fromkeys(word for part in self.parts.values() for word in part.granted()))
+        return tuple(
+            dict.fromkeys(
+                word for part in self.parts.values() for word in part.declared_knowledge()
+            )
+        )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Checks all parts."""
@@ -190,14 +195,24 @@ class Combination(Defense):
 
 @dataclass(frozen=True)
 class AnyOf(Combination):
-    """Rejects clients that any of several defenses convicts."""
+    """Rejects clients that any of several defenses convicts.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> AnyOf(of="multi-krum,median").judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
+    """
 
     merge: ClassVar[np.ufunc] = np.maximum
 
 
 @dataclass(frozen=True)
 class AllOf(Combination):
-    """Rejects clients that all of several defenses convict."""
+    """Rejects clients that all of several defenses convict.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> AllOf(of=("multi-krum", "update-consensus")).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
+    """
 
     merge: ClassVar[np.ufunc] = np.minimum
 

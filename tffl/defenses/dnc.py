@@ -84,6 +84,10 @@ class DnC(Detector):
       coordinates: b, how many columns to draw; all if there are fewer.
       c: Told f, each iteration removes ⌊c·f⌋ clients; c > 0.
       k: Told nothing, it removes those above median + k·1.4826·MAD.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> DnC(malicious=1).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     malicious: Malicious = None

@@ -55,6 +55,10 @@ class FLCert(Wrapper):
     Attributes:
       groups: N, at least 2. With N models that agree, floor(N / 2) attackers are borne at most,
         or one less where a tie would be lost; and every model has only 1 / N of the data.
+
+    >>> from tffl.defenses.median import Median
+    >>> FLCert(groups=5).wrap(Median()).models
+    5
     """
 
     groups: Annotated[int, Field(ge=2)] = 3
@@ -110,9 +114,9 @@ class Grouped(Defense):
         """Returns the options of both."""
         return {**asdict(self.before), **self.inner.options()}
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the rule has."""
-        return self.inner.granted()
+        return self.inner.declared_knowledge()
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Checks the rule for the smallest group that full participation gives."""

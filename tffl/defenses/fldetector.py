@@ -67,6 +67,10 @@ class FLDetector(Defense):
         rounds is noisy.
       restart: After the first conviction, go back to the weights of round 1, to within rounding,
         as the paper does: what attackers did until then is undone, and so is all other learning.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> FLDetector().judge_rows(rows).scores  # of a first round
+    array([nan, nan, nan, nan, nan])
     """
 
     window: Annotated[int, Field(ge=1)] = 10

@@ -92,6 +92,10 @@ class FoolsGold(Defense):
         what an attack wants, and which fits into memory, or `all` of them: 8 · clients · d bytes,
         1 GiB at most.
       confidence: κ > 0, how steeply weights fall from 1 to 0; the paper's is 1.
+
+    >>> rows = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0], [-1.0, -1.0]])
+    >>> FoolsGold(layers="all").judge_rows(rows).accepted.tolist()
+    [True, True, False, False]
     """
 
     layers: Layers = "final"

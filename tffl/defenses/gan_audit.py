@@ -126,6 +126,11 @@ class GanAudit(Detector):
       inversion_rate: Size of the first of them; the range of an image is 1.
       total_variation: Weight of this regularizer of inverted images.
       l2: Weight of this one.
+
+    >>> GanAudit().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: GanAudit looks at clients' models: give model=
     """
 
     source: str = sources.INVERSION
@@ -171,7 +176,7 @@ class GanAudit(Detector):
         """The sources' names."""
         return sources.parse_sources(self.source)
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what its sources need."""
         return sources.required_data(self.sources)
 

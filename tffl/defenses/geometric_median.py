@@ -86,6 +86,10 @@ class GeometricMedian(RobustMean):
       weighting: α by claimed `samples`, as in the paper, or `uniform`.
       iterations: Most Weiszfeld passes; it stops when nothing changes anymore. 3 is the paper's.
       smoothing: ν > 0, the least distance that counts.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> GeometricMedian().judge_rows(rows).aggregate.round(3)
+    array([1.1], dtype=float32)
     """
 
     weighting: Literal["samples", "uniform"] = "samples"

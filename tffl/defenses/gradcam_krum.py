@@ -43,6 +43,11 @@ class GradCamKrum(CamDetector):
         nothing. Told f, the suspects are the f highest scores.
       k: Told nothing, they are those above median + k·1.4826·MAD, and neighbors are counted for
         the largest f that Krum can bear.
+
+    >>> GradCamKrum().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: GradCamKrum looks at clients' models: give model=
     """
 
     malicious: Malicious = None

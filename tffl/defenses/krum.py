@@ -94,6 +94,11 @@ class Krum(Selection):
 
     Of equal scores, the row with the nearer next neighbor wins, and then the smallest client id.
     Told nothing, it counts neighbors for the largest f that it can bear.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.3], [9.0]])
+    >>> verdict = Krum(malicious=1).judge_rows(rows)
+    >>> verdict.accepted.tolist(), verdict.convicted.tolist()
+    ([True, False, False, False, False], [False, False, False, False, True])
     """
 
     reference: ClassVar[str] = (

@@ -33,6 +33,10 @@ class Median(RobustMean):
     A client's score is the share of trainable coordinates in which its value is not one of the
     middle one or two; where equal values leave open which these are, it counts by its chance. Hence
     honest clients score near 1 − 1/n, and only the comparison among clients means something.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> Median().judge_rows(rows).aggregate
+    array([1.1], dtype=float32)
     """
 
     reference: ClassVar[str] = (

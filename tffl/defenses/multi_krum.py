@@ -41,6 +41,10 @@ class MultiKrum(Detector):
         nothing. Told nothing, it counts neighbors for the largest f that it can bear.
       selected: m, from 1 to n. If None, n − f; told nothing, all below the threshold.
       k: With neither `malicious` nor `selected`, flagged are scores above median + k·1.4826·MAD.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> MultiKrum(malicious=1).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     malicious: Malicious = None

@@ -56,6 +56,11 @@ class NearestNeighborMixing(PreAggregation):
     Attributes:
       malicious: f, what the server is told about a round's attackers: a count, a fraction, or
         nothing; n > 2f. Told nothing, it is the most that it can bear: means of ⌊n/2⌋ + 1.
+
+    >>> from tffl.defenses.median import Median
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> NearestNeighborMixing(malicious=1).wrap(Median()).judge_rows(rows).aggregate.round(3)
+    array([1.05], dtype=float32)
     """
 
     malicious: Malicious = None

@@ -22,7 +22,12 @@ from tffl.defenses.server import Server
 
 @dataclass(frozen=True)
 class FedAvg(Defense):
-    """Averages all updates by their sample counts; judges nobody, not even NaN."""
+    """Averages all updates by their sample counts; judges nobody, not even NaN.
+
+    >>> rows = np.array([[0.0], [4.0]])
+    >>> FedAvg().judge_rows(rows, counts=np.array([1, 3])).aggregate
+    array([3.], dtype=float32)
+    """
 
     reference: ClassVar[str] = (
         "McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized "

@@ -44,6 +44,10 @@ class NormClipping(RobustMean):
       max_norm: M > 0; the median norm of the round if none.
       noise: σ >= 0 of the Gaussian noise on every trainable weight of the result, weak differential
         privacy. No privacy guarantee is claimed for it.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> NormClipping(max_norm=1.0).judge_rows(rows).aggregate.round(3)
+    array([0.98], dtype=float32)
     """
 
     max_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

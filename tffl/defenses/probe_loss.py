@@ -48,6 +48,11 @@ class ProbeLoss(Detector):
       probes: Number of probe images, of all classes as evenly as possible.
       redraw: Draw other probes every round.
       k: Flag above median + k robust standard deviations.
+
+    >>> ProbeLoss().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: ProbeLoss looks at clients' models: give model=
     """
 
     probes: Annotated[int, Field(ge=1)] = 64

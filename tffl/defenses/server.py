@@ -33,6 +33,11 @@ class Server:
       samples: Labeled images to look at clients' models with: its root samples if it has any, else
         the test set, as in the papers.
       explainer: Makes class activation maps of clients' models.
+
+    >>> from tffl.core.updates import Updates
+    >>> layout = Updates.of_rows(np.zeros((1, 4))).layout
+    >>> Server(None, layout, clients=5, seed=0).samples is None
+    True
     """
 
     model: keras.Model | None

@@ -21,7 +21,15 @@ from tffl.defenses.combination import AnyOf
 
 @dataclass(frozen=True)
 class Shield(AnyOf):
-    """Rejects clients whose heat maps, updates or losses leave the clients' consensus."""
+    """Rejects clients whose heat maps, updates or losses leave the clients' consensus.
+
+    >>> Shield().of
+    ('cam-consensus', 'update-consensus', 'probe-loss')
+    >>> Shield().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: Shield looks at clients' models: give model=
+    """
 
     of: tuple[str, ...] = field(
         default=("cam-consensus", "update-consensus", "probe-loss"), init=False

@@ -126,6 +126,10 @@ class SignGuard(Defense):
       upper: R, the largest.
       share: Of the trainable coordinates whose signs are counted.
       similarity: A fourth feature: nothing, or the `cosine` or `distance` to the last aggregate.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> SignGuard(share=1.0).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     lower: Annotated[float, Field(ge=0, le=1)] = 0.1

@@ -96,6 +96,12 @@ class StatisticsConsensus(Detector):
     Attributes:
       spread: k, how many robust standard deviations above the median score are too many.
       least: The smallest score that can be too high.
+
+    >>> kernel, variance = Entry("kernel", (1,), True), Entry("norm/moving_variance", (1,), False)
+    >>> layout = WeightLayout((kernel, variance))
+    >>> rows = np.array([[0.1, 1.0], [0.2, 1.1], [0.1, 0.9], [0.1, 99.0]])
+    >>> StatisticsConsensus().judge_rows(rows, layout=layout).accepted.tolist()
+    [True, True, True, False]
     """
 
     spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 6.0

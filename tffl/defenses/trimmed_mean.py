@@ -50,6 +50,10 @@ class TrimmedMean(RobustMean):
     A client's score is the share of trainable coordinates in which its value was dropped, from 0
     to 1. Rows with NaN or infinity are gone before, and b is not lowered for them: to drop a few
     honest values more is the safer error.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> TrimmedMean(malicious=1).judge_rows(rows).aggregate
+    array([1.1], dtype=float32)
     """
 
     reference: ClassVar[str] = (

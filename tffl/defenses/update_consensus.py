@@ -127,6 +127,10 @@ class UpdateConsensus(Detector):
       reference_point: What updates are compared with: their coordinate-wise `median`, or the
         server's own update from its `root` data. If that is zero or not finite in some round, all
         clients are flagged, as there is nothing to compare with.
+
+    >>> rows = np.array([[5.0, 1.0], [5.0, 3.0], [4.0, 5.0], [2.0, 5.0], [9.0, -9.0]])
+    >>> UpdateConsensus().judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     k: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
@@ -137,9 +141,12 @@ class UpdateConsensus(Detector):
         "tffl's own; robust z-scores: Iglewicz, Hoaglin, How to Detect and Handle Outliers, 1993"
     )
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns root data, if it is to be used."""
-        return (*super().granted(), *((ROOT_DATA,) if self.reference_point == "root" else ()))
+        return (
+            *super().declared_knowledge(),
+            *((ROOT_DATA,) if self.reference_point == "root" else ()),
+        )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
         """Raises `UsageError` where no client can deviate more than the others."""

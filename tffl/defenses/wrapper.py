@@ -138,10 +138,10 @@ class Mixed(Defense):
         """Returns the options of both."""
         return {**asdict(self.before), **self.inner.options()}
 
-    def granted(self) -> tuple[str, ...]:
+    def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what either has."""
         own = (*self.before.needs, *attacker_note(self.before.attackers))
-        return tuple(dict.fromkeys((*own, *self.inner.granted())))
+        return tuple(dict.fromkeys((*own, *self.inner.declared_knowledge())))
 
     def for_round(self, participants: int, removed: int = 0) -> Mixed:
         """Gives both the count of one round."""

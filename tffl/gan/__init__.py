@@ -1,1 +1,1 @@
-"""Audit images of a server's own making, and what clients' models say of them."""
+"""Audits clients' models with images that the server generates."""

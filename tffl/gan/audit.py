@@ -1,20 +1,20 @@
-"""The audit itself: clients' logits in, voted labels, accuracies and a threshold out.
+"""The audit: from clients' logits to voted labels, accuracies and a threshold.
 
-    p_ix = argmax_c f_i(x)_c                     what model i takes audit image x for
-    y_x  = argmax_c #{i: p_ix = c}               its label, by majority; the lowest class of a tie
-    a_i  = mean_x [p_ix = y_x]                   model i's accuracy, x over the images that count
+    p_ix = argmax_c f_i(x)_c                     the class that model i predicts for image x
+    y_x  = argmax_c #{i: p_ix = c}               the majority label of x; the lowest class of a tie
+    a_i  = mean_x [p_ix = y_x]                   the accuracy of model i on the images that count
     suspected: a_i < θ
 
-Everything here is NumPy on arrays, knows no network, and serves any server that has logits.
+All functions take NumPy arrays and no networks, so that any server with logits can use them.
 
 Detecting and mitigating poisoning attacks in federated learning using generative adversarial
 networks
     Ying Zhao, Junjun Chen, Jiale Zhang, Di Wu, Michael Blumenstein, Shui Yu. Concurrency and
     Computation: Practice and Experience. Algorithm 1, lines 10–23.
 
-The paper gives neither a value of θ nor a rule for it, and says nothing of ties, of images that the
-majority takes for the extra class "fake" (they do not count here: clients never saw a fake), or of
-models whose outputs are not finite (they have no vote and are suspected at once).
+The paper gives neither a value of θ nor a rule for it. It does not mention ties, images whose
+majority label is the extra class "fake" (here they do not count, because clients never saw a fake
+image), or models whose outputs are not finite (here they have no vote and are suspected).
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from tffl.core.clusters import two_means as split_in_two
 from tffl.core.thresholds import NORMAL
 
 Rule: TypeAlias = Literal["fixed", "mean-std", "median-mad", "two-means"]
-"""How the threshold comes about."""
+"""How the threshold is computed."""
 
 NO_PREDICTION = -1
-"""Stands for the prediction of a model whose output is not finite, and for a label without one."""
+"""The prediction of an output that is not finite, and the label of an image without a vote."""
 
-ROUNDING = 1e-9
-"""By so much thresholds are lowered, lest the last bit of a mean part equal accuracies."""
+ROUNDING_MARGIN = 1e-9
+"""Subtracted from thresholds, so that rounding of a mean does not separate equal accuracies."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What n models say of m images.
+    """The predictions of n models for m images, and their accuracies.
 
     Attributes:
-      predictions: int64 `[n, m]`, or `NO_PREDICTION`.
-      labels: int64 `[m]`, by majority vote, or `NO_PREDICTION`.
-      support: int64 `[m]`, how many models voted for the label.
+      predictions: int64 `[n, m]`, predicted classes, or `NO_PREDICTION`.
+      labels: int64 `[m]`, labels by majority vote, or `NO_PREDICTION`.
+      support: int64 `[m]`, number of votes for the label.
       kept: bool `[m]`, which images count.
-      accuracies: float64 `[n]`, on the images that count; NaN if there are none, and for models
+      accuracies: float64 `[n]`, on the images that count; NaN if no image counts, and for models
         that are not usable.
-      usable: bool `[n]`, whose outputs are all finite.
+      usable: bool `[n]`, which models have finite outputs only.
     """
 
     predictions: np.ndarray
@@ -63,13 +63,13 @@ class Audit:
 def audit(
     logits: np.ndarray, classes: int, *, agreement: float = 0.0, balance: bool = False
 ) -> Audit:
-    """Lets n models vote on m images, and measures each of them against the majority.
+    """Labels m images by the votes of n models, and computes each model's accuracy.
 
     Args:
-      logits: `[n, m, outputs]`, `outputs >= classes`; further outputs stand for "fake".
+      logits: `[n, m, outputs]`, `outputs >= classes`; further outputs mean "fake".
       classes: Number of real classes, C.
-      agreement: Only images count on whose label at least this share of the voters agrees.
-      balance: Of each class, only the first ⌈m / C⌉ images count.
+      agreement: An image counts if at least this share of the voters agrees on its label.
+      balance: Whether only the first ⌈m / C⌉ images of each class count.
 
     >>> logits = np.eye(3)[[[0, 1, 2], [0, 1, 1], [0, 1, 2]]]
     >>> audit(logits, classes=3).accuracies.round(2)
@@ -87,9 +87,9 @@ def audit(
 
 
 def predictions(logits: np.ndarray) -> np.ndarray:
-    """Returns the highest output of each model for each image, int64 `[n, m]`.
+    """Returns the class that each model predicts for each image, int64 `[n, m]`.
 
-    The lowest of those that tie; `NO_PREDICTION` where an output is not finite.
+    In a tie, it is the lowest class; where an output is not finite, it is `NO_PREDICTION`.
 
     Args:
       logits: `[n, m, outputs]`.
@@ -102,14 +102,14 @@ def predictions(logits: np.ndarray) -> np.ndarray:
 
 
 def majority(predicted: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the voted label of each image and how many voted for it, int64 `[m]` each.
+    """Returns the majority label of each image and its number of votes, int64 `[m]` each.
 
-    The lowest class of those that tie, so that the order of the clients does not matter;
-    `NO_PREDICTION`, with support 0, if nobody has a vote.
+    In a tie, the label is the lowest class, so that the order of the clients does not matter;
+    without any vote, it is `NO_PREDICTION` with 0 votes.
 
     Args:
-      predicted: int64 `[n, m]`, `NO_PREDICTION` for no vote.
-      outputs: Number of classes that can be voted for.
+      predicted: int64 `[n, m]`; `NO_PREDICTION` is not a vote.
+      outputs: Number of outputs of the models.
 
     >>> labels, support = majority(np.array([[0, 2], [1, 2], [1, 0], [0, 2]]), outputs=3)
     >>> labels.tolist(), support.tolist()
@@ -124,14 +124,14 @@ def majority(predicted: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarra
 
 
 def balanced(labels: np.ndarray, classes: int, eligible: np.ndarray) -> np.ndarray:
-    """Returns bool `[m]`: the first ⌈m / classes⌉ eligible images of each label.
+    """Selects the first ⌈m / classes⌉ eligible images of each label, as a mask bool `[m]`.
 
-    So no class counts for more than its share of the audit set, and rare ones gain weight; a class
-    of a few images never decides alone, as it would if classes were averaged.
+    No class counts for more than its share of the audit set, so that rare classes gain weight. If
+    class accuracies were averaged instead, a class of a few images could decide alone.
 
     Args:
       labels: int64 `[m]`.
-      classes: C.
+      classes: Number of real classes, C.
       eligible: bool `[m]`, which images may count.
 
     >>> balanced(np.array([0, 0, 0, 1]), 2, np.array([True, True, True, True]))
@@ -145,7 +145,7 @@ def balanced(labels: np.ndarray, classes: int, eligible: np.ndarray) -> np.ndarr
 
 
 def accuracies(predicted: np.ndarray, labels: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Returns each model's accuracy on the images that count, float64 `[n]`; NaN without any.
+    """Returns each model's accuracy on the images that count, float64 `[n]`; NaN if none count.
 
     Args:
       predicted: int64 `[n, m]`.
@@ -160,7 +160,7 @@ def accuracies(predicted: np.ndarray, labels: np.ndarray, kept: np.ndarray) -> n
 def confusion(
     predicted: np.ndarray, labels: np.ndarray, kept: np.ndarray, outputs: int
 ) -> np.ndarray:
-    """Returns int64 `[n, outputs, outputs]`: how often a model takes images of a label for what.
+    """Returns each model's confusion matrix, int64 `[n, outputs, outputs]`: label, prediction.
 
     Args:
       predicted: int64 `[n, m]`; `NO_PREDICTION` is not counted.
@@ -178,60 +178,60 @@ def confusion(
 def threshold(
     values: np.ndarray, rule: Rule, *, theta: float = 0.8, k: float = 3.0, floor: float = 0.02
 ) -> float:
-    """Returns θ: models whose accuracy is below are suspected; NaN if there is no threshold.
+    """Returns the threshold θ, below which an accuracy is suspect; NaN if there is none.
 
-    θ is an accuracy, so it is never below 0: where accuracies spread wide, a rule's bound falls
-    below what any model can reach, and nobody is suspected.
+    θ is never below 0. Where accuracies vary widely, a rule's bound may be negative, and then no
+    model is suspected.
 
     Args:
-      values: Accuracies float64 `[n]`; those that are not finite do not count.
-      rule: `fixed` θ; `mean-std`, mean − k·std; `median-mad`; or `two-means`.
-      theta: For `fixed`.
-      k: For `mean-std` and `median-mad`.
-      floor: The least spread of `median-mad`, and the least distance of the clusters' means for
-        `two-means`.
+      values: Accuracies, float64 `[n]`; those that are not finite are ignored.
+      rule: `fixed`, θ itself; `mean-std`; `median-mad`; or `two-means`.
+      theta: θ of `fixed`.
+      k: Number of standard deviations of `mean-std` and `median-mad`.
+      floor: Smallest spread of `median-mad`, and smallest distance between the means of the two
+        clusters of `two-means`.
     """
-    known = values[np.isfinite(values)]
-    if len(known) == 0:
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
         return math.nan
     if rule == "two-means":
-        return two_means(known, floor)
+        return two_means(finite, floor)
     if rule == "fixed":
-        return max(theta - ROUNDING, 0.0)
-    bound = mean_std(known, k) if rule == "mean-std" else median_mad(known, k, floor)
+        return max(theta - ROUNDING_MARGIN, 0.0)
+    bound = mean_std(finite, k) if rule == "mean-std" else median_mad(finite, k, floor)
     return max(bound, 0.0)
 
 
 def mean_std(values: np.ndarray, k: float) -> float:
-    """Returns mean − k·std, the population's standard deviation.
+    """Returns mean − k·std, with the standard deviation of the population.
 
-    One outlier of n lies at most √(n − 1) standard deviations off: with k = 3 a single attacker of
-    10 is never below.
+    One outlier among n values is at most √(n − 1) standard deviations from the mean: with k = 3, a
+    single attacker among 10 clients is never below the threshold.
 
     >>> round(mean_std(np.array([1.0, 1.0, 1.0, 0.6]), k=1), 4)
     0.7268
     """
-    return float(values.mean() - k * values.std() - ROUNDING)
+    return float(values.mean() - k * values.std() - ROUNDING_MARGIN)
 
 
 def median_mad(values: np.ndarray, k: float, floor: float) -> float:
     """Returns median − k·max(1.4826·MAD, floor), where MAD is the median of |a − median|.
 
-    The floor is there because honest models mostly agree to an image or two, and the MAD is then 0.
+    The floor is needed because honest models often differ by an image or two only: MAD may be 0.
 
     >>> round(median_mad(np.array([1.0, 0.9, 1.0, 0.98, 0.2]), k=3, floor=0.02), 4)
     0.891
     """
     center = np.median(values)
     spread = max(NORMAL * float(np.median(np.abs(values - center))), floor)
-    return float(center - k * spread - ROUNDING)
+    return float(center - k * spread - ROUNDING_MARGIN)
 
 
 def two_means(values: np.ndarray, floor: float) -> float:
-    """Returns the lowest value of the higher of two clusters, as 2-means splits them exactly.
+    """Returns the lowest value of the higher of two clusters, found by exact 2-means.
 
-    NaN if there are fewer than two values, or the clusters' means are less than `floor` apart:
-    2-means always finds two, also where all are honest.
+    It is NaN if there are fewer than two values, or if the means of the clusters differ by less
+    than `floor`, because 2-means finds two clusters even where all clients are honest.
 
     >>> round(two_means(np.array([0.5, 0.95, 1.0, 0.9]), floor=0.1), 4)
     0.9
@@ -241,4 +241,4 @@ def two_means(values: np.ndarray, floor: float) -> float:
     ranked = np.sort(values)
     size = int(split_in_two(ranked)[2])
     apart = ranked[size:].mean() - ranked[:size].mean()
-    return math.nan if apart < floor else float(ranked[size] - ROUNDING)
+    return math.nan if apart < floor else float(ranked[size] - ROUNDING_MARGIN)

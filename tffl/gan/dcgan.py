@@ -1,13 +1,13 @@
-"""The GAN of the auditor: the global model learns to tell real images from a generator's.
+"""The GAN of the auditor: the global model learns to distinguish real from generated images.
 
     D(x) = P(real) = 1 − softmax(f(x))_fake
     V_D = E log D(x) + E log(1 − D(G(z)))                 (eq. 1), D ascends
     V_G = E log(1 − D(G(z)))                              (eq. 2), G descends: "saturating"
     V_G = −E log D(G(z))                                  "non-saturating"
 
-f is the discriminator's C + 1 logits, z ~ N(0, 1)^100. A step trains D on a batch of each, then G
-through D. Every round D starts from the current global model, `keep` aside, and so do its
-optimizer's moments; G and its own go on.
+f(x) are the discriminator's C + 1 logits, z ~ N(0, 1)^100. A step trains D on a batch of real and a
+batch of generated images, and then G through D. Unless `keep` is set, D starts every round from the
+current global model, with a new optimizer; G and its optimizer continue from the last round.
 
 Detecting and mitigating poisoning attacks in federated learning using generative adversarial
 networks
@@ -15,12 +15,12 @@ networks
 Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks
     Alec Radford, Luke Metz, Soumith Chintala. ICLR 2016. Adam's β1 = 0.5.
 
-The paper leaves open: how D(x) follows from 11 outputs, the optimizer, its rates, batches and
-steps. DCGAN's rates are 2e-4, with which the few steps of a round leave images gray for long; tffl
-takes 1e-3. Equation 2 has little gradient as long as D wins ("saturates"), hence the second form. D
-sees real and generated images in batches of their own, as BatchNorm in DCGAN wants. Images are
-generated with BatchNorm's moving statistics, so that one does not depend on the others of its
-batch.
+The paper does not specify how D(x) follows from 11 outputs, the optimizer, its rates, the batches
+and the steps. DCGAN's rates are 2e-4, with which images stay gray for many rounds of few steps;
+tffl uses 1e-3. Equation 2 has a small gradient as long as D wins (it "saturates"), hence the second
+form. Real and generated images are in separate batches, which BatchNorm in DCGAN requires. Images
+are generated with BatchNorm's moving statistics, so that an image does not depend on the others of
+its batch.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 GanState = Mapping[str, np.ndarray]
-"""What is remembered of a GAN: `generator` float32 `[g]`, `discriminator` float32 `[d]`, variables
-of their optimizers, `losses` of the last step (D's and G's), and `rounds` that it was trained."""
+"""The state of a GAN: weights `generator` float32 `[g]` and `discriminator` float32 `[d]`, their
+optimizers' variables, the `losses` of D and G in the last step, and the number of `rounds`."""
 
 BETA = 0.5
 """β1 of Adam."""
 
 CHUNK = 100
-"""Images that are generated at a time."""
+"""Number of images that are generated at a time."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class GanOptions:
     """How a GAN is trained.
 
     Attributes:
-      steps: Steps a round, each one of D and one of G.
-      batch: Real and generated images of a step, as many of each.
-      loss: G's.
-      generator_rate: Of Adam.
-      discriminator_rate: Of Adam.
-      keep: D goes on from where it was, instead of starting from the global model.
-      latent: Numbers that an image is made of.
-      width: Filters of the generator's last but one layer.
+      steps: Number of steps per round; each trains D once and G once.
+      batch: Number of real images per step, and of generated images.
+      loss: The loss of G.
+      generator_rate: Adam's learning rate for G.
+      discriminator_rate: Adam's learning rate for D.
+      keep: Whether D continues from the last round instead of starting from the global model.
+      latent: Length of the generator's input vector.
+      width: Filters of the generator's second-to-last layer.
     """
 
     steps: int = 50
@@ -78,11 +78,11 @@ class GanOptions:
 
 
 class Dcgan:
-    """Trains GANs whose discriminator has the structure of one network; compiled once.
+    """Trains GANs whose discriminator has the structure of a given network; compiled once.
 
     Args:
-      model: A network with one output more than classes, for its structure.
-      options: How to train.
+      model: A network with one more output than classes; only its structure is used.
+      options: How the GAN is trained.
     """
 
     def __init__(self, model: keras.Model, options: GanOptions) -> None:
@@ -91,14 +91,14 @@ class Dcgan:
 
     @property
     def latent(self) -> int:
-        """Numbers that an image is made of."""
+        """Length of the generator's input vector."""
         return self._recipe.latent
 
     def init(self, seed: int) -> GanState:
-        """Returns the state before round 1: an untrained generator, and no discriminator yet."""
+        """Returns the state before round 1: an untrained generator, and no discriminator."""
         fresh = self._build(seed)
         weights = WeightLayout.of(fresh).flatten(fresh.get_weights())
-        slots = _named("generator_slots", self._compiled.generator_slots)
+        slots = _slots_to_state("generator_slots", self._compiled.generator_slots)
         return {"generator": weights, **slots, "rounds": np.zeros(1, np.int64)}
 
     def train(
@@ -106,15 +106,15 @@ class Dcgan:
     ) -> GanState:
         """Returns the state after one more round.
 
-        If the training leaves a number that is not finite, as it may if the global model was
-        ruined, the state stays as it was.
+        If the training results in a number that is not finite, as with a ruined global model, the
+        state is returned unchanged.
 
         Args:
-          state: After the round before.
-          weights: float32 `[d]`, of the current global model.
+          state: The state after the previous round.
+          weights: float32 `[d]`, the current global model.
           images: uint8 `[a, height, width, channels]`, the auxiliary images, `a >= 1`.
-          seed: The experiment's.
-          round: 1-based; draws batches, noise and Dropout's masks.
+          seed: The experiment's seed.
+          round: The round, 1-based; batches, noise and Dropout masks depend on it.
         """
         import tensorflow as tf
 
@@ -126,9 +126,9 @@ class Dcgan:
         order = draw.integers(len(images), size=shape, dtype=np.int32)
         result = compiled.train(
             tf.constant(start, tf.float32),
-            _unnamed(state, "discriminator_slots", slots) if keep else slots,
+            _slots_from_state(state, "discriminator_slots", slots) if keep else slots,
             tf.constant(state["generator"]),
-            _unnamed(state, "generator_slots", compiled.generator_slots),
+            _slots_from_state(state, "generator_slots", compiled.generator_slots),
             tf.constant(images),
             tf.constant(order),
             tf.constant(draw.integers(2**31, size=(2, 2), dtype=np.uint32)),
@@ -139,14 +139,14 @@ class Dcgan:
         return {
             "generator": g,
             "discriminator": d,
-            **_named("generator_slots", g_slots),
-            **(_named("discriminator_slots", d_slots) if self._recipe.keep else {}),
+            **_slots_to_state("generator_slots", g_slots),
+            **(_slots_to_state("discriminator_slots", d_slots) if self._recipe.keep else {}),
             "losses": losses,
             "rounds": state["rounds"] + 1,
         }
 
     def generate(self, state: GanState, z: np.ndarray) -> np.ndarray:
-        """Returns images uint8 `[m, height, width, channels]` of noise float32 `[m, latent]`."""
+        """Generates images uint8 `[m, height, width, channels]` from z float32 `[m, latent]`."""
         import tensorflow as tf
 
         flat = tf.constant(state["generator"])
@@ -157,50 +157,52 @@ class Dcgan:
         return np.concatenate(parts)
 
     def networks(self, state: GanState) -> dict[str, keras.Model]:
-        """Returns `generator` and, once it was trained, `discriminator`, as Keras models."""
+        """Returns `generator` and, after the first training, `discriminator` as Keras models."""
         import keras
 
-        made = self._build(0)
-        made.set_weights(WeightLayout.of(made).unflatten(state["generator"]))
+        generator_model = self._build(0)
+        generator_model.set_weights(WeightLayout.of(generator_model).unflatten(state["generator"]))
         if "discriminator" not in state:
-            return {"generator": made}
-        twin = keras.models.clone_model(self._model)
-        set_weights(twin, WeightLayout.of(self._model).unflatten(state["discriminator"]))
-        return {"generator": made, "discriminator": twin}
+            return {"generator": generator_model}
+        discriminator_model = keras.models.clone_model(self._model)
+        set_weights(
+            discriminator_model, WeightLayout.of(self._model).unflatten(state["discriminator"])
+        )
+        return {"generator": generator_model, "discriminator": discriminator_model}
 
     def _build(self, seed: int) -> keras.Model:
         return _build(self._model, self._recipe, seed)
 
 
 def noise(count: int, latent: int, seed: int, round: int) -> np.ndarray:
-    """Returns what a round's audit images are generated of, float32 `[count, latent]`."""
+    """Returns the input of the generator in a round's audit, float32 `[count, latent]`."""
     draw = seeds.generator(seed, "gan-audit-noise", round)
     return draw.standard_normal((count, latent)).astype(np.float32)
 
 
 def log_real(logits: tf.Tensor) -> tf.Tensor:
-    """Returns log D(x) `[m]` of logits `[m, C + 1]`."""
+    """Returns log D(x), `[m]`, for logits `[m, C + 1]`."""
     import tensorflow as tf
 
     return tf.reduce_logsumexp(logits[:, :-1], axis=1) - tf.reduce_logsumexp(logits, axis=1)
 
 
 def log_fake(logits: tf.Tensor) -> tf.Tensor:
-    """Returns log(1 − D(x)) `[m]` of logits `[m, C + 1]`."""
+    """Returns log(1 − D(x)), `[m]`, for logits `[m, C + 1]`."""
     import tensorflow as tf
 
     return logits[:, -1] - tf.reduce_logsumexp(logits, axis=1)
 
 
 def discriminator_loss(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
-    """Returns −V_D of the logits of real and of generated images."""
+    """Returns −V_D for the logits of real and of generated images."""
     import tensorflow as tf
 
     return -tf.reduce_mean(log_real(real)) - tf.reduce_mean(log_fake(fake))
 
 
 def generator_loss(fake: tf.Tensor, loss: str) -> tf.Tensor:
-    """Returns V_G of the logits of generated images."""
+    """Returns V_G for the logits of generated images."""
     import tensorflow as tf
 
     return tf.reduce_mean(log_fake(fake) if loss == "saturating" else -log_real(fake))
@@ -224,35 +226,35 @@ def _build(model: keras.Model, options: GanOptions, seed: int) -> keras.Model:
 def _compile(model: keras.Model, options: GanOptions) -> _Compiled:
     import tensorflow as tf
 
-    made = _build(model, options, 0)
+    generator_model = _build(model, options, 0)
     optimize_d, d_slots = _adam(options.discriminator_rate, model)
-    optimize_g, g_slots = _adam(options.generator_rate, made)
-    of_d, of_g = FlatVariables(model), FlatVariables(made)
+    optimize_g, g_slots = _adam(options.generator_rate, generator_model)
+    of_d, of_g = FlatVariables(model), FlatVariables(generator_model)
 
     def step(number: Any, d: Any, g: Any, images: Any, order: Any, seed: Any) -> Any:
         (d_free, d_fixed, d_slots), (g_free, g_fixed, g_slots) = d, g
         real = tf.cast(tf.gather(images, order[number]), tf.float32)
         z_seed = tf.bitcast(seed, tf.int32) + tf.stack([0, number])
         z = tf.random.stateless_normal((options.batch, options.latent), z_seed)
-        fake, _ = made.stateless_call(g_free, g_fixed, z, training=True)
+        fake, _ = generator_model.stateless_call(g_free, g_fixed, z, training=True)
 
-        def judged(free: Any, fixed: Any, images: Any) -> Any:
+        def discriminate(free: Any, fixed: Any, images: Any) -> Any:
             logits, new = of_d.call(free, fixed, images, training=True)
-            # Seed generators come back as int64, and a loop's state must keep its types.
+            # Seed generators return int64, but the types of a loop's state must not change.
             fixed = [tf.cast(n, o.dtype) for n, o in zip(new, fixed, strict=True)]
             return tf.cast(logits, tf.float32), fixed
 
         with tf.GradientTape() as tape:
             tape.watch(d_free)
-            on_real, d_fixed = judged(d_free, d_fixed, real)
-            on_fake, d_fixed = judged(d_free, d_fixed, tf.stop_gradient(fake))
+            on_real, d_fixed = discriminate(d_free, d_fixed, real)
+            on_fake, d_fixed = discriminate(d_free, d_fixed, tf.stop_gradient(fake))
             d_loss = discriminator_loss(on_real, on_fake)
         gradients = tape.gradient(d_loss, d_free)
         d_free, d_slots = optimize_d(d_slots, gradients, d_free)
         with tf.GradientTape() as tape:
             tape.watch(g_free)
-            fake, g_new = made.stateless_call(g_free, g_fixed, z, training=True)
-            g_loss = generator_loss(judged(d_free, d_fixed, fake)[0], options.loss)
+            fake, g_new = generator_model.stateless_call(g_free, g_fixed, z, training=True)
+            g_loss = generator_loss(discriminate(d_free, d_fixed, fake)[0], options.loss)
         gradients = tape.gradient(g_loss, g_free)
         g_free, g_slots = optimize_g(g_slots, gradients, g_free)
         after_d = (list(d_free), list(d_fixed), list(d_slots))
@@ -280,31 +282,31 @@ def _compile(model: keras.Model, options: GanOptions) -> _Compiled:
         d, g = of_d.join(*d_state[:2]), of_g.join(*g_state[:2])
         return d, d_state[2], g, g_state[2], losses
 
-    return _Compiled(train, _make_generate(made, options.latent), g_slots, d_slots)
+    return _Compiled(train, _make_generate(generator_model, options.latent), g_slots, d_slots)
 
 
-def _make_generate(made: keras.Model, latent: int) -> Any:
-    """Returns a compiled function (generator's weights `[g]`, z `[m, latent]`) → uint8 images."""
+def _make_generate(model: keras.Model, latent: int) -> Any:
+    """Returns the compiled generator: weights `[g]`, z `[m, latent]` → uint8 images."""
     import tensorflow as tf
 
-    variables = FlatVariables(made)
+    variables = FlatVariables(model)
 
     @tf.function(
         input_signature=[
-            tf.TensorSpec([WeightLayout.of(made).size], tf.float32),
+            tf.TensorSpec([WeightLayout.of(model).size], tf.float32),
             tf.TensorSpec([None, latent], tf.float32),
         ],
         autograph=False,
     )
     def generate(flat: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-        images, _ = made.stateless_call(*variables.split(flat), z, training=False)
+        images, _ = model.stateless_call(*variables.split(flat), z, training=False)
         return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
 
     return generate
 
 
 def _adam(rate: float, model: keras.Model) -> tuple[Any, list[np.ndarray]]:
-    """Returns a function (slots, gradients, weights) → (weights, slots), and the first slots."""
+    """Returns Adam as a function (slots, gradients, weights) → (weights, slots), and new slots."""
     import keras
 
     from tffl.engine.optimizers import stateless
@@ -314,12 +316,12 @@ def _adam(rate: float, model: keras.Model) -> tuple[Any, list[np.ndarray]]:
     return adam.stateless_apply, [np.asarray(variable) for variable in adam.variables]
 
 
-def _named(name: str, slots: Any) -> dict[str, np.ndarray]:
-    """Returns an optimizer's variables for a checkpoint, whose arrays have an axis at least."""
+def _slots_to_state(name: str, slots: Any) -> dict[str, np.ndarray]:
+    """Returns an optimizer's variables as arrays of a state, which have at least one axis."""
     return {f"{name}/{number}": np.atleast_1d(slot) for number, slot in enumerate(slots)}
 
 
-def _unnamed(state: GanState, name: str, like: list[np.ndarray]) -> list[np.ndarray]:
+def _slots_from_state(state: GanState, name: str, like: list[np.ndarray]) -> list[np.ndarray]:
     return [state[f"{name}/{number}"].reshape(slot.shape) for number, slot in enumerate(like)]
 
 

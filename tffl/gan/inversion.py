@@ -1,20 +1,20 @@
-"""Model inversion: images that a model is sure of, found by gradient ascent from noise.
+"""Model inversion: gradient ascent from noise to images that a model classifies confidently.
 
     S(x) = log softmax(f(255·x))_y − λ_tv · TV(x) − λ_2 · mean x²,    x ∈ [0, 1]
     TV(x) = mean |x_i+1,j − x_ij| + mean |x_i,j+1 − x_ij|
     x ← clip(x + r_t · g / rms(g), 0, 1),    g = ∂S/∂x,    r_t falling from r to 0
 
-y runs through the classes in turn. BatchNorm uses its statistics. Where a gradient is not finite,
-as a ruined model's may be, the image stays as it is.
+Image number i has the target class y = i modulo C. BatchNorm uses its moving statistics. Where a
+gradient is not finite, as it may be for a ruined model, the image does not change.
 
 Model Inversion Attacks that Exploit Confidence Information and Basic Countermeasures
     Matt Fredrikson, Somesh Jha, Thomas Ristenpart. CCS 2015.
 Understanding Deep Image Representations by Inverting Them
     Aravindh Mahendran, Andrea Vedaldi. CVPR 2015. Total variation as a regularizer.
 
-Zhao et al., who found that inversion "fails to produce convincing images", do not say how they did
-it. Chosen here: for the class score, the log-probability, which a sure model no longer pushes;
-steps of the same size for every image, so that no rate has to suit every network; absolute
+Zhao et al., who found that inversion "fails to produce convincing images", do not describe their
+method. tffl chose the log-probability as the class score, whose gradient vanishes once the model is
+confident; steps of the same size for every image, so that one rate suits all networks; and absolute
 differences in the total variation.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 CHUNK = 50
-"""Images that are made at a time; they do not depend on each other."""
+"""Number of images that are made at a time; they do not depend on each other."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Inversion:
     """How a model is inverted.
 
     Attributes:
-      steps: Of gradient ascent.
-      rate: r, the root mean square of the first step's changes; an image's range is 1.
-      total_variation: λ_tv.
-      l2: λ_2.
+      steps: Number of steps of gradient ascent.
+      rate: Root mean square of the first step's change, r, where pixels range from 0 to 1.
+      total_variation: Weight of the total variation, λ_tv.
+      l2: Weight of the mean square, λ_2.
     """
 
     steps: int = 60
@@ -63,15 +63,15 @@ class Inversion:
         seed: int,
         round: int,
     ) -> np.ndarray:
-        """Returns images uint8 `[count, height, width, channels]`, the classes in turn.
+        """Returns images for the classes in turn, uint8 `[count, height, width, channels]`.
 
         Args:
-          model: For its structure.
+          model: The network; only its structure is used.
           weights: float32 `[d]`.
-          count: m.
-          classes: C, of which image number i shows class i modulo C.
-          seed: The experiment's.
-          round: Draws other noise for every value.
+          count: Number of images, m.
+          classes: Number of classes, C; image number i shows class i modulo C.
+          seed: The experiment's seed.
+          round: The round; each has its own noise.
         """
         draw = seeds.generator(seed, "model-inversion", round)
         start = draw.random((count, *model.input_shape[1:]), dtype=np.float32)
@@ -80,13 +80,13 @@ class Inversion:
     def ascend(
         self, model: keras.Model, weights: np.ndarray, start: np.ndarray, targets: np.ndarray
     ) -> np.ndarray:
-        """Returns what becomes of images, uint8 `[m, height, width, channels]`.
+        """Returns the images after gradient ascent, uint8 `[m, height, width, channels]`.
 
         Args:
-          model: For its structure.
+          model: The network; only its structure is used.
           weights: float32 `[d]`.
           start: float32 `[m, height, width, channels]` in 0 … 1.
-          targets: int32 `[m]`, the class that each image is to show.
+          targets: int32 `[m]`, the target class of each image.
         """
         import tensorflow as tf
 
@@ -108,7 +108,7 @@ def _chunks(count: int) -> Iterator[slice]:
 
 
 def variation(images: tf.Tensor) -> tf.Tensor:
-    """Returns TV of each image, `[m]` of `[m, height, width, channels]`."""
+    """Returns the total variation of each image, `[m]` for `[m, height, width, channels]`."""
     import tensorflow as tf
 
     down = tf.reduce_mean(tf.abs(images[:, 1:] - images[:, :-1]), axis=(1, 2, 3))
@@ -117,7 +117,7 @@ def variation(images: tf.Tensor) -> tf.Tensor:
 
 
 @lru_cache(maxsize=8)
-def _compile(model: keras.Model, recipe: Inversion) -> Any:
+def _compile(model: keras.Model, options: Inversion) -> Any:
     import tensorflow as tf
 
     variables = FlatVariables(model)
@@ -141,17 +141,17 @@ def _compile(model: keras.Model, recipe: Inversion) -> Any:
                 score = -tf.nn.sparse_softmax_cross_entropy_with_logits(
                     targets, tf.cast(logits, tf.float32)
                 )
-                score -= recipe.total_variation * variation(images)
-                score -= recipe.l2 * tf.reduce_mean(tf.square(images), axis=axes)
+                score -= options.total_variation * variation(images)
+                score -= options.l2 * tf.reduce_mean(tf.square(images), axis=axes)
             gradient = tape.gradient(score, images)
             size = tf.sqrt(tf.reduce_mean(tf.square(gradient), axis=axes, keepdims=True))
-            left = 1 - tf.cast(number, tf.float32) / recipe.steps
-            move = recipe.rate * left * gradient / (size + 1e-12)
+            decay = 1 - tf.cast(number, tf.float32) / options.steps
+            move = options.rate * decay * gradient / (size + 1e-12)
             move = tf.where(tf.math.is_finite(size), move, tf.zeros_like(move))
             return number + 1, tf.clip_by_value(images + move, 0, 1)
 
         _, images = tf.while_loop(
-            lambda number, _: number < recipe.steps,
+            lambda number, _: number < options.steps,
             step,
             (tf.constant(0), images),
             parallel_iterations=1,

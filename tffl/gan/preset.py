@@ -1,10 +1,11 @@
-"""The experiment of Zhao et al., small enough for two cores and a few minutes.
+"""The experiment of Zhao et al., small enough to run on two cores in a few minutes.
 
-10 of 30 clients a round, one adversary in every round, who flips one class into another and scales
-his update by 10, so that it replaces the average. The paper does not tell its factor; by 3 or 5 the
-flip hardly shows in the global model here. The paper has 100 clients of 600 images, and audits from
-round 400 (MNIST) or 600 (Fashion-MNIST) on; here it is from a third of the rounds on. The class
-that is flipped is the paper's: 1 → 7 of digits, T-shirt → pullover of Fashion-MNIST.
+10 of 30 clients take part in a round. One of them is malicious: it flips one class into another and
+scales its update by 10, which replaces the average. The paper does not give its factor; with 3 or 5
+the flip has little effect on the global model here. The paper has 100 clients with 600 images each,
+and audits from round 400 (MNIST) or 600 (Fashion-MNIST) on; here the audit starts after a third of
+the rounds. The flipped class is the paper's: 1 → 7 for digits, T-shirt → pullover for
+Fashion-MNIST.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 FLIPS = {"fashion_mnist": (0, 2)}
-"""Dataset → the class that is flipped, and into which; 1 → 7 elsewhere."""
+"""Dataset → (flipped class, new label); all other datasets flip 1 → 7."""
 
 
 def preset(dataset: str) -> dict[str, Any]:
-    """Returns the experiment for a dataset, as nested values of a config."""
+    """Returns the experiment on a dataset, as nested values of a config."""
     source, target = FLIPS.get(dataset, (1, 7))
     return {
         "data": {

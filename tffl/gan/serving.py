@@ -1,4 +1,4 @@
-"""The audit as a TensorFlow graph, for exports; the same numbers as `tffl.gan.audit`."""
+"""The audit as a TensorFlow graph, for exports; it computes the same as `tffl.gan.audit`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tffl.core.thresholds import NORMAL
-from tffl.gan.audit import NO_PREDICTION, ROUNDING, Rule
+from tffl.gan.audit import NO_PREDICTION, ROUNDING_MARGIN, Rule
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -17,14 +17,14 @@ class AuditGraph:
     """An audit with all its options; see `tffl.gan.audit`.
 
     Attributes:
-      classes: C.
-      outputs: Of the models, C or more.
+      classes: Number of real classes, C.
+      outputs: Number of outputs of the models, C or more.
       agreement: As in `audit`.
       balance: As in `audit`.
-      rule: As in `threshold`, and so the next three.
-      theta: For `fixed`.
-      k: Robust or plain standard deviations.
-      floor: Least spread or distance.
+      rule: As in `threshold`.
+      theta: As in `threshold`.
+      k: As in `threshold`.
+      floor: As in `threshold`.
     """
 
     classes: int
@@ -37,11 +37,11 @@ class AuditGraph:
     floor: float
 
     def __call__(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Audits n models by their logits float32 `[n, m, outputs]`.
+        """Audits n models by their logits, float32 `[n, m, outputs]`.
 
         Returns:
           `labels` int64 `[m]`, `kept` bool `[m]`, `accuracy` float32 `[n]`, `threshold` float32,
-          `suspected` bool `[n]`; NaN and −1 as in `tffl.gan.audit`.
+          `suspected` bool `[n]`; NaN and −1 mean the same as in `tffl.gan.audit`.
         """
         import tensorflow as tf
 
@@ -50,9 +50,9 @@ class AuditGraph:
         voters = tf.boolean_mask(predicted, usable)
         votes = tf.reduce_sum(tf.one_hot(voters, self.outputs, dtype=tf.float64), axis=0)
         support = tf.reduce_max(votes, axis=1)
-        nothing = tf.constant(NO_PREDICTION, tf.int64)
-        labels = tf.where(support > 0, tf.argmax(votes, axis=1), nothing)
-        kept = (labels != nothing) & (labels < self.classes)
+        no_label = tf.constant(NO_PREDICTION, tf.int64)
+        labels = tf.where(support > 0, tf.argmax(votes, axis=1), no_label)
+        kept = (labels != no_label) & (labels < self.classes)
         voting = tf.cast(tf.shape(voters)[0], tf.float64)
         kept = kept & (support >= self.agreement * voting)
         if self.balance:
@@ -77,20 +77,20 @@ class AuditGraph:
         return tf.reduce_sum(hot * tf.cumsum(hot, axis=0), axis=1) <= most
 
     def _threshold(self, values: tf.Tensor) -> tf.Tensor:
-        """Returns θ of finite accuracies float64 `[n]`; NaN of none."""
+        """Returns θ for finite accuracies float64 `[n]`; NaN if there are none."""
         import tensorflow as tf
 
         zero = tf.constant(0.0, tf.float64)
         if self.rule == "two-means":
             return _two_means(values, self.floor)
         if self.rule == "fixed":
-            return tf.maximum(self.theta - ROUNDING, zero)
+            return tf.maximum(self.theta - ROUNDING_MARGIN, zero)
         if self.rule == "mean-std":
             mean = tf.reduce_mean(values)
-            return tf.maximum(mean - self.k * tf.math.reduce_std(values) - ROUNDING, zero)
+            return tf.maximum(mean - self.k * tf.math.reduce_std(values) - ROUNDING_MARGIN, zero)
         center = _median(values)
         spread = tf.maximum(NORMAL * _median(tf.abs(values - center)), self.floor)
-        return tf.maximum(center - self.k * spread - ROUNDING, zero)
+        return tf.maximum(center - self.k * spread - ROUNDING_MARGIN, zero)
 
 
 def _median(values: tf.Tensor) -> tf.Tensor:
@@ -101,17 +101,17 @@ def _median(values: tf.Tensor) -> tf.Tensor:
 
 
 def _two_means(values: tf.Tensor, floor: float) -> tf.Tensor:
-    """As `tffl.gan.audit.two_means`: the split with the largest sum of squares between clusters."""
+    """Does as `tffl.gan.audit.two_means`: maximizes the sum of squares between two clusters."""
     import tensorflow as tf
 
     ranked, size = tf.sort(values), tf.shape(values)[0]
     centered = ranked - tf.reduce_mean(ranked)
-    lower = tf.range(1, tf.maximum(size, 2))  # one split at least, so that there is a largest
+    lower = tf.range(1, tf.maximum(size, 2))  # at least one split, so that there is a maximum
     count = tf.cast(size, tf.float64)
     weights = tf.cast(lower, tf.float64) * (count - tf.cast(lower, tf.float64))
     sums = tf.cumsum(tf.concat([centered, [0.0, 0.0]], axis=0))[: tf.shape(lower)[0]]
     best = tf.argmax(tf.square(sums) / weights, output_type=tf.int32) + 1
     apart = tf.reduce_mean(ranked[best:]) - tf.reduce_mean(ranked[:best])
     found = (size >= 2) & (ranked[-1:] > ranked[:1]) & (apart >= floor)
-    chosen = tf.concat([ranked, [0.0, 0.0]], axis=0)[best] - ROUNDING
+    chosen = tf.concat([ranked, [0.0, 0.0]], axis=0)[best] - ROUNDING_MARGIN
     return tf.where(tf.reduce_any(found), chosen, tf.constant(float("nan"), tf.float64))

@@ -1,14 +1,14 @@
-"""Where audit images come from; names joined by `+` pool what each of them makes.
+"""Sources of audit images; names joined by `+` combine the images of several sources.
 
-| source          | images                                                     | granted         |
-|-----------------|------------------------------------------------------------|-----------------|
-| gan             | of a generator that learned from the auxiliary images      | those           |
-| model-inversion | that the average of the received models is sure of         | nothing         |
-| held-out        | real, of all classes: the upper bound                      | labeled images  |
-| auxiliary       | the auxiliary images themselves: why a generator is wanted | those           |
-| noise           | uniform gray levels: the control                           | nothing         |
+| source          | images                                                      | required data    |
+|-----------------|-------------------------------------------------------------|------------------|
+| gan             | from a generator that was trained on the auxiliary images   | auxiliary images |
+| model-inversion | that the average of the received models is confident about  | none             |
+| held-out        | real images of all classes, as an upper bound               | labeled images   |
+| auxiliary       | the auxiliary images, to compare the generator with         | auxiliary images |
+| noise           | uniform gray levels, as a control                           | none             |
 
-No source gives labels away: the models vote on all of them.
+Labels of the images are not used: the models vote on all of them.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ GAN, INVERSION, HELD_OUT, AUXILIARY, NOISE = (
     "noise",
 )
 
-PAPER = (("0", "4"), ("dress", "coat", "sandal"))
-"""The auxiliary classes of Zhao et al., for MNIST and for Fashion-MNIST."""
+PAPER_CLASSES = (("0", "4"), ("dress", "coat", "sandal"))
+"""Names of the auxiliary classes of Zhao et al., for MNIST and for Fashion-MNIST."""
 
 
 @dataclass(frozen=True)
 class AuditInputs:
-    """What a round's audit images are made of.
+    """The inputs from which a round's audit images are made.
 
     Attributes:
-      model: The network, for its structure.
+      model: The network; only its structure is used.
       weights: float32 `[d]`, the average of the received models.
-      count: m, how many images each source is to make.
-      seed: The experiment's.
-      round: 1-based.
-      classes: C.
+      count: Number of images of each source, m.
+      seed: The experiment's seed.
+      round: The round, 1-based.
+      classes: Number of real classes, C.
       inversion: How the model is inverted.
       samples: Labeled images of all classes, for `held-out`.
       auxiliary: uint8 `[a, height, width, channels]`.
@@ -72,37 +72,40 @@ class AuditInputs:
 
 
 def parse_sources(names: str) -> tuple[str, ...]:
-    """Splits names of sources, such as `"gan+model-inversion"`.
+    """Returns the names of sources in a text such as `"gan+model-inversion"`.
 
     Raises:
-      UsageError: A name is unknown, or comes twice.
+      UsageError: A name is unknown or occurs twice.
     """
     parts = tuple(name.strip() for name in names.split("+"))
     for name in parts:
         if name not in SOURCES:
             raise unknown("audit source", name, SOURCES)
-    require(len(set(parts)) == len(parts), f"audit source {names} names one more than once")
+    require(
+        len(set(parts)) == len(parts),
+        f"audit source {names} is not allowed: a source occurs more than once",
+    )
     return parts
 
 
 def make_images(names: tuple[str, ...], inputs: AuditInputs) -> np.ndarray:
-    """Returns all sources' images, uint8 `[Σ m, height, width, channels]`, in their order."""
+    """Returns the images of the sources in order, uint8 `[Σ m, height, width, channels]`."""
     return np.concatenate([SOURCES[name].make(inputs) for name in names])
 
 
 def required_data(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns what a server must have for the sources."""
-    return tuple(dict.fromkeys(word for name in names for word in SOURCES[name].needs))
+    """Returns the data that a server must have for the sources."""
+    return tuple(dict.fromkeys(need for name in names for need in SOURCES[name].needs))
 
 
 def choose_classes(chosen: str, names: tuple[str, ...], classes: int) -> tuple[int, ...]:
-    """Returns the auxiliary classes.
+    """Returns the numbers of the auxiliary classes, in ascending order.
 
     Args:
-      chosen: Numbers or names, separated by commas; names match whatever their case. If empty, the
-        paper's where the dataset's classes are named so, else all.
-      names: Of the dataset's classes; may be empty.
-      classes: C.
+      chosen: Numbers or names, separated by commas; names in any case. If empty, the classes of the
+        paper if the dataset has classes of these names, else all classes.
+      names: Names of the dataset's classes; may be empty.
+      classes: Number of real classes, C.
 
     Raises:
       UsageError: There is no such class.
@@ -114,11 +117,11 @@ def choose_classes(chosen: str, names: tuple[str, ...], classes: int) -> tuple[i
     """
     lower = [name.lower() for name in names]
     if not chosen.strip():
-        paper = next((p for p in PAPER if classes == 10 and set(p) <= set(lower)), None)
+        paper = next((p for p in PAPER_CLASSES if classes == 10 and set(p) <= set(lower)), None)
         return tuple(range(classes)) if paper is None else tuple(sorted(map(lower.index, paper)))
-    wanted = [part.strip().lower() for part in chosen.split(",") if part.strip()]
-    require(bool(wanted), f"defense.auxiliary = {chosen!r} names no class")
-    return tuple(sorted({_class_number(part, lower, classes) for part in wanted}))
+    parts = [part.strip().lower() for part in chosen.split(",") if part.strip()]
+    require(bool(parts), f"defense.auxiliary = {chosen!r} names no class")
+    return tuple(sorted({_class_number(part, lower, classes) for part in parts}))
 
 
 def _class_number(text: str, names: list[str], classes: int) -> int:
@@ -136,43 +139,46 @@ def _class_number(text: str, names: list[str], classes: int) -> int:
 def auxiliary_images(
     samples: Samples, classes: tuple[int, ...], count: int | None, seed: int
 ) -> np.ndarray:
-    """Returns X_aux, uint8 `[a, height, width, channels]`: the same in every round.
+    """Returns the auxiliary images X_aux, uint8 `[a, height, width, channels]`.
+
+    They are the same in every round.
 
     Args:
-      samples: What the server has.
-      classes: Which classes of it.
-      count: a, as evenly over the classes as possible; all there are if None.
-      seed: The experiment's.
+      samples: The server's labeled images.
+      classes: The auxiliary classes.
+      count: Number of images, a, spread evenly over the classes; None takes all images.
+      seed: The experiment's seed.
 
     Raises:
-      UsageError: There are none, or fewer than `count`.
+      UsageError: The server has no images of these classes, or fewer than `count`.
     """
-    mine = np.isin(samples.labels, classes)
-    have = int(mine.sum())
+    eligible = np.isin(samples.labels, classes)
+    available = int(eligible.sum())
     listed = ", ".join(map(str, classes))
     require(
-        have > 0,
+        available > 0,
         f"defense.auxiliary = {listed} is not allowed: the server has no image of these classes",
     )
     require(
-        count is None or count <= have,
-        f"defense.auxiliary_images = {count} is not allowed: the server has {have} images of the "
-        f"auxiliary classes {listed}; data.server_samples gives it more",
+        count is None or count <= available,
+        f"defense.auxiliary_images = {count} is not allowed: the server has {available} images of "
+        f"the auxiliary classes {listed}; set a larger data.server_samples",
     )
-    pool = Samples(samples.images[mine], samples.labels[mine], samples.classes)
-    return draw(pool, have if count is None else count, seed).images
+    pool = Samples(samples.images[eligible], samples.labels[eligible], samples.classes)
+    return draw(pool, available if count is None else count, seed).images
 
 
 def check_gan(network: keras.Model, classes: int, source: str) -> None:
-    """Checks that a network can be a GAN's discriminator, and that images are not too large.
+    """Checks that a network can be a GAN's discriminator, and that its images are not too large.
 
     Args:
       network: The global model.
-      classes: C.
-      source: What the user chose, for the message.
+      classes: Number of real classes, C.
+      source: The chosen sources, for the message.
 
     Raises:
-      UsageError: The network has no output for fakes, or the generator makes no images of its size.
+      UsageError: The network has no output for fakes, or the generator cannot make images of its
+        size.
     """
     name, (height, width, _) = network.name, network.input_shape[1:]
     outputs = network.output_shape[-1]
@@ -180,7 +186,7 @@ def check_gan(network: keras.Model, classes: int, source: str) -> None:
         outputs == classes + 1,
         f"defense.source = {source} is not allowed with {name}, which has {outputs} "
         f"outputs for {classes} classes: the GAN's discriminator needs one more, for fakes; "
-        "take model.name = pdgan-cnn",
+        "set model.name = pdgan-cnn",
     )
     require(
         max(height, width) <= LARGEST_IMAGE,
@@ -213,7 +219,7 @@ def _held_out(inputs: AuditInputs) -> np.ndarray:
 
 
 def _auxiliary(inputs: AuditInputs) -> np.ndarray:
-    """As many as there are, if they are fewer than wanted."""
+    """Returns `count` auxiliary images, or all of them if there are fewer."""
     assert inputs.auxiliary is not None
     generator = seeds.generator(inputs.seed, "gan-audit-auxiliary", inputs.round)
     return inputs.auxiliary[generator.permutation(len(inputs.auxiliary))[: inputs.count]]
@@ -227,7 +233,7 @@ def _noise(inputs: AuditInputs) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Source:
-    """A function that makes audit images uint8 `[m, …]`, and what the server must have for it."""
+    """A function that makes audit images uint8 `[m, …]`, and the data that it requires."""
 
     make: Callable[[AuditInputs], np.ndarray]
     needs: tuple[str, ...] = ()

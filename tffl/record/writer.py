@@ -89,7 +89,7 @@ class RunWriter(Recorder):
           path: The folder; it may exist if it is empty.
           config: The experiment.
           command: The command line that started it.
-          granted: What attack and defense were told beyond what they could observe.
+          granted: What attack and defense know beyond what they observe, for the record.
 
         Raises:
           UsageError: The folder holds a run already, or something else, or cannot be made.

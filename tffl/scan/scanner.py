@@ -174,7 +174,7 @@ class Scanner:
         self.expected = ExpectedVariables.of(model)
         self.defenses = defenses
         self.seed = secrets.randbelow(1 << 32) if seed is None else seed
-        looks = any(PROBE_DATA in defense.granted() for defense in defenses.values())
+        looks = any(PROBE_DATA in defense.declared_knowledge() for defense in defenses.values())
         end = final_activation(model) if looks else ""
         self._model = as_logits(model) if end else model
         self._start = self.expected.layout.flatten(model.get_weights())
@@ -191,11 +191,13 @@ class Scanner:
         """Returns what is wrong with the images, if that is to be tolerated."""
         from tffl.explain.suitability import check_model, predictor
 
-        granted = {word for defense in self.defenses.values() for word in defense.granted()}
-        if not granted & {PROBE_DATA, AUXILIARY_DATA}:
+        declared = {
+            word for defense in self.defenses.values() for word in defense.declared_knowledge()
+        }
+        if not declared & {PROBE_DATA, AUXILIARY_DATA}:
             return []
         require(
-            AUXILIARY_DATA not in granted or pixels in (None, BYTES),
+            AUXILIARY_DATA not in declared or pixels in (None, BYTES),
             "defenses that make images take models of pixels from 0 to 255 only: build the scaling "
             "into the global model",
         )
@@ -291,13 +293,13 @@ def check_defense(name: str, defense: Defense, samples: Samples | None) -> None:
         not defense.tracks_clients and defense.models == 1,
         f"{name} needs the history of a federation: a folder is one round of clients without names",
     )
-    granted = defense.granted()
+    declared = defense.declared_knowledge()
     require(
-        ROOT_DATA not in granted,
+        ROOT_DATA not in declared,
         f"{name} trains on samples of the server's own, and a scan trains nothing",
     )
     require(
-        samples is not None or not {PROBE_DATA, AUXILIARY_DATA} & set(granted),
+        samples is not None or not {PROBE_DATA, AUXILIARY_DATA} & set(declared),
         f"{name} looks at images: give a dataset, such as the one that the clients train on",
     )
 

@@ -134,10 +134,10 @@ class Experiment:
         assert self.federation.server is not None
         return self.training.server(self.federation.server, start, round)
 
-    def granted(self) -> dict[str, Any]:
+    def declared_knowledge(self) -> dict[str, Any]:
         """Returns what attack and defense were allowed to know, for `environment.json`."""
         return {
-            "attack": list(self.attack.granted()),
+            "attack": list(self.attack.declared_knowledge()),
             "defense": sources(self.defense, self.server),
             "runtime": {
                 "devices": list(self.runtime.devices),

@@ -48,7 +48,7 @@ def check_defense(defense: Defense, name: str, participants: int, server: Server
     """Raises `UsageError` if a defense cannot judge so many clients with what the server has."""
     defense.check(participants, server.layout)
     require(
-        ROOT_DATA not in defense.granted() or server.root is not None,
+        ROOT_DATA not in defense.declared_knowledge() or server.root is not None,
         f"{name} needs samples of the server's own: set data.server_samples, such as 100, or "
         "data.server_shard = true",
     )
@@ -60,7 +60,7 @@ def sources(defense: Defense, server: Server) -> list[str]:
     source = "the test set" if server.root is None else "the server's root data"
     return [
         f"{word} from {source}" if word in (PROBE_DATA, AUXILIARY_DATA) else word
-        for word in defense.granted()
+        for word in defense.declared_knowledge()
     ]
 
 

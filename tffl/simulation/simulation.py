@@ -102,5 +102,5 @@ def carry_out(
     experiment = Experiment(config, observer, shared, trains=True)
     make_folder(out)
     with locked(out, observer.warning):
-        writer = RunWriter.create(out, config, command, experiment.granted())
+        writer = RunWriter.create(out, config, command, experiment.declared_knowledge())
         return play(experiment, writer, listening)

@@ -61,9 +61,10 @@ def check_attack(attack: Attack, *, name: str = "", skip: Collection[str] = ()) 
       ones exactly if `changes_updates()` says so.
     - `nobody`: a round without a malicious client works.
     - `determinism`: the same round twice yields the same rows, to the last bit.
-    - `knowledge`: the attack reads sample counts and updates of honest clients only if `granted()`
-      names them: it sends the same when the counts change and the updates are NaN. The updates
-      are not checked of an attack that overhears some of them, as it draws which ones itself.
+    - `knowledge`: the attack reads sample counts and updates of honest clients only if
+      `declared_knowledge()` names them: otherwise it sends the same rows when the counts change and
+      the updates are NaN. Of an attack that overhears some updates, only the counts are checked, as
+      it draws the updates itself.
     - `state`: the attack continues from a state that was written to a file and read again.
     - `options`: an equal attack can be made from what `options()` returns.
     - `schedule`: `from_round`, `until_round` and `every_rounds` are respected.
@@ -283,14 +284,14 @@ def _check_determinism(case: AttackCase) -> None:
 
 
 def _check_knowledge(case: AttackCase) -> None:
-    granted = case.attack.granted()
+    declared = case.attack.declared_knowledge()
     expect(
-        all(isinstance(word, str) for word in granted),
-        "granted() returns something other than strings",
+        all(isinstance(word, str) for word in declared),
+        "declared_knowledge() returns something other than strings",
     )
-    if SAMPLE_COUNTS not in granted:
+    if SAMPLE_COUNTS not in declared:
         _expect_unread(case, "sample counts", _other_counts)
-    if ALL_BENIGN not in granted and not any(word.endswith(OVERHEARD) for word in granted):
+    if ALL_BENIGN not in declared and not any(word.endswith(OVERHEARD) for word in declared):
         _expect_unread(case, "updates", _other_rows)
 
 

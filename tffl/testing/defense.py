@@ -100,8 +100,8 @@ class DefenseCase:
     def server(self) -> Server:
         """Has a third more clients than take part, for every global model of the defense."""
         clients = self.defense.models * (self.participants + self.participants // 3)
-        granted = set(self.defense.granted())
-        if self.defense.uses_model or {PROBE_DATA, AUXILIARY_DATA} & granted:
+        declared = set(self.defense.declared_knowledge())
+        if self.defense.uses_model or {PROBE_DATA, AUXILIARY_DATA} & declared:
             return _server_with_model(clients)
         return Server(None, LAYOUT, clients, 5, _root(LAYOUT.size))
 

@@ -31,13 +31,13 @@ def check_defense(
         defense.models == 1,
         f"{name} keeps {defense.models} global models, and a Flower server has one",
     )
-    granted = set(defense.granted())
+    declared = set(defense.declared_knowledge())
     require(
-        root is not None or ROOT_DATA not in granted,
+        root is not None or ROOT_DATA not in declared,
         f"{name} compares with an update of the server's own: give root",
     )
     require(
-        samples is not None or not {PROBE_DATA, AUXILIARY_DATA} & granted,
+        samples is not None or not {PROBE_DATA, AUXILIARY_DATA} & declared,
         f"{name} looks at clients' models with images of the server's own: give samples",
     )
 

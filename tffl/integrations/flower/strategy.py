@@ -337,7 +337,7 @@ class DefendedStrategy(FedAvg):
         Raises:
           UsageError: It takes other pixels, outputs or classes, and no range is given.
         """
-        if self._samples is None or PROBE_DATA not in self.defense.granted():
+        if self._samples is None or PROBE_DATA not in self.defense.declared_knowledge():
             return
         weights = self.layout.unflatten(self._start)
         checks.check_images(self._model, weights, self._samples, self._pixels, self._seed)
