@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tffl.config import build
+from tffl.config import DataConfig, build
 from tffl.core.errors import UsageError
-from tffl.data.build import build_federation, load_dataset, split
+from tffl.data.build import build_federation, check_any_prepared, load_dataset, split
 from tffl.data.federation import Dataset
 
 NOBODY = np.empty(0, dtype=np.int64)
@@ -148,3 +148,11 @@ def test_a_thousand_clients_are_split_quickly(partition):
     build_federation(config(clients=1000, partition=partition, beta=1.0), dataset, NOBODY)
     # Measured: 0.05 s or less; a loop over samples in Python takes longer than this.
     assert time.process_time() - begin < 1.0
+
+
+def test_one_prepared_dataset_is_enough(tmp_path):
+    missing, other = (DataConfig(dataset=name, data_dir=tmp_path) for name in ("mnist", "cifar10"))
+    check_any_prepared([missing, DataConfig(), other])
+    check_any_prepared([])
+    with pytest.raises(UsageError, match="dataset mnist is not prepared"):
+        check_any_prepared([missing, other])

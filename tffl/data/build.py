@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,22 @@ def check_prepared(config: DataConfig) -> None:
     chosen = dataset_source(config.dataset)
     if hasattr(chosen, "check_prepared"):  # only datasets of TFDS have it
         chosen.check_prepared(config.data_dir)
+
+
+def check_any_prepared(configs: Iterable[DataConfig]) -> None:
+    """Checks, without TensorFlow, that at least one of several datasets is prepared.
+
+    Raises:
+      UsageError: None is; the message is about the first.
+    """
+    first = None
+    for config in dict.fromkeys(configs):
+        try:
+            return check_prepared(config)
+        except UsageError as error:
+            first = first or error
+    if first:
+        raise first
 
 
 def load_dataset(config: DataConfig) -> Dataset:
