@@ -1,6 +1,6 @@
-"""How well a verdict found the malicious clients: malicious is positive.
+"""Detection metrics: how well a verdict finds the malicious clients, who are the positive class.
 
-Only here, and in the recorder that calls it, verdicts meet the ground truth.
+They compare with the ground truth, which no defense sees.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ Metrics = dict[str, float | None]
 
 
 def detection(malicious: np.ndarray, flagged: np.ndarray, scores: np.ndarray) -> Metrics:
-    """Compares flags and scores with who really is malicious.
+    """Compares flags and scores with the truth.
 
-    What is 0/0 is undefined: None, never 0. Without a malicious client there is no recall, without
-    a flag no precision.
+    A metric that would be 0/0 is None, never 0, such as recall without a malicious client, and
+    precision without a flag.
 
     Args:
       malicious: bool `[n]`, the truth.
-      flagged: bool `[n]`, whom the defense suspects.
-      scores: float64 `[n]`, higher is more suspicious; may be infinite, NaN where there is none.
+      flagged: bool `[n]`, the clients that the defense suspects.
+      scores: float64 `[n]`, higher is more suspicious; may be infinite, NaN where unknown.
 
     Returns:
       `true_positives`, `false_positives`, `true_negatives`, `false_negatives`, whole numbers;
