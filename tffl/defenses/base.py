@@ -40,7 +40,7 @@ class Defense(ABC):
     """Judges the updates of each round. Subclasses are frozen dataclasses of their options.
 
     >>> from tffl.defenses.krum import Krum
-    >>> isinstance(Krum(), Defense), Krum(malicious=2).granted()
+    >>> isinstance(Krum(), Defense), Krum(malicious=2).declared_knowledge()
     (True, ('told malicious = 2',))
     """
 
