@@ -1,6 +1,6 @@
-"""Detection metrics: how well a verdict finds the malicious clients, who are the positive class.
+"""How well a verdict identifies the malicious clients; malicious is the positive class.
 
-They compare with the ground truth, which no defense sees.
+These functions need the ground truth, which defenses never see.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ Metrics = dict[str, float | None]
 
 
 def detection(malicious: np.ndarray, flagged: np.ndarray, scores: np.ndarray) -> Metrics:
-    """Compares flags and scores with the truth.
+    """Compares flags and scores with the truly malicious clients.
 
-    A metric that would be 0/0 is None, never 0, such as recall without a malicious client, and
-    precision without a flag.
+    A ratio 0/0 is undefined, and None instead of 0: the recall without malicious clients, and the
+    precision without flags.
 
     Args:
-      malicious: bool `[n]`, the truth.
-      flagged: bool `[n]`, the clients that the defense suspects.
-      scores: float64 `[n]`, higher is more suspicious; may be infinite, NaN where unknown.
+      malicious: bool `[n]`, the ground truth.
+      flagged: bool `[n]`, which clients the defense suspects.
+      scores: float64 `[n]`, higher is more suspicious; may be infinite, or NaN without a score.
 
     Returns:
       `true_positives`, `false_positives`, `true_negatives`, `false_negatives`, whole numbers;

@@ -104,6 +104,18 @@ class Verdict(Judgment):
         when nobody was accepted.
       aggregate: float32 `[d]`, the aggregated update; zeros when nobody was accepted, so that the
         global model stays as it is.
+
+    >>> nobody = np.zeros(2, bool)
+    >>> judgment = Judgment(
+    ...     flagged=nobody,
+    ...     convicted=nobody,
+    ...     accepted=~nobody,
+    ...     scores=np.zeros(2),
+    ...     threshold=1.0,
+    ...     reasons=("", ""),
+    ... )
+    >>> Verdict.of(judgment, np.full(2, 0.5), np.ones(3, np.float32)).weights
+    array([0.5, 0.5])
     """
 
     weights: np.ndarray
