@@ -46,7 +46,8 @@ def published_finds_most(found: pd.DataFrame, name: str) -> Judged:
     """A detector as published finds most attackers behind harmful attacks."""
     recall, fpr = _mean(found, name, "recall"), _mean(found, name, "fpr")
     return judged(
-        f"`{name}` as published finds most attackers behind harmful attacks, with few false positives",
+        f"`{name}` as published finds most attackers behind harmful attacks, with few false "
+        "positives",
         f"recall {percent(recall, 0)} %, FPR {percent(fpr, 0)} %",
         compare(recall, ">=", 0.9),
         compare(fpr, "<=", 0.05),
@@ -78,7 +79,7 @@ def consensus_ranks_better(found: pd.DataFrame) -> Judged:
 
 
 def finds_nearly_all(found: pd.DataFrame, name: str, where: str) -> Judged:
-    """`shield` finds nearly all attackers behind harmful attacks, and blames hardly anybody else."""
+    """`shield` finds nearly all attackers behind harmful attacks, and blames few others."""
     recall, fpr = _mean(found, name, "recall"), _mean(found, name, "fpr")
     return judged(
         f"`shield`: recall ≥ 95 %, FPR ≤ 2 %, {where}",

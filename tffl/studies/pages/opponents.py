@@ -113,7 +113,8 @@ def body(folder: Path) -> Iterator[str]:
     yield "## Which defense fails where"
     yield (
         "Counted are the attacks that are harmful without a defense, in each setting. A defense "
-        "holds if at most half of the lost accuracy stays lost and at most half of the attack's success is left. "
+        "holds if at most half of the lost accuracy stays lost and at most half of the attack's "
+        "success is left. "
         f"If only the attack's success is harmful, the defense may lose {100 * HARM:.0f} points."
     )
     yield defenses_table(runs)
