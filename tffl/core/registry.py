@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tffl.core.errors import TfflError, TfflWarning, UsageError, first_line, require, unknown
 from tffl.core.option_table import option_table
-from tffl.core.options import explain
+from tffl.core.options import error_line
 
 T = TypeVar("T")
 
@@ -150,7 +150,7 @@ class Registry:
             try:
                 return _adapter(cls).validate_python(values)
             except ValidationError as error:
-                raise UsageError(explain(error, prefix=f"{self.kind}.")) from None
+                raise UsageError(error_line(error, prefix=f"{self.kind}.")) from None
 
     def create_parts(self, name: str, options: Mapping[str, Any]) -> list[Any]:
         """Builds the parts of a name such as `"label-flip+scaling"`, in their order.
