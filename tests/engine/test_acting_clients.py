@@ -41,12 +41,12 @@ def made(**changes: Any) -> tuple[Experiment, list[str]]:
 
 def test_clients_without_the_flipped_class_do_not_act() -> None:
     experiment, warnings = made()
-    acting = experiment.acting_clients()
+    acting = experiment.attackers.acting()
     counts = experiment.federation.class_counts()
-    honest = [experiment.honest_clients[client].labels for client in experiment.malicious]
+    honest = [experiment.attackers.honest[client].labels for client in experiment.attackers.ids]
     holders = [
         int(client)
-        for client, labels in zip(experiment.malicious, honest, strict=True)
+        for client, labels in zip(experiment.attackers.ids, honest, strict=True)
         if (labels == 1).any()
     ]
     assert acting == holders and 0 < len(acting) < 4
@@ -70,12 +70,12 @@ def test_clients_without_the_flipped_class_do_not_act() -> None:
 )
 def test_all_attackers_act_if_each_can_change_something(changes: dict[str, Any]) -> None:
     experiment, warnings = made(**changes)
-    assert experiment.acting_clients() == experiment.malicious.tolist() and not warnings
+    assert experiment.attackers.acting() == experiment.attackers.ids.tolist() and not warnings
 
 
 def test_no_warning_without_attackers() -> None:
     experiment, warnings = made(federation__malicious=0)
-    assert experiment.acting_clients() == [] and not warnings
+    assert experiment.attackers.acting() == [] and not warnings
 
 
 def test_summary_and_report_name_the_acting_clients(tmp_path: Any) -> None:

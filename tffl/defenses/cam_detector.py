@@ -1,10 +1,10 @@
-"""Detectors that look at class activation maps: what each client's model sees in probe images.
+"""Detectors that judge class activation maps: where in probe images each client's model looks.
 
     probes → maps of every client → score → threshold → vote → aggregate
 
-The maps are `tffl.explain.maps`'s. A detector of this kind says what it makes of them; here is what
-all of them share: which probes, which layer, which class, and what happens to maps that are not
-finite or zero everywhere ("dead"). Both are counted; neither is ever silently replaced.
+`tffl.explain.maps` makes the maps, and a detector of this kind scores them. What all of them share
+is here: which probes, which layer, which class, and what happens to maps that are not finite or
+zero everywhere ("dead"). Both are counted, and neither is ever replaced without notice.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ THRESHOLD = "threshold"
 
 @dataclass(frozen=True)
 class MapScores:
-    """What a detector makes of the maps of n clients, all finite.
+    """A detector's scores of the maps of n clients, all finite.
 
     Attributes:
       scores: float64 `[n]`.
@@ -57,7 +57,7 @@ class MapScores:
 
 @dataclass(frozen=True)
 class CamDetector(Detector):
-    """Flags clients whose models look at probe images in another way.
+    """Flags clients whose models' heat maps of probe images are unusual.
 
     Attributes:
       probes: Number of probe images, of all classes as evenly as possible.
@@ -88,7 +88,7 @@ class CamDetector(Detector):
 
     @abstractmethod
     def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> MapScores:
-        """Scores what `prepare` made of maps, finite, `[n, p, h, w]` of at least one client."""
+        """Scores what `prepare` returned: finite maps `[n, p, h, w]` of at least one client."""
 
     def prepare(self, maps: np.ndarray, size: int) -> np.ndarray:
         """Returns float32 `[n, p, h, w]`; rows that are not finite are flagged, not judged.
@@ -100,7 +100,7 @@ class CamDetector(Detector):
         return maps
 
     def check_server(self, server: Server) -> None:
-        """Raises `UsageError` if there are too few probes, or no maps to be had of them."""
+        """Raises `UsageError` if there are too few probes, or if they yield no maps."""
         assert server.samples is not None and server.explainer is not None
         assert server.model is not None
         have, classes = len(server.samples.labels), server.samples.classes

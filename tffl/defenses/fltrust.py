@@ -12,7 +12,7 @@ Sample counts do not matter. If nobody is trusted, the model stays as it is; som
 fall back to the plain mean, which is what an attacker would want.
 
 The paper has no BatchNorm. Directions and norms are those of the trainable columns; statistics are
-averaged with the same trust, but not rescaled: they are no gradient step, and stretching the
+averaged with the same trust, but not rescaled: no gradient trains them, and stretching the
 difference of a moving variance could make it negative.
 """
 

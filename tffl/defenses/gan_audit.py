@@ -1,4 +1,4 @@
-"""GAN audit: who errs on audit images of the server's own making, by everybody's vote.
+"""GAN audit: whose models err on generated audit images, which all models label by vote.
 
     D ← M_{t−1} + mean u, trained with G on X_aux                    (Algorithm 1, lines 6–7)
     from round d_iter: X = G(z), y_x = majority of f(x; M_{t−1} + u_k)         (lines 8–16)

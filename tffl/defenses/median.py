@@ -45,7 +45,7 @@ class Median(RobustMean):
     )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` if told of half of the participants or more."""
+        """Raises `UsageError` unless n > 2f."""
         most = (participants - 1) // 2
         check_tolerance("median", self.malicious, participants, most, "n > 2f")
 

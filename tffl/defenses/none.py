@@ -40,7 +40,7 @@ class FedAvg(Defense):
         return False
 
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Accepts everybody who counts."""
+        """Accepts every client, or every finite row in `FiniteAvg`."""
         counted = self._counted(updates)
         weights = sample_shares(updates, counted)
         verdict = Verdict(

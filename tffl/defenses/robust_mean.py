@@ -1,7 +1,7 @@
-"""Defenses that bound what any client can do to the mean, instead of judging clients.
+"""Defenses that bound the influence of every client on the mean, instead of leaving clients out.
 
-They leave nobody out, so that no verdict decides their result; whom they would suspect is on record
-all the same, see `combining.py`.
+They accept every finite update, so that their result does not depend on a verdict. Whom they
+suspect is still recorded; see `combining.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Defenses that average a few chosen updates.
+"""Defenses that average a few selected updates.
 
-Most of the clients that they leave out are honest. What they believe of them is another question,
-so acceptance and conviction differ: accepted are those with a weight, convicted the suspects of
-`combining.py`.
+Most of the clients that they leave out are honest, so that acceptance and conviction differ: the
+clients with a weight are accepted, and the suspects of `combining.py` are convicted.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     shield = any-of(cam-consensus, update-consensus, probe-loss)
 
-Heat maps show what training on wrong data or noise does to what a model looks at; distance,
-direction and near-duplicates show what happens to an update without changing that; and what climbs
-the loss in small steps shows in the loss. See `tffl.defenses.cam_consensus`,
+Training on wrong data or noise changes where a model looks, which heat maps show. An attack on the
+update alone shows in its distance, its direction and near-duplicates, and one that raises the loss
+in small steps shows in the loss. See `tffl.defenses.cam_consensus`,
 `tffl.defenses.update_consensus` and `tffl.defenses.probe_loss`, whose options stand in tables of
 their names: `--set defense.update-consensus.reference_point=root` for a server with data of its
 own.

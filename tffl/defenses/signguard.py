@@ -143,7 +143,7 @@ class SignGuard(Defense):
     )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` where no two clients can be a cluster."""
+        """Raises `UsageError` for so few clients that no two can form a cluster."""
         require(
             participants >= 4,
             f"signguard needs at least 4 participants a round, not {participants}: half of fewer "
