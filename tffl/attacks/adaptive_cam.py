@@ -26,9 +26,9 @@ from pydantic import Field
 from tffl.attacks.base import State
 from tffl.attacks.bounded import BoundedAttack, ExpectedModel, project, unit
 from tffl.core import seeds
+from tffl.core.pixels import as_bytes
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset
-from tffl.data.pixels import as_bytes
 from tffl.explain.maps import Probes
 from tffl.explain.probes import draw
 

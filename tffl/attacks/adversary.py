@@ -10,8 +10,8 @@ import numpy as np
 
 from tffl.config import Config
 from tffl.core.layout import WeightLayout
+from tffl.core.pixels import PixelRange
 from tffl.data.federation import ClientData, Federation
-from tffl.data.pixels import PixelRange
 
 if TYPE_CHECKING:
     import keras

@@ -15,8 +15,8 @@ from tffl.attacks.base import SuccessSet
 from tffl.attacks.data_attack import DataAttack
 from tffl.attacks.parts import class_index, draw
 from tffl.core.errors import require
+from tffl.core.pixels import PixelRange, as_bytes, in_range
 from tffl.data.federation import ClientData, Dataset, Federation
-from tffl.data.pixels import PixelRange, as_bytes, in_range
 
 
 @dataclass(frozen=True)

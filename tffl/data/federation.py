@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tffl.core.errors import require
-from tffl.data.pixels import BYTES, PixelRange, pixel_range
+from tffl.core.pixels import BYTES, PixelRange, pixel_range
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import keras
 
 from tffl.config import TrainingConfig
 from tffl.core.layout import WeightLayout
-from tffl.data.pixels import BYTES, PixelRange
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.engine.evaluation import Evaluator
 from tffl.engine.gradient import Gradient
 from tffl.engine.training import Trainer

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.core.errors import TfflError, UsageError, first_line, require
-from tffl.data.pixels import BYTES, PixelRange
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.models import models
 from tffl.models.head import final_activation
 from tffl.models.validation import check_classifier, check_fits, samples_of

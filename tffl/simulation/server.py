@@ -9,8 +9,8 @@ import numpy as np
 from tffl.config import Config
 from tffl.core import seeds
 from tffl.core.errors import require
+from tffl.core.pixels import as_bytes
 from tffl.data.federation import Federation
-from tffl.data.pixels import as_bytes
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, RootData, Samples
 from tffl.defenses import Defense, Server
 from tffl.engine.compiled_model import CompiledModel

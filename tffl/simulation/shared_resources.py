@@ -17,9 +17,9 @@ from tffl.config import Config, DataConfig
 from tffl.core import seeds
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.data.build import load_dataset, loading_key
 from tffl.data.federation import Dataset
-from tffl.data.pixels import BYTES, PixelRange
 from tffl.engine.compiled_model import CompiledModel
 from tffl.engine.runtime import supports_convolution
 from tffl.models.build import build_network, check_trainable

@@ -15,8 +15,8 @@ from flwr.serverapp.strategy import FedAvg
 from tffl.core.atomic import write_text
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.core.weighting import Weighting
-from tffl.data.pixels import BYTES, PixelRange
 from tffl.data.samples import PROBE_DATA, RootData, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
