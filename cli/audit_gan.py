@@ -14,7 +14,6 @@ from tffl_cli.main import Invocation
 from tffl_cli.options import (
     COUNT,
     FOLDER,
-    PATH,
     experiment_options,
     json_option,
     quiet_option,
@@ -22,7 +21,7 @@ from tffl_cli.options import (
     run_out_option,
 )
 from tffl_cli.output import print_json
-from tffl_cli.scan import SUSPECTS, updates_option
+from tffl_cli.scan import SUSPECTS, global_option, updates_option
 from tffl_cli.simulate import Output, resumable, run_experiment
 
 if TYPE_CHECKING:
@@ -35,12 +34,7 @@ if TYPE_CHECKING:
     "judged. An experiment ends with 0, whatever it shows.",
 )
 @updates_option(required=False)
-@click.option(
-    "--global",
-    "global_model",
-    type=PATH,
-    help="With --updates: your own model that the clients started from, a .keras file or a run.",
-)
+@global_option(required=False)
 @click.option("--run", type=FOLDER, help="Audit the updates that this run has stored.")
 @click.option("--round", "number", type=COUNT, help="With --run: the stored round to audit.")
 @click.option(
@@ -74,8 +68,9 @@ def audit_gan(
     """Audit clients' models with images that the server makes itself.
 
     The models vote on the label of each audit image, and a model that is often outvoted is a
-    suspect. With --updates, --dataset names the images that the server has, for gan, auxiliary and
-    held-out.
+    suspect. --updates audits a folder of models: it needs --global, and for the sources gan,
+    auxiliary and held-out a --dataset, whose test images the server has. --run audits a stored
+    round.
 
     Without --updates or --run, it is the experiment of Zhao et al., small enough for minutes: label
     flips, and the auditor from round 9 of 24 on. Options of `tffl simulate` change it, and --config
@@ -162,7 +157,14 @@ def _print_found(found: AuditResult) -> None:
     from tffl_cli.tables import PlainTable, words
 
     headers = (
-        *("model", "verdict", "audit accuracy", "threshold", "takes label → for label", "reason"),
+        *(
+            "model",
+            "verdict",
+            "audit accuracy",
+            "threshold",
+            "mistakes (label → taken for)",
+            "reason",
+        ),
     )
     table = PlainTable(*headers, right=(2, 3), unbroken=(1,), folded=(0, 5))
     for row in found.rows():

@@ -36,7 +36,10 @@ def bench() -> None:
 @rounds_option(None)
 @quick_option
 def engine(as_json: bool, rounds: int | None, quick: bool) -> None:
-    """Compare the engine with a bare compiled loop, and with a Keras `fit` per client."""
+    """Compare the engine with plain training loops.
+
+    One is a bare compiled loop, the other calls Keras' `fit` for each client.
+    """
     from tffl.studies.bench.engine import bench_engine
 
     chosen = {} if rounds is None else {"rounds": rounds}
@@ -67,9 +70,10 @@ def defenses(
     models: tuple[str, ...],
     no_peers: bool,
 ) -> None:
-    """Measure seconds and memory of defenses, all or NAMES, next to Flower and naive NumPy.
+    """Measure seconds and memory of defenses.
 
-    100 clients of resnet18 take 8 GiB of memory, and Flower's functions more.
+    All of them, or NAMES, next to Flower's functions and naive NumPy. 100 clients of resnet18 take
+    8 GiB of memory, and Flower's functions more.
     """
     from tffl.studies.bench.defenses import SIZES, bench_defenses
     from tffl_cli.progress import Watch
@@ -87,7 +91,7 @@ def defenses(
     type=registered("models"),
     default="resnet18",
     show_default=True,
-    help="A name of `tffl list models`.",
+    help="Model, one of `tffl list models`.",
 )
 @rounds_option(3)
 @click.option(
@@ -98,7 +102,10 @@ def defenses(
     help="Number of clients.",
 )
 def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
-    """Compare heat-map detectors with the clients' training, and the maps with tf-keras-vis."""
+    """Measure what heat maps cost.
+
+    Heat-map detectors are compared with the clients' training, and the maps with tf-keras-vis.
+    """
     from tffl.studies.bench.maps import bench_maps
 
     _show(bench_maps(model, rounds, clients), as_json)
@@ -133,7 +140,7 @@ def maps(as_json: bool, model: str, rounds: int, clients: int) -> None:
     type=registered("defenses"),
     default="none",
     show_default=True,
-    help="A name of `tffl list defenses`.",
+    help="Defense, one of `tffl list defenses`.",
 )
 def clients(
     as_json: bool,
@@ -143,7 +150,7 @@ def clients(
     malicious: int,
     defense: str,
 ) -> None:
-    """Measure what registered clients cost that do not take part."""
+    """Measure the cost of clients that do not take part."""
     from tffl.studies.bench.clients import REGISTERED, ClientsWorkload, bench_clients
     from tffl_cli.progress import Watch
 
@@ -158,7 +165,10 @@ def clients(
 @rounds_option(5)
 @quick_option
 def cluster(as_json: bool, rounds: int, quick: bool) -> None:
-    """Compare workers with local devices on two cores, and estimate a cluster."""
+    """Compare cluster workers with local devices.
+
+    Both run on two cores of this machine; the time of a real cluster is estimated from that.
+    """
     from tffl.studies.bench.cluster import bench_cluster
 
     _show(bench_cluster(rounds, quick), as_json)
@@ -167,7 +177,10 @@ def cluster(as_json: bool, rounds: int, quick: bool) -> None:
 @bench.command("on-disk")
 @json_option
 def updates_on_disk(as_json: bool) -> None:
-    """Run 200 clients of resnet18 with updates on disk, in 6 GiB of memory; as root, on Linux."""
+    """Measure a run whose updates exceed the memory.
+
+    200 clients of resnet18 run in 6 GiB of memory with their updates on disk. Linux only, as root.
+    """
     from tffl.studies.bench.on_disk import on_disk
 
     _show(on_disk(), as_json)

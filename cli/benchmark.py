@@ -39,10 +39,11 @@ def benchmark(
     Attack-free and undefended runs are added. What is finished is not run again, so that the same
     command continues after an interruption. Writes results.csv and results.md.
     """
-    from tffl.studies.benchmark import check_data, load, run
+    from tffl.data.build import check_any_prepared
+    from tffl.studies.benchmark import load, run
 
     cells = load(file)
-    check_data(cells)
+    check_any_prepared(cell.config.data for cell in cells)
     folder = out or Path("runs") / file.stem
     with continued_by(invocation), benchmark_progress(len(cells), quiet or as_json) as progress:
         results = run(cells, folder, keep_runs=keep_runs, progress=progress)

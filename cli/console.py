@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from tffl.studies.reproduce.page import Report
 
 WIDTH = 100
-"""Columns of a table, where no terminal tells them."""
+"""Width of a table in characters, where there is no terminal."""
 
 TRAIN_NOTE = (
     "Attack success is measured on training images that the attackers hold, because the dataset "
-    "has no others: it tells memory, not generalization."
+    "has no others, so that it shows what the model memorized, not how it generalizes."
 )
 
 
@@ -147,7 +147,7 @@ def print_replay(rows: Sequence[Mapping[str, Any]], rounds: int) -> None:
 
 
 def print_explanation(found: Explanation) -> None:
-    """Prints what a heat-map detector saw of each client in a round."""
+    """Prints what a heat-map detector found out about each client in a round."""
     headers = ("client", "", "score", "", "dead maps", "not finite", "distance to median")
     title = f"Round {found.round}: {found.title}"
     table = PlainTable(*headers, right=(0, 2, 4, 5, 6), title=title)
@@ -167,8 +167,8 @@ def print_explanation(found: Explanation) -> None:
     threshold = f", threshold {found.threshold:.4g}" if defined(found.threshold) else ""
     scores = f"Score: {found.score_name}{threshold}. " if found.scored else ""
     out.print(
-        f"{scores}{found.maps.shape[1]} maps of each client; distance to the clients' median map, "
-        "that of the median client being 1.",
+        f"{scores}{found.maps.shape[1]} maps of each client. The distance to the clients' median "
+        "map is relative to that of the median client.",
         style="dim",
     )
 
@@ -202,7 +202,7 @@ def print_entry(entry: Mapping[str, Any], needs: str, section: str) -> None:
             option["name"],
             option["meaning"],
             option["allowed"],
-            "to be set" if option["required"] else default,
+            "required" if option["required"] else default,
         )
     out.print(table)
     if section in ("attack", "defense"):
@@ -211,7 +211,7 @@ def print_entry(entry: Mapping[str, Any], needs: str, section: str) -> None:
 
 
 def print_models(entries: Sequence[Mapping[str, Any]]) -> None:
-    """Prints models with what they make of images of one size, or why they take none."""
+    """Prints models with their figures for images of one size, or why they take none."""
     headers = ("name", "parameters", "last convolution", "its maps", "description")
     table = PlainTable(*headers, right=(1, 3))
     for entry in entries:
@@ -227,7 +227,7 @@ def print_models(entries: Sequence[Mapping[str, Any]]) -> None:
     if all(entry.get("map_size") != [1, 1] for entry in entries):
         return
     out.print(
-        "Maps of 1 × 1 pixel show no place: enlarge the probes (defense.probe_size), or take a "
+        "Maps of 1 × 1 pixel show no location: enlarge the probes (defense.probe_size), or take a "
         "network with another stem.",
         style="dim",
     )
@@ -258,15 +258,15 @@ def print_items(lines: Sequence[Line]) -> None:
                 out.print(words(f"Run: {command}"), soft_wrap=True, style="dim")
         out.print()
     out.print(
-        "Times are of all runs of an item, from a few training steps timed on this machine, or "
-        "from recorded runs; where neither is known, none is told. Attacks and defenses come on "
-        "top of timed steps.",
+        "A time is that of all runs of an item, estimated from a few training steps on this "
+        "machine, or from recorded runs; without either, no time is shown. Estimates leave out "
+        "the time of attacks and defenses.",
         style="dim",
     )
 
 
 def print_reproduction(reports: Sequence[Report]) -> None:
-    """Prints paper against ours, and the verdict on each claim."""
+    """Prints the paper's numbers beside ours, and the verdict on each claim."""
     from tffl.studies.reproduce.page import counts, legend
 
     out = console()
@@ -291,7 +291,7 @@ def print_reproduction(reports: Sequence[Report]) -> None:
 
 
 def print_report_tables(tables: Iterable[ReportTable], warnings: Iterable[str]) -> None:
-    """Prints tables of a report, those with rows, and what is unfinished."""
+    """Prints the tables of a report that have rows, and what is unfinished."""
     out = console()
     for content in filter(lambda table: table.rows, tables):
         columns = range(len(content.header))
@@ -306,18 +306,12 @@ def print_report_tables(tables: Iterable[ReportTable], warnings: Iterable[str]) 
 
 def print_figures(values: Mapping[str, Any]) -> None:
     """Prints the figures of a benchmark, nested ones under a dotted name."""
+    from tffl.record.identity import flat
+
     table = PlainTable("figure", "value")
-    for name, value in _flat(values):
+    for name, value in flat(values).items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     console().print(table)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _note(out: Console, source: str) -> None:

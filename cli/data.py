@@ -33,7 +33,7 @@ def data() -> None:
 @data_dir_option
 @json_option
 def list_datasets(data_dir: Path | None, as_json: bool) -> None:
-    """List the datasets, and where those are that are prepared."""
+    """List the datasets, and where the prepared ones are."""
     from tffl.data.listing import list_datasets as listed
 
     entries = listed(data_dir)
@@ -54,9 +54,10 @@ def list_datasets(data_dir: Path | None, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True, type=registered("datasets"), metavar="NAME...")
 @data_dir_option
 def prepare(names: tuple[str, ...], data_dir: Path | None) -> None:
-    """Download datasets and write them to disk; no other command downloads anything.
+    """Download datasets and write them to disk.
 
-    GTSRB can be prepared in other sizes, and cropped to the sign: gtsrb/64x64, gtsrb/64x64-crop.
+    No other command downloads anything. GTSRB can be prepared in other sizes, and cropped to the
+    sign: gtsrb/64x64, gtsrb/64x64-crop.
     """
     from tffl.data.listing import prepare_datasets
 
@@ -78,9 +79,10 @@ def show(
     out: Path | None,
     **options: Any,
 ) -> None:
-    """Print how many images of each class every client holds, before any poisoning.
+    """Print how many images of each class every client holds.
 
-    NAME is a dataset of `tffl data list`, as --dataset is; by default the config's, or digits.
+    Poisoned images are not counted. NAME is a dataset of `tffl data list`, as --dataset is; by
+    default the config's, or digits.
     """
     require(
         options["dataset"] in (None, name or options["dataset"]),

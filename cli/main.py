@@ -45,8 +45,8 @@ COMMANDS = {
 
 INTERRUPTED = 130
 
-WAITING = ("tffl.simulation.cluster.chief", "tffl.engine.threads")
-"""Modules that know whether something still runs that the end of the process would wait for."""
+MAY_HANG = ("tffl.simulation.cluster.chief", "tffl.engine.threads")
+"""Modules that know whether something is stuck that the end of the process would wait for."""
 
 _HELP_INSTEAD = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """What click 8.2 and later raises where a group is called without a subcommand."""
@@ -74,7 +74,7 @@ class Program(click.Group):
     """A group that imports subcommands on demand and turns every failure into one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Returns the subcommands in the order of a newcomer's use."""
+        """Returns the subcommands in the order in which a newcomer uses them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -106,20 +106,20 @@ class Program(click.Group):
             try:
                 code = super().main(arguments, **extra)
             except Exception as error:
-                code = report(error, invocation.verbose)
-        _leave(code if isinstance(code, int) else 0)
+                code = print_error(error, invocation.verbose)
+        _exit(code if isinstance(code, int) else 0)
 
 
-def _leave(code: int) -> None:
+def _exit(code: int) -> None:
     """Ends the program, at once where TensorFlow would wait for workers that are gone or hang."""
-    if any(module in sys.modules and sys.modules[module].stuck() for module in WAITING):
+    if any(module in sys.modules and sys.modules[module].stuck() for module in MAY_HANG):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
-def report(error: Exception, verbose: bool) -> int:
+def print_error(error: Exception, verbose: bool) -> int:
     """Prints a failure as one line on stderr, and returns the exit code."""
     if isinstance(error, (Interrupted, _HELP_INSTEAD)):
         error.show()
@@ -132,12 +132,12 @@ def report(error: Exception, verbose: bool) -> int:
         traceback.print_exception(error)
     from tffl.untrusted.refusal import escape_controls
 
-    line, code = explain(error)
+    line, code = describe_error(error)
     click.echo(f"Error: {escape_controls(line)}", err=True)
     return code
 
 
-def explain(error: Exception) -> tuple[str, int]:
+def describe_error(error: Exception) -> tuple[str, int]:
     """Returns the line and the exit code of a failure."""
     if isinstance(error, TfflError):
         return str(error), error.exit_code
@@ -195,7 +195,7 @@ def _restore(level: str | None) -> None:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = level
 
 
-def _speak(ctx: click.Context, option: click.Parameter, verbose: bool) -> None:
+def _set_verbose(ctx: click.Context, option: click.Parameter, verbose: bool) -> None:
     if not verbose:
         return
     ctx.ensure_object(Invocation).verbose = True
@@ -210,7 +210,7 @@ def _verbose_option() -> click.Option:
         is_flag=True,
         is_eager=True,
         expose_value=False,
-        callback=_speak,
+        callback=_set_verbose,
         help="Show TensorFlow's messages, and the traceback of an unexpected error.",
     )
 

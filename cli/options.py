@@ -93,7 +93,7 @@ _EXPERIMENT = {
         help="Experiment: a TOML file, or a name such as quickstart. Other options override it.",
     ),
     "dataset": click.option(
-        "--dataset", type=registered("datasets"), help="A name of `tffl list datasets`."
+        "--dataset", type=registered("datasets"), help="Dataset, one of `tffl list datasets`."
     ),
     "data_dir": data_dir_option,
     "train_limit": click.option(
@@ -122,7 +122,7 @@ _EXPERIMENT = {
         help="Weight of a client in the average: its claimed samples, capped ones, or uniform.",
     ),
     "model": click.option(
-        "--model", type=registered("models"), help="A name of `tffl list models`."
+        "--model", type=registered("models"), help="Model, one of `tffl list models`."
     ),
     "rounds": click.option("--rounds", type=int, help="Number of rounds."),
     "local_epochs": click.option(
@@ -140,10 +140,10 @@ _EXPERIMENT = {
     ),
     "jit": click.option("--jit/--no-jit", default=None, help="Compile training steps with XLA."),
     "attack": click.option(
-        "--attack", type=registered("attacks"), help="A name of `tffl list attacks`."
+        "--attack", type=registered("attacks"), help="Attack, one of `tffl list attacks`."
     ),
     "defense": click.option(
-        "--defense", type=registered("defenses"), help="A name of `tffl list defenses`."
+        "--defense", type=registered("defenses"), help="Defense, one of `tffl list defenses`."
     ),
     "seed": click.option("--seed", type=int, help="Seed of every random choice."),
     "devices": click.option("--devices", type=int, help="Local devices to use; 0 uses all."),
@@ -205,7 +205,7 @@ def several_option(section: str) -> Option[Command]:
         f"{section}s",
         multiple=True,
         type=registered(f"{section}s"),
-        help=f"A name of `tffl list {section}s`. Repeatable.",
+        help=f"{section.capitalize()}, one of `tffl list {section}s`. Repeatable.",
     )
 
 

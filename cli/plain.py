@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 _GREEK = (*range(0x391, 0x3A2), *range(0x3A3, 0x3AA), *range(0x3B1, 0x3CA))
 
-INSTEAD = {
+REPLACEMENTS = {
     **dict.fromkeys("·‐‑‒–—−─━╸╺", "-"),
     **dict.fromkeys("‘’", "'"),
     **dict.fromkeys("“”", '"'),
@@ -24,11 +24,11 @@ INSTEAD = {
     "‖": "||",
     **{chr(code): unicodedata.name(chr(code), "?").split()[-1].lower() for code in _GREEK},
 }
-"""Characters that the program prints → what stands for them where an encoding lacks them."""
+"""Characters that the program prints → what replaces them where an encoding lacks them."""
 
 
 def plain(text: str, encoding: str) -> str:
-    r"""Returns text with plain characters in the place of those that an encoding lacks.
+    r"""Replaces the characters that an encoding lacks by plain ones.
 
     >>> plain("1 × 2 → café · ε · 犬", "ascii")
     '1 x 2 -> cafe - epsilon - \\u72ac'
@@ -37,13 +37,13 @@ def plain(text: str, encoding: str) -> str:
         text.encode(encoding)
         return text
     except UnicodeEncodeError:
-        return "".join(_stand_in(character, encoding) for character in text)
+        return "".join(_replacement(character, encoding) for character in text)
 
 
-def _stand_in(character: str, encoding: str) -> str:
-    """Returns what stands for a character: itself, plain ones, its letter alone, or its code."""
+def _replacement(character: str, encoding: str) -> str:
+    """Returns a character itself, or else plain ones, its letter without accents, or its code."""
     letter = unicodedata.normalize("NFKD", character)[0]
-    for choice in (character, INSTEAD.get(character, character), letter):
+    for choice in (character, REPLACEMENTS.get(character, character), letter):
         try:
             choice.encode(encoding)
             return choice
@@ -53,7 +53,7 @@ def _stand_in(character: str, encoding: str) -> str:
 
 
 class PlainStream:
-    """A text stream that takes every character, upon one that does not."""
+    """Wraps a text stream that lacks some characters, so that any can be written."""
 
     encoding = "utf-8"  # what rich and click go by: they would draw or encode in their own ways
 
@@ -61,12 +61,12 @@ class PlainStream:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes text, plain where it must be."""
+        """Writes text, with plain characters where the stream lacks others."""
         self._stream.write(plain(text, self._stream.encoding))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
-        """Is the stream below in all other respects."""
+        """Passes everything else on to the wrapped stream."""
         return getattr(self._stream, name)
 
 
@@ -82,5 +82,5 @@ def plain_streams() -> Iterator[None]:
 
 
 def _printable(stream: Any) -> Any:
-    """Returns a stream, or what makes its text plain; UTF-8 too lacks a few: half characters."""
+    """Wraps a stream that has an encoding; even UTF-8 lacks some characters: lone surrogates."""
     return PlainStream(stream) if getattr(stream, "encoding", None) else stream

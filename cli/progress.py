@@ -36,8 +36,8 @@ class Warnings(Callback):
         """Says so if there is nothing left to do."""
         rounds = start.config.federation.rounds
         if start.first > rounds:
-            text = self._titled(f"all {rounds} rounds were played before: nothing is trained")
-            more = "(--rounds with a larger number goes on)"
+            text = self._titled(f"all {rounds} rounds are finished already: nothing is trained")
+            more = "(a larger --rounds continues the run)"
             self.console.print(f"{text[0].upper()}{text[1:]} {more}", markup=False, soft_wrap=True)
 
     def _titled(self, text: str) -> str:

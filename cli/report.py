@@ -22,7 +22,8 @@ from tffl_cli.options import PATH, rounds_option
 @click.option(
     "--out",
     type=PATH,
-    help="File to write, for md a folder; by default in the run, or here if there are several.",
+    help="File to write, or with --format md a folder; by default in the run's directory, or if "
+    "there are several runs in the current one.",
 )
 @rounds_option
 def report(

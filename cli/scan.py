@@ -42,6 +42,17 @@ def updates_option(required: bool) -> Option[Command]:
     )
 
 
+def global_option(required: bool) -> Option[Command]:
+    """Adds `--global`, the model that clients' models are compared with."""
+    return click.option(
+        "--global",
+        "global_model",
+        required=required,
+        type=PATH,
+        help="Your own model that the clients started from: a .keras file, or a run.",
+    )
+
+
 class PixelRangeType(click.ParamType):
     """Two numbers, the first smaller, as in `0,1`."""
 
@@ -63,20 +74,14 @@ class PixelRangeType(click.ParamType):
     "update-consensus and statistics-consensus. Exit code: 0 if nothing is suspect, 3 if anything "
     "is, 2 if the files cannot be judged."
 )
-@click.option(
-    "--global",
-    "global_model",
-    required=True,
-    type=PATH,
-    help="Your own model that the clients started from: a .keras file, or a run.",
-)
+@global_option(required=True)
 @updates_option(required=True)
 @several_option("defense")
 @part_settings_option("defense")
 @click.option(
     "--dataset",
     type=registered("datasets"),
-    help="A name of `tffl list datasets`; its test images show what the models look at.",
+    help="Dataset, one of `tffl list datasets`, whose test images show what the models look at.",
 )
 @data_dir_option
 @click.option(
@@ -93,7 +98,10 @@ class PixelRangeType(click.ParamType):
     "printed, so that the scan can be repeated.",
 )
 @click.option(
-    "--watch", is_flag=True, help="Scan again whenever files arrive or change, until Ctrl-C."
+    "--watch",
+    is_flag=True,
+    help="Scan again whenever files arrive or change, until Ctrl-C. With --json, print a line per "
+    "scan.",
 )
 @click.option(
     "--interval",

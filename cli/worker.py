@@ -18,7 +18,8 @@ RISK = (
 
 
 @click.command(
-    epilog="The defaults of --host and --port are this process' own in TF_CONFIG, if that is set."
+    epilog="If TF_CONFIG is set, the defaults of --host and --port are those that it has for this "
+    "process."
 )
 @click.option(
     "--host", help="Address at which other machines reach this one.  [default: 127.0.0.1]"
@@ -44,10 +45,10 @@ def worker(
     number: int,
     child: bool,
 ) -> None:
-    """Train clients for a chief, until Ctrl-C.
+    """Train clients for a run on another machine, until Ctrl-C.
 
-    The chief is the `tffl simulate` that names this worker. A worker loads datasets itself, and
-    refuses to train on others than the chief's. Whoever reaches its port can run code on this
+    The run is a `tffl simulate` that names this worker. The worker loads the dataset itself, and
+    refuses to train on other images than the run's. Whoever reaches its port can run code on this
     machine: keep it on loopback, or in a network of your own.
     """
     from tffl.simulation.cluster.processes import (

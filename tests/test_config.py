@@ -1,4 +1,4 @@
-"""The config: what it accepts, what it says when it does not, and that TOML keeps it."""
+"""The config: accepted values, errors, and the round trip through TOML."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def changed(**changes: Any) -> Config:
         ("seed", -1, "seed = -1 is not allowed"),
     ],
 )
-def test_refusals_say_what_is_allowed(key: str, value: Any, message: str) -> None:
+def test_error_names_the_allowed_values(key: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         load(None, {key: value})
     assert message in str(caught.value)
@@ -59,7 +59,7 @@ def test_counts_and_fractions(malicious: Any, count: int) -> None:
     assert changed(federation__malicious=malicious).federation.malicious_count == count
 
 
-def test_participants_default_to_everybody() -> None:
+def test_all_clients_participate_by_default() -> None:
     assert changed().federation.participant_count == 10
     assert changed(federation__participants=0.01).federation.participant_count == 1
 
@@ -83,7 +83,7 @@ def test_toml_round_trip(seed: int, beta: float, clients: int, rate: float, part
     assert build(tomllib.loads(config.to_toml())) == config
 
 
-def test_a_file_and_what_wins_over_it(tmp_path: Path) -> None:
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "experiment.toml"
     path.write_text('seed = 3\n[federation]\nrounds = 7\n[attack]\nname = "label-flip"\n')
     config = load(path, {"federation.rounds": 9, "attack.scale": 2})
@@ -92,7 +92,7 @@ def test_a_file_and_what_wins_over_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"rounds = [\n", b"\xff\xfe", b"rounds"])
-def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_invalid_file_gives_a_one_line_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(content)
     with pytest.raises(UsageError, match="not valid TOML"):
@@ -101,7 +101,7 @@ def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes) -> None:
         load(tmp_path / "none.toml")
 
 
-def test_resolved_spells_out_attack_and_defense() -> None:
+def test_resolved_config_has_all_attack_and_defense_options() -> None:
     config = changed(attack={"name": "label-flip"}, defense={"name": "bias-anomaly", "k": 2})
     whole = resolved(config)
     assert whole.attack.options["scale"] == 1.0
@@ -110,7 +110,7 @@ def test_resolved_spells_out_attack_and_defense() -> None:
     assert identity(build(whole.model_dump(exclude_none=True))) == identity(config)
 
 
-def test_identity_ignores_where_it_runs_and_what_it_keeps() -> None:
+def test_identity_ignores_runtime_and_record() -> None:
     same = changed(runtime__devices=3, record__export=False, data__data_dir="elsewhere")
     assert identity(same) == identity(changed())
     assert identity(changed(federation__malicious=2)) == identity(changed())  # 20 % of 10
@@ -118,19 +118,19 @@ def test_identity_ignores_where_it_runs_and_what_it_keeps() -> None:
 
 
 @pytest.mark.parametrize("text", ["seed", "=3", " =3"])
-def test_settings_need_a_key_and_a_value(text: str) -> None:
+def test_setting_requires_a_key_and_a_value(text: str) -> None:
     with pytest.raises(UsageError, match=r"section\.key=value"):
         parse_setting(text)
 
 
-def test_settings_read_toml_values_or_words() -> None:
+def test_setting_is_toml_or_else_text() -> None:
     assert parse_setting("a.b=[1, 2]") == ("a.b", [1, 2])
     assert parse_setting("a.b=true") == ("a.b", True)
     assert parse_setting("a.b=racing-stripes") == ("a.b", "racing-stripes")
     assert parse_setting("a.b=") == ("a.b", "")
 
 
-def test_overrides_reach_tables_and_change_no_input() -> None:
+def test_override_sets_nested_tables_without_changing_its_input() -> None:
     values = {"defense": {"name": "any-of", "krum": {"k": 1}}}
     changed = override(values, {"defense.krum.malicious": 2, "defense.median.k": 3})
     assert changed["defense"]["krum"] == {"k": 1, "malicious": 2}
@@ -151,13 +151,13 @@ def test_stored_rounds() -> None:
     ("every", "figures", "drawn"),
     [(0, True, {7}), (0, False, set()), (3, True, {3, 6, 7}), (3, False, {3, 6}), (9, True, {7})],
 )
-def test_rounds_whose_heat_maps_are_drawn(every: int, figures: bool, drawn: set[int]) -> None:
+def test_which_rounds_draw_heat_maps(every: int, figures: bool, drawn: set[int]) -> None:
     record = changed(record__pictures_every=every, record__figures=figures).record
     assert {round for round in range(1, 8) if record.draws_pictures(round, 7)} == drawn
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs").rglob("*.toml")), ids=str)
-def test_every_config_of_the_project_is_valid(path: Path) -> None:
+def test_every_config_in_configs_is_valid(path: Path) -> None:
     content = read(path)
     if "elsewhere" in content or "title" in content:
         return  # for tffl reproduce, whose tests build every run of every plan

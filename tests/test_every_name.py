@@ -209,9 +209,9 @@ def test_every_attack_with_very_few_clients(name: str, clients: int) -> None:
     for malicious in {0, 1, clients}:
         try:
             stage = small(clients, malicious, attack__name=name, **options)
-            updates, state = sent(stage), stage.attack.init(stage.adversary)
+            updates, state = sent(stage), stage.attack.init(stage.attackers.adversary)
             honest = updates.matrix.copy()
-            updates, attackers, _ = stage.attack_updates(updates, state)
+            updates, attackers, _ = stage.attackers.send(updates, state)
         except UsageError as error:
             assert "\n" not in str(error)
             continue

@@ -41,7 +41,7 @@ def test_citations_are_listed():
 def test_every_option_of_one_entry():
     table = " ".join(CliRunner().invoke(cli, ["list", "defenses", "krum"]).stdout.split())
     assert table.startswith("krum: Takes the one update")
-    assert "k Told nothing, they are those above number >= 0 3.5" in table
+    assert "Without `malicious`, they are those number >= 0 3.5" in table
     assert "--set defense." in table
 
     result = CliRunner().invoke(cli, ["list", "defenses", "any-of", "--json"])

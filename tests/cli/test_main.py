@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tffl import __version__
 from tffl.core.errors import TfflError, UsageError
-from tffl_cli.main import COMMANDS, WAITING, Interrupted, cli, explain
+from tffl_cli.main import COMMANDS, MAY_HANG, Interrupted, cli, describe_error
 
 HELPS = [[], *([name] for name in COMMANDS), ["bench", "engine"], ["data", "show"]]
 
@@ -81,9 +81,9 @@ def test_without_a_subcommand_the_help_is_shown(arguments):
     ],
 )
 def test_every_failure_is_one_line(error, line, code):
-    told, exit_code = explain(error)
-    assert told.startswith(line)
-    assert "\n" not in told
+    printed, exit_code = describe_error(error)
+    assert printed.startswith(line)
+    assert "\n" not in printed
     assert exit_code == code
 
 
@@ -126,7 +126,7 @@ def test_traceback_only_with_verbose(failing):
     assert "Traceback (most recent call last)" in verbose.stderr
 
 
-@pytest.mark.parametrize("module", WAITING)
+@pytest.mark.parametrize("module", MAY_HANG)
 def test_the_program_asks_modules_that_exist_whether_something_hangs(module):
     assert callable(import_module(module).stuck)
     assert not import_module(module).stuck()

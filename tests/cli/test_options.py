@@ -1,46 +1,92 @@
-"""Single options, `--set` and the config file become one experiment."""
+"""Options mean the same in every command, and those that change nothing are refused."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from tffl.config import build
-from tffl.config.command_line import KEYS, assemble
-from tffl_cli.main import cli
+from tffl.config.command_line import KEYS
+from tffl_cli import __path__ as cli_folder
+from tffl_cli.main import COMMANDS, cli
 from tffl_cli.simulate import simulate
 
+OWN_SENTENCE = {
+    # What is written, counted or drawn differs by command.
+    *("--out", "--clients", "--rounds", "--round", "--runs", "--model", "--participants"),
+    # A scan draws its seed, a worker has a machine's devices, a scan shows what is looked at.
+    *("--seed", "--devices", "--dataset", "--malicious", "--set", "--defense", "--attack"),
+}
+"""Options whose help differs between commands, because their values do."""
 
-def test_later_ones_win():
-    base = {"seed": 1, "federation": {"rounds": 7, "clients": 5}}
-    values = assemble(base, {"rounds": 8, "seed": None}, ["federation.clients=6", "seed=3"])
-    assert values == {"seed": 3, "federation": {"rounds": 8, "clients": 6}}
-    assert base["federation"] == {"rounds": 7, "clients": 5}
+
+def commands(group=cli, name="tffl"):
+    """Yields every command with its name, those of groups too."""
+    context = click.Context(group)
+    for child in group.list_commands(context):
+        command = group.get_command(context, child)
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{name} {child}")
+        else:
+            yield f"{name} {child}", command
 
 
-def test_every_shorthand_sets_a_key_that_exists():
+def helps():
+    """Option → its help sentences → the commands that have it."""
+    found = defaultdict(lambda: defaultdict(list))
+    for name, command in commands():
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.hidden:
+                found[option.opts[0]][option.help].append(name)
+    return found
+
+
+def test_an_option_has_one_sentence_everywhere():
+    differing = {option: dict(texts) for option, texts in helps().items() if len(texts) > 1}
+    assert set(differing) <= OWN_SENTENCE, differing
+
+
+def test_every_option_has_a_sentence():
+    for option, texts in helps().items():
+        for text, names in texts.items():
+            assert (
+                text
+                and text[0] != " "
+                and text.rstrip("]").endswith((".", ": 127.0.0.1", ": 5000"))
+            ), (
+                option,
+                names,
+            )
+
+
+def test_every_command_says_what_it_does_in_one_line():
+    for name, command in commands():
+        first = command.help.split("\n")[0]
+        assert first.endswith("."), name
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        for child, member in getattr(command, "commands", {}).items():
+            assert len(member.help.split("\n")[0]) <= 66, child  # else the group's help cuts it
+
+
+def test_experiments_have_an_option_for_every_key():
     options = {option.name for option in simulate.params if isinstance(option, click.Option)}
     assert set(KEYS) <= options
-    for name, key in KEYS.items():
-        *section, field = key.split(".")
-        config = build({})
-        holder = getattr(config, section[0]) if section else config
-        assert field in type(holder).model_fields, name
 
 
-def test_counts_and_fractions():
-    for text, count in (("2", 2), ("0.3", 3), ("30%", 3)):
-        assert build(assemble({}, {"malicious": text}, [])).federation.malicious_count == count
-
-
-def test_same_attack_keeps_the_options_of_the_file():
-    base = {"attack": {"name": "label-flip", "scale": 3}}
-    assert assemble(base, {"attack": "label-flip"}, []) == base
-
-
-def test_other_attack_drops_them_but_keeps_set():
-    base = {"attack": {"name": "label-flip", "scale": 3}}
-    values = assemble(base, {"attack": "patch-backdoor"}, ["attack.rate=0.5"])
-    assert values == {"attack": {"name": "patch-backdoor", "rate": 0.5}}
+@pytest.mark.parametrize("file", sorted(Path(cli_folder[0]).glob("*.py")), ids=lambda f: f.stem)
+def test_no_command_computes(file):
+    """Arrays and tables are handled in the package, and tested there; here they are types only."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    typing = [node for node in tree.body if isinstance(node, ast.If)]
+    types = {name for node in typing for name in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.body[0].lineno < 60, node.name
+        if isinstance(node, ast.Import) and node not in types:
+            assert not {alias.name for alias in node.names} & {"numpy", "pandas", "tensorflow"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tffl.report.document import Table
 from tffl.studies.split import Split
 from tffl_cli.console import console, print_entries, print_report_tables
 from tffl_cli.data import MAX_COLUMNS, _table
-from tffl_cli.main import _show_warning, report
+from tffl_cli.main import _show_warning, print_error
 from tffl_cli.progress import Warnings
 
 NAMES = ("[red]sign[/red]", "a\nb", "x\u202eeman", "\x1b[2Jgone", ":warning:", "=1+1", "[/]")
@@ -51,7 +51,7 @@ def test_entries_and_reports(capsys: pytest.CaptureFixture[str]) -> None:
 def test_warnings_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
     Warnings().warning(" ".join(NAMES))
     check(capsys.readouterr().err)
-    assert report(UsageError(" ".join(NAMES)), verbose=False) == 2
+    assert print_error(UsageError(" ".join(NAMES)), verbose=False) == 2
     check(capsys.readouterr().err)
     _show_warning(" ".join(NAMES), TfflWarning, "file", 1)
     check(capsys.readouterr().err)

@@ -156,7 +156,7 @@ BROKEN = {
     "leaving_plugin:X": "cannot be loaded: SystemExit: 3",
     "plugged_in:Absent": "cannot be loaded: AttributeError",
     "plugged_in:Forgotten": "would lose its options factor, limit: decorate it with @dataclass",
-    "plugged_in:function": "is no defense: it should be a subclass of tffl.defenses.base:Defense",
+    "plugged_in:function": "is not a subclass of tffl.defenses.base:Defense, as every defense is",
 }
 
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tffl.config import build
+from tffl.config import DataConfig, build
 from tffl.core.errors import UsageError
-from tffl.data.build import build_federation, load_dataset, split
+from tffl.data.build import build_federation, check_any_prepared, load_dataset, split
 from tffl.data.federation import Dataset
 
 NOBODY = np.empty(0, dtype=np.int64)
@@ -15,7 +15,7 @@ PARTITIONS = ("iid", "dirichlet", "shards", "round-robin")
 
 
 def numbered(count, classes=5, first_id=100):
-    """A dataset whose image i is filled with i, has the label i mod classes, and an id."""
+    """Returns a dataset whose image i is filled with i and has label i mod classes and an id."""
     pixels = np.arange(count, dtype=np.uint8)[:, None, None, None]
     images = np.broadcast_to(pixels, (count, 4, 4, 1)).copy()
     labels = (np.arange(count) % classes).astype(np.int32)
@@ -62,29 +62,29 @@ def test_every_index_points_to_its_image_and_label(partition, server, limit, res
     assert len(held) == min(limit or 200, 200 - len(reserved))
 
 
-def test_nothing_is_copied_when_nothing_is_dropped():
+def test_images_are_copied_only_if_some_are_dropped():
     dataset = numbered(50)
     federation = build_federation(config(), dataset, np.array([3, 7]))
     assert federation.images is dataset.train_images
     assert len(build_federation(config(train_limit=20), dataset, NOBODY).images) == 20
 
 
-def test_a_train_limit_is_balanced():
+def test_train_limit_is_balanced_over_classes():
     federation = build_federation(config(train_limit=20), numbered(200), NOBODY)
     assert federation.class_counts().sum(axis=0).tolist() == [4] * 5
 
 
-def test_the_server_holds_shard_0_of_a_round_robin():
+def test_server_gets_shard_0_of_round_robin():
     federation = build_federation(
         config(clients=3, partition="round-robin", server_shard=True), numbered(10), np.array([0])
     )
-    # The reserved image is taken out before the rest is dealt.
+    # The reserved image is removed before the others are split.
     assert federation.server.indices.tolist() == [1, 5, 9]
     assert [client.indices.tolist() for client in federation.clients] == [[2, 6], [3, 7], [4, 8]]
 
 
 @pytest.mark.parametrize("partition", ["iid", "dirichlet", "shards"])
-def test_the_seed_decides_the_split(partition):
+def test_split_depends_on_the_seed(partition):
     dataset = numbered(200)
 
     def holdings(seed):
@@ -106,13 +106,13 @@ def test_appended_images_have_no_id():
 
 
 def advice(error):
-    """Reads the settings that a message promises to work."""
+    """Returns the settings that an error message suggests."""
     text = str(error).partition(": ")[2].removesuffix(" would work")
     return dict(part.split(" = ") for part in text.split(", or "))
 
 
 @pytest.mark.parametrize(("beta", "seed"), [(0.05, 0), (0.02, 3), (0.2, 1)])
-def test_what_an_error_advises_does_work(beta, seed):
+def test_settings_suggested_by_an_error_work(beta, seed):
     labels = np.arange(300) % 10
     experiment = config(clients=25, seed=seed, partition="dirichlet", beta=beta)
     with pytest.raises(UsageError, match="without images") as error:
@@ -125,12 +125,12 @@ def test_what_an_error_advises_does_work(beta, seed):
         assert all(map(len, split(config(partition="dirichlet", **options), labels)))
 
 
-def test_too_few_images_for_the_clients():
+def test_too_few_images_are_refused():
     with pytest.raises(UsageError, match="10 training images are too few for 12 shards"):
         build_federation(config(clients=11, server_shard=True), numbered(10), NOBODY)
 
 
-def test_digits_by_default():
+def test_digits_is_the_default_dataset():
     dataset = load_dataset(config().data)
     assert dataset.name == "digits"
     federation = build_federation(config(clients=10), dataset, NOBODY)
@@ -138,7 +138,7 @@ def test_digits_by_default():
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_a_thousand_clients_take_no_time(partition):
+def test_a_thousand_clients_are_split_quickly(partition):
     count = 50_000
     labels = (np.arange(count) % 10).astype(np.int32)
     images = np.zeros((count, 1, 1, 1), dtype=np.uint8)
@@ -148,3 +148,11 @@ def test_a_thousand_clients_take_no_time(partition):
     build_federation(config(clients=1000, partition=partition, beta=1.0), dataset, NOBODY)
     # Measured: 0.05 s or less; a loop over samples in Python takes longer than this.
     assert time.process_time() - begin < 1.0
+
+
+def test_one_prepared_dataset_is_enough(tmp_path):
+    missing, other = (DataConfig(dataset=name, data_dir=tmp_path) for name in ("mnist", "cifar10"))
+    check_any_prepared([missing, DataConfig(), other])
+    check_any_prepared([])
+    with pytest.raises(UsageError, match="dataset mnist is not prepared"):
+        check_any_prepared([missing, other])

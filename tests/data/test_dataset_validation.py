@@ -1,4 +1,4 @@
-"""Datasets that others made: every fault is one line that says what there is and should be."""
+"""Datasets of plug-ins: every error is one line with the actual and the expected value."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dataset(**changes: Any) -> Dataset:
 
 @dataclass(frozen=True)
 class Mine:
-    """A dataset of somebody else."""
+    """A dataset of a plug-in."""
 
     def prepared(self, data_dir: Path | None) -> bool:
         return True
@@ -47,7 +47,7 @@ class Mine:
 
 @dataclass(frozen=True)
 class Failing(Mine):
-    """One whose code is broken."""
+    """A dataset whose code fails."""
 
     def load(self, data_dir: Path | None) -> Dataset:
         raise KeyError("images\nand more")
@@ -55,7 +55,7 @@ class Failing(Mine):
 
 @dataclass(frozen=True)
 class Half:
-    """One that cannot be prepared."""
+    """A dataset that lacks `prepare`."""
 
     def load(self, data_dir: Path | None) -> Dataset:
         return dataset()
@@ -111,20 +111,20 @@ LABELS = np.arange(20) % 10
         ({"class_names": 10}, "class_names are 10"),
     ],
 )
-def test_every_fault_is_one_line(changes: dict[str, Any], message: str) -> None:
+def test_every_invalid_array_gives_a_one_line_error(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         validated(dataset(**changes), "mine")
     assert str(caught.value).startswith("dataset mine")
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_dataset_is_refused() -> None:
+def test_other_objects_are_refused() -> None:
     with pytest.raises(UsageError, match=r"load returns a tuple: it should be a tffl\.data\.Data"):
         validated((np.zeros(3), np.zeros(3)), "mine")
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int64, np.uint16])
-def test_any_integers_will_do(kind: type) -> None:
+def test_every_integer_type_is_accepted(kind: type) -> None:
     found = validated(
         dataset(train_labels=LABELS.astype(kind), train_ids=np.arange(20, dtype=kind)), "mine"
     )
@@ -133,7 +133,7 @@ def test_any_integers_will_do(kind: type) -> None:
     assert found.train_labels.tolist() == LABELS.tolist()
 
 
-def test_nothing_of_a_sound_dataset_changes() -> None:
+def test_a_valid_dataset_is_unchanged() -> None:
     before = dataset()
     after = validated(before, "mine")
     assert after.train_images is before.train_images
@@ -141,7 +141,7 @@ def test_nothing_of_a_sound_dataset_changes() -> None:
     assert validated(dataset(class_names=list(CLASSES)), "mine").class_names == CLASSES
 
 
-def test_no_labels_are_labels() -> None:
+def test_zero_labels_are_valid() -> None:
     check_labels(np.zeros(0, np.int32), 0, 2, "labels")
 
 
@@ -150,7 +150,7 @@ def test_a_dataset_is_checked_where_it_is_loaded(plugins: None) -> None:
         load_dataset(DataConfig(dataset="mine"))
 
 
-def test_an_error_of_a_dataset_s_own_code_names_it(plugins: None) -> None:
+def test_error_in_plugin_code_names_the_dataset(plugins: None) -> None:
     with pytest.raises(TfflError, match=r"^dataset failing cannot be loaded: KeyError: ") as caught:
         load_dataset(DataConfig(dataset="failing"))
     assert isinstance(caught.value.__cause__, KeyError)
@@ -163,12 +163,12 @@ def test_an_error_of_a_dataset_s_own_code_names_it(plugins: None) -> None:
         ("half", "dataset half is a class without prepared, location, prepare: it should be"),
     ],
 )
-def test_what_is_registered_as_a_dataset_is_checked(plugins: None, name: str, message: str) -> None:
+def test_registered_datasets_are_checked(plugins: None, name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         dataset_source(name)
 
 
-def test_an_attack_cannot_turn_the_pool_into_floats() -> None:
+def test_appended_images_must_have_the_type_of_the_pool() -> None:
     pool = Federation(dataset(), np.zeros((4, 4, 5, 3), np.uint8), np.arange(4), ())
     with pytest.raises(UsageError, match=r"images of an attack are float64 \(4, 5, 3\)"):
         pool.append(np.zeros((1, 4, 5, 3)))

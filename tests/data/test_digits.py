@@ -27,7 +27,7 @@ def test_no_test_image_is_a_training_image():
     assert not any(image.tobytes() in train for image in dataset.test_images)
 
 
-def test_a_linear_model_learns_them():
+def test_a_linear_model_learns_the_digits():
     # The labels belong to the images: nothing else would let a linear model generalize.
     from sklearn.linear_model import LogisticRegression
 
@@ -40,6 +40,6 @@ def test_a_linear_model_learns_them():
     assert model.score(small[1], dataset.test_labels) > 0.9
 
 
-def test_it_is_always_prepared():
+def test_digits_are_always_prepared():
     assert Digits().prepared(None)
     assert Digits().prepare(None).is_file()

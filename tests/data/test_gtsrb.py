@@ -17,7 +17,7 @@ def ppm(pixels):
 
 
 def photo(border, sign):
-    """A 20x24 photograph: a gray border, and a sign of one color at rows 4-15, columns 5-18."""
+    """Returns a 20x24 photograph: a sign of one color at rows 4-15, columns 5-18, on gray."""
     pixels = np.full((20, 24, 3), border, dtype=np.uint8)
     pixels[4:16, 5:19] = sign
     return pixels
@@ -28,7 +28,7 @@ ROW = "24;20;5;4;18;15"
 
 @pytest.fixture
 def archives(tmp_path, monkeypatch):
-    """Archives of the official structure: two training classes that repeat names, two tests."""
+    """Returns archives as the official ones: two training classes with equal names, two tests."""
     from tffl.data import gtsrb
 
     paths = {key: tmp_path / f"{key}.zip" for key in gtsrb.ARCHIVES}
@@ -54,7 +54,7 @@ def archives(tmp_path, monkeypatch):
     return paths
 
 
-def test_prepares_the_official_structure(archives, tmp_path):
+def test_official_archives_are_prepared(archives, tmp_path):
     data_dir = tmp_path / "data"
     source = Gtsrb()
     assert not source.prepared(data_dir)
@@ -77,7 +77,7 @@ def test_prepares_the_official_structure(archives, tmp_path):
             assert image[0, 0].tolist() == [10] * 3
 
 
-def test_a_variant_has_its_own_size_and_crop(archives, tmp_path):
+def test_variants_set_size_and_crop(archives, tmp_path):
     source = Gtsrb("16x16-crop")
     assert source.prepare(tmp_path / "data") == tmp_path / "data/gtsrb/16x16-crop/1.0.0"
     dataset = source.load(tmp_path / "data")
@@ -104,7 +104,7 @@ def test_official_digests_have_the_right_form():
         assert archive.url.startswith("https://")
 
 
-def test_reads_a_directory_written_by_others(archives, tmp_path):
+def test_a_directory_written_by_tfds_is_read(archives, tmp_path):
     folder = Gtsrb().prepare(tmp_path / "data")
     info = json.loads((folder / "dataset_info.json").read_text())
     info["moduleName"] = "gtsrb"
@@ -113,13 +113,13 @@ def test_reads_a_directory_written_by_others(archives, tmp_path):
 
 
 @pytest.mark.parametrize("variant", ["64", "64x32", "0x0", "64x64-roi", "../x"])
-def test_refuses_what_is_no_variant(variant):
+def test_unknown_variants_are_refused(variant):
     with pytest.raises(UsageError, match="gtsrb/64x64"):
         Gtsrb(variant)
 
 
-def test_labels_are_the_benchmarks_own_numbers(archives, tmp_path):
-    """Other loaders sort folders or names as text, and get 0, 1, 10, 11, … for 0, 1, 2, 3, …"""
+def test_labels_are_the_official_class_numbers(archives, tmp_path):
+    """Sorting folders or names as text would give 0, 1, 10, 11, … instead of 0, 1, 2, 3, …"""
     from tffl.data import gtsrb
 
     numbers = [0, 1, 2, 9, 10, 11, 20, 42]

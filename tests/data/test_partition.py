@@ -30,7 +30,7 @@ def draw(name, labels, count, seed, beta=1.0, classes=1):
 
 
 def attempt(*args, **options):
-    """Splits, or discards an example that is refused with a reason."""
+    """Returns the split, or discards an example that is refused with a reason."""
     try:
         return draw(*args, **options)
     except UsageError as error:
@@ -57,7 +57,7 @@ def test_shards_are_disjoint_ascending_and_not_empty(name, labels, count, seed, 
 @pytest.mark.parametrize("name", ["iid", "dirichlet", "round-robin"])
 @settings(deadline=None, max_examples=60, suppress_health_check=REFUSALS_ARE_FINE)
 @given(labels=labels_of, count=st.integers(1, 12), seed=seeds)
-def test_every_sample_belongs_to_somebody(name, labels, count, seed):
+def test_every_sample_belongs_to_a_shard(name, labels, count, seed):
     parts = attempt(name, labels, count, seed)
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
 
@@ -109,7 +109,7 @@ def test_two_of_ten_classes_over_a_hundred_clients():
 
 
 def unevenness(labels, beta, seed):
-    """The mean total variation distance between a shard's classes and those of all."""
+    """Returns the mean total variation distance between the classes of a shard and of all."""
     parts = draw("dirichlet", labels, 10, seed, beta=beta)
     overall = np.bincount(labels) / len(labels)
     shares = [np.bincount(labels[part], minlength=10) / len(part) for part in parts]
@@ -144,12 +144,12 @@ def test_dirichlet_shares_have_the_moments_of_the_distribution():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_too_few_samples_are_refused(name):
+def test_fewer_samples_than_shards_are_refused(name):
     with pytest.raises(UsageError, match="3 training images are too few for 4 shards"):
         draw(name, np.array([0, 1, 2]), 4, seed=0)
 
 
-def test_dirichlet_refuses_an_empty_shard():
+def test_dirichlet_refuses_empty_shards():
     with pytest.raises(UsageError, match=r"beta = 0\.001 leaves \d+ of 20 shards without images"):
         draw("dirichlet", np.arange(200) % 2, 20, seed=0, beta=0.001)
 
@@ -159,12 +159,12 @@ def test_shards_refuse_more_classes_than_there_are():
         draw("shards", np.arange(50) % 2, 5, seed=0, classes=3)
 
 
-def test_shards_refuse_too_few_pieces():
+def test_shards_refuse_too_few_samples():
     with pytest.raises(UsageError, match="too few for 5 shards of 2 classes"):
         draw("shards", np.array([0, 0, 0, 0, 0, 0, 1]), 5, seed=0, classes=2)
 
 
-def test_round_robin_deals_in_order():
+def test_round_robin_follows_the_order():
     parts = partition.round_robin(np.zeros(7, dtype=int), 3)
     assert [part.tolist() for part in parts] == [[0, 3, 6], [1, 4], [2, 5]]
 
@@ -187,7 +187,7 @@ EXTREMES = (1e-300, 1e-30, 1e-3, 1e3, 1e30, 1e300)
 
 @pytest.mark.parametrize("beta", EXTREMES)
 @pytest.mark.parametrize("count", [1, 3])
-def test_any_beta_splits_or_is_refused_in_one_line(beta, count):
+def test_every_beta_splits_or_gives_a_one_line_error(beta, count):
     labels = np.repeat(np.arange(5, dtype=np.int32), 40)
     for seed in range(5):
         try:

@@ -33,7 +33,7 @@ def test_the_same_size_is_the_same_array():
     assert resize(images, 6) is images
 
 
-def test_more_images_than_a_chunk(monkeypatch):
+def test_several_chunks_equal_one(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (10, 6, 6, 1), dtype=np.uint8)
     whole = resize(images, 9)
     monkeypatch.setattr("tffl.data.resize.CHUNK", 3)

@@ -1,4 +1,4 @@
-"""Clients that are drawn when they are asked for: who they are, and that nobody else is kept."""
+"""Clients whose samples are drawn on access: their samples, and the memory that they need."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tffl.record.identity import identity
 from tffl_cli.main import cli
 
 SIZES = (50, 100, 150, 200)
-"""Images of the classes; class 9 has none."""
+"""Number of images of each class."""
 
 
 def pool() -> ClientData:
-    """Images 1000 … 1499, in no order of classes."""
+    """Returns the images 1000 … 1499 in random order of classes."""
     labels = np.repeat(np.arange(len(SIZES), dtype=np.int32), SIZES)
     order = np.random.default_rng(0).permutation(len(labels))
     return ClientData(np.arange(1000, 1500, dtype=np.int32), labels[order])
@@ -33,7 +33,7 @@ def clients(number: int = 100, samples: int = 40, beta: float = 0.5, seed: int =
     return SampledClients(pool(), number, samples, beta, seed)
 
 
-def test_a_client_is_the_same_in_any_order_and_among_any_number():
+def test_client_depends_on_neither_access_order_nor_number_of_clients():
     few, many = clients(100), clients(1_000_000)
     first = [few[client] for client in range(100)]
     for client in reversed(range(100)):
@@ -45,7 +45,7 @@ def test_a_client_is_the_same_in_any_order_and_among_any_number():
             few[wrong]
 
 
-def test_samples_are_images_of_the_pool_with_their_own_labels():
+def test_samples_have_the_labels_of_the_pool():
     truth = dict(zip(pool().indices.tolist(), pool().labels.tolist(), strict=True))
     for data in clients(20):
         assert len(data) == 40
@@ -54,7 +54,7 @@ def test_samples_are_images_of_the_pool_with_their_own_labels():
         assert [truth[index] for index in data.indices.tolist()] == data.labels.tolist()
 
 
-def test_classes_follow_the_dirichlet_and_images_are_uniform_within_one():
+def test_classes_are_dirichlet_and_images_uniform_within_a_class():
     beta, samples = 0.7, 60
     found = np.stack([np.bincount(d.labels, minlength=4) for d in clients(3000, samples, beta)])
     shares = np.array(SIZES) / sum(SIZES)
@@ -71,17 +71,17 @@ def test_classes_follow_the_dirichlet_and_images_are_uniform_within_one():
 
 
 @pytest.mark.parametrize(("beta", "classes"), [(1e-3, 1), (1e6, 4)])
-def test_a_small_beta_leaves_one_class_and_a_large_one_all(beta, classes):
+def test_small_beta_gives_one_class_and_large_beta_all(beta, classes):
     held = [len(np.unique(data.labels)) for data in clients(50, 200, beta)]
     assert np.median(held) == classes
 
 
-def test_labels_alone_need_no_images():
+def test_class_counts_are_drawn_without_images():
     counts = sample_class_counts(np.array([0.5, 0.5]), 1.0, 10, seeds.generator(0, "test"))
     assert counts.sum() == 10 and counts.shape == (2,)
 
 
-def test_a_million_clients_take_the_memory_of_one():
+def test_memory_does_not_grow_with_the_number_of_clients():
     def peak(number: int) -> int:
         tracemalloc.start()
         many = clients(number)
@@ -91,7 +91,7 @@ def test_a_million_clients_take_the_memory_of_one():
         tracemalloc.stop()
         return used
 
-    peak(10)  # what the first use of a module takes
+    peak(10)  # the first call also allocates what later calls reuse
     assert abs(peak(1_000_000) - peak(1000)) < 20_000
 
 
@@ -107,7 +107,7 @@ def federation(clients: int = 1000, reserved: tuple[int, ...] = (), **data: obje
     return build_federation(build(config), dataset(), np.array(reserved, dtype=np.int64))
 
 
-def test_nobody_draws_what_is_reserved_or_the_servers_own():
+def test_clients_draw_no_reserved_images_and_none_of_the_server():
     made = federation(reserved=(3, 7), server_samples=20, samples_per_client=30)
     assert made.server is not None and len(made.server) == 20
     kept = {3, 7, *made.pool_ids[made.server.indices].tolist()}
@@ -120,7 +120,7 @@ def test_nobody_draws_what_is_reserved_or_the_servers_own():
     assert made.class_counts().sum(axis=1).tolist() == [30] * 1000
 
 
-def test_more_clients_than_images_and_still_one_run_of_its_own():
+def test_a_million_clients_share_the_images_and_options_change_the_identity():
     assert len(federation(1_000_000).clients) == 1_000_000
     plain = identity(build({"data": {"partition": "sampled"}}))
     chosen = identity(build({"data": {"partition": "sampled", "samples_per_client": 7}}))
@@ -129,7 +129,7 @@ def test_more_clients_than_images_and_still_one_run_of_its_own():
         federation(server_shard=True)
 
 
-def test_an_attack_keeps_the_data_of_its_own_clients_only():
+def test_an_attack_stores_the_data_of_malicious_clients_only():
     before = federation(1_000_000)
     malicious = np.array([5, 500_000])
     after = LabelFlip(mode="all-to-all").poison(before, malicious, seed=0)
@@ -142,7 +142,7 @@ def test_an_attack_keeps_the_data_of_its_own_clients_only():
     assert after.clients[6] == before.clients[6]
 
 
-def test_the_split_of_sampled_clients_can_be_shown():
+def test_data_show_prints_sampled_clients():
     show = ["data", "show", "--partition", "sampled", "--clients"]
     result = CliRunner().invoke(cli, [*show, "20"], catch_exceptions=False)
     assert "20 clients who share 1442 training images, each with 50 images" in result.output
@@ -151,7 +151,7 @@ def test_the_split_of_sampled_clients_can_be_shown():
 
 
 @pytest.mark.parametrize("beta", [1e-300, 1e-30, 1e-3, 1e3, 1e30, 1e300])
-def test_any_beta_draws_clients_even_more_than_there_are_images(beta: float) -> None:
+def test_extreme_beta_draws_more_clients_than_images(beta: float) -> None:
     many = clients(1000, 40, beta)  # of 500 images
     for client in (0, 499, 500, 999):
         counts = np.bincount(many[client].labels, minlength=4)

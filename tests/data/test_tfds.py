@@ -22,7 +22,7 @@ COUNT = 30
 
 @pytest.fixture(scope="module")
 def tiny_cifar10(tmp_path_factory):
-    """A data dir with a "cifar10" whose records are stored in an order of their own.
+    """A data directory with a "cifar10" whose records are stored in random order.
 
     Image i is filled with the value i and has the label i mod 10.
     """
@@ -57,12 +57,12 @@ def tiny_cifar10(tmp_path_factory):
 
 @pytest.fixture
 def broken(tiny_cifar10, tmp_path):
-    """A copy that a test may damage: its data dir, and the folder of the files."""
+    """A copy that a test may damage: its data directory, and the folder of its files."""
     shutil.copytree(tiny_cifar10, tmp_path / "tfds")
     return tmp_path / "tfds", tmp_path / "tfds" / "cifar10" / "3.0.2"
 
 
-def test_training_images_stand_in_canonical_order(tiny_cifar10):
+def test_training_images_are_sorted_by_id(tiny_cifar10):
     dataset = Cifar10().load(tiny_cifar10)
     assert dataset.train_ids.tolist() == list(range(COUNT))
     assert dataset.train_images[:, 0, 0, 0].tolist() == list(range(COUNT))
@@ -76,7 +76,7 @@ def test_training_images_stand_in_canonical_order(tiny_cifar10):
     assert np.array_equal(dataset.test_images[:, 0, 0, 0] % 10, dataset.test_labels)
 
 
-def test_resizes_and_limits_the_test_set(tiny_cifar10):
+def test_images_are_resized_and_the_test_set_limited(tiny_cifar10):
     config = DataConfig(dataset="cifar10", data_dir=tiny_cifar10, image_size=16, test_limit=5)
     dataset = load_dataset(config)
     assert dataset.train_images.shape == (COUNT, 16, 16, 3)
@@ -124,7 +124,7 @@ def drop_split(path):
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_files_give_one_line(broken, damage):
+def test_damaged_files_give_a_one_line_error(broken, damage):
     data_dir, folder = broken
     DAMAGE[damage](folder)
     with pytest.raises(TfflError) as error:
@@ -137,7 +137,7 @@ def test_damaged_files_give_one_line(broken, damage):
 
 
 @pytest.mark.parametrize("option", [True, False])
-def test_an_unprepared_dataset_names_the_command(tmp_path, monkeypatch, option):
+def test_error_for_an_unprepared_dataset_has_the_command(tmp_path, monkeypatch, option):
     monkeypatch.setenv("TFFL_DATA_DIR", str(tmp_path))
     with pytest.raises(UsageError) as error:
         load_dataset(DataConfig(dataset="mnist", data_dir=tmp_path if option else None))
@@ -145,21 +145,21 @@ def test_an_unprepared_dataset_names_the_command(tmp_path, monkeypatch, option):
     assert str(error.value) == f"dataset mnist is not prepared in {tmp_path}: run {command}"
 
 
-def test_an_unfinished_preparation_does_not_count(tmp_path):
+def test_unfinished_preparation_is_ignored(tmp_path):
     folder = tmp_path / "mnist" / "incomplete.AB_3.0.1"
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text("{}")
     assert not Mnist().prepared(tmp_path)
 
 
-def test_the_newest_version_wins(tmp_path):
+def test_newest_version_is_used(tmp_path):
     for version in ("3.0.2", "3.0.10", "2.9.9"):
         (tmp_path / "mnist" / version).mkdir(parents=True)
         (tmp_path / "mnist" / version / "dataset_info.json").write_text("{}")
     assert Mnist().location(tmp_path) == tmp_path / "mnist" / "3.0.10"
 
 
-def test_where_data_dirs_come_from(monkeypatch):
+def test_order_of_data_directories(monkeypatch):
     monkeypatch.setenv("TFFL_DATA_DIR", "~/mine")
     monkeypatch.setenv("TFDS_DATA_DIR", "/theirs")
     assert resolve_data_dir(Path("/given")) == Path("/given")
@@ -178,7 +178,7 @@ def test_only_gtsrb_has_variants():
         dataset_source("mnits")
 
 
-def test_asking_whether_it_is_prepared_imports_no_tensorflow():
+def test_checking_preparation_does_not_import_tensorflow():
     code = (
         "import sys; from tffl.data.build import dataset_source; "
         "dataset_source('mnist').prepared(None); "
@@ -207,7 +207,7 @@ def need(source):
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_real_sets_are_complete(source, train, test, shape, classes):
+def test_real_datasets_are_complete(source, train, test, shape, classes):
     dataset = need(source)
     assert dataset.train_images.shape == (train, *shape)
     assert dataset.test_images.shape == (test, *shape)

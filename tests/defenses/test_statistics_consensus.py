@@ -13,7 +13,7 @@ from tffl.core.updates import Updates
 from tffl.core.verdict import Verdict
 from tffl.defenses import create_defense
 from tffl.defenses.server import Server
-from tffl.defenses.statistics_consensus import EPSILON, strayings
+from tffl.defenses.statistics_consensus import EPSILON, statistic_distances
 
 LAYOUT = WeightLayout(
     (
@@ -57,7 +57,7 @@ def test_scores_by_hand():
     expected[0, 1] = np.sqrt((factor**2).mean())
     expected[1, 0] = np.sqrt((apart**2).mean())
     expected[2, 2] = np.sqrt(1.5**2 / 2) / 3
-    np.testing.assert_allclose(strayings(given), expected, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(statistic_distances(given), expected, rtol=1e-6, atol=1e-9)
     verdict = judge(given)
     np.testing.assert_allclose(verdict.scores, expected.max(axis=1), atol=1e-9)
     assert verdict.convicted.tolist() == [True] * 2 + [False] * 5

@@ -1,4 +1,4 @@
-"""Malicious clients whose data an attack cannot change: a run says how many there are."""
+"""Malicious clients whose data an attack cannot change: a run reports how many act."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BASE: dict[str, Any] = {
     "model": {"name": "lenet5"},
     "attack": {"name": "label-flip", "source": 1},
 }
-"""Every client holds about one class, so that most attackers have none to flip."""
+"""Every client holds about one class, so that most attackers have no image to flip."""
 
 
 class Listener(Observer):
@@ -32,21 +32,21 @@ class Listener(Observer):
 
 
 def made(**changes: Any) -> tuple[Experiment, list[str]]:
-    """Returns the experiment of a seed in which an attacker has the class, and its warnings."""
+    """Returns an experiment in which one attacker holds the flipped class, and its warnings."""
     listener = Listener()
     values = {"seed": 2, **{key.replace("__", "."): value for key, value in changes.items()}}
     config = resolved(build(override(BASE, values)))
     return Experiment(config, listener, SHARED), listener.warnings
 
 
-def test_who_holds_nothing_to_flip_does_not_act() -> None:
+def test_clients_without_the_flipped_class_do_not_act() -> None:
     experiment, warnings = made()
-    acting = experiment.acting_clients()
+    acting = experiment.attackers.acting()
     counts = experiment.federation.class_counts()
-    honest = [experiment.honest_clients[client].labels for client in experiment.malicious]
+    honest = [experiment.attackers.honest[client].labels for client in experiment.attackers.ids]
     holders = [
         int(client)
-        for client, labels in zip(experiment.malicious, honest, strict=True)
+        for client, labels in zip(experiment.attackers.ids, honest, strict=True)
         if (labels == 1).any()
     ]
     assert acting == holders and 0 < len(acting) < 4
@@ -68,17 +68,17 @@ def test_who_holds_nothing_to_flip_does_not_act() -> None:
         {"attack": {"name": "patch-backdoor", "target": 0}, "data__partition": "iid"},
     ],
 )
-def test_everybody_acts_who_changes_updates_or_finds_data(changes: dict[str, Any]) -> None:
+def test_all_attackers_act_if_each_can_change_something(changes: dict[str, Any]) -> None:
     experiment, warnings = made(**changes)
-    assert experiment.acting_clients() == experiment.malicious.tolist() and not warnings
+    assert experiment.attackers.acting() == experiment.attackers.ids.tolist() and not warnings
 
 
-def test_nobody_is_idle_without_attackers() -> None:
+def test_no_warning_without_attackers() -> None:
     experiment, warnings = made(federation__malicious=0)
-    assert experiment.acting_clients() == [] and not warnings
+    assert experiment.attackers.acting() == [] and not warnings
 
 
-def test_the_summary_and_the_report_name_them(tmp_path: Any) -> None:
+def test_summary_and_report_name_the_acting_clients(tmp_path: Any) -> None:
     from tffl.report.content import build_report
 
     config = build(override(BASE, {"seed": 2, "record.export": False, "record.figures": False}))

@@ -1,4 +1,4 @@
-"""Accuracy and loss are those of Keras, whatever the number of images and devices."""
+"""Accuracy and loss equal Keras', for any number of images and devices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def model() -> keras.Model:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3, 1009])
-def test_test_sets_that_no_batch_size_divides(model: keras.Model, count: int) -> None:
+def test_evaluation_equals_keras_for_any_number_of_images(model: keras.Model, count: int) -> None:
     rng = np.random.default_rng(count)
     images = rng.integers(0, 256, (count, 4, 4, 1), dtype=np.uint8)
     labels = rng.integers(0, 5, count).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Updates in a file: the same numbers, and nothing left behind."""
+"""Updates in a temporary file: the same numbers, and no file remains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTING = {
 }
 
 
-def test_a_matrix_in_a_file_that_nobody_sees(
+def test_matrix_lies_in_an_unnamed_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -35,7 +35,7 @@ def test_a_matrix_in_a_file_that_nobody_sees(
     assert on_disk.zeros(1, 1).shape == (1, 1)
 
 
-def test_no_room_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_gives_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int, size: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -45,7 +45,7 @@ def test_no_room_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("defense", ["trimmed-mean", "multi-krum", "median"])
-def test_the_numbers_are_those_of_memory(defense: str) -> None:
+def test_updates_on_disk_give_the_same_numbers(defense: str) -> None:
     shared = SharedResources()
 
     def clients(on_disk: bool) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Jobs on threads: results in order, and a failure that nothing keeps waiting."""
+"""Jobs on threads: results in order, and errors that no hanging job delays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("workers", [1, 3, 20])
-def test_results_come_in_order(workers: int) -> None:
+def test_results_are_in_order(workers: int) -> None:
     def slower_first(job: int) -> int:
         time.sleep(0.002 * (8 - job))
         return job * job
@@ -35,7 +35,7 @@ def test_results_come_in_order(workers: int) -> None:
     assert not stuck()
 
 
-def test_a_job_that_hangs_does_not_hide_the_failure_of_a_later_one() -> None:
+def test_a_hanging_job_does_not_hide_the_error_of_a_later_job() -> None:
     release = threading.Event()
 
     def work(job: int) -> None:
@@ -65,7 +65,7 @@ def test_jobs_that_have_not_started_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt()])
-def test_whatever_ends_a_thread_ends_the_run_as_a_failure(error: BaseException) -> None:
+def test_every_exception_of_a_thread_is_raised_as_an_error(error: BaseException) -> None:
     def work(job: int) -> None:
         raise error
 
@@ -87,8 +87,8 @@ list(placement.map(lambda job: function(tf.zeros([3, 2], tf.float32)), range(12)
 """
 
 
-def test_a_client_whose_arguments_do_not_fit_ends_the_run() -> None:
-    """TensorFlow keeps the function's lock then, so that all other threads wait for ever."""
+def test_arguments_that_cannot_be_bound_end_the_run() -> None:
+    """TensorFlow then keeps the function's lock, so that all other threads wait for ever."""
     ended = subprocess.run(
         [sys.executable, "-c", BINDING], capture_output=True, text=True, timeout=120, check=False
     )

@@ -20,7 +20,7 @@ SAMPLES, BATCH, EPOCHS = 21, 8, 2
 
 
 def network() -> keras.Model:
-    """A small network with everything that makes training stateful: BatchNorm and Dropout."""
+    """Returns a small network whose training has state: BatchNorm and Dropout."""
     return keras.Sequential(
         [
             keras.Input(SHAPE, name="images"),
@@ -47,7 +47,7 @@ def data(samples: int = SAMPLES, seed: int = 0) -> tuple[np.ndarray, ClientData]
 def by_hand(
     model: keras.Model, config: TrainingConfig, images: np.ndarray, job: LocalTraining
 ) -> np.ndarray:
-    """Trains the model in place, one eager GradientTape step after another."""
+    """Trains the model in place with eager GradientTape steps."""
     options = {"learning_rate": job.learning_rate, "weight_decay": config.weight_decay or None}
     if config.optimizer == "sgd":
         options.update(momentum=config.momentum, nesterov=config.nesterov)
@@ -92,7 +92,7 @@ def test_equals_plain_gradient_tape_steps(options: dict) -> None:
     np.testing.assert_allclose(delta, expected, atol=2e-6, rtol=1e-4)
 
 
-def test_the_last_partial_batch_counts() -> None:
+def test_last_partial_batch_is_trained() -> None:
     config = TrainingConfig(batch_size=BATCH)
     images, client = data(BATCH + 1)
     job = LocalTraining.draw(client, 1, 0.1, seed=0, round=1, client=0)
@@ -105,7 +105,7 @@ def test_the_last_partial_batch_counts() -> None:
     assert np.abs(whole - by_hand(model, config, images, cut)).max() > 1e-4
 
 
-def test_one_trace_serves_clients_of_every_size() -> None:
+def test_one_trace_serves_clients_of_all_sizes() -> None:
     images, _ = data()
     model = network()
     trainer = Trainer(model, TrainingConfig(batch_size=BATCH))
@@ -117,8 +117,8 @@ def test_one_trace_serves_clients_of_every_size() -> None:
     assert trainer.traces == 1
 
 
-def test_clients_leave_no_trace_in_each_other() -> None:
-    """Optimizer state and BatchNorm statistics start afresh for each client."""
+def test_clients_do_not_share_state() -> None:
+    """Optimizer state and BatchNorm statistics are reset for each client."""
     images, client = data()
     _, other = data(30, seed=5)
     model = network()
@@ -133,7 +133,7 @@ def test_clients_leave_no_trace_in_each_other() -> None:
     np.testing.assert_array_equal(first, again)
 
 
-def test_dropout_draws_from_the_clients_seed() -> None:
+def test_dropout_depends_on_the_clients_seed() -> None:
     model = keras.Sequential(
         [keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dropout(0.5, seed=3),
          keras.layers.Dense(3)]
@@ -154,7 +154,7 @@ def test_dropout_draws_from_the_clients_seed() -> None:
 @pytest.mark.parametrize(
     "precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.bfloat16), "mixed_float16"]
 )
-def test_mixed_precision_stays_near_float32(precision: str) -> None:
+def test_mixed_precision_is_close_to_float32(precision: str) -> None:
     images, client = data()
     job = LocalTraining.draw(client, EPOCHS, 0.05, seed=0, round=1, client=0)
     deltas = {}

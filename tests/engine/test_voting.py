@@ -1,4 +1,4 @@
-"""Several models that vote: certificates by brute force, the exported model, whole runs."""
+"""Majority votes of several models: certificates, the exported model, whole runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ np.save(sys.argv[3], model.predict(np.load(sys.argv[2]).astype("float32"), verbo
 
 
 def moved(votes: tuple[int, ...], count: int) -> set[tuple[int, ...]]:
-    """All results of an election after at most `count` voters have changed their mind."""
+    """Returns all results of an election after at most `count` voters change their vote."""
     results = {votes}
     for _ in range(count):
         for result in list(results):
@@ -52,8 +52,8 @@ def moved(votes: tuple[int, ...], count: int) -> set[tuple[int, ...]]:
     return results
 
 
-def test_certificates_against_all_moves_of_votes() -> None:
-    """Every election of up to six voters and four classes."""
+def test_certificates_equal_brute_force() -> None:
+    """Covers every election of up to six voters and four classes."""
     for voters, classes in ((1, 2), (2, 3), (3, 3), (5, 2), (4, 4), (6, 3)):
         elections = itertools.product(range(voters + 1), repeat=classes)
         votes = np.array([e for e in elections if sum(e) == voters])
@@ -136,9 +136,7 @@ def test_the_majority_model_counts_votes(model: keras.Model, count: int) -> None
 
 
 @pytest.mark.slow
-def test_the_majority_model_is_served_and_loaded_without_tffl(
-    model: keras.Model, tmp_path: Path
-) -> None:
+def test_majority_model_loads_without_tffl(model: keras.Model, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
     together = majority_model(model, weights_of(model, 3))
     shares = together.predict(images, verbose=0)
@@ -198,7 +196,7 @@ def last_weights(path: Path) -> np.ndarray:
 
 
 class Killer(Callback):
-    """Stops a run right after a round, as Ctrl-C would."""
+    """Stops a run after a round, as Ctrl-C does."""
 
     def __init__(self, after: int) -> None:
         self.after = after
@@ -231,7 +229,7 @@ def whole(variant: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
-def test_a_run_writes_what_it_proves(whole: Path, variant: dict[str, Any]) -> None:
+def test_run_writes_certificates(whole: Path, variant: dict[str, Any]) -> None:
     table = pd.read_csv(whole / "certificates.csv")
     groups = 3
     assert len(table) == 120 and table["input"].tolist() == list(range(120))
@@ -254,7 +252,7 @@ def test_a_run_writes_what_it_proves(whole: Path, variant: dict[str, Any]) -> No
     np.testing.assert_array_equal(np.argmax(logits, axis=1), table["predicted"])
 
 
-def test_every_participant_is_on_record_once(whole: Path) -> None:
+def test_every_participant_has_one_row_per_round(whole: Path) -> None:
     clients = pd.read_csv(whole / "clients.csv")
     assert clients.groupby("round")["client"].apply(list).map(sorted).map(len).eq(7).all()
     assert not clients.duplicated(["round", "client"]).any()
@@ -276,8 +274,8 @@ def test_resume_of_a_finished_run_changes_nothing(whole: Path, variant: dict[str
 
 
 @pytest.mark.parametrize("behind", ["", "+fldetector"])
-def test_an_attacker_reaches_one_model_only(tmp_path: Path, behind: str) -> None:
-    """What the certificate rests on: the models of other groups stay the same to the last bit."""
+def test_an_attacker_changes_one_model_only(tmp_path: Path, behind: str) -> None:
+    """The certificate assumes that models of other groups stay the same to the last bit."""
     same = {
         "defense": {"name": f"flcert{behind}", "groups": 2},
         "federation": {"clients": 8, "rounds": 2, "malicious": 1},

@@ -18,14 +18,14 @@ CLASSES, OUTPUTS = 4, 5
 
 
 def draw(seed: int, n: int = 7, m: int = 30) -> np.ndarray:
-    """Logits of models that mostly agree; some images look fake to most of them."""
+    """Returns logits of models that mostly agree; most of them predict "fake" for some images."""
     rng = np.random.default_rng(seed)
     common = rng.normal(size=(m, OUTPUTS)) + np.eye(OUTPUTS)[rng.integers(0, OUTPUTS, m)]
     return (common + rng.normal(0, 0.7, (n, m, OUTPUTS))).astype(np.float32)
 
 
 def by_hand(logits: np.ndarray, agreement: float, balance: bool) -> tuple[list, list, list]:
-    """The same in plain Python: labels, images that count, accuracies."""
+    """Computes labels, counting images and accuracies in plain Python."""
     voters = [model for model in logits if np.isfinite(model).all()]
     labels, kept, seen = [], [], Counter()
     for image in range(logits.shape[1]):
@@ -75,21 +75,21 @@ def test_ties_go_to_the_lowest_class() -> None:
     assert support.tolist() == [2, 2]
 
 
-def test_nobody_to_vote_leaves_no_image() -> None:
+def test_no_image_counts_without_votes() -> None:
     result = audit.audit(np.full((3, 4, OUTPUTS), np.nan), CLASSES)
     assert (result.labels == NO_PREDICTION).all()
     assert not result.kept.any() and not result.usable.any()
     assert np.isnan(result.accuracies).all()
 
 
-def test_images_that_look_fake_do_not_count_but_saying_fake_is_an_error() -> None:
+def test_fake_labels_do_not_count_but_fake_predictions_are_errors() -> None:
     says = np.array([[0, 4], [0, 4], [4, 4]])
     result = audit.audit(np.eye(OUTPUTS)[says], CLASSES)
     assert result.kept.tolist() == [True, False]
     assert result.accuracies.tolist() == [1, 1, 0]
 
 
-def test_confusion_counts_what_a_model_takes_images_for() -> None:
+def test_confusion_counts_labels_and_predictions() -> None:
     says = np.array([[0, 1, 1, 0], [0, 2, NO_PREDICTION, 2]])
     labels, kept = np.array([0, 1, 1, 0]), np.array([True, True, True, False])
     result = audit.confusion(says, labels, kept, 3)
@@ -100,7 +100,7 @@ def test_confusion_counts_what_a_model_takes_images_for() -> None:
 VALUES = [0.98, 0.4, 1.0, 0.97, np.nan, 0.99, 1.0]
 
 
-def test_thresholds_equal_the_formulas() -> None:
+def test_thresholds_equal_their_formulas() -> None:
     known = [v for v in VALUES if v == v]
     values, center = np.array(VALUES), statistics.median(known)
     mad = 1.4826 * statistics.median(abs(v - center) for v in known)
@@ -118,8 +118,8 @@ def test_thresholds_equal_the_formulas() -> None:
 
 
 @pytest.mark.parametrize("rule", ["mean-std", "median-mad"])
-def test_a_threshold_is_an_accuracy(rule: audit.Rule) -> None:
-    """Where accuracies spread wide, the formula's bound is negative, and nobody can be below."""
+def test_threshold_is_never_negative(rule: audit.Rule) -> None:
+    """Where accuracies vary widely, the bound of the formula would be negative."""
     logits = np.random.default_rng(0).normal(size=(6, 40, OUTPUTS)).astype(np.float32)
     accuracies = audit.audit(logits, CLASSES).accuracies
     assert threshold(accuracies, rule, k=50) == 0
@@ -128,14 +128,14 @@ def test_a_threshold_is_an_accuracy(rule: audit.Rule) -> None:
     assert threshold(np.array([0.0, 0.0]), "fixed", theta=0.0) == 0
 
 
-def test_without_accuracies_or_clusters_there_is_no_threshold() -> None:
+def test_threshold_is_nan_without_accuracies_or_clusters() -> None:
     assert np.isnan(threshold(np.full(3, np.nan), "median-mad"))
     assert np.isnan(threshold(np.array([0.9, 0.91, 0.92]), "two-means", floor=0.1))
     assert np.isnan(threshold(np.array([0.9]), "two-means"))
 
 
 @pytest.mark.parametrize("rule", ["fixed", "mean-std", "median-mad", "two-means"])
-def test_the_exported_graph_finds_the_same(rule: audit.Rule) -> None:
+def test_exported_graph_equals_numpy(rule: audit.Rule) -> None:
     options = {"theta": 0.75, "k": 1.5, "floor": 0.02}
     for seed, balance in ((1, True), (2, False)):
         logits = draw(seed)
@@ -154,7 +154,7 @@ def test_the_exported_graph_finds_the_same(rule: audit.Rule) -> None:
 
 
 @pytest.mark.parametrize("rule", ["median-mad", "two-means"])
-def test_the_exported_graph_bears_that_nobody_is_usable(rule: audit.Rule) -> None:
+def test_exported_graph_works_without_usable_models(rule: audit.Rule) -> None:
     auditor = AuditGraph(CLASSES, OUTPUTS, 0.5, True, rule, 0.8, 3.0, 0.02)
     served = auditor(np.full((3, 4, OUTPUTS), np.nan, np.float32))
     assert served["suspected"].numpy().all()

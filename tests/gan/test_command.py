@@ -1,4 +1,4 @@
-"""`tffl audit-gan`: the experiment, an audit of its stored updates, and what is refused."""
+"""`tffl audit-gan`: the experiment, an audit of its stored updates, and errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_experiment_leaves_its_pictures(run: Path) -> None:
+def test_the_experiment_draws_its_pictures(run: Path) -> None:
     pictures = {file.name for file in (run / "figures").glob("audit_*.png")}
     assert pictures == {"audit_rounds.png", "audit_clients.png", "audit_images.png"}
     assert 'source = "gan"' in (run / "config.toml").read_text()
@@ -82,13 +82,13 @@ def test_every_preset_is_a_valid_experiment(dataset: str) -> None:
         (["--audit-source", "gann"], "unknown audit source 'gann': did you mean 'gan'"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(arguments: list[Any], message: str) -> None:
+def test_conflicting_arguments_give_a_one_line_error(arguments: list[Any], message: str) -> None:
     result = audit_gan(*arguments)
     assert result.exit_code == 2
     assert message in result.output and "Traceback" not in result.output
 
 
-def test_a_round_that_was_not_stored_is_named(run: Path) -> None:
+def test_error_names_a_round_that_was_not_stored(run: Path) -> None:
     result = audit_gan("--run", run, "--round", 2)
     assert result.exit_code == 2
     assert "stores no updates of round 2: it has those of 3" in result.output

@@ -1,4 +1,4 @@
-"""The GAN: its losses against NumPy, its training repeated, resumed and ruined."""
+"""The GAN: its losses against NumPy; training repeated, resumed, and with a ruined model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def glorot(seed: int) -> keras.initializers.Initializer:
 
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
-    """Three classes and fake, with all that makes training awkward."""
+    """A network for three classes and fake, with BatchNorm and Dropout."""
     layers = [
         keras.layers.Rescaling(1 / 255),
         keras.layers.Conv2D(3, 3, strides=2, activation="relu", kernel_initializer=glorot(1)),
@@ -63,7 +63,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def test_losses_are_the_paper_s() -> None:
+def test_losses_equal_the_papers_formulas() -> None:
     rng = np.random.default_rng(0)
     real, fake = rng.normal(0, 2, (2, 9, 4)).astype(np.float32)
     d_real, d_fake = (1 - softmax(logits)[:, -1] for logits in (real, fake))
@@ -75,7 +75,7 @@ def test_losses_are_the_paper_s() -> None:
     np.testing.assert_allclose(generator_loss(fake, "non-saturating"), expected, rtol=1e-5)
 
 
-def test_training_repeats_and_resumes_from_a_file(gan, weights, images, tmp_path) -> None:
+def test_training_is_deterministic_and_resumes_from_a_file(gan, weights, images, tmp_path) -> None:
     first = gan.train(gan.init(3), weights, images, 1, 1)
     assert same(first, gan.train(gan.init(3), weights, images, 1, 1))
     write_tensors(tmp_path / "state", first, {})
@@ -87,7 +87,7 @@ def test_training_repeats_and_resumes_from_a_file(gan, weights, images, tmp_path
 
 @pytest.mark.parametrize("loss", ["saturating", "non-saturating"])
 def test_two_steps_equal_plain_keras(images, loss) -> None:
-    """Eager models, Keras' own Adam, and softmax as in the paper; no BatchNorm or Dropout in D."""
+    """Compares with eager models, Keras' Adam, and the paper's softmax; D has no BatchNorm."""
     dense = keras.layers.Dense(4, kernel_initializer=glorot(1), name="logits")
     layers = [keras.layers.Flatten(), dense]
     judge = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), *layers])
@@ -124,7 +124,7 @@ def test_two_steps_equal_plain_keras(images, loss) -> None:
 
 
 def _pass(network: keras.Model, z: tf.Tensor) -> tf.Tensor:
-    """A training pass that leaves the moving statistics as they are."""
+    """Runs a training pass that does not update the moving statistics."""
     before = network.get_weights()
     result = network(z, training=True)
     network.set_weights(before)
@@ -132,7 +132,9 @@ def _pass(network: keras.Model, z: tf.Tensor) -> tf.Tensor:
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_the_discriminator_starts_anew_unless_it_is_kept(gan, model, weights, images, keep) -> None:
+def test_discriminator_restarts_from_the_global_model_unless_kept(
+    gan, model, weights, images, keep
+) -> None:
     gan = Dcgan(model, replace(OPTIONS, keep=True)) if keep else gan
     first = gan.train(gan.init(0), weights, images, 0, 1)
     other = dict(first) | {"discriminator": first["discriminator"] + 1}
@@ -143,8 +145,8 @@ def test_the_discriminator_starts_anew_unless_it_is_kept(gan, model, weights, im
 
 @pytest.mark.learning
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_generator_learns_how_bright_real_images_are(images, seed) -> None:
-    """Adversaries circle each other, so it is the mean of four rounds that counts.
+def test_generator_learns_the_brightness_of_real_images(images, seed) -> None:
+    """D and G oscillate, so the test takes the mean of four rounds.
 
     Of twelve seeds, it was at most .25 of the difference before.
     """
@@ -163,13 +165,13 @@ def test_the_generator_learns_how_bright_real_images_are(images, seed) -> None:
     assert state["rounds"].tolist() == [5]
 
 
-def test_a_ruined_global_model_does_not_ruin_the_generator(gan, weights, images) -> None:
+def test_a_non_finite_global_model_leaves_the_generator_unchanged(gan, weights, images) -> None:
     state = gan.init(3)
     assert gan.train(state, weights * 1e30, images, 1, 1) is state
     assert gan.train(state, np.full_like(weights, np.nan), images, 1, 1) is state
 
 
-def test_keras_models_say_the_same(gan, model, weights, images) -> None:
+def test_keras_models_equal_the_compiled_functions(gan, model, weights, images) -> None:
     state, z = gan.train(gan.init(3), weights, images, 1, 1), noise(4, 5, 0, 0)
     networks = gan.networks(state)
     made = np.asarray(networks["generator"](z))
@@ -183,15 +185,15 @@ def test_keras_models_say_the_same(gan, model, weights, images) -> None:
     assert twin is not model
 
 
-def test_one_image_does_not_depend_on_the_others(gan) -> None:
+def test_an_image_does_not_depend_on_the_others_of_its_batch(gan) -> None:
     state, z = gan.init(3), noise(130, 5, 0, 0)
     np.testing.assert_array_equal(gan.generate(state, z)[120:], gan.generate(state, z[120:]))
 
 
 @pytest.mark.learning
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_generator_draws_what_it_has_seen(seed: int) -> None:
-    """A bright square on a dark ground, of which an untrained generator knows nothing.
+def test_generator_learns_a_bright_square(seed: int) -> None:
+    """Real images show a bright square on a dark ground.
 
     Of fourteen seeds, the least correlation was .96. With the paper's loss, and a discriminator
     that starts anew every round from a model that has learned nothing, no seed is certain.

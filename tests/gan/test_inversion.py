@@ -1,4 +1,4 @@
-"""Model inversion: it raises the score of a class, smoothly, and bears ruined models."""
+"""Model inversion: it raises class scores, keeps images smooth, and bears non-finite models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def log_probability(model: keras.Model, images: np.ndarray, targets: np.ndarray)
     return np.asarray(logs[np.arange(len(images)), targets])
 
 
-def test_it_raises_the_score_of_each_image_s_class(model, weights) -> None:
+def test_inversion_raises_the_score_of_each_target_class(model, weights) -> None:
     recipe = Inversion(steps=20, total_variation=0.0, l2=0.0)
     start = np.random.default_rng(0).random((8, 12, 12, 1), dtype=np.float32)
     targets = np.arange(8, dtype=np.int32) % 4
@@ -61,7 +61,7 @@ def test_total_variation_equals_plain_sums() -> None:
     np.testing.assert_allclose(variation(images), down + across)
 
 
-def test_images_do_not_depend_on_how_many_are_made(model, weights) -> None:
+def test_images_do_not_depend_on_their_number(model, weights) -> None:
     recipe = Inversion(steps=3)
     start = np.random.default_rng(0).random((CHUNK + 3, 12, 12, 1), dtype=np.float32)
     targets = np.arange(CHUNK + 3, dtype=np.int32) % 4
@@ -81,7 +81,7 @@ def test_noise_depends_on_seed_and_round(model, weights) -> None:
     assert not np.array_equal(made[0], made[3])
 
 
-def test_a_ruined_model_leaves_the_noise(model, weights) -> None:
+def test_a_non_finite_model_leaves_the_noise_unchanged(model, weights) -> None:
     start = np.random.default_rng(0).random((2, 12, 12, 1), dtype=np.float32)
     recipe, targets = Inversion(steps=3), np.zeros(2, np.int32)
     found = recipe.ascend(model, np.full_like(weights, np.nan), start, targets)

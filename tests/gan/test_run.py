@@ -1,4 +1,4 @@
-"""Whole runs with the auditor: resumed after an interruption, and exported for bare TensorFlow."""
+"""Runs with the auditor: resumed after an interruption, and exported for plain TensorFlow."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ np.savez(out, z=z.numpy(), **{k: np.asarray(v) for k, v in parts.items()})
 
 
 class Stop(Callback):
-    """Interrupts after round 2."""
+    """Interrupts the run after round 2."""
 
     def round(self, round: Round) -> None:
         if round.number == 2:
@@ -92,7 +92,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_an_interrupted_run_goes_on_with_the_same_gan(whole: Path, tmp_path: Path) -> None:
+def test_resumed_run_continues_with_the_same_gan(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", callbacks=[Stop()])
     run(tmp_path / "parts", resume=True)
@@ -104,7 +104,7 @@ def test_an_interrupted_run_goes_on_with_the_same_gan(whole: Path, tmp_path: Pat
         np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_the_run_keeps_audit_images_from_its_first_audit_on(whole: Path) -> None:
+def test_audit_images_are_stored_from_the_first_audit_on(whole: Path) -> None:
     directory = RunDirectory.open(whole)
     assert directory.shown(1)[1] == ()
     (shown,) = directory.shown(3)[1]
@@ -117,7 +117,7 @@ def test_the_run_keeps_audit_images_from_its_first_audit_on(whole: Path) -> None
     assert granted == ["auxiliary images from the test set"]
 
 
-def test_exports_serve_in_a_bare_tensorflow_process(whole: Path, tmp_path: Path) -> None:
+def test_exports_load_in_plain_tensorflow(whole: Path, tmp_path: Path) -> None:
     from tffl.gan import audit
 
     folder, out = whole / "export" / "detector", tmp_path / "out.npz"

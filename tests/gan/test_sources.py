@@ -1,4 +1,4 @@
-"""Sources of audit images: names, auxiliary classes, and what each makes."""
+"""Sources of audit images: their names, auxiliary classes and images."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_auxiliary_classes(chosen: str, names: tuple, classes: int, expected: tu
         (",", "names no class"),
     ],
 )
-def test_classes_that_do_not_exist_are_refused(chosen: str, message: str) -> None:
+def test_unknown_classes_are_refused(chosen: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         sources.choose_classes(chosen, FASHION, 10)
 
@@ -72,7 +72,7 @@ def test_auxiliary_images_are_of_their_classes_and_balanced(samples) -> None:
         sources.auxiliary_images(few, (4,), None, seed=0)
 
 
-def test_sources_make_what_they_say(samples) -> None:
+def test_each_source_makes_its_images(samples) -> None:
     held = sources.make_images(("held-out",), request(samples=samples))
     assert np.bincount(held[:, 0, 0, 0]).tolist() == [2] * 5
     auxiliary = samples.images[samples.labels == 2]
@@ -86,7 +86,7 @@ def test_sources_make_what_they_say(samples) -> None:
     assert not np.array_equal(other, both[10:])
 
 
-def test_names_of_sources() -> None:
+def test_parse_sources() -> None:
     assert sources.parse_sources("gan + model-inversion") == ("gan", "model-inversion")
     with pytest.raises(UsageError, match="unknown audit source 'heldout': did you mean 'held-out'"):
         sources.parse_sources("gan+heldout")
@@ -94,7 +94,7 @@ def test_names_of_sources() -> None:
         sources.parse_sources("gan+gan")
 
 
-def test_what_the_server_must_have_is_said() -> None:
+def test_required_data_of_sources() -> None:
     assert sources.required_data(("gan", "auxiliary", "held-out")) == (
         "auxiliary images",
         "probe images",

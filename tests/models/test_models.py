@@ -20,7 +20,7 @@ SHAPES = {
     "resnet18-7x7": (32, 32, 3),
     "resnet8": (8, 8, 1),
 }
-"""The networks that are built fast; the others are in `test_networks.py`."""
+"""Networks that are built quickly; the others are in `test_networks.py`."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def policy() -> Iterator[Callable[[str], None]]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_ends_in_logits_of_raw_images(name: str) -> None:
+def test_models_map_raw_images_to_logits(name: str) -> None:
     model = models[name](SHAPES[name], 7, seed=1)
     images = np.full((3, *SHAPES[name]), 255.0, dtype=np.float32)
     logits = np.asarray(model(images))
@@ -46,7 +46,7 @@ def test_ends_in_logits_of_raw_images(name: str) -> None:
     assert layout.final_bias == slice(layout.size - 7, layout.size)
 
 
-def test_cnn_has_the_paper_s_weights() -> None:
+def test_cnn_has_the_papers_weights() -> None:
     model = models["cnn"]((32, 32, 3), 10)
     shapes = {v.path: tuple(v.shape) for v in model.weights}
     assert shapes == {
@@ -62,7 +62,7 @@ def test_cnn_has_the_paper_s_weights() -> None:
 
 
 @pytest.mark.parametrize("size", [28, 32])
-def test_lenet5_has_its_classical_size(size: int) -> None:
+def test_lenet5_has_61706_weights(size: int) -> None:
     model = models["lenet5"]((size, size, 1), 10)
     assert model.count_params() == 61_706
     assert model.get_layer("conv2").output.shape[1:] == (10, 10, 16)
@@ -118,13 +118,13 @@ def test_mixed_precision_keeps_float32_weights_and_logits(name: str, policy: Cal
         ("cnn", 300, "cnn takes images from 4 x 4 to 256 x 256, not 300 x 300"),
     ],
 )
-def test_refuses_images_that_do_not_fit(name: str, size: int, message: str) -> None:
+def test_images_of_wrong_sizes_are_refused(name: str, size: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         models[name]((size, size, 1), 10)
 
 
 @pytest.mark.parametrize("name", models)
-def test_is_described_with_a_citation(name: str) -> None:
+def test_models_have_a_description_and_a_citation(name: str) -> None:
     entry = models.describe(name)
     assert entry["summary"].endswith(".")
     assert entry["reference"]

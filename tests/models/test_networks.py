@@ -1,4 +1,4 @@
-"""The published networks: sizes, seeds, maps, other image sizes, and agreement with Keras'."""
+"""The published networks: sizes, seeds, maps, other image sizes, and agreement with Keras."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LAST = {
 
 @pytest.fixture(scope="module")
 def built() -> Callable[[str], keras.Model]:
-    """Each network at 32 x 32 x 3 with 1,000 classes and seed 1, built once."""
+    """Returns a network at 32 x 32 x 3 with 1,000 classes and seed 1, built once."""
     cache: dict[str, keras.Model] = {}
 
     def get(name: str) -> keras.Model:
@@ -63,7 +63,7 @@ def parameters(model: keras.Model) -> int:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_has_the_published_size(name: str, built: Callable) -> None:
+def test_number_of_weights_is_as_published(name: str, built: Callable) -> None:
     tolerance = 0.0011 if name == "resnet50" else 0  # Keras' biases before BatchNorm
     assert parameters(built(name)) == pytest.approx(PUBLISHED[name], rel=tolerance)
 
@@ -81,9 +81,7 @@ def test_last_convolution_feeds_the_mean(name: str, built: Callable) -> None:
 
 
 @pytest.mark.parametrize("name", LAST)
-def test_statistics_follow_short_runs_and_layers_have_stable_names(
-    name: str, built: Callable
-) -> None:
+def test_batchnorm_momentum_and_layer_names_are_fixed(name: str, built: Callable) -> None:
     model = built(name)
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert norms and {layer.momentum for layer in norms} == {0.9}
@@ -96,7 +94,7 @@ def test_statistics_follow_short_runs_and_layers_have_stable_names(
 @pytest.mark.parametrize("name", LAST)
 @pytest.mark.bfloat16
 def test_weights_depend_on_the_seed_alone(name: str, built: Callable, bfloat16: None) -> None:
-    """Neither on global generators, which stay as they are, nor on the precision."""
+    """They depend neither on global generators, which do not change, nor on the precision."""
     first = built(name)
     keras.utils.set_random_seed(99)
     before = random.getstate()
@@ -120,7 +118,7 @@ def test_weights_depend_on_the_seed_alone(name: str, built: Callable, bfloat16: 
 
 
 @pytest.mark.parametrize("name", LAST)
-def test_other_image_sizes_keep_the_layout_and_the_weights(name: str, built: Callable) -> None:
+def test_copies_for_other_image_sizes_keep_layout_and_weights(name: str, built: Callable) -> None:
     model = built(name)
     larger = at_image_size(model, 64)
     assert larger.input_shape == (None, 64, 64, 3)
@@ -138,7 +136,7 @@ def test_dense_weights_of_one_image_size_are_refused(name: str) -> None:
         at_image_size(model, 32)
 
 
-def test_no_maps_without_convolution() -> None:
+def test_a_network_without_convolution_has_no_maps() -> None:
     images = keras.Input((4, 4, 1))
     logits = keras.layers.Dense(2, name="logits")(keras.layers.Flatten()(images))
     model = keras.Model(images, logits, name="plain")
@@ -146,7 +144,7 @@ def test_no_maps_without_convolution() -> None:
         last_convolution(model)
 
 
-def test_figures_or_the_reason_why_not() -> None:
+def test_describe_network_returns_figures_or_a_refusal() -> None:
     assert describe_network("resnet8", (16, 16, 3), 10) == {
         "parameters": 78_042,
         "last_convolution": "stage3_block1_2_conv",
@@ -164,7 +162,7 @@ REFERENCES = {
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_equals_keras_applications_on_gray_images_of_odd_sizes(name: str) -> None:
-    """Sizes 40, 20, 10, 5: where what is padded depends on the size."""
+    """With sizes 40, 20, 10 and 5 the padding depends on the size."""
     build, scale = REFERENCES[name]
     model = at_image_size(models[name]((32, 32, 1), 7, seed=3), 40)
     reference = build(weights=None, input_shape=(40, 40, 1), classes=7, classifier_activation=None)
@@ -179,7 +177,7 @@ def test_equals_keras_applications_on_gray_images_of_odd_sizes(name: str) -> Non
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_bundled_groups_equal_keras_groups(stride: int) -> None:
+def test_bundled_convolution_equals_keras_groups(stride: int) -> None:
     from tffl.models.group_convolution import GroupConv2D
 
     options = {"strides": stride, "padding": "same", "groups": 9, "use_bias": True}
@@ -206,12 +204,12 @@ def test_bundled_groups_equal_keras_groups(stride: int) -> None:
 
 
 COMPILED = {"resnet8", "mobilenet-v3-large", "regnet-y-800mf"}
-"""Networks with a layer that `resnet18` has not; tracing the others too takes long."""
+"""Networks with a layer that `resnet18` does not have; tracing all networks takes long."""
 
 
 @pytest.fixture
 def fast(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Leaves out graph rewriting, which takes longer than two steps, or tracing altogether."""
+    """Disables graph rewriting, which takes longer than two steps, or tracing altogether."""
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     tf.config.run_functions_eagerly(request.getfixturevalue("name") not in COMPILED)
     yield
@@ -220,7 +218,7 @@ def fast(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", LAST)
-def test_trains_without_variables_of_its_own(name: str, built: Callable, fast: None) -> None:
+def test_training_function_holds_no_variables(name: str, built: Callable, fast: None) -> None:
     from tffl.engine.training import LocalTraining, Trainer
 
     model = built(name)

@@ -1,4 +1,4 @@
-"""The GAN auditor's networks: shapes, the extra output, and Dropout that repeats itself."""
+"""The GAN auditor's networks: shapes, the extra output, and deterministic Dropout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tffl.models import models
 from tffl.models.pdgan import generator
 
 
-def test_the_network_is_the_paper_s() -> None:
+def test_network_is_as_the_paper_describes() -> None:
     model = models["pdgan-cnn"]((32, 32, 1), 10)
     kinds = [type(layer).__name__ for layer in model.layers]
     assert kinds.count("Conv2D") == kinds.count("BatchNormalization") == 6
@@ -29,7 +29,7 @@ def test_the_network_is_the_paper_s() -> None:
 
 
 @pytest.mark.parametrize("size", [8, 16, 28, 32])
-def test_the_generator_makes_images_of_four_deconvolutions(size: int) -> None:
+def test_generator_has_four_deconvolutions(size: int) -> None:
     model = generator((size, size, 3), width=2, seed=1)
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
     assert [layer.kernel_size for layer in layers] == [(4, 4)] * 4
@@ -39,7 +39,7 @@ def test_the_generator_makes_images_of_four_deconvolutions(size: int) -> None:
     assert not np.array_equal(images[0], images[1])
 
 
-def test_sizes_that_do_not_work_are_refused() -> None:
+def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(UsageError, match="pdgan-cnn takes images from 8 x 8 to 256 x 256"):
         models["pdgan-cnn"]((4, 4, 1), 10)
     with pytest.raises(UsageError, match="the generator takes images from 8 x 8 to 32 x 32"):
@@ -63,7 +63,7 @@ def trainer(setting) -> Trainer:
     return Trainer(setting[0], TrainingConfig(batch_size=10))
 
 
-def test_dropout_depends_on_the_client_alone(setting, trainer) -> None:
+def test_dropout_depends_on_the_client_only(setting, trainer) -> None:
     model, images, jobs = setting
     weights = WeightLayout.of(model).flatten(model.get_weights())
 
@@ -98,7 +98,7 @@ def test_dropout_masks_differ_with_the_seed_and_are_absent_in_inference(setting)
     np.testing.assert_allclose(logits((1, 2), False), model(batch), rtol=1e-5, atol=1e-6)
 
 
-def test_training_on_real_classes_makes_fake_the_last_choice(setting, trainer) -> None:
+def test_training_on_real_classes_lowers_the_fake_output(setting, trainer) -> None:
     model, images, jobs = setting
     layout = WeightLayout.of(model)
     flat = layout.flatten(model.get_weights())

@@ -246,7 +246,7 @@ def test_a_scan_warns_that_statistics_were_not_judged(
     result = scan(with_batchnorm, with_batchnorm / "clients", *options)
     assert result.exit_code == 0
     assert "Warning: BatchNorm statistics" in result.stdout
-    assert "Statistics of BatchNorm" in (tmp_path / "out" / "scan.html").read_text()
+    assert "BatchNorm statistics and other" in (tmp_path / "out" / "scan.html").read_text()
     assert "BatchNorm" not in scan(round_of_clients, folder).stdout  # it has none
 
 

@@ -141,7 +141,7 @@ def test_resuming_a_finished_run_is_said(tmp_path: Path) -> None:
     for option in ((), ("--json",)):
         result = CliRunner().invoke(cli, ["simulate", "--resume", str(tmp_path / "run"), *option])
         assert result.exit_code == 0, result.stderr
-        assert "All 1 rounds were played before: nothing is trained" in result.stderr
+        assert "All 1 rounds are finished already: nothing is trained" in result.stderr
 
 
 def test_malicious_clients_without_an_attack_are_said(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""How well a verdict found the malicious clients: malicious is positive.
+"""How well a verdict identifies the malicious clients; malicious is the positive class.
 
-Only here, and in the recorder that calls it, verdicts meet the ground truth.
+These functions need the ground truth, which defenses never see.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ Metrics = dict[str, float | None]
 
 
 def detection(malicious: np.ndarray, flagged: np.ndarray, scores: np.ndarray) -> Metrics:
-    """Compares flags and scores with who really is malicious.
+    """Compares flags and scores with the truly malicious clients.
 
-    What is 0/0 is undefined: None, never 0. Without a malicious client there is no recall, without
-    a flag no precision.
+    A ratio 0/0 is undefined, and None instead of 0: the recall without malicious clients, and the
+    precision without flags.
 
     Args:
-      malicious: bool `[n]`, the truth.
-      flagged: bool `[n]`, whom the defense suspects.
-      scores: float64 `[n]`, higher is more suspicious; may be infinite, NaN where there is none.
+      malicious: bool `[n]`, the ground truth.
+      flagged: bool `[n]`, which clients the defense suspects.
+      scores: float64 `[n]`, higher is more suspicious; may be infinite, or NaN without a score.
 
     Returns:
       `true_positives`, `false_positives`, `true_negatives`, `false_negatives`, whole numbers;

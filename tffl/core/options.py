@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -22,22 +22,27 @@ class Options:
       UsageError: A value is out of its range; one line that says what is allowed.
     """
 
-    tables_field: ClassVar[str] = ""
-    """Name of the field, if there is one, that takes the options of other entries of the registry.
-
-    Each of them stands in a table of the entry's name, as in `[defense.krum]`.
-    """
-
     def __post_init__(self) -> None:
-        """Checks every field against its annotation: `"30%"` becomes 0.3, `"krum"` an error."""
-        cls: Any = type(self)
-        values = {name: _plain(getattr(self, name)) for name in option_names(cls)}
-        try:
-            checked = _checker(cls).model_validate(values)
-        except ValidationError as error:
-            raise UsageError(explain(error)) from None
-        for name in values:
-            object.__setattr__(self, name, getattr(checked, name))
+        """Checks every field."""
+        check_options(self)
+
+
+def check_options(made: Any) -> None:
+    """Checks a dataclass' fields against their annotations, and converts them in place.
+
+    `"30%"` becomes 0.3 where a fraction is due, and `"krum"` an error.
+
+    Raises:
+      UsageError: A value is out of its range; one line that says what is allowed.
+    """
+    cls: Any = type(made)
+    values = {name: _plain(getattr(made, name)) for name in option_names(cls)}
+    try:
+        checked = _checker(cls).model_validate(values)
+    except ValidationError as error:
+        raise UsageError(explain(error)) from None
+    for name in values:
+        object.__setattr__(made, name, getattr(checked, name))
 
 
 def option_names(cls: type) -> list[str]:

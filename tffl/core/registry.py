@@ -108,7 +108,7 @@ class Registry:
         if lost := _lost_options(target):
             raise TfflError(f"{plugin} would lose {lost}: decorate it with @dataclass(frozen=True)")
         if self.base and not (isinstance(target, type) and issubclass(target, self._base)):
-            raise TfflError(f"{plugin} is no {self.kind}: it should be a subclass of {self.base}")
+            raise TfflError(f"{plugin} is not a subclass of {self.base}, as every {self.kind} is")
         return target
 
     def _plugin(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a defense decided about the clients of a round, and what it saw of them."""
+"""What a defense decides about the clients of a round, and what it shows of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TypeAlias
 import numpy as np
 
 NOT_FINITE = "the update holds NaN or infinity"
-"""Why a row is refused that no rule can compute with."""
+"""Reason of a row that no rule can compute with."""
 
 NOT_SELECTED = "not selected"
-"""Why a row has no part in a selection's average, if nothing is held against it."""
+"""Reason of a row that a selection leaves out of its average without suspecting it."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,18 @@ class Verdict(Judgment):
         when nobody was accepted.
       aggregate: float32 `[d]`, the aggregated update; zeros when nobody was accepted, so that the
         global model stays as it is.
+
+    >>> nobody = np.zeros(2, bool)
+    >>> judgment = Judgment(
+    ...     flagged=nobody,
+    ...     convicted=nobody,
+    ...     accepted=~nobody,
+    ...     scores=np.zeros(2),
+    ...     threshold=1.0,
+    ...     reasons=("", ""),
+    ... )
+    >>> Verdict.of(judgment, np.full(2, 0.5), np.ones(3, np.float32)).weights
+    array([0.5, 0.5])
     """
 
     weights: np.ndarray

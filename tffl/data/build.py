@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,22 @@ def check_prepared(config: DataConfig) -> None:
         chosen.check_prepared(config.data_dir)
 
 
+def check_any_prepared(configs: Iterable[DataConfig]) -> None:
+    """Checks, without TensorFlow, that at least one of several datasets is prepared.
+
+    Raises:
+      UsageError: None is; the message is about the first.
+    """
+    first = None
+    for config in dict.fromkeys(configs):
+        try:
+            return check_prepared(config)
+        except UsageError as error:
+            first = first or error
+    if first:
+        raise first
+
+
 def load_dataset(config: DataConfig) -> Dataset:
     """Loads the images that a config names; never downloads them.
 
@@ -83,7 +99,7 @@ def _read(config: DataConfig) -> Any:
         return chosen.load(config.data_dir)
     except (TfflError, MemoryError):
         raise
-    except Exception as error:  # of code that others have written
+    except Exception as error:  # plug-in code may raise anything
         raise TfflError(f"dataset {name} cannot be loaded: {first_line(error)}") from error
 
 

@@ -11,7 +11,7 @@ AUROR: Defending Against Poisoning Attacks in Collaborative Deep Learning System
 
 The paper's text was not at hand: the rule is its abstract's, as later papers describe it, and the
 paper's values of α could not be verified. An α in units of the weights depends on model, learning
-rate and layer, so that tffl measures the gap, unless told otherwise, in units of the clusters' own
+rate and layer, so that tffl measures the gap, by default, in units of the clusters' own
 spread, their pooled standard deviation √(W / (n − 2)), where W is the squared error that remains.
 Honest clients split too: see `alpha`.
 
@@ -20,7 +20,7 @@ the small clusters among them, on either side, so that none of them reaches τ =
 
 Coordinates are chosen anew every round, not in the first rounds for all later ones. The split is
 the exact optimum, found on the sorted values, where others run Lloyd's iteration. Clusters of equal
-size have no minority: nobody is suspect there, though the coordinate counts. FLPoison looks at the
+size have no minority: no client is suspected there, though the coordinate counts. FLPoison uses the
 final layer only and clusters all indicative coordinates at once.
 """
 
@@ -121,7 +121,11 @@ class Auror(Detector):
         weights themselves, as published (`absolute`).
       tau: τ, the share of indicative coordinates above which a client is malicious. Without an
         indicative coordinate nobody is.
-      layers: Look at the trainable coordinates of `all` layers, or of the `final` one.
+      layers: Use the trainable coordinates of `all` layers, or of the `final` one.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> Auror().judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0

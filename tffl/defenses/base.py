@@ -1,8 +1,13 @@
 """What a defense is: the updates of a round in, a verdict out.
 
-    score → threshold → vote → aggregate
+Families of defenses have a base class each:
 
-`Detector` runs these four steps; a defense overrides those in which its paper differs.
+    Detector     score → threshold → vote → aggregate     leaves suspects out
+    RobustMean   combine                                   bounds everyone's influence
+    Selection    combine                                   averages a few
+    Wrapper      stands before another defense
+
+Any other rule extends `Defense` and writes `judge`.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import numpy as np
 
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
-from tffl.core.options import Options
+from tffl.core.options import check_options
 from tffl.core.updates import Updates
 from tffl.core.verdict import Judgment, Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
@@ -31,13 +36,31 @@ State = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Defense(Options, ABC):
-    """Judges the updates of each round. Subclasses are frozen dataclasses of their options."""
+class Defense(ABC):
+    """Judges the updates of each round. Subclasses are frozen dataclasses of their options.
+
+    >>> from tffl.defenses.krum import Krum
+    >>> isinstance(Krum(), Defense), Krum(malicious=2).declared_knowledge()
+    (True, ('told malicious = 2',))
+    """
 
     reference: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+    tables_field: ClassVar[str] = ""
+    """Name of the field, if there is one, that takes the options of other defenses.
+
+    Each of them stands in a table of the defense's name, as in `[defense.krum]`.
+    """
     score_name: ClassVar[str] = ""
     """What its scores measure, as the axis of a chart says it, where there is a better word."""
+
+    def __post_init__(self) -> None:
+        """Checks every option; subclasses that have a `__post_init__` call this one first.
+
+        Raises:
+          UsageError: A value is out of its range; one line that says what is allowed.
+        """
+        check_options(self)
 
     @property
     def models(self) -> int:
@@ -54,12 +77,12 @@ class Defense(Options, ABC):
 
     @property
     def convicts(self) -> bool:
-        """Whether it ever names suspects, apart from rows that are not finite."""
+        """Whether it can convict anyone, apart from rows that are not finite."""
         return True
 
     @property
     def uses_model(self) -> bool:
-        """Whether it looks at what clients' models say of images."""
+        """Whether it evaluates clients' models on images."""
         return False
 
     @property
@@ -69,9 +92,9 @@ class Defense(Options, ABC):
 
     @property
     def judges_statistics(self) -> bool:
-        """Whether what no gradient trains, such as BatchNorm statistics, can make a suspect.
+        """Whether variables that no gradient trains, such as BatchNorm statistics, are judged.
 
-        It can where clients' models are tried on images.
+        They are where clients' models are evaluated on images.
         """
         return bool({PROBE_DATA, AUXILIARY_DATA} & set(self.declared_knowledge()))
 
@@ -111,7 +134,7 @@ class Defense(Options, ABC):
         return with_count(self, self.attackers, participants, removed)
 
     def missing(self, server: Server) -> str:
-        """Returns what the server lacks for this defense, in one sentence; empty if nothing."""
+        """Returns in one sentence what this defense needs and the server lacks; empty if none."""
         name, declared = type(self).__name__, self.declared_knowledge()
         if self.uses_model and server.explainer is None:
             return f"{name} looks at clients' models: give model="

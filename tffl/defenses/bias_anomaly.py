@@ -55,6 +55,12 @@ class BiasAnomaly(Detector):
         50, if their biases are independently normal (simulated). Real ones are not: in the
         README's quickstart it blames 7 to 16 % of 10 clients of 144 images when nobody attacks.
       alpha: For `mean-std`; 1.5 can still flag 3 equal attackers of 10, 2 could not.
+
+    >>> from tffl.core.layout import Entry
+    >>> layout = WeightLayout((Entry("logits/bias", (2,), True),))
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> BiasAnomaly().judge_rows(rows, layout=layout).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     reference_point: Literal["clients", "joint"] = "clients"

@@ -8,9 +8,10 @@ Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing
 
 The mean within a bucket is plain, as in the paper, so that no claimed sample count decides there;
 to the rule behind it a bucket counts the samples of all its clients. If s does not divide n, the
-last bucket averages the clients that are left. f attackers spoil up to f buckets, so the rule
-behind it, as in `bucketing+krum`, must bear f of ⌈n/s⌉; a fraction that it is told is one of the n
-clients. A client is judged by its bucket, honest ones that meet an attacker as well.
+last bucket averages the remaining clients. f attackers spoil up to f buckets, so the rule behind
+it, as in `bucketing+krum`, must tolerate f of ⌈n/s⌉; a fraction given to it is one of the n
+clients. A client is judged by its bucket, which includes honest clients that share one with an
+attacker.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ class Bucketing(PreAggregation):
 
     Attributes:
       bucket: s, clients in a bucket, at least 1; with 2, the rule behind it sees half as many
-        updates, and can bear about half as many attackers.
+        updates, and tolerates about half as many attackers.
+
+    >>> from tffl.defenses.median import Median
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [1.0], [9.0]])
+    >>> bool(Bucketing(bucket=2).wrap(Median()).judge_rows(rows).aggregate[0] < 2)
+    True
     """
 
     bucket: Annotated[int, Field(ge=1)] = 2

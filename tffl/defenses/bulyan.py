@@ -1,19 +1,20 @@
 """Bulyan: select by Krum, then average in each coordinate what lies around the median.
 
-    S = {}; θ = n − 2f times: move Krum's winner among the rows that are left to S
+    S = {}; θ = n − 2f times: move Krum's winner among the remaining rows to S
     Δ_j = mean of the β = θ − 2f values of {Δ_ij, i ∈ S} closest to their median      n ≥ 4f + 3
 
 The Hidden Vulnerability of Distributed Learning in Byzantium
     El Mahdi El Mhamdi, Rachid Guerraoui, Sébastien Rouault. ICML 2018.
 
 Krum's own condition, n > 2f + 2, no longer holds for the last rows that are left; scores are then
-sums over max(1, left − f − 2) neighbors, as in Flower. Other implementations take the θ lowest
+sums over max(1, remaining − f − 2) neighbors, as in Flower. Other implementations take the θ lowest
 scores in one shot, or another θ or β. Of two values as far below the median as above it, the
 lower one counts as closer. The mean is unweighted, and covers BatchNorm statistics, at which Krum
 does not look, in the same way.
 
-The first step leaves 2f rows out, and the second nearly every row somewhere, so that neither names
-f suspects. Those on record have the highest Krum scores among all n. Accepted are the rows in S.
+The first step leaves 2f rows out, and the second leaves nearly every row out in some coordinate, so
+that neither yields f suspects. The recorded suspects have the highest Krum scores among all n. The
+rows in S are accepted.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tffl.defenses.server import Server
 
 
 def select(distances: np.ndarray, malicious: int, count: int) -> np.ndarray:
-    """Returns the rows that Krum picks one after the other, each time from those that are left.
+    """Returns the rows that Krum picks one after the other, each time from the remaining ones.
 
     Args:
       distances: Squared, float64 `[n, n]`.
@@ -79,7 +80,12 @@ def middle_mean(ordered: np.ndarray, count: int) -> np.ndarray:
 class Bulyan(Selection):
     """Averages around the median, in each coordinate, the updates that Krum selects.
 
-    Told nothing, it expects the largest f that it can bear.
+    Without f, it expects the largest f that it tolerates.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [1.0], [1.1], [9.0]])
+    >>> verdict = Bulyan(malicious=1).judge_rows(rows)
+    >>> verdict.accepted.tolist(), verdict.aggregate
+    ([True, True, False, True, True, True, False], array([1.0666667], dtype=float32))
     """
 
     reference: ClassVar[str] = (

@@ -1,4 +1,4 @@
-"""CAM consensus: clients whose heat maps leave what the clients' maps have in common.
+"""CAM consensus: flags clients whose heat maps differ from the consensus of all clients' maps.
 
 For every client i and probe p, with L the raw LayerCAM map,
 
@@ -7,7 +7,7 @@ For every client i and probe p, with L the raw LayerCAM map,
 
 both averaged to 4 × 4 pixels. The probes are dealt into groups. In a group, each of the two blocks
 is compared with the clients' consensus, x ← clip((x − median_i x) / (1.4826 · median |·|), ±10).
-Clients whose maps are all but the same have one vote in every median, and share a fold. The clients
+Clients whose maps are nearly the same have one vote in every median, and share a fold. The clients
 are dealt into folds. An autoencoder D → 8 → D without a final activation, fitted to the 60 % of the
 other folds' clients whose errors are smallest, rebuilds those of a fold; twice, with |x| as the
 first error:
@@ -18,12 +18,12 @@ first error:
 tffl's own, made from GradCAM-AE (`tffl.defenses.gradcam_ae`) by repairing what makes it fail:
 
 - The published autoencoder learns poisoned maps like all others, and its error follows a map's
-  brightness. Here it sees differences from the consensus, and the worst 40 % do not teach it.
+  brightness. Here it sees differences from the consensus, and is not fitted to the worst 40 %.
 - An autoencoder rebuilds those that it was fitted to better than anyone else, and the more so the
-  fewer they are. One for all would divide clients into its pupils and the suspects. Here nobody is
-  judged by an autoencoder that was fitted to him.
-- Colluders who all send the same would teach the others' autoencoders, pull the medians and look
-  like the consensus. Here they count once.
+  fewer they are. One for all would divide clients into those that it was fitted to and the
+  suspects. Here no client is judged by an autoencoder that was fitted to its maps.
+- Colluders who all send the same would dominate the others' autoencoders and the medians, and pass
+  as the consensus. Here they count once.
 - One probe says little: 16 of all classes a group say much, and four groups more.
 - Mean + α·std cannot flag several attackers at once; median and MAD can, up to half.
 - A client whose maps are dead (zero everywhere) while others' are not is flagged outright: an
@@ -46,7 +46,9 @@ from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import NORMAL
 from tffl.data.resize import area_weights
 from tffl.defenses.base import State
-from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, MapScores
+from tffl.defenses.cam_detector import CamDetector, ClassRule, MapScores
+from tffl.defenses.exports import DetectorExport
+from tffl.defenses.map_export import map_export
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder, Weights
 from tffl.defenses.parts.duplicates import firsts
 from tffl.defenses.parts.thresholds import MedianMad, Threshold
@@ -66,7 +68,7 @@ CLIP = 10.0
 FITS = 2
 """How often autoencoders are fitted, each time to those that were rebuilt best."""
 
-DOUBLE = 0.2
+NEAR_DUPLICATE = 0.2
 """Maps nearer than this, relative to the median distance of nearest neighbors, count as one."""
 
 FLOOR = 0.25
@@ -100,9 +102,9 @@ def pooled(maps: Any) -> Any:
 
 
 def same_maps(maps: np.ndarray) -> np.ndarray:
-    """Returns for each client the first whose maps are all but the same, int64 `[n]`."""
+    """Returns for each client the first whose maps are nearly the same, int64 `[n]`."""
     rows = np.asarray(pooled(maps), dtype=np.float64)
-    return firsts(rows @ rows.T, DOUBLE)
+    return firsts(rows @ rows.T, NEAR_DUPLICATE)
 
 
 def _standardized(block: Any, voters: Any) -> Any:
@@ -115,7 +117,7 @@ def _standardized(block: Any, voters: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class CamConsensus(CamAutoencoder):
+class CamConsensus(CamDetector):
     """Flags LayerCAM maps that differ from the clients' consensus; tffl's own detector.
 
     Attributes:
@@ -130,6 +132,11 @@ class CamConsensus(CamAutoencoder):
         the others; 1 judges all by one that is fitted to some of them.
       dead_share: A client is flagged outright if it has a larger share of dead maps, and half of
         the clients have none; 1 never does.
+
+    >>> CamConsensus().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: CamConsensus looks at clients' models: give model=
     """
 
     probes: Annotated[int, Field(ge=1)] = 64
@@ -171,7 +178,7 @@ class CamConsensus(CamAutoencoder):
         errors, fitted = self._rebuild(features, first, server.seed, round)
         usual = np.median(errors[:, voters], axis=1, keepdims=True)
         scores = (errors / np.maximum(usual, 1e-12)).mean(axis=0)
-        scores[self._hides(maps)] = math.inf
+        scores[self._has_dead_maps(maps)] = math.inf
         return MapScores(scores, fitted)
 
     @property
@@ -182,6 +189,10 @@ class CamConsensus(CamAutoencoder):
     def reason(self, score: float, threshold: float) -> str:
         """Says how far the maps are from the consensus."""
         return f"heat maps are {score:.3g} times as odd as the median, above {threshold:.3g}"
+
+    def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
+        """Returns the autoencoders of the last round that had any, as `detector`."""
+        return map_export(self, server, state, self.networks(state), self.serve)
 
     def networks(self, state: State) -> dict[str, keras.Model]:
         """Returns the autoencoder of each group of probes."""
@@ -232,13 +243,13 @@ class CamConsensus(CamAutoencoder):
         if self.hidden == 0:
             return errors, {}
         folds = min(self.folds, n)
-        lots = [seeds.generator(seed, "folds", round, group) for group in range(groups)]
-        fold = np.stack([lot.permutation(n)[first] % folds for lot in lots])
-        teachers = _teachers(fold, folds, first == np.arange(n))
+        draws = [seeds.generator(seed, "folds", round, group) for group in range(groups)]
+        fold = np.stack([draw.permutation(n)[first] % folds for draw in draws])
+        candidates = _fitting_sets(fold, folds, first == np.arange(n))
         starts = [seeds.integer(seed, "autoencoder", round, group) for group in range(groups)]
         rows = np.repeat(features, folds + 1, axis=0)
         for _ in range(FITS):
-            chosen = self._best(errors[:, None], teachers).reshape(-1, n)
+            chosen = self._best(errors[:, None], candidates).reshape(-1, n)
             weights = self._recipe.fit_all(rows, chosen, np.repeat(starts, folds + 1).tolist())
             rebuilt = self._recipe.reconstruct_all(rows, weights).reshape(groups, -1, n, size)
             unseen = np.abs(features[:, None] - rebuilt).mean(axis=3, dtype=np.float64)
@@ -249,23 +260,24 @@ class CamConsensus(CamAutoencoder):
             for group in range(groups)
         }
 
-    def _best(self, errors: np.ndarray, teachers: np.ndarray) -> np.ndarray:
-        """Returns bool `[…, n]`: the share of the teachers whose errors are smallest."""
-        known = np.where(teachers, errors, np.inf)
-        count = np.ceil(self.fitted_share * teachers.sum(axis=-1, keepdims=True)).astype(int)
+    def _best(self, errors: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Returns bool `[…, n]`: the share of the candidates whose errors are smallest."""
+        known = np.where(candidates, errors, np.inf)
+        count = np.ceil(self.fitted_share * candidates.sum(axis=-1, keepdims=True)).astype(int)
         best: np.ndarray = known <= np.take_along_axis(np.sort(known), count - 1, axis=-1)
         return best
 
-    def _hides(self, maps: np.ndarray) -> np.ndarray:
-        """Returns bool `[n]`: whose maps are dead where those of most clients are not."""
+    def _has_dead_maps(self, maps: np.ndarray) -> np.ndarray:
+        """Returns bool `[n]`: whose maps are dead where most clients' maps are not."""
         share = Findings.of(maps).dead / maps.shape[1]
         return (share > self.dead_share) & (np.median(share) == 0)
 
 
-def _teachers(fold: np.ndarray, folds: int, voters: np.ndarray) -> np.ndarray:
-    """Returns whom each autoencoder may be fitted to, bool `[g, folds + 1, n]`.
+def _fitting_sets(fold: np.ndarray, folds: int, voters: np.ndarray) -> np.ndarray:
+    """Returns to which clients each autoencoder may be fitted, bool `[g, folds + 1, n]`.
 
-    Those of a fold to the voters of the others, the last to all; and a fold of everybody, too.
+    The one of a fold is fitted to the voters of the other folds, and the last one to all voters. A
+    fold that holds all voters is fitted to them.
 
     Args:
       fold: int `[g, n]`.

@@ -1,10 +1,10 @@
-"""Detectors that look at class activation maps: what each client's model sees in probe images.
+"""Detectors that judge class activation maps: where in probe images each client's model looks.
 
     probes → maps of every client → score → threshold → vote → aggregate
 
-The maps are `tffl.explain.maps`'s. A detector of this kind says what it makes of them; here is what
-all of them share: which probes, which layer, which class, and what happens to maps that are not
-finite or zero everywhere ("dead"). Both are counted; neither is ever silently replaced.
+`tffl.explain.maps` makes the maps, and a detector of this kind scores them. What all of them share
+is here: which probes, which layer, which class, and what happens to maps that are not finite or
+zero everywhere ("dead"). Both are counted, and neither is ever replaced without notice.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ from tffl.core.verdict import HeatMaps
 from tffl.data.samples import PROBE_DATA
 from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
-from tffl.defenses.exports import DetectorExport, Endpoint
 from tffl.defenses.server import Server
 from tffl.explain.maps import Findings, Method, Probes, check_map_size
 from tffl.explain.probes import PICTURED, draw
 
 if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
+    pass
 
 ClassRule = Literal["true", "predicted", "fixed"]
 
@@ -40,7 +38,7 @@ THRESHOLD = "threshold"
 
 @dataclass(frozen=True)
 class MapScores:
-    """What a detector makes of the maps of n clients, all finite.
+    """A detector's scores of the maps of n clients, all finite.
 
     Attributes:
       scores: float64 `[n]`.
@@ -59,7 +57,7 @@ class MapScores:
 
 @dataclass(frozen=True)
 class CamDetector(Detector):
-    """Flags clients whose models look at probe images in another way.
+    """Flags clients whose models' heat maps of probe images are unusual.
 
     Attributes:
       probes: Number of probe images, of all classes as evenly as possible.
@@ -90,7 +88,7 @@ class CamDetector(Detector):
 
     @abstractmethod
     def judge_maps(self, maps: np.ndarray, server: Server, round: int) -> MapScores:
-        """Scores what `prepare` made of maps, finite, `[n, p, h, w]` of at least one client."""
+        """Scores what `prepare` returned: finite maps `[n, p, h, w]` of at least one client."""
 
     def prepare(self, maps: np.ndarray, size: int) -> np.ndarray:
         """Returns float32 `[n, p, h, w]`; rows that are not finite are flagged, not judged.
@@ -102,7 +100,7 @@ class CamDetector(Detector):
         return maps
 
     def check_server(self, server: Server) -> None:
-        """Raises `UsageError` if there are too few probes, or no maps to be had of them."""
+        """Raises `UsageError` if there are too few probes, or if they yield no maps."""
         assert server.samples is not None and server.explainer is not None
         assert server.model is not None
         have, classes = len(server.samples.labels), server.samples.classes
@@ -172,62 +170,6 @@ class CamDetector(Detector):
                 findings.dead.tolist(), findings.non_finite.tolist(), scores.tolist(), strict=True
             )
         )
-
-
-@dataclass(frozen=True)
-class CamAutoencoder(CamDetector):
-    """A detector whose scores are errors of autoencoders; they are exported after the last round.
-
-    Its opinions hold the autoencoders' weights.
-    """
-
-    def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
-        """Returns the autoencoders of the last round that had any, as `detector`."""
-        networks = self.networks(state)
-        if not networks or server.explainer is None:
-            return {}
-        probes = self.draw_probes(server, 0)
-        layer = server.explainer.layer_name(self.layer or None)
-        size = probes.images.shape[1]
-        shape = (None, len(probes), *server.explainer.map_size(layer, size))
-
-        def serve(maps: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self.serve(maps, networks, size)
-
-        export = DetectorExport(
-            networks,
-            {"serving_default": Endpoint(serve, {"maps": (shape, "float32")})},
-            {"probes": probes.images},
-            {
-                "maps": self.method,
-                "layer": layer,
-                "class_rule": self.class_rule,
-                "classes": probes.classes.tolist(),
-                "image_size": size,
-                "threshold": float(state[THRESHOLD][0]),
-                "probes_redrawn_every_round": self.redraw,
-            },
-        )
-        return {"detector": export}
-
-    @abstractmethod
-    def networks(self, state: State) -> dict[str, keras.Model]:
-        """Returns the autoencoders that a state holds, by their names; empty if none."""
-
-    @abstractmethod
-    def serve(
-        self, maps: tf.Tensor, networks: Mapping[str, keras.Model], size: int
-    ) -> dict[str, tf.Tensor]:
-        """Computes what an export serves.
-
-        Args:
-          maps: Raw, float32 `[n, p, h, w]`.
-          networks: What `networks` returned.
-          size: Height and width of the probes.
-
-        Returns:
-          `reconstruction`, of what the networks saw, and `score`, float32 `[n]`.
-        """
 
 
 def _filled(part: np.ndarray | None, usable: np.ndarray) -> np.ndarray | None:

@@ -11,8 +11,8 @@ paper clients send momenta; here they send updates, whose scale depends on model
 So τ, for which values from 5 to 100 are in use, is the median distance to v if none is given.
 
 Distances are those of the trainable columns, and only these are clipped. BatchNorm statistics are
-averaged as they are, with equal weights: a mix of this round's and an old mean is no mean of any
-data, and could make a moving variance negative. Nothing here stops a client from sending bad ones.
+averaged as they are, with equal weights: a mix of this round's and an old mean belongs to no data,
+and could make a moving variance negative. Nothing here stops a client from sending bad ones.
 """
 
 from __future__ import annotations
@@ -41,8 +41,12 @@ class CenteredClipping(RobustMean):
     A client's score is its distance to the v of the last pass over τ: above 1 it was clipped.
 
     Attributes:
-      tau: τ > 0; the median distance to v, anew in every pass, if none.
+      tau: τ > 0; the median distance to v, computed in every pass, if None.
       iterations: L >= 1, passes per round; the paper advises 1.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> CenteredClipping(tau=1.0).judge_rows(rows).aggregate
+    array([0.98], dtype=float32)
     """
 
     tau: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -53,7 +57,7 @@ class CenteredClipping(RobustMean):
     )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` if told of half of the participants or more."""
+        """Raises `UsageError` unless n > 2f."""
         most = (participants - 1) // 2
         check_tolerance("centered-clipping", self.malicious, participants, most, "n > 2f")
 

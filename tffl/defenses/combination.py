@@ -12,9 +12,9 @@ is kept above 1 for clients that the part flags and at most 1 for others, also w
 not a threshold on its scores. Where a part has no scores, no threshold, or one that its median
 client exceeds, r_i is 2 for flagged clients and 0 for others.
 
-Every part sees all clients of a round and remembers what it needs; that another part convicts some
-of them changes nothing for it. Parts convict by their own votes. Their means are not used, nor
-whom they would accept: Krum counts by its suspects, although it averages one client alone.
+Every part sees all clients of a round and keeps its own state; that another part convicts some of
+them changes nothing for it. Parts convict by their own votes. Their averages and whom they accept
+are not used: Krum contributes its suspects, although it averages a single client.
 
 This is no published method.
 """
@@ -70,7 +70,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split), Field(min_length=1)]
 
 @dataclass(frozen=True)
 class Combination(Defense):
-    """Asks several defenses about every client.
+    """Combines the convictions of several defenses.
 
     A row with NaN or infinity is flagged and convicted, whatever the parts say.
 
@@ -78,7 +78,7 @@ class Combination(Defense):
       of: Names of the parts, a list or separated by commas; each once. Options of a part stand in
         a table of its name: `--set defense.multi-krum.malicious=2`.
       enforce: With false the verdict is only observed: all are accepted and averaged as FedAvg
-        does, NaN included. That of a part means nothing here.
+        does, NaN included. The option of the same name of a part has no effect.
       tables: The parts' options, by their names.
       parts: The parts.
     """
@@ -91,10 +91,11 @@ class Combination(Defense):
     tables_field: ClassVar[str] = "tables"
     reference: ClassVar[str] = "tffl's own"
     merge: ClassVar[np.ufunc]
-    """Of truths, the maximum says whether any is true, and the minimum whether all are."""
+    """The maximum of booleans is true if any is, and the minimum if all are."""
 
     def __post_init__(self) -> None:
-        """Builds the parts."""
+        """Checks the options, and builds the parts."""
+        super().__post_init__()
         twice = [name for name, count in Counter(self.of).items() if count > 1]
         require(not twice, f"defense.of names {', '.join(twice)} more than once")
         for name in self.tables:
@@ -166,13 +167,13 @@ class Combination(Defense):
         }
 
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Asks all parts, and averages those that remain by their sample counts."""
+        """Judges with all parts, and averages the accepted clients by their sample counts."""
         judgment, memory = self.suspect(updates, server, state)
         weights = sample_shares(updates, judgment.accepted)
         return Verdict.of(judgment, weights, updates.mean(weights)), memory
 
     def suspect(self, updates: Updates, server: Server, state: State) -> tuple[Judgment, State]:
-        """Asks all parts whom they suspect."""
+        """Merges what all parts suspect."""
         finite, found, memory = updates.finite(), {}, {}
         for name, part in self.parts.items():
             found[name], memory[name] = part.suspect(updates, server, states.part(state, name))
@@ -194,14 +195,24 @@ class Combination(Defense):
 
 @dataclass(frozen=True)
 class AnyOf(Combination):
-    """Rejects clients that any of several defenses convicts."""
+    """Rejects clients that any of several defenses convicts.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> AnyOf(of="multi-krum,median").judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
+    """
 
     merge: ClassVar[np.ufunc] = np.maximum
 
 
 @dataclass(frozen=True)
 class AllOf(Combination):
-    """Rejects clients that all of several defenses convict."""
+    """Rejects clients that all of several defenses convict.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> AllOf(of=("multi-krum", "update-consensus")).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
+    """
 
     merge: ClassVar[np.ufunc] = np.minimum
 

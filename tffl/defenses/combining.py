@@ -1,11 +1,11 @@
-"""Rules that make one update of all, and say how little they trust each client.
+"""Rules that combine all updates into one, and say how little they trust each client.
 
-They need no verdict for their result. Yet each says how much it distrusts every client (the share
-of its coordinates that was trimmed, the weight that it lost), and whom one would name by that: this
-is what detection tables of the literature mean when they list such a rule, and what the recall and
-false positive rate of such a run are about.
+Their result does not depend on a verdict. Still, each rule has a score of every client (the share
+of its coordinates that was trimmed, the weight that it lost), and the suspects follow from it.
+Tables in the literature mean this when they list the detection rates of such a rule; the recall and
+false positive rate of a run are computed from it.
 
-`RobustMean` leaves nobody out, and `Selection` all but a few.
+`RobustMean` accepts every client, and `Selection` only a few.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tffl.defenses.server import Server
 
 @dataclass(frozen=True)
 class Combined:
-    """What a rule makes of n finite updates.
+    """What a rule computes from n finite updates.
 
     Attributes:
       aggregate: float32 `[d]`.
@@ -43,12 +43,12 @@ class Combined:
 
 @dataclass(frozen=True)
 class Combining(Defense):
-    """Makes one update of all finite ones; rows with NaN or infinity are rejected.
+    """Combines all finite updates into one; rows with NaN or infinity are rejected.
 
     Attributes:
-      malicious: f, what the server is told about a round's attackers: a count, a fraction, or
-        nothing. Told f, the suspects on record are the f highest scores.
-      k: Told nothing, they are those above median + k·1.4826·MAD.
+      malicious: f, the expected attackers of a round: a count, or a fraction of its clients.
+        The suspects on record are the clients with the f highest scores.
+      k: Without `malicious`, they are those above median + k·1.4826·MAD.
     """
 
     malicious: Malicious = None
@@ -68,7 +68,7 @@ class Combining(Defense):
         """Combines finite updates, at least one."""
 
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Sorts out rows that are not finite, and combines the others."""
+        """Removes rows that are not finite, and combines the others."""
         finite, n = updates.finite(), len(updates)
         aggregate = np.zeros(updates.layout.size, dtype=np.float32)
         weights, scores, threshold = np.zeros(n), np.full(n, np.inf), np.nan

@@ -62,6 +62,16 @@ class Detector(Defense):
         between a round's own flags decide.
       enforce: With false the verdict is only observed: flags and scores are recorded, and all are
         accepted and averaged as FedAvg does, NaN included.
+
+    >>> from tffl.defenses.parts.thresholds import MedianMad
+    >>> @dataclass(frozen=True)
+    ... class LongUpdates(Detector):
+    ...     threshold = MedianMad(k=3.5)
+    ...     def score(self, updates, server):
+    ...         return updates.norms()
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> LongUpdates(window=3, votes=2).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     window: Annotated[int, Field(ge=1)] = 1

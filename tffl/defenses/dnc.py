@@ -12,7 +12,7 @@ Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for 
 Implementations disagree: r is 1 or 5, b is 10,000 (the authors), 1,000 or a fifth of the columns.
 Each repetition may remove ⌊c·f⌋ more clients, hence r = 1 here. The paper's mean is plain. tffl
 ranks by |X_i · v|, which is the same order, so that a threshold of median + k·1.4826·MAD, for a
-server that is told nothing, fits: squares of normally distributed values have far too long a tail.
+server that does not know f, fits: squares of normally distributed values have far too long a tail.
 
 The score is the largest ratio, over the repetitions, of |X_i · v| to what is still kept in it. The
 direction is that of the largest update: one row far beyond all others hides the rest in its round.
@@ -78,12 +78,16 @@ class DnC(Detector):
     """Leaves out who stands out along the direction in which updates differ most.
 
     Attributes:
-      malicious: f, what the server is told about a round's attackers: a count, a fraction, or
-        nothing; n > 2f.
+      malicious: f, the expected attackers of a round: a count, or a fraction of its clients;
+        n > 2f.
       iterations: r, how often to draw columns. A client is flagged if it is in any of them.
       coordinates: b, how many columns to draw; all if there are fewer.
-      c: Told f, each iteration removes ⌊c·f⌋ clients; c > 0.
-      k: Told nothing, it removes those above median + k·1.4826·MAD.
+      c: With `malicious`, each iteration removes ⌊c·f⌋ clients; c > 0.
+      k: Without `malicious`, it removes those above median + k·1.4826·MAD.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> DnC(malicious=1).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     malicious: Malicious = None

@@ -95,7 +95,11 @@ class FaaDl(Detector):
     Attributes:
       nu: ν, at most this share of a round's clients is flagged, and attackers that resemble each
         other only while they are fewer than half of it.
-      layers: Look at the trainable coordinates of `all` layers, or of the `final` one.
+      layers: Use the trainable coordinates of `all` layers, or of the `final` one.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> FaaDl().judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     nu: Annotated[float, Field(gt=0, lt=1)] = 0.5

@@ -86,6 +86,10 @@ class Flame(Defense):
       noise: λ >= 0; the noise falls on trainable weights only.
       angles: Between `updates`, or between the `models` that clients send, which are all nearly
         parallel.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> Flame(noise=0).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.001

@@ -5,17 +5,17 @@
     prediction(x) = argmax_k |{g : model_g(x) = k}|, the lowest class of those that tie
 
 A client takes part in one group, so that m malicious ones spoil at most m votes, whatever they do
-and whatever the rule is worth. `tffl.engine.voting.Certificates` says how many each test input
-bears; a run writes that to `certificates.csv`.
+and however good the rule is. `tffl.engine.voting.Certificates` says how many each test input
+tolerates; a run writes that to `certificates.csv`.
 
 FLCert: Provably Secure Federated Learning Against Poisoning Attacks
     Xiaoyu Cao, Zaixi Zhang, Jinyuan Jia, Neil Zhenqiang Gong. IEEE TIFS 2022.
 
 This is the variant D, with disjoint groups. P, with random overlapping groups, needs a sampling
-argument for its certificate; it could not be read, and is left out. The paper puts a client into a
-group by a hash of its id; here the ids are shuffled by the experiment's seed and dealt out in turn,
-so that no group is empty and sizes differ by at most one. Neither depends on who is malicious, but
-an attacker that may choose many ids, or knows the seed, chooses its groups.
+argument for its certificate; its text was not at hand, and it is left out. The paper puts a client
+into a group by a hash of its id; here the ids are shuffled by the experiment's seed and dealt out
+in turn, so that no group is empty and sizes differ by at most one. Neither depends on who is
+malicious, but an attacker that may choose many ids, or knows the seed, chooses its groups.
 """
 
 from __future__ import annotations
@@ -53,8 +53,12 @@ class FLCert(Wrapper):
     """Trains one model per group of clients, each by the rule behind it, and lets them vote.
 
     Attributes:
-      groups: N, at least 2. With N models that agree, floor(N / 2) attackers are borne at most,
-        or one less where a tie would be lost; and every model has only 1 / N of the data.
+      groups: N, at least 2. N models that agree tolerate floor(N / 2) attackers, or one less
+        where a tie would be lost; and every model has only 1 / N of the data.
+
+    >>> from tffl.defenses.median import Median
+    >>> FLCert(groups=5).wrap(Median()).models
+    5
     """
 
     groups: Annotated[int, Field(ge=2)] = 3
@@ -74,13 +78,13 @@ class FLCert(Wrapper):
 class Grouped(Defense):
     """Several groups with a model and a state each, judged by the same rule.
 
-    Scores and flags are the rule's, which looks at one group at a time; told a number of attackers,
-    it expects so many in every group, told a fraction, that of the group's participants.
+    Scores and flags are those of the rule, which judges one group at a time. It expects a given
+    count of attackers in every group, and a given fraction of each group's participants.
 
     A group's participants are a constant number only if all clients take part in every round.
-    Otherwise the rule is checked for an average group, and must do with fewer as it does when rows
-    with NaN are removed. A group without any keeps its model for that round. The certificate does
-    not depend on it: it takes every group with an attacker for lost.
+    Otherwise the rule is checked for an average group, and judges smaller ones as it does when rows
+    with NaN are removed. A group without participants keeps its model for that round. The
+    certificate does not depend on the rule: it counts every group with an attacker as lost.
     """
 
     before: FLCert

@@ -1,7 +1,7 @@
-"""FLDetector: who keeps sending what its own past did not predict.
+"""FLDetector: clients whose updates their own past does not predict.
 
     g_i = −Δ_i                                                what client i sends, as a gradient
-    ĝ_i^t = g_i^{t−1} + Ĥ^t (w^t − w^{t−1})                   what its last one lets expect
+    ĝ_i^t = g_i^{t−1} + Ĥ^t (w^t − w^{t−1})                   what its last one predicts
     d_i^t = ‖ĝ_i^t − g_i^t‖ / mean_j ‖ĝ_j^t − g_j^t‖
     score_i = mean of d_i over its last N rounds
     if the scores form more than one cluster: 2-means, the cluster of higher mean is malicious
@@ -67,6 +67,10 @@ class FLDetector(Defense):
         rounds is noisy.
       restart: After the first conviction, go back to the weights of round 1, to within rounding,
         as the paper does: what attackers did until then is undone, and so is all other learning.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> FLDetector().judge_rows(rows).scores  # of a first round
+    array([nan, nan, nan, nan, nan])
     """
 
     window: Annotated[int, Field(ge=1)] = 10
@@ -80,11 +84,11 @@ class FLDetector(Defense):
 
     @property
     def tracks_clients(self) -> bool:
-        """It does: what each sent, how well that was predicted, and who is convicted."""
+        """True: it remembers updates, prediction errors and convictions."""
         return True
 
     def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` if there are too few to cluster, or if memory would be filled."""
+        """Raises `UsageError` for too few clients to cluster, or too many to remember."""
         require(
             participants >= 3,
             f"fldetector clusters scores and needs at least 3 participants a round, not "
@@ -93,7 +97,7 @@ class FLDetector(Defense):
         self._check_size(participants, layout)
 
     def init(self, server: Server) -> State:
-        """Remembers nothing of anybody."""
+        """Returns an empty memory."""
         self._check_size(server.clients, server.layout)
         clients, d = server.clients, server.layout.size
         return {

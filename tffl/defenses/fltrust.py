@@ -12,7 +12,7 @@ Sample counts do not matter. If nobody is trusted, the model stays as it is; som
 fall back to the plain mean, which is what an attacker would want.
 
 The paper has no BatchNorm. Directions and norms are those of the trainable columns; statistics are
-averaged with the same trust, but not rescaled: they are no gradient step, and stretching the
+averaged with the same trust, but not rescaled: no gradient trains them, and stretching the
 difference of a moving variance could make it negative.
 """
 
@@ -44,6 +44,14 @@ class FLTrust(Defense):
     A client's score is minus its cosine. Flagged are those without trust: a cosine of at most 0,
     and NaN or infinity. If the server's own update is zero or not finite, there is nothing to
     compare with: nobody is trusted in that round, and the model stays as it is.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> FLTrust().judge_rows(rows, root_update=np.array([2.0, 1.0])).accepted.tolist()
+    [True, True, True, True, False]
+    >>> FLTrust().judge_rows(rows)
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: FLTrust compares with the server's own update: give root_update=
     """
 
     reference: ClassVar[str] = (

@@ -2,7 +2,7 @@
 
     H_i = Σ_t Δ_i^t                  over the rounds in which client i took part, this one included
     v_i = max_j cos(H_i, H_j)
-    s_i = max_j cos(H_i, H_j) · min(1, v_i / v_j),  at least 0        pardons honest look-alikes
+    s_i = max_j cos(H_i, H_j) · min(1, v_i / v_j),  at least 0        pardons similar honest ones
     α_i = clip(κ·(ln(a_i / (1 − a_i)) + ½), 0, 1),  a_i = (1 − s_i) / max_j (1 − s_j)
     Δ   = Σ α_i Δ_i / Σ α_i
 
@@ -12,8 +12,8 @@ The Limitations of Federated Learning in Sybil Settings
 The authors' code does not divide by Σ α_i, so that its step grows with the number of clients; tffl
 does, since updates are weight differences and not gradients with a learning rate of their own.
 Their weighting of features by importance is left out. Where all histories agree to within
-rounding, their 0 / 0 is no weight for anybody here. Two honest clients with like data look like
-sybils too: the rule wants clients that differ, and a lone attacker passes.
+rounding, where their code divides 0 by 0, every weight is 0 here. Two honest clients with similar
+data resemble sybils too: the rule expects clients that differ, and does not find a lone attacker.
 """
 
 from __future__ import annotations
@@ -84,14 +84,18 @@ def trust(similarity: np.ndarray, confidence: float = 1.0) -> np.ndarray:
 class FoolsGold(Defense):
     """Takes weight from clients whose updates, summed over all rounds, resemble another's.
 
-    The score is s_i; flagged and left out are those whose weight is 0. The rule does not look at
-    sample counts. A row with NaN or infinity is rejected, and no part of its client's history.
+    The score is s_i; flagged and left out are those whose weight is 0. The rule ignores sample
+    counts. A row with NaN or infinity is rejected, and no part of its client's history.
 
     Attributes:
       layers: What histories are made of: the `final` layer, which the paper calls indicative of
         what an attack wants, and which fits into memory, or `all` of them: 8 · clients · d bytes,
         1 GiB at most.
       confidence: κ > 0, how steeply weights fall from 1 to 0; the paper's is 1.
+
+    >>> rows = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0], [-1.0, -1.0]])
+    >>> FoolsGold(layers="all").judge_rows(rows).accepted.tolist()
+    [True, True, False, False]
     """
 
     layers: Layers = "final"
@@ -104,11 +108,11 @@ class FoolsGold(Defense):
 
     @property
     def tracks_clients(self) -> bool:
-        """It does: histories."""
+        """True: it remembers histories."""
         return True
 
     def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` if there is nobody to resemble, or if histories fill the memory."""
+        """Raises `UsageError` for a single client, or if histories need too much memory."""
         require(
             participants >= 2,
             f"foolsgold compares clients and needs at least 2 a round, not {participants}",

@@ -1,4 +1,4 @@
-"""GAN audit: who errs on audit images of the server's own making, by everybody's vote.
+"""GAN audit: whose models err on generated audit images, which all models label by vote.
 
     D ← M_{t−1} + mean u, trained with G on X_aux                    (Algorithm 1, lines 6–7)
     from round d_iter: X = G(z), y_x = majority of f(x; M_{t−1} + u_k)         (lines 8–16)
@@ -126,6 +126,11 @@ class GanAudit(Detector):
       inversion_rate: Size of the first of them; the range of an image is 1.
       total_variation: Weight of this regularizer of inverted images.
       l2: Weight of this one.
+
+    >>> GanAudit().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: GanAudit looks at clients' models: give model=
     """
 
     source: str = sources.INVERSION

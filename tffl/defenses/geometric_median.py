@@ -78,7 +78,7 @@ class GeometricMedian(RobustMean):
     """Averages updates with weights that make the result their geometric median.
 
     A client's score is the weight it has in FedAvg divided by its weight here, by how much it was
-    put back: proportional to its distance from the result, and 1 on average (harmonically). Where
+    reduced: proportional to its distance from the result, and 1 on average (harmonically). Where
     weights follow sample counts, nobody verifies these: a client that claims more than half of all
     samples is the median.
 
@@ -86,6 +86,10 @@ class GeometricMedian(RobustMean):
       weighting: α by claimed `samples`, as in the paper, or `uniform`.
       iterations: Most Weiszfeld passes; it stops when nothing changes anymore. 3 is the paper's.
       smoothing: ν > 0, the least distance that counts.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> GeometricMedian().judge_rows(rows).aggregate.round(3)
+    array([1.1], dtype=float32)
     """
 
     weighting: Literal["samples", "uniform"] = "samples"
@@ -97,7 +101,7 @@ class GeometricMedian(RobustMean):
     )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` if told of half of the participants or more."""
+        """Raises `UsageError` unless n > 2f."""
         most = (participants - 1) // 2
         check_tolerance("geometric-median", self.malicious, participants, most, "n > 2f")
 

@@ -37,7 +37,9 @@ from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import check_alpha
 from tffl.data.resize import bilinear_weights
 from tffl.defenses.base import State
-from tffl.defenses.cam_detector import CamAutoencoder, ClassRule, MapScores
+from tffl.defenses.cam_detector import CamDetector, ClassRule, MapScores
+from tffl.defenses.exports import DetectorExport
+from tffl.defenses.map_export import map_export
 from tffl.defenses.parts.autoencoder import NAMES, Autoencoder
 from tffl.defenses.parts.thresholds import MeanStd, Threshold
 from tffl.defenses.parts.votes import Ballot
@@ -65,7 +67,7 @@ RELEASED: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class GradCamAe(CamAutoencoder):
+class GradCamAe(CamDetector):
     """Flags Grad-CAM maps that an autoencoder fails to rebuild, as published.
 
     Attributes:
@@ -81,6 +83,11 @@ class GradCamAe(CamAutoencoder):
       window: ξ.
       votes: ε.
       ballot: When the vote counts; `blocks` is the paper's.
+
+    >>> GradCamAe().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: GradCamAe looks at clients' models: give model=
     """
 
     variant: Literal["paper", "released"] = "paper"
@@ -153,6 +160,10 @@ class GradCamAe(CamAutoencoder):
 
         squared = self.error == "squared"
         return ops.mean(ops.square(difference) if squared else ops.abs(difference), axis=1)
+
+    def exports(self, server: Server, state: State) -> Mapping[str, DetectorExport]:
+        """Returns the autoencoders of the last round that had any, as `detector`."""
+        return map_export(self, server, state, self.networks(state), self.serve)
 
     def networks(self, state: State) -> dict[str, keras.Model]:
         """Returns the autoencoder of the last round."""

@@ -10,8 +10,8 @@ GradCAM-AE: A New Shield Defense against Poisoning Attacks on Federated Learning
     Jingjing Zheng, Kai Li, Xin Yuan, Wei Ni, Eduardo Tovar. Section 6.1, as a comparison.
 
 The paper says no more than that Krum finds the malicious maps and that one update is selected; its
-equal recall and precision show that as many clients are suspected as there are attackers, so its
-authors told the rule f.
+equal recall and precision show that as many clients are suspected as there are attackers, so the
+authors gave the rule f.
 """
 
 from __future__ import annotations
@@ -39,10 +39,15 @@ class GradCamKrum(CamDetector):
     """Takes the one client whose Grad-CAM map is closest to its nearest neighbors'.
 
     Attributes:
-      malicious: f, what the server is told about a round's attackers: a count, a fraction, or
-        nothing. Told f, the suspects are the f highest scores.
-      k: Told nothing, they are those above median + k·1.4826·MAD, and neighbors are counted for
-        the largest f that Krum can bear.
+      malicious: f, the expected attackers of a round: a count, or a fraction of its clients.
+        The suspects are the clients with the f highest scores.
+      k: Without `malicious`, they are those above median + k·1.4826·MAD, and neighbors are counted
+        for the largest f that Krum tolerates.
+
+    >>> GradCamKrum().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: GradCamKrum looks at clients' models: give model=
     """
 
     malicious: Malicious = None
@@ -80,7 +85,7 @@ class GradCamKrum(CamDetector):
 
     @property
     def threshold(self) -> Threshold:
-        """Between the f highest scores and the others, or the data-driven one."""
+        """Below the f highest scores; else median + k·1.4826·MAD."""
         return highest_or_outlying(self.malicious, self.k)
 
     def reason(self, score: float, threshold: float) -> str:

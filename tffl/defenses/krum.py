@@ -9,9 +9,9 @@ Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent
 Implementations disagree: several count n − f − 1 or n − f neighbors, or sum plain distances. tffl
 follows the paper. Distances are between trainable columns; the winner's statistics come with it.
 
-Krum is a selection: n − 1 clients are left out, most of them honest. What it believes of them is
-another question, so acceptance and conviction differ here. Accepted is the winner alone. Convicted
-are the f highest scores or, told nothing, scores above median + k·1.4826·MAD.
+Krum is a selection: n − 1 clients are left out, most of them honest, so that acceptance and
+conviction differ here. Only the winner is accepted. The clients with the f highest scores are
+convicted or, without f, those with scores above median + k·1.4826·MAD.
 """
 
 from __future__ import annotations
@@ -93,7 +93,12 @@ class Krum(Selection):
     """Takes the one update that is closest to its nearest neighbors.
 
     Of equal scores, the row with the nearer next neighbor wins, and then the smallest client id.
-    Told nothing, it counts neighbors for the largest f that it can bear.
+    Without f, neighbors are counted for the largest f that the rule tolerates.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.3], [9.0]])
+    >>> verdict = Krum(malicious=1).judge_rows(rows)
+    >>> verdict.accepted.tolist(), verdict.convicted.tolist()
+    ([True, False, False, False, False], [False, False, False, False, True])
     """
 
     reference: ClassVar[str] = (

@@ -18,7 +18,13 @@ from tffl.explain.maps import Method
 
 @dataclass(frozen=True)
 class LayerCamAe(GradCamAe):
-    """Flags LayerCAM maps that an autoencoder fails to rebuild, as published."""
+    """Flags LayerCAM maps that an autoencoder fails to rebuild, as published.
+
+    >>> LayerCamAe().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: LayerCamAe looks at clients' models: give model=
+    """
 
     method: ClassVar[Method] = "layer-cam"
     reference: ClassVar[str] = (

@@ -33,6 +33,10 @@ class Median(RobustMean):
     A client's score is the share of trainable coordinates in which its value is not one of the
     middle one or two; where equal values leave open which these are, it counts by its chance. Hence
     honest clients score near 1 − 1/n, and only the comparison among clients means something.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> Median().judge_rows(rows).aggregate
+    array([1.1], dtype=float32)
     """
 
     reference: ClassVar[str] = (
@@ -41,7 +45,7 @@ class Median(RobustMean):
     )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` if told of half of the participants or more."""
+        """Raises `UsageError` unless n > 2f."""
         most = (participants - 1) // 2
         check_tolerance("median", self.malicious, participants, most, "n > 2f")
 

@@ -8,7 +8,7 @@ Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent
 
 Implementations disagree on m, from a fifth of n to n − f, and on the weights. tffl takes m = n − f
 unless `selected` says otherwise, and weights by sample counts as FedAvg does; the paper's mean is
-plain. With a vote (`window`), left out is who was outside the m often enough.
+plain. With a vote (`window`), a client is left out that was outside the m often enough.
 """
 
 from __future__ import annotations
@@ -37,10 +37,14 @@ class MultiKrum(Detector):
     Scores that equal the m-th lowest are all kept.
 
     Attributes:
-      malicious: f, what the server is told about a round's attackers: a count, a fraction, or
-        nothing. Told nothing, it counts neighbors for the largest f that it can bear.
-      selected: m, from 1 to n. If None, n − f; told nothing, all below the threshold.
+      malicious: f, the expected attackers of a round: a count, or a fraction of its clients.
+        Without it, neighbors are counted for the largest f that the rule tolerates.
+      selected: m, from 1 to n; n − f if None. With neither, all below the threshold.
       k: With neither `malicious` nor `selected`, flagged are scores above median + k·1.4826·MAD.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> MultiKrum(malicious=1).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     malicious: Malicious = None
@@ -80,7 +84,7 @@ class MultiKrum(Detector):
 
     @property
     def threshold(self) -> Threshold:
-        """Above the m lowest scores, below the f highest, or the data-driven one."""
+        """Above the m lowest scores; else below the f highest; else median + k·1.4826·MAD."""
         if self.selected is not None:
             return AllButLowest(self.selected)
         return highest_or_outlying(self.malicious, self.k)

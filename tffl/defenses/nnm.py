@@ -54,8 +54,13 @@ class NearestNeighborMixing(PreAggregation):
     """Replaces each update by the mean of itself and its nearest neighbors.
 
     Attributes:
-      malicious: f, what the server is told about a round's attackers: a count, a fraction, or
-        nothing; n > 2f. Told nothing, it is the most that it can bear: means of ⌊n/2⌋ + 1.
+      malicious: f, the expected attackers of a round: a count, or a fraction of its clients;
+        n > 2f. Without it, f is the most that the rule tolerates: means of ⌊n/2⌋ + 1.
+
+    >>> from tffl.defenses.median import Median
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> NearestNeighborMixing(malicious=1).wrap(Median()).judge_rows(rows).aggregate.round(3)
+    array([1.05], dtype=float32)
     """
 
     malicious: Malicious = None

@@ -22,7 +22,12 @@ from tffl.defenses.server import Server
 
 @dataclass(frozen=True)
 class FedAvg(Defense):
-    """Averages all updates by their sample counts; judges nobody, not even NaN."""
+    """Averages all updates by their sample counts; judges nobody, not even NaN.
+
+    >>> rows = np.array([[0.0], [4.0]])
+    >>> FedAvg().judge_rows(rows, counts=np.array([1, 3])).aggregate
+    array([3.], dtype=float32)
+    """
 
     reference: ClassVar[str] = (
         "McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized "
@@ -35,7 +40,7 @@ class FedAvg(Defense):
         return False
 
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Accepts everybody who counts."""
+        """Accepts every client, or every finite row in `FiniteAvg`."""
         counted = self._counted(updates)
         weights = sample_shares(updates, counted)
         verdict = Verdict(

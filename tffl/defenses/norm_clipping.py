@@ -5,13 +5,14 @@
 Can You Really Backdoor Federated Learning?
     Ziteng Sun, Peter Kairouz, Ananda Theertha Suresh, H. Brendan McMahan. 2019. arXiv 1911.07963.
 
-The paper's M is a constant that depends on model and data. Told none, tffl takes the median norm of
-the round, as later rules do: half of the updates are clipped then, honest ones among them. The mean
-is FedAvg's, by claimed sample counts: clipping bounds an update's length, not what a client claims.
+The paper's M is a constant that depends on model and data. Without it, tffl takes the median norm
+of the round, as later rules do: half of the updates are clipped then, honest ones among them. The
+mean is FedAvg's, by claimed sample counts: clipping bounds an update's length, not what a client
+claims.
 
 Norms are those of the trainable columns, and only these are shortened and get noise. BatchNorm
-statistics are averaged as they are: they are no step, and noise, or one client's stretched mean,
-could make a moving variance negative. Nothing here stops a client from sending bad ones.
+statistics are averaged as they are: they are not trained, and noise, or one client's stretched
+mean, could make a moving variance negative. Nothing here stops a client from sending bad ones.
 """
 
 from __future__ import annotations
@@ -41,9 +42,13 @@ class NormClipping(RobustMean):
     FedAvg's, which clipping does not change.
 
     Attributes:
-      max_norm: M > 0; the median norm of the round if none.
+      max_norm: M > 0; the median norm of the round if None.
       noise: σ >= 0 of the Gaussian noise on every trainable weight of the result, weak differential
         privacy. No privacy guarantee is claimed for it.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> NormClipping(max_norm=1.0).judge_rows(rows).aggregate.round(3)
+    array([0.98], dtype=float32)
     """
 
     max_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -54,7 +59,7 @@ class NormClipping(RobustMean):
     )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` if told of half of the participants or more."""
+        """Raises `UsageError` unless n > 2f."""
         most = (participants - 1) // 2
         check_tolerance("norm-clipping", self.malicious, participants, most, "n > 2f")
 

@@ -1,15 +1,16 @@
-"""Probe loss: who sends a model that knows the server's images worse than the others' models do.
+"""Probe loss: which clients' models do worse than the others' on the server's images.
 
     q_i = mean_p cross-entropy(f(x_p; w_t + Δ_i), y_p),   x_p a probe image, y_p its label
     flagged: q_i > median q + k · max(1.4826·MAD q, 0.3·median q)
 
 What a client's model makes of data that the server holds is the oldest test of an update. Fang et
 al. reject the updates whose absence lowers the joint model's loss most, Zeno those that raise it;
-both are told how many. Here every client's model is compared with the other clients', so that
-nothing need be known, and a few dozen images do. It is the cross-entropy because what climbs the
-joint model's loss has to be very wrong somewhere: 1 − probability, which is bounded, found almost
-none of the distance-constrained attackers that it finds (stored rounds of LeNet-5 and ResNet-8).
-Clients that lack classes are very wrong there, too, hence the floor of the spread and a large k.
+both need the number of attackers. Here every client's model is compared with the other clients',
+which needs no such number, and a few dozen images are enough. It is the cross-entropy because what
+climbs the joint model's loss has to be very wrong somewhere: 1 − probability, which is bounded,
+found almost none of the distance-constrained attackers that it finds (stored rounds of LeNet-5 and
+ResNet-8). Clients that lack classes are very wrong there, too, hence the floor of the spread and a
+large k.
 
 Local Model Poisoning Attacks to Byzantine-Robust Federated Learning
     Minghong Fang, Xiaoyu Cao, Jinyuan Jia, Neil Zhenqiang Gong. USENIX Security 2020. Loss function
@@ -42,12 +43,17 @@ FLOOR = 0.3
 
 @dataclass(frozen=True)
 class ProbeLoss(Detector):
-    """Flags clients whose models know the server's probe images worse than the others' do.
+    """Flags clients whose models do worse than the others' on the server's probe images.
 
     Attributes:
       probes: Number of probe images, of all classes as evenly as possible.
       redraw: Draw other probes every round.
       k: Flag above median + k robust standard deviations.
+
+    >>> ProbeLoss().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: ProbeLoss looks at clients' models: give model=
     """
 
     probes: Annotated[int, Field(ge=1)] = 64

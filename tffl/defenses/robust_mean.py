@@ -1,7 +1,7 @@
-"""Defenses that bound what any client can do to the mean, instead of judging clients.
+"""Defenses that bound the influence of every client on the mean, instead of leaving clients out.
 
-They leave nobody out, so that no verdict decides their result; whom they would suspect is on record
-all the same, see `combining.py`.
+They accept every finite update, so that their result does not depend on a verdict. Whom they
+suspect is still recorded; see `combining.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ __all__ = ["Combined", "RobustMean"]
 
 @dataclass(frozen=True)
 class RobustMean(Combining):
-    """Combines all finite updates, and accepts them all."""
+    """Combines all finite updates, and accepts them all.
+
+    >>> @dataclass(frozen=True)
+    ... class First(RobustMean):
+    ...     def combine(self, updates, server, state):
+    ...         weights = (np.arange(len(updates)) == 0).astype(float)
+    ...         return Combined(updates.row(0), weights, 1 - weights), state
+    >>> First().judge_rows(np.eye(3)).accepted.tolist()
+    [True, True, True]
+    """
 
     def kept(self, weights: np.ndarray) -> np.ndarray:
         """Keeps every row, whatever its weight."""

@@ -1,4 +1,4 @@
-"""What a server gives a defense to judge with."""
+"""What a server owns, and a defense may use."""
 
 from __future__ import annotations
 
@@ -30,9 +30,14 @@ class Server:
       seed: The experiment's seed; draw through `tffl.core.seeds`.
       root: Its own samples, if the experiment grants it any.
       learning_rate: What it multiplies an aggregated update by.
-      samples: Labeled images to look at clients' models with: its root samples if it has any, else
+      samples: Labeled images to try clients' models on: its root samples if it has any, else
         the test set, as in the papers.
       explainer: Makes class activation maps of clients' models.
+
+    >>> from tffl.core.updates import Updates
+    >>> layout = Updates.of_rows(np.zeros((1, 4))).layout
+    >>> Server(None, layout, clients=5, seed=0).samples is None
+    True
     """
 
     model: keras.Model | None
@@ -56,7 +61,7 @@ def make_server(
     labels: np.ndarray | None = None,
     root_update: np.ndarray | Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> Server:
-    """Makes a server of what its owner has, for defenses that judge without an experiment.
+    """Builds a server from what its owner has, for defenses that judge without an experiment.
 
     Args:
       layout: Columns of the update matrix.
@@ -64,10 +69,10 @@ def make_server(
       seed: Of what the defense draws.
       learning_rate: What the server multiplies an aggregated update by.
       model: The global network.
-      images: uint8 `[m, height, width, channels]`, to look at clients' models with.
+      images: uint8 `[m, height, width, channels]`, to try clients' models on.
       labels: int `[m]`, their classes.
-      root_update: The update float32 `[d]` that the server's own, trusted data yields in the round,
-        or (start `[d]`, round) → that update.
+      root_update: The update float32 `[d]` that training on the server's own, trusted data yields
+        in the round, or a function (start `[d]`, round) → that update.
 
     Raises:
       UsageError: Images come without a model or without as many labels, or the model is another.

@@ -79,7 +79,7 @@ class Session:
           ids: Client ids int64 `[n]`, ascending; 0 … n − 1 if None.
 
         Raises:
-          UsageError: As `Defense.judge_rows`, or an id is none of the registered clients'.
+          UsageError: As `Defense.judge_rows`, or an id belongs to no registered client.
         """
         updates = self._next(rows, counts, ids)
         server = self._server or self._begin(updates)
@@ -108,7 +108,7 @@ class Session:
         write_tensors(Path(path), {WEIGHTS: self._weights, **self._state}, about)
 
     def load(self, path: Path | str) -> Session:
-        """Goes on where `save` was called; returns this session.
+        """Continues where `save` was called; returns this session.
 
         Raises:
           UsageError: The file is of another defense, or of other options.

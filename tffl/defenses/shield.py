@@ -2,9 +2,9 @@
 
     shield = any-of(cam-consensus, update-consensus, probe-loss)
 
-Heat maps show what training on wrong data or noise does to what a model looks at; distance,
-direction and near-duplicates show what happens to an update without changing that; and what climbs
-the loss in small steps shows in the loss. See `tffl.defenses.cam_consensus`,
+Training on wrong data or noise changes where a model looks, which heat maps show. An attack on the
+update alone shows in its distance, its direction and near-duplicates, and one that raises the loss
+in small steps shows in the loss. See `tffl.defenses.cam_consensus`,
 `tffl.defenses.update_consensus` and `tffl.defenses.probe_loss`, whose options stand in tables of
 their names: `--set defense.update-consensus.reference_point=root` for a server with data of its
 own.
@@ -21,7 +21,15 @@ from tffl.defenses.combination import AnyOf
 
 @dataclass(frozen=True)
 class Shield(AnyOf):
-    """Rejects clients whose heat maps, updates or losses leave the clients' consensus."""
+    """Rejects clients whose heat maps, updates or losses leave the clients' consensus.
+
+    >>> Shield().of
+    ('cam-consensus', 'update-consensus', 'probe-loss')
+    >>> Shield().judge_rows([[1.0], [2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    tffl.core.errors.UsageError: Shield looks at clients' models: give model=
+    """
 
     of: tuple[str, ...] = field(
         default=("cam-consensus", "update-consensus", "probe-loss"), init=False

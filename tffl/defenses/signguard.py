@@ -126,6 +126,10 @@ class SignGuard(Defense):
       upper: R, the largest.
       share: Of the trainable coordinates whose signs are counted.
       similarity: A fourth feature: nothing, or the `cosine` or `distance` to the last aggregate.
+
+    >>> rows = np.array([[1.0, 2.0], [1.1, 1.9], [0.9, 2.1], [1.2, 2.0], [-9.0, 9.0]])
+    >>> SignGuard(share=1.0).judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     lower: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -139,7 +143,7 @@ class SignGuard(Defense):
     )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` where no two clients can be a cluster."""
+        """Raises `UsageError` for so few clients that no two can form a cluster."""
         require(
             participants >= 4,
             f"signguard needs at least 4 participants a round, not {participants}: half of fewer "

@@ -1,14 +1,14 @@
-"""Statistics consensus: who sends BatchNorm statistics that are far from the others'.
+"""Statistics consensus: whose BatchNorm statistics are far from the others'.
 
     variance   u_i = log(v_i + ε)               ε = 0.001, Keras' own
     mean       u_i = m_i / √(median v + ε)
     score_i    = max over variables of RMS over channels of (u_i − median u)
     flagged:     score_i > max(least, median score + k · max(1.4826·MAD, 0.3·median score))
 
-Most rules look at trainable weights only, as no gradient trains the statistics; and a client that
-multiplies its variances by 100 ruins the average all the same, with weights that are beyond
-reproach. A score of 1 means a variance that is off by a factor of e, or a mean that is off by a
-standard deviation, in all channels of a layer; or by more in few of them.
+Most rules use trainable weights only, as no gradient trains the statistics. But a client that
+multiplies its variances by 100 ruins the average, even with honest weights. A score of 1 means a
+variance that is off by a factor of e, or a mean that is off by a standard deviation, in all
+channels of a layer; or by more in few of them.
 
 This is tffl's own. Choices:
 
@@ -55,7 +55,7 @@ def statistics(layout: WeightLayout) -> list[Entry]:
     return [entry for entry in layout.entries if not entry.trainable]
 
 
-def strayings(updates: Updates) -> np.ndarray:
+def statistic_distances(updates: Updates) -> np.ndarray:
     """Measures how far each client's statistics are from the clients' median.
 
     Args:
@@ -65,11 +65,11 @@ def strayings(updates: Updates) -> np.ndarray:
       float64 `[n, variables]`, in the order of `statistics`: logarithms of factors for variances,
       standard deviations for means, else shares of the global values' size.
     """
-    found = [_straying(updates, entry) for entry in statistics(updates.layout)]
+    found = [_distances(updates, entry) for entry in statistics(updates.layout)]
     return np.array(found).reshape(len(found), len(updates)).T
 
 
-def _straying(updates: Updates, entry: Entry) -> np.ndarray:
+def _distances(updates: Updates, entry: Entry) -> np.ndarray:
     values = _values(updates, entry.name)
     layer, _, leaf = entry.name.rpartition("/")
     variance = f"{layer}/{VARIANCES.get(leaf, '')}"
@@ -96,6 +96,12 @@ class StatisticsConsensus(Detector):
     Attributes:
       spread: k, how many robust standard deviations above the median score are too many.
       least: The smallest score that can be too high.
+
+    >>> kernel, variance = Entry("kernel", (1,), True), Entry("norm/moving_variance", (1,), False)
+    >>> layout = WeightLayout((kernel, variance))
+    >>> rows = np.array([[0.1, 1.0], [0.2, 1.1], [0.1, 0.9], [0.1, 99.0]])
+    >>> StatisticsConsensus().judge_rows(rows, layout=layout).accepted.tolist()
+    [True, True, True, False]
     """
 
     spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 6.0
@@ -105,7 +111,7 @@ class StatisticsConsensus(Detector):
 
     @property
     def judges_statistics(self) -> bool:
-        """It does nothing else."""
+        """True: it judges nothing else."""
         return True
 
     def check(self, participants: int, layout: WeightLayout) -> None:
@@ -122,12 +128,12 @@ class StatisticsConsensus(Detector):
         return self.examine(updates, server, {}).scores
 
     def examine(self, updates: Updates, server: Server, state: State) -> Evidence:
-        """Measures how far statistics stray, and says which of a client's stray most."""
+        """Measures the distances of statistics, and names each client's farthest one."""
         finite, entries = updates.finite(), statistics(updates.layout)
         scores, notes = np.zeros(len(updates)), [""] * len(updates)
         if not finite.any() or not entries:
             return Evidence(scores, tuple(notes))
-        apart = strayings(updates.select(finite))
+        apart = statistic_distances(updates.select(finite))
         scores[finite] = apart.max(axis=1)
         usual = np.median(apart, axis=0)
         for row, part in zip(np.flatnonzero(finite), apart, strict=True):

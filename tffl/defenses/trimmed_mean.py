@@ -5,8 +5,8 @@
 Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates
     Dong Yin, Yudong Chen, Kannan Ramchandran, Peter Bartlett. ICML 2018. Definition 2.
 
-The paper trims a share β ≥ f/n on each side. tffl trims b = f if it is told f, and a fifth of the
-clients, but at least one, if it is told nothing; a fifth is Flower's default. The mean is
+The paper trims a share β ≥ f/n on each side. tffl trims b = f if f is given, and otherwise a fifth
+of the clients, but at least one; a fifth is Flower's default. The mean is
 unweighted by definition. The paper trims gradients; here it is a round's updates, BatchNorm
 statistics included.
 """
@@ -33,8 +33,8 @@ def trim_count(malicious: int | float | None, n: int) -> int:
 
     Args:
       malicious: A count or a fraction of n; None stands for a fifth of n, rounded down, at least 1.
-      n: Rows to average, at least 1. What cannot be dropped because some of the round's rows were
-        not finite stays: n > 2b always.
+      n: Rows to average, at least 1. b is at most what leaves a value, n > 2b, also where rows
+        that are not finite were removed.
 
     >>> trim_count(None, 10), trim_count(3, 10), trim_count(0.25, 10), trim_count(3, 5)
     (2, 3, 3, 2)
@@ -47,9 +47,13 @@ def trim_count(malicious: int | float | None, n: int) -> int:
 class TrimmedMean(RobustMean):
     """Averages each coordinate without its f largest and f smallest values.
 
-    A client's score is the share of trainable coordinates in which its value was dropped, from 0
-    to 1. Rows with NaN or infinity are gone before, and b is not lowered for them: to drop a few
-    honest values more is the safer error.
+    A client's score is the share of trainable coordinates in which its value was dropped, from 0 to
+    1. Rows with NaN or infinity are removed before, and b is not lowered for them: dropping a few
+    more honest values is the safer error.
+
+    >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
+    >>> TrimmedMean(malicious=1).judge_rows(rows).aggregate
+    array([1.1], dtype=float32)
     """
 
     reference: ClassVar[str] = (

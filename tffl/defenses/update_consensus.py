@@ -1,4 +1,4 @@
-"""Update consensus: who is far from the median update, points elsewhere, or has a double.
+"""Update consensus: who is far from the median update, points elsewhere, or has a near-duplicate.
 
     m   = coordinate-wise median of the updates
     d_i = ‖Δ_i − m‖,   a_i = 1 − cos(Δ_i, m),   ν_i = min_{j ≠ i} ‖Δ_i/‖Δ_i‖ − Δ_j/‖Δ_j‖‖
@@ -18,13 +18,13 @@ Outliers, Boris Iglewicz and David Hoaglin, 1993. Choices:
   more data, or trained with plain SGD on uneven data, easily goes twice as far as the others; so it
   takes 2.2 times the median distance at least.
 - When 8 of 20 flip their sign, they stretch the MAD so far that no z exceeds 4, although every one
-  is above all others'. Their cosines are negative, and honest ones hardly ever are. If most are,
-  the median is not theirs but the attackers', and that test is silent.
+  is above all others'. Their cosines are negative, and honest ones hardly ever are. If most are
+  negative, the attackers determine the median, and that test is switched off.
 - In tuning rounds of honest clients, the nearest direction was never nearer than 0.8 times what is
   usual; the colluders of the directed deviation attack, who draw the same signs, were at 0.2–0.3.
-- Trainable columns count. BatchNorm statistics are not looked at; heat maps depend on them.
-- A median is nobody's as long as attackers are few. From about a quarter on they move it, as honest
-  clients spread and they do not. `reference_point = "root"` puts the update that the server gets
+- Only trainable columns count, and BatchNorm statistics do not; heat maps depend on them.
+- Few attackers cannot move the median. From about a quarter on they do, as honest clients spread
+  and they do not. `reference_point = "root"` puts the update that the server gets
   from samples of its own in the place of m, in all tests, stretched to the clients' median length:
   it may have trained on far less data, and only its direction is to be trusted. Pointing against it
   counts however many do.
@@ -53,7 +53,7 @@ from tffl.defenses.parts.order import WIDTH, ranked
 from tffl.defenses.parts.thresholds import Fixed, Threshold
 from tffl.defenses.server import Server
 
-FAR, ASTRAY = 0.3, 0.2
+DISTANCE_FLOOR, TURN_FLOOR = 0.3, 0.2
 """The least spreads of distance and of 1 − cosine, relative to their medians."""
 
 TINY = float(np.finfo(np.float64).tiny)
@@ -116,7 +116,7 @@ def deviations(updates: Updates, point: Point) -> tuple[np.ndarray, np.ndarray, 
 
 @dataclass(frozen=True)
 class UpdateConsensus(Detector):
-    """Rejects updates that are far from the median update, point elsewhere, or have a double.
+    """Rejects updates that are far from the median, point elsewhere, or have a near-duplicate.
 
     Attributes:
       k: How many robust standard deviations are too many. In tuning rounds without attackers, 4
@@ -127,6 +127,10 @@ class UpdateConsensus(Detector):
       reference_point: What updates are compared with: their coordinate-wise `median`, or the
         server's own update from its `root` data. If that is zero or not finite in some round, all
         clients are flagged, as there is nothing to compare with.
+
+    >>> rows = np.array([[5.0, 1.0], [5.0, 3.0], [4.0, 5.0], [2.0, 5.0], [9.0, -9.0]])
+    >>> UpdateConsensus().judge_rows(rows).accepted.tolist()
+    [True, True, True, True, False]
     """
 
     k: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
@@ -177,12 +181,12 @@ class UpdateConsensus(Detector):
             why = "the server's own update is zero or not finite: nothing to compare with"
             return np.full(len(updates), np.inf), np.full(len(updates), why, dtype=object)
         distance, turn, length = deviations(updates, point)
-        far = robust_z(distance, FAR, least=max(TOLERANCE * length, TINY))
-        astray = robust_z(turn, ASTRAY, least=TOLERANCE)
+        far = robust_z(distance, DISTANCE_FLOOR, least=max(TOLERANCE * length, TINY))
+        turned = robust_z(turn, TURN_FLOOR, least=TOLERANCE)
         trusted = self.reference_point == "root" or np.mean(turn > 1) < 0.5
         against = turn if trusted else np.zeros_like(turn)
-        double = nearness(geometry.products(updates)) if self.duplicate else np.zeros_like(far)
-        tests = [far, astray, self.k * against, self.k * self.duplicate * double]
+        duplicate = nearness(geometry.products(updates)) if self.duplicate else np.zeros_like(far)
+        tests = [far, turned, self.k * against, self.k * self.duplicate * duplicate]
         scores = np.maximum.reduce(tests)
 
         name = "the median update" if self.reference_point == "median" else "the server's update"
@@ -193,12 +197,12 @@ class UpdateConsensus(Detector):
             if far[row] > self.k:
                 figures = f"distance {distance[row]:.4g}, median {usual:.4g}, z = {far[row]:.4g}"
                 parts.append(f"far from {name}: {figures}")
-            if astray[row] > self.k or against[row] > 1:
-                figures = f"cosine {1 - turn[row]:.4g}, median {cosine:.4g}, z = {astray[row]:.4g}"
+            if turned[row] > self.k or against[row] > 1:
+                figures = f"cosine {1 - turn[row]:.4g}, median {cosine:.4g}, z = {turned[row]:.4g}"
                 parts.append(f"points away from {name}: {figures}")
-            if self.duplicate * double[row] > 1:
+            if self.duplicate * duplicate[row] > 1:
                 parts.append(
-                    f"nearly the direction of another: {double[row]:.4g} times nearer than usual"
+                    f"nearly the direction of another: {duplicate[row]:.4g} times nearer than usual"
                 )
             return "; ".join(parts)
 

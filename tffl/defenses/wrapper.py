@@ -42,7 +42,7 @@ class Wrapper(Options, ABC):
 
 
 def wrap(name: str, parts: Sequence[Any]) -> Defense:
-    """Joins the parts of a name from the right; a last wrapper stands before plain FedAvg.
+    """Joins the parts of a name from the right; a wrapper at the end stands before plain FedAvg.
 
     Args:
       name: What the user called them, for messages.
@@ -66,7 +66,7 @@ def wrap(name: str, parts: Sequence[Any]) -> Defense:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a pre-aggregation makes of n clients.
+    """How a pre-aggregation mixes n clients' updates.
 
     Attributes:
       mixing: float64 `[k, n]`, how each of the k new updates is combined from the clients'.
@@ -84,7 +84,7 @@ class PreAggregation(Wrapper):
 
     @abstractmethod
     def mix(self, updates: Updates, server: Server) -> Mixture:
-        """Says how to mix finite updates, at least one."""
+        """Returns how to mix finite updates, at least one."""
 
     def check(self, participants: int) -> int:
         """Returns how many updates the defense behind it sees; raises `UsageError` if it can't."""
@@ -107,8 +107,8 @@ class Mixed(Defense):
 
     A client is judged by the update that owns it, and its weight is its share of the mean of all
     updates it is part of. That share may stay above 0 for a client that is not accepted itself.
-    Both are told how many of the round's clients are attackers, whatever number of updates they
-    see; rows that are not finite are attackers found.
+    Both expect as many attackers as there are among the round's clients, whatever number of updates
+    they see; rows that are not finite count as attackers found.
     """
 
     before: PreAggregation
@@ -169,7 +169,7 @@ class Mixed(Defense):
         return self.inner.init(server)
 
     def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Mixes finite updates, and tells each client the verdict on its own."""
+        """Mixes finite updates; a client's verdict is that on the mixture that it owns."""
         finite = updates.finite()
         if not finite.any():
             return self.inner.judge(updates, server, state)
@@ -189,7 +189,7 @@ class Mixed(Defense):
 def _spread(verdict: Verdict, mixture: Mixture, finite: np.ndarray) -> Verdict:
     """Returns the clients' verdict, given the one on mixed updates.
 
-    What it shows is dropped: mixtures, and no client.
+    What the inner defense shows is dropped, as it shows mixtures and not clients.
     """
     n, owner = len(finite), mixture.owner
 

@@ -1,4 +1,4 @@
-"""Pictures of a run. Colors are told apart by color-blind readers, and shapes repeat them."""
+"""Pictures of a run, in colors that color-blind readers can tell apart, repeated by shapes."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def legend(figure: Figure, columns: int, fontsize: int = 10) -> None:
     """Puts a legend of all axes above them; the figure grows with it.
 
     Args:
-      figure: Whose names are told apart.
+      figure: Whose axes have the labels.
       columns: At most; long names have fewer.
       fontsize: In points.
     """

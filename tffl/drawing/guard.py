@@ -1,4 +1,4 @@
-"""How pictures are drawn and written: whatever fails in drawing is a warning, and ends no run.
+"""How pictures are drawn and written: a failure in drawing is a warning, and never ends a run.
 
 Words are never formulas: names of classes and files may hold dollar signs, so matplotlib's mathtext
 is off in whatever is rendered here.
@@ -61,7 +61,7 @@ def attempt(name: object, make: Callable[..., T], *arguments: Any) -> T | None:
 
 
 def write(path: Path, draw: Callable[..., Figure], *arguments: Any) -> bool:
-    """Draws and writes a picture, or warns and forgets the one that was there before.
+    """Draws and writes a picture, or warns and removes the one that was there before.
 
     Args:
       path: Its suffix chooses the format.

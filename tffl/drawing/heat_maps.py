@@ -1,4 +1,4 @@
-"""Pictures of a round's heat maps: who looks where, who is hard to rebuild, who leaves the others.
+"""Pictures of a round's heat maps.
 
     heat_maps   each client's map over the probe, its reconstruction, and the error
     errors      each client's score and the threshold

@@ -40,7 +40,7 @@ def split_picture(
     size = (max(4.0, 0.45 * min(classes, 24)) + 3.5, height)
     figure = Figure(figsize=size, layout="constrained")
     map_axes, bar_axes = figure.subplots(1, 2, sharey=True, width_ratios=(4, 1))
-    # One hue from white to dark: told apart by brightness alone, and nothing looks like nothing.
+    # One hue from white to dark: brightness alone tells values apart, and 0 is white.
     image = map_axes.imshow(counts, cmap="Blues", vmin=0, aspect="auto", interpolation="none")
     if counts.size <= MAX_NUMBERS:
         _write_numbers(map_axes, counts)

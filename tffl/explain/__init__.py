@@ -1,1 +1,1 @@
-"""What clients' models look at: class activation maps, and pictures of them."""
+"""Class activation maps of clients' models."""

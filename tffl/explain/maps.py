@@ -50,7 +50,7 @@ PREDICTED = -1
 
 @dataclass(frozen=True)
 class Probes:
-    """Images through which the server looks at clients' models.
+    """Images on which the server evaluates clients' models.
 
     Attributes:
       images: uint8 `[p, height, width, channels]`.

@@ -1,4 +1,4 @@
-"""Which images the server looks at clients' models with."""
+"""Which images the server evaluates clients' models on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a server's labeled images can be looked at through its model."""
+"""Whether a server's labeled images suit its model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_samples(model: keras.Model, what: str, samples: Samples, root: RootDat
     Args:
       model: One that `check_classifier` lets pass.
       what: Its name, for the message.
-      samples: Images to look at models with. The model may have further classes.
+      samples: Images to evaluate models on. The model may have further classes.
       root: What a server trains on, if it has any.
     """
     for name, data in (("samples", samples), ("root", root)):

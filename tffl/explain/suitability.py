@@ -1,4 +1,4 @@
-"""Whether images can tell anything about a global model: it should know them itself.
+"""Whether images suit a global model, which should classify them itself.
 
 Tests of clients' models with images assume a range of pixels, logits, and an order of classes.
 Where the global model was made with others, all clients' models do equally badly, so that a
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import keras
 
 IMAGES, PER_CLASS = 200, 10
-"""Images to look at a model with: so many, or so many of each class."""
+"""Images to evaluate a model on: this many, or this many of each class if that is more."""
 
 BATCH = 100
 """Images that a model sees at once."""

@@ -1,4 +1,4 @@
-"""The federated loop: what a server and its clients, honest and malicious, do round by round."""
+"""One experiment, from a config or from objects: `tffl.simulate`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import keras
 
 from tffl.attacks import Attack
-from tffl.callbacks.base import Callback, Start
+from tffl.callbacks.base import Callback
 from tffl.callbacks.metric import Function, named_metrics
 from tffl.callbacks.several import Callbacks
 from tffl.config import Config, as_config
-from tffl.core.errors import TfflError, require
+from tffl.core.errors import require
 from tffl.data.federation import Dataset
 from tffl.defenses import Defense
 from tffl.record.identity import resolved
@@ -21,6 +21,7 @@ from tffl.record.lock import locked
 from tffl.record.recorder import Recorder
 from tffl.record.writer import RunWriter, make_folder, refuse_occupied
 from tffl.simulation.experiment import Experiment
+from tffl.simulation.loop import play
 from tffl.simulation.objects import Arrays, described
 from tffl.simulation.run import Run
 from tffl.simulation.shared_resources import SharedResources
@@ -88,7 +89,7 @@ def carry_out(
     if out is None:
         require(not resume, "resume needs the run directory")
         experiment = Experiment(config, observer, shared, trains=True)
-        return _play(experiment, Recorder(), listening)
+        return play(experiment, Recorder(), listening)
     out = Path(out)
     if resume:
         RunWriter.resume(out, config)
@@ -96,48 +97,10 @@ def carry_out(
             experiment = Experiment(config, observer, shared, trains=True)
             writer = RunWriter.resume(out, config)
             writer.write_config()
-            return _play(experiment, writer, listening)
+            return play(experiment, writer, listening)
     refuse_occupied(out, config)
     experiment = Experiment(config, observer, shared, trains=True)
     make_folder(out)
     with locked(out, observer.warning):
         writer = RunWriter.create(out, config, command, experiment.declared_knowledge())
-        return _play(experiment, writer, listening)
-
-
-def _play(experiment: Experiment, recorder: Recorder, listening: Sequence[Callback]) -> Run:
-    """Plays the rounds that are missing, as in Algorithm 1 of the papers."""
-    callbacks = Callbacks([*recorder.callbacks, *listening])
-    if split := experiment.split():
-        recorder.write_table("split.csv", split)
-    last, weights, memory = experiment.begin(recorder, callbacks)
-    stop, rounds = (
-        _start(experiment, recorder, callbacks, last),
-        experiment.config.federation.rounds,
-    )
-    for round in range(last + 1, rounds + 1):
-        if stop:
-            break
-        played, weights, memory = experiment.play_round(round, weights, memory)
-        experiment.warn_of_ruin(round, played.row, callbacks)
-        stop = callbacks.round(callbacks.with_columns(played))
-        every = experiment.config.record.checkpoint_every
-        if round % every == 0 or round == rounds or stop or callbacks.failed:
-            recorder.save_checkpoint(round, weights, memory.tensors())
-        callbacks.raise_failure()
-        last = round
-    stopped = {"stopped_after": last, "stopped_because": stop} if stop and last < rounds else {}
-    run = experiment.finish(weights, memory, recorder, stopped)
-    callbacks.end(run)
-    return run
-
-
-def _start(
-    experiment: Experiment, recorder: Recorder, callbacks: Callbacks, last: int
-) -> str | None:
-    """Tells callbacks that rounds are about to be played; returns why none should be, if so."""
-    rows: Any = recorder.frames()[0].to_dict("records") if last else []
-    stop = callbacks.start(Start(experiment.config, last + 1, rows, recorder.path))
-    if stop and last == 0:
-        raise TfflError(f"a callback ends the run before its first round: {stop}")
-    return stop
+        return play(experiment, writer, listening)

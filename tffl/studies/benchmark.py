@@ -25,7 +25,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,9 +35,8 @@ from pydantic import Field
 from tffl.config import ComponentConfig, Config, Section, build, build_from_file, override
 from tffl.config import load as load_config
 from tffl.core.atomic import write_text
-from tffl.core.errors import FAILURES, TfflError, UsageError, reason, require
+from tffl.core.errors import FAILURES, TfflError, reason, require
 from tffl.core.jsonable import plain
-from tffl.data.build import check_prepared
 from tffl.record.identity import differences, identity, resolved
 from tffl.record.lock import locked
 from tffl.record.tables import to_csv
@@ -65,13 +64,6 @@ DIGITS = 6
 
 def _one_setting() -> dict[str, dict[str, Any]]:
     return {"": {}}
-
-
-class ReplayFile(Section):
-    """The content of a file for `tffl replay --grid`."""
-
-    attacks: list[str | dict[str, Any]] = Field(default_factory=list)
-    defenses: list[str | dict[str, Any]] = Field(default_factory=list)
 
 
 class Plan(Section):
@@ -154,24 +146,6 @@ def grid(
         require(cell.path not in seen, f"{name} has two runs called {cell.path}: give them labels")
         seen.add(cell.path)
     return cells
-
-
-def check_data(cells: Sequence[Cell]) -> None:
-    """Refuses, without TensorFlow, runs none of which has the dataset that it needs.
-
-    Raises:
-      UsageError: No dataset is prepared; if one is, the runs of the others are recorded as failed.
-    """
-    problems = []
-    for data in dict.fromkeys(cell.config.data for cell in cells):
-        try:
-            check_prepared(data)
-        except UsageError as error:
-            problems.append(error)
-        else:
-            return
-    if problems:
-        raise problems[0]
 
 
 def labeled(entries: list[str | dict[str, Any]]) -> dict[str, ComponentConfig]:

@@ -229,11 +229,11 @@ def _play(
             states[label] = working[label].init(experiment.server)
         except FAILURES as failure:
             failed[label] = _error_row(label, failure)
-    memory: State = experiment.attack.init(experiment.adversary)
+    memory: State = experiment.attack.init(experiment.attackers.adversary)
     rows: list[dict[str, Any]] = []
     for honest in stored:
         updates = _with_poisoned_training(experiment, honest)
-        updates, malicious, memory = experiment.attack_updates(updates, memory)
+        updates, malicious, memory = experiment.attackers.send(updates, memory)
         steps = _StepEvaluator(experiment, honest.start)
         common = {
             "round": honest.round,
@@ -290,11 +290,11 @@ def _with_poisoned_training(experiment: Experiment, honest: Updates) -> Updates:
     """Returns a copy of a stored round, in which clients with poisoned data trained on it."""
     matrix = honest.matrix.copy()
     if experiment.attack.active(honest.round):
-        poisoned = np.array(experiment.poisoned_clients(), dtype=np.int64)
+        poisoned = np.array(experiment.attackers.with_poisoned_data(), dtype=np.int64)
         rows = np.flatnonzero(np.isin(honest.client_ids, poisoned))
         if len(rows):
             ids = honest.client_ids[rows]
-            matrix[rows] = experiment.train_round(honest.round, ids, honest.start).matrix
+            matrix[rows] = experiment.train(honest.round, ids, honest.start).matrix
     return replace(honest, matrix=matrix)
 
 
@@ -306,12 +306,12 @@ class _StepEvaluator:
         self._known: dict[bytes, dict[str, Any]] = {}
 
     def evaluate(self, aggregate: np.ndarray) -> dict[str, Any]:
-        """Returns the result of `Experiment.evaluate` after a step along an aggregate `[d]`."""
+        """Returns the result of `Evaluation.scores` after a step along an aggregate `[d]`."""
         step = self.experiment.config.federation.server_learning_rate * aggregate
         weights = self.start + step.astype(np.float32)
         key = sha256(weights.tobytes()).digest()
         if key not in self._known:
-            self._known[key] = self.experiment.evaluate(weights[None])
+            self._known[key] = self.experiment.evaluation.scores(weights[None])
         return self._known[key]
 
 

@@ -6,13 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from tffl.attacks import attacks as attack_registry
-from tffl.config import ComponentConfig, build, build_from_file, part_options
+from tffl.config import ComponentConfig, Section, build, build_from_file, part_options
 from tffl.core.errors import require
 from tffl.core.registry import Registry
 from tffl.defenses import defenses as defense_registry
-from tffl.studies.benchmark import NONE, ReplayFile, labeled
+from tffl.studies.benchmark import NONE, labeled
 from tffl.studies.replay import ReplayGrid
+
+
+class ReplayFile(Section):
+    """The content of a file for `tffl replay --grid`."""
+
+    attacks: list[str | dict[str, Any]] = Field(default_factory=list)
+    defenses: list[str | dict[str, Any]] = Field(default_factory=list)
 
 
 def read_grid(

@@ -1,6 +1,6 @@
-"""Rows that are all but the same: colluders who send one vector, however long each makes it.
+"""Rows of nearly the same direction: colluders who send one vector, each at its own length.
 
-ν_i = min_{j ≠ i} ‖x_i/‖x_i‖ − x_j/‖x_j‖‖,   a double: ν_i < q · median ν
+ν_i = min_{j ≠ i} ‖x_i/‖x_i‖ − x_j/‖x_j‖‖,   a near-duplicate: ν_i < q · median ν
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ SAME = 1e-7
 def nearness(products: np.ndarray) -> np.ndarray:
     """Returns how many times nearer than usual the nearest direction is, float64 `[n]`.
 
-    All zeros if at least half of the rows have a double: then nothing is usual.
+    All zeros if at least half of the rows have a near-duplicate: then the median is one, too.
 
     Args:
-      products: Inner products of all pairs, float64 `[n, n]`; a zero row is near to nobody.
+      products: Inner products of all pairs, float64 `[n, n]`; a zero row is near to no other.
 
     >>> angles = np.radians([0.0, 20.0, 50.0, 52.0, 90.0])
     >>> nearness(np.cos(angles[:, None] - angles)).round(2)
@@ -38,7 +38,7 @@ def nearness(products: np.ndarray) -> np.ndarray:
 
 
 def firsts(products: np.ndarray, share: float) -> np.ndarray:
-    """Returns for each row the first one that is all but the same, itself if none, int64 `[n]`.
+    """Returns for each row the first of its near-duplicates, which may be itself, int64 `[n]`.
 
     Args:
       products: As above.

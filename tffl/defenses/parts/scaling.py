@@ -10,8 +10,8 @@ from tffl.core.updates import Updates
 def scaled_mean(updates: Updates, shares: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """Returns Σ share_i · factor_i · Δ_i, float32 `[d]`.
 
-    Columns that no gradient trains are averaged without the factors: a step may be shortened, but
-    BatchNorm statistics are no step, and a stretched one could make a moving variance negative.
+    Columns that no gradient trains are averaged without the factors: a training step may be
+    shortened, but the scaled change of a moving variance could make it negative.
 
     Args:
       updates: Rows whose share is 0 may hold anything.

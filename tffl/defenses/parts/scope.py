@@ -1,4 +1,4 @@
-"""Which columns a detector looks at: the whole model, or the layer that makes the logits."""
+"""Which columns a detector uses: the whole model, or the layer that makes the logits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Rules that say, given the scores of a round, above which one a client is flagged.
 
 Each is a small frozen object that is called with scores float64 `[n]`; any function that does the
-same will do in its place. All look at finite scores only, see `tffl.core.thresholds`.
+same will do in its place. All use finite scores only, see `tffl.core.thresholds`.
 """
 
 from __future__ import annotations

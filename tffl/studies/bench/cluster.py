@@ -183,7 +183,7 @@ def _serve(text: str, pipe: Connection) -> None:
         pipe.recv()
         round += 1
         before, cpu, began = _traffic(ports), _cpu_seconds(), time.perf_counter()
-        experiment.train_round(round, everyone, experiment.first_weights)
+        experiment.train(round, everyone, experiment.first_weights)
         seconds = time.perf_counter() - began
         sent, received = (now - then for now, then in zip(_traffic(ports), before, strict=True))
         pipe.send((seconds, _cpu_seconds() - cpu, sent, received))

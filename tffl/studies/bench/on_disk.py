@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,11 @@ def on_disk(defenses: Sequence[str] = DEFENSES) -> dict[str, Any]:
             f"memory cannot be limited: {GROUP.parent}, the control groups of Linux in version 1, "
             "does not exist or is not writable for this user"
         )
-    runs = {name: _run(name) for name in defenses}
+    try:
+        runs = {name: _run(name) for name in defenses}
+    finally:
+        with suppress(OSError):  # it is still in use, or was not made
+            GROUP.rmdir()
     from tffl.models.resnet import resnet18
 
     size = CLIENTS * resnet18((28, 28, 1), 10).count_params() * 4

@@ -1,4 +1,4 @@
-"""A run that is prolonged is the run that had been longer from the start."""
+"""A prolonged run equals a run that was longer from the start."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Stop(Callback):
         raise KeyboardInterrupt
 
 
-def test_prolonged_or_cut_short_it_is_the_same_run(tmp_path: Path) -> None:
+def test_prolonged_or_shortened_run_equals_a_run_of_that_length(tmp_path: Path) -> None:
     run(tmp_path / "whole", 3)
     run(tmp_path / "longer", 2)
     run(tmp_path / "longer", 3, resume=True)

@@ -1,4 +1,4 @@
-"""Models that others wrote: built from a seed, checked, and refused in one line that names them."""
+"""Models of plug-ins: built from a seed, checked, and refused in one line that names them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHAPE = (6, 6, 1)
 
 
 class Counting(layers.Layer):
-    """Adds a variable whenever it is called, as nothing keeps it from it."""
+    """Adds a variable whenever it is called."""
 
     def call(self, x: Any) -> Any:
         self.add_weight(shape=(), initializer="zeros", trainable=False, name="count")
@@ -33,7 +33,7 @@ class Counting(layers.Layer):
 
 
 class Noisy(layers.Layer):
-    """Makes a generator of random numbers whenever it is called: state, too."""
+    """Creates a seed generator whenever it is called."""
 
     def call(self, x: Any) -> Any:
         self.generator = keras.random.SeedGenerator(1)
@@ -41,7 +41,7 @@ class Noisy(layers.Layer):
 
 
 class Undifferentiable(layers.Layer):
-    """Fails where it is trained, and only there."""
+    """Fails in training only."""
 
     def call(self, x: Any, training: bool = False) -> Any:
         if training:
@@ -60,7 +60,7 @@ def network(*ends: Any, shape: tuple[int, ...] = SHAPE, seed: int = 1) -> keras.
 
 
 def documented(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """As ARCHITECTURE.md says it: without a seed."""
+    """Returns a model as ARCHITECTURE.md describes it, without a seed."""
     return keras.Sequential([keras.Input(image_shape), layers.Flatten(), layers.Dense(classes)])
 
 
@@ -190,7 +190,7 @@ def compiled(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ["documented", "seeded", "anything", "fake_class", "double"])
-def test_a_seed_is_passed_where_one_is_accepted_and_decides_in_any_case(name: str) -> None:
+def test_weights_depend_on_the_seed_with_and_without_a_seed_argument(name: str) -> None:
     before = random.getstate()
     first, again, other = (
         np.concatenate([w.ravel() for w in build_network(name, SHAPE, 4, seed).get_weights()])
@@ -227,7 +227,7 @@ def test_a_seed_is_passed_where_one_is_accepted_and_decides_in_any_case(name: st
         ("softmax", "ends in softmax, but the loss takes logits: leave out softmax"),
     ],
 )
-def test_every_fault_is_one_line_that_names_the_model(name: str, message: str) -> None:
+def test_every_error_is_one_line_that_names_the_model(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         compiled(name)
     assert str(caught.value).startswith(f"model {name} ")
@@ -239,12 +239,12 @@ def test_a_model_without_weights_is_refused() -> None:
         build_network("weightless", (6, 6, 4), 4)
 
 
-def test_the_list_of_models_says_why_one_cannot_be_built() -> None:
+def test_list_of_models_has_the_reason_why_one_cannot_be_built() -> None:
     refusal = describe_network("failing", SHAPE, 4)["refusal"]
     assert refusal.endswith("ZeroDivisionError: by nothing")
 
 
-def test_what_is_behind_a_line_is_kept_for_verbose() -> None:
+def test_original_exception_is_the_cause() -> None:
     with pytest.raises(UsageError) as caught:
         compiled("untrainable")
     assert isinstance(caught.value.__cause__, KeyError)
@@ -310,7 +310,7 @@ HEADS: dict[str, tuple[Callable[[], keras.Model], str]] = {
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_what_a_model_ends_in_is_found_in_every_form(head: str) -> None:
+def test_final_activation_is_found_in_every_form(head: str) -> None:
     make, expected = HEADS[head]
     assert final_activation(make()) == expected
 
@@ -323,7 +323,7 @@ def test_what_a_model_ends_in_is_found_in_every_form(head: str) -> None:
         if end and name not in ("operation", "lambda", "average")
     ],
 )
-def test_a_model_without_its_end_gives_the_logits(head: str) -> None:
+def test_as_logits_removes_the_final_activation(head: str) -> None:
     model = HEADS[head][0]()
     weights = [np.copy(array) for array in model.get_weights()]
     logits = as_logits(model)
@@ -337,12 +337,12 @@ def test_a_model_without_its_end_gives_the_logits(head: str) -> None:
     assert np.allclose(again, np.asarray(model(images)), atol=1e-5)
 
 
-def test_logits_stay_the_model_that_they_are() -> None:
+def test_as_logits_returns_a_model_with_logits_unchanged() -> None:
     model = network(layers.Dense(4))
     assert as_logits(model) is model
 
 
 @pytest.mark.parametrize("head", ["operation", "lambda", "average"])
-def test_an_end_that_cannot_be_left_out_is_refused(head: str) -> None:
+def test_as_logits_refuses_activations_that_cannot_be_removed(head: str) -> None:
     with pytest.raises(UsageError, match="ends in softmax: pass it without softmax"):
         as_logits(HEADS[head][0]())

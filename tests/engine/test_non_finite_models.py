@@ -1,4 +1,4 @@
-"""A model whose outputs are not finite predicts nobody: it has no accuracy, and nothing says so."""
+"""A model whose outputs are not finite predicts no class and has no accuracy anywhere."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def evaluate(model: keras.Model, weights: np.ndarray) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e37])  # 1e37 · 255 is infinite
-def test_outputs_that_are_not_finite_have_no_accuracy(model: keras.Model, value: float) -> None:
+def test_non_finite_outputs_have_no_accuracy(model: keras.Model, value: float) -> None:
     size = WeightLayout.of(model).size
     assert all(map(math.isnan, evaluate(model, np.full((1, size), value, np.float32))))
     assert not any(map(math.isnan, evaluate(model, np.zeros((1, size), np.float32))))
 
 
-def test_one_image_without_a_prediction_is_enough(model: keras.Model) -> None:
+def test_one_non_finite_output_makes_the_accuracy_undefined(model: keras.Model) -> None:
     size = WeightLayout.of(model).size
     weights = np.zeros((1, size), np.float32)
     column = int(np.flatnonzero((IMAGES.max() == IMAGES).reshape(7, -1).any(axis=0))[0])
@@ -55,7 +55,7 @@ def test_one_image_without_a_prediction_is_enough(model: keras.Model) -> None:
     assert math.isnan(evaluate(model, weights)[0])
 
 
-def test_a_ruined_model_has_no_vote(model: keras.Model) -> None:
+def test_a_non_finite_model_has_no_vote(model: keras.Model) -> None:
     size = WeightLayout.of(model).size
     weights = np.zeros((3, size), np.float32)
     weights[:, -1] = 1.0  # class 2
@@ -73,7 +73,7 @@ def test_a_ruined_model_has_no_vote(model: keras.Model) -> None:
     np.testing.assert_allclose(together.predict(IMAGES, verbose=0), [[0, 0, 1 / 3]] * 7)
 
 
-def test_nothing_is_certified_without_a_vote() -> None:
+def test_no_certificate_without_votes() -> None:
     certificates = Certificates(np.array([[0, 0], [2, 0]]), np.array([0, 0], np.int32))
     assert certificates.predicted.tolist() == [-1, 0]
     assert certificates.accuracy() == [0.5, 0.5]
@@ -106,7 +106,7 @@ def ruined(tmp_path_factory: pytest.TempPathFactory) -> tuple[tffl.Run, list[str
     return tffl.simulate(RUIN, path, callbacks=[listener]), listener.warnings
 
 
-def test_a_ruined_run_has_empty_cells_and_one_warning(ruined: tuple) -> None:
+def test_a_non_finite_run_has_empty_cells_and_one_warning(ruined: tuple) -> None:
     run, warnings = ruined
     empty = ["accuracy", "loss", "attack_success", "attack_loss"]
     assert run.rounds[empty].isna().all(axis=None)
@@ -115,7 +115,7 @@ def test_a_ruined_run_has_empty_cells_and_one_warning(ruined: tuple) -> None:
     assert [summary[name] for name in empty] == [None] * 4
 
 
-def test_whoever_reads_a_ruined_run_marks_it(ruined: tuple) -> None:
+def test_report_and_comparison_mark_a_non_finite_run(ruined: tuple) -> None:
     from tffl_cli.main import cli
 
     run, _ = ruined
@@ -131,7 +131,7 @@ def outcome(accuracy: float, success: float) -> Outcome:
     return Outcome(accuracy, success, 0.5, 1.0, 0.0, 2, 2, 4, 0, 6, "test")
 
 
-def test_no_sentence_takes_a_ruined_model_for_a_result() -> None:
+def test_summary_sentence_reports_no_result_for_a_non_finite_model() -> None:
     fine, harmed, ruin = outcome(0.9, 0.0), outcome(0.5, 0.9), outcome(math.nan, math.nan)
 
     def sentence(*runs: Outcome) -> str:
@@ -149,7 +149,7 @@ def test_no_sentence_takes_a_ruined_model_for_a_result() -> None:
     ) and "raised" not in sentence(ruin, ruin, ruin)
 
 
-def test_a_benchmark_says_who_ruined_what() -> None:
+def test_benchmark_lists_non_finite_runs() -> None:
     figures = dict.fromkeys(("recall", "precision", "fpr", "f1", "auc", "defense_seconds"))
     rows = [
         {**figures, "setting": "", "attack": attack, "defense": "none", "seed": seed,
@@ -167,7 +167,7 @@ def test_a_benchmark_says_who_ruined_what() -> None:
     assert ["worst case", "ruined"] in table.rows and ["worst attack", "ipm"] in table.rows
 
 
-def test_the_terminal_writes_a_ruined_worst_case_and_others_in_percent(
+def test_terminal_table_marks_a_non_finite_worst_case(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from tffl_cli.console import print_benchmark

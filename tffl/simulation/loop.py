@@ -1,0 +1,206 @@
+"""The federated loop, as Algorithm 1 of the papers has it.
+
+for each round:
+train the participants → attack → judge and average → evaluate → record
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import keras
+import numpy as np
+
+from tffl.callbacks.base import Callback, Group, Round, Start
+from tffl.callbacks.several import Callbacks
+from tffl.core import states
+from tffl.core.errors import TfflError
+from tffl.engine.stopwatch import Stopwatch
+from tffl.engine.voting import majority_model
+from tffl.models.layers import set_weights
+from tffl.record.recorder import Recorder
+from tffl.record.rounds import client_rows, judged
+from tffl.record.tables import as_written
+from tffl.simulation.experiment import Experiment
+from tffl.simulation.memory import Memory
+from tffl.simulation.run import Run
+from tffl.simulation.summary import summarize
+
+
+def play(experiment: Experiment, recorder: Recorder, listening: Sequence[Callback]) -> Run:
+    """Plays the rounds that are missing.
+
+    Args:
+      experiment: What is played.
+      recorder: Keeps it, and knows what was played before.
+      listening: Hear of it after the recorder.
+
+    Raises:
+      TfflError: A file cannot be written, or a callback has failed.
+    """
+    callbacks = Callbacks([*recorder.callbacks, *listening])
+    if split := experiment.split():
+        recorder.write_table("split.csv", split)
+    last, weights, memory = begin(experiment, recorder, callbacks)
+    stop, rounds = (
+        _start(experiment, recorder, callbacks, last),
+        experiment.config.federation.rounds,
+    )
+    while last < rounds and not stop:
+        last += 1
+        weights, memory, stop = play_round(experiment, last, weights, memory, recorder, callbacks)
+    stopped = {"stopped_after": last, "stopped_because": stop} if last < rounds else {}
+    run = finish(experiment, weights, memory, recorder, stopped)
+    callbacks.end(run)
+    return run
+
+
+def begin(
+    experiment: Experiment, recorder: Recorder, callbacks: Callbacks
+) -> tuple[int, np.ndarray, Memory]:
+    """Returns the last finished round, its global weights `[models, d]`, and the memories."""
+    checkpoint = recorder.load_checkpoint(callbacks.warning)
+    if checkpoint is None:
+        models = experiment.defense.models
+        start = np.repeat(_start_weights(experiment, callbacks)[None], models, axis=0)
+        defense = experiment.defense.init(experiment.server)
+        return 0, start, Memory(experiment.attackers.init(models), defense)
+    round, weights, tensors = checkpoint
+    expected = (experiment.defense.models, experiment.layout.size)
+    if weights.shape != expected:
+        raise TfflError(
+            f"the checkpoint of round {round} holds weights {weights.shape}, but those of "
+            f"{experiment.config.model.name} are {expected}: config.toml has been changed, or "
+            "the model is another one"
+        )
+    return round, weights, Memory.of(tensors)
+
+
+def play_round(
+    experiment: Experiment,
+    round: int,
+    weights: np.ndarray,
+    memory: Memory,
+    recorder: Recorder,
+    callbacks: Callbacks,
+) -> tuple[np.ndarray, Memory, str | None]:
+    """Plays one round and lets callbacks hear of it.
+
+    Args:
+      experiment: What is played.
+      round: 1-based.
+      weights: Global weights, float32 `[models, d]`.
+      memory: What attackers and defense remember.
+      recorder: Keeps the checkpoint, when callbacks have heard of the round.
+      callbacks: The recorder is the first of them.
+
+    Returns:
+      The new weights and memory, and why this is the last round, if a callback says so.
+    """
+    clock, groups = Stopwatch(), []
+    weights = weights.copy()
+    for model, clients in experiment.participants(round):
+        with clock.measure("train"):
+            updates = experiment.train(round, clients, weights[model])
+        with clock.measure("attack"):
+            known = states.part(memory.attack, model)
+            updates, malicious, known = experiment.attackers.send(updates, known)
+        with clock.measure("defense"):
+            verdict, state = experiment.judge(updates, memory.defense)
+            step = experiment.config.federation.server_learning_rate * verdict.aggregate
+            weights[model] += step.astype(np.float32)
+        memory = Memory(states.replaced(memory.attack, model, known), state)
+        groups.append(Group(model, updates, verdict, malicious))
+    with clock.measure("evaluate"):
+        scores = experiment.evaluation.scores(weights)
+
+    row = {"round": round, **scores, **judged(groups), **clock.seconds}
+    experiment.evaluation.warn_of_ruin(round, row, callbacks)
+    stop = callbacks.round(callbacks.with_columns(_heard(experiment, groups, weights, row)))
+    config = experiment.config
+    due = round % config.record.checkpoint_every == 0 or round == config.federation.rounds
+    if due or stop or callbacks.failed:
+        recorder.save_checkpoint(round, weights, memory.tensors())
+    callbacks.raise_failure()
+    return weights, memory, stop
+
+
+def finish(
+    experiment: Experiment,
+    weights: np.ndarray,
+    memory: Memory,
+    recorder: Recorder,
+    stopped: Mapping[str, Any],
+) -> Run:
+    """Writes what comes after the last round, and returns the run.
+
+    Args:
+      experiment: What was played.
+      weights: Global weights, float32 `[models, d]`.
+      memory: What attackers and defense remember.
+      recorder: Has the rounds.
+      stopped: What the summary says of a run that a callback has ended; empty otherwise.
+    """
+    config, attackers, evaluation = experiment.config, experiment.attackers, experiment.evaluation
+    rounds, clients = recorder.frames()
+    who = {"malicious_clients": attackers.ids.tolist(), "acting_clients": attackers.acting()}
+    summary = summarize(config, rounds, experiment.layout.size, who, evaluation.success)
+    summary |= stopped
+    if len(weights) > 1:
+        certificates = evaluation.certificates(weights)
+        summary |= {"certified_accuracy": certificates.accuracy()}
+        recorder.write_table("certificates.csv", certificates.rows())
+    model = _global_model(experiment, weights)
+    detectors = experiment.defense.exports(experiment.server, memory.defense)
+    recorder.finish(model, summary, detectors)
+    return Run(config, rounds, clients, summary, model, recorder.path)
+
+
+def _start_weights(experiment: Experiment, callbacks: Callbacks) -> np.ndarray:
+    """Returns the weights float32 `[d]` before round 1, which the server may have trained."""
+    config, start = experiment.config, experiment.first_weights
+    if not config.federation.server_epochs:
+        return start
+    callbacks.phase("training the server's first model")
+    epochs, rate = config.federation.server_epochs, config.training.learning_rate
+    data = experiment.federation.server
+    assert data is not None  # the config demands it
+    return start + experiment.training.server(data, start, 0, epochs, rate)
+
+
+def _start(
+    experiment: Experiment, recorder: Recorder, callbacks: Callbacks, last: int
+) -> str | None:
+    """Tells callbacks that rounds are about to be played; returns why none should be, if so."""
+    rows: Any = recorder.frames()[0].to_dict("records") if last else []
+    stop = callbacks.start(Start(experiment.config, last + 1, rows, recorder.path))
+    if stop and last == 0:
+        raise TfflError(f"a callback ends the run before its first round: {stop}")
+    return stop
+
+
+def _heard(
+    experiment: Experiment, groups: Sequence[Group], weights: np.ndarray, row: Mapping[str, Any]
+) -> Round:
+    """Returns a round as callbacks hear of it."""
+    seen = weights.view()
+    seen.flags.writeable = False
+    return Round(
+        number=row["round"],
+        groups=groups,
+        weights=seen,
+        row={name: as_written(value) for name, value in row.items()},
+        client_rows=client_rows(row["round"], groups),
+        labels=experiment.evaluation.labels,
+        predict=cache(lambda: experiment.evaluation.logits(seen)),
+    )
+
+
+def _global_model(experiment: Experiment, weights: np.ndarray) -> keras.Model:
+    model, layout = experiment.model, experiment.layout
+    set_weights(model, layout.unflatten(weights[0]))
+    if len(weights) == 1:
+        return model
+    return majority_model(model, [layout.unflatten(row) for row in weights])
