@@ -22,11 +22,11 @@ import numpy as np
 from tffl.core import seeds
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.core.verdict import Judgment
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
 from tffl.defenses.base import Defense, State
 from tffl.defenses.server import Server
-from tffl.explain.pixels import BYTES, PixelRange
 from tffl.untrusted.expected import ExpectedVariables
 from tffl.untrusted.model_folder import ModelFolder, file_names, read_folder
 from tffl.untrusted.refusal import printable

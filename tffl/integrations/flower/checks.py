@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from tffl.core.errors import UsageError, require
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.core.updates import LARGEST_CLAIM
 from tffl.core.weighting import Weighting
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, RootData, Samples
 from tffl.defenses import Defense
-from tffl.explain.pixels import BYTES, PixelRange
 from tffl.models.layers import set_weights
 
 if TYPE_CHECKING:

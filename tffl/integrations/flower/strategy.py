@@ -15,11 +15,11 @@ from flwr.serverapp.strategy import FedAvg
 from tffl.core.atomic import write_text
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.core.weighting import Weighting
 from tffl.data.samples import PROBE_DATA, RootData, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
-from tffl.explain.pixels import BYTES, PixelRange
 from tffl.integrations.flower import checks
 from tffl.integrations.flower.arrays import flat_weights, to_record
 from tffl.integrations.flower.judgment import RoundOutcome, client_row, judge, unrequested_row
