@@ -156,16 +156,7 @@ def _print_found(found: AuditResult) -> None:
     from tffl_cli.console import console, rate
     from tffl_cli.tables import PlainTable, words
 
-    headers = (
-        *(
-            "model",
-            "verdict",
-            "audit accuracy",
-            "threshold",
-            "mistakes (label → taken for)",
-            "reason",
-        ),
-    )
+    headers = ("model", "verdict", "audit accuracy", "threshold", "mistakes", "reason")
     table = PlainTable(*headers, right=(2, 3), unbroken=(1,), folded=(0, 5))
     for row in found.rows():
         confusion = row["confusion"]
@@ -184,4 +175,5 @@ def _print_found(found: AuditResult) -> None:
         f"{name}: {n}" for name, n in zip(found.classes, found.label_counts, strict=True) if n
     ]
     out.print(words(f"Audit images by voted label: {', '.join(labels) or 'none'}."))
+    out.print("Mistakes: voted label → what the model sees instead, the two most frequent.")
     out.print(f"{len(found.suspects)} of {len(found.opinions)} models suspect.")

@@ -178,7 +178,8 @@ def test_one_may_stop_a_run_which_is_complete_and_goes_on_if_resumed(tmp_path: P
     assert diary[-3:] == ["two 2", "one ends with 2", "two ends with 2"]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["stopped_after"], summary["stopped_because"]) == (2, "enough")
-    assert "2 rounds" in repr(stopped) and summary["rounds"] == 2
+    assert "2 rounds, stopped: enough, accuracy" in repr(stopped)
+    assert summary["rounds"] == 2
 
     from tffl.report.sources import read_run
 

@@ -156,7 +156,7 @@ BROKEN = {
     "leaving_plugin:X": "cannot be loaded: SystemExit: 3",
     "plugged_in:Absent": "cannot be loaded: AttributeError",
     "plugged_in:Forgotten": "would lose its options factor, limit: decorate it with @dataclass",
-    "plugged_in:function": "is no defense: it should be a subclass of tffl.defenses.base:Defense",
+    "plugged_in:function": "is not a subclass of tffl.defenses.base:Defense, as every defense is",
 }
 
 
@@ -267,3 +267,17 @@ def test_no_option_is_special_for_its_name_alone() -> None:
     assert Odd(malicious=2).declared_knowledge() == () and Odd(malicious=2).for_round(10) == Odd(
         malicious=2
     )
+
+
+def test_an_option_goes_to_every_entry_that_has_it() -> None:
+    options = {"malicious": 2, "max_norm": 3.0}
+    shared = defenses.shared_options(["krum", "norm-clipping", "none", "krum"], options)
+    assert shared["krum"]["malicious"] == 2 and "max_norm" not in shared["krum"]
+    assert shared["norm-clipping"]["max_norm"] == 3.0
+    assert shared["none"] == {} and list(shared) == ["krum", "norm-clipping", "none"]
+    parts = attacks.shared_options(["label-flip+scaling"], {"factor": 2, "source": 1})
+    assert parts == {"label-flip+scaling": {"factor": 2, "source": 1}}
+    with pytest.raises(UsageError, match="unknown option of defense median, krum 'malcious': did"):
+        defenses.shared_options(["median", "krum"], {"malcious": 1})
+    with pytest.raises(UsageError, match="did you mean 'krum'"):
+        defenses.shared_options(["kurm"], {})

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tffl.data.resize import bilinear_weights, resize
 
 
+@settings(deadline=None)
 @given(source=st.integers(1, 80), target=st.integers(1, 80))
 def test_weights_are_averages(source, target):
     weights = bilinear_weights(source, target)

@@ -29,6 +29,16 @@ def test_plotly_accepts_every_chart(make_run: Callable[..., Path], bench: Path) 
         go.Figure(plotly_figure(chart))  # raises on a property that plotly does not know
 
 
+def test_columns_of_metrics_and_callbacks_are_charts(make_run: Callable[..., Path]) -> None:
+    run, other = make_run(), make_run("other")
+    header, *rows = (run / "rounds.csv").read_text().splitlines()
+    added = [f"{header},mean_confidence", *(f"{row},0.{i}" for i, row in enumerate(rows, 1))]
+    (run / "rounds.csv").write_text("\n".join(added) + "\n")
+    block = blocks(build_report([run, other]))["Mean confidence by round"]
+    assert isinstance(block.chart, Plot) and len(block.chart.series) == 1
+    assert block.chart.series[0].y == [0.1, 0.2, 0.3]
+
+
 def test_scores_verdicts_and_threshold(make_run: Callable[..., Path]) -> None:
     block = blocks(build_report([make_run()]))["Scores of the clients by round"]
     assert isinstance(block.chart, Plot)

@@ -22,7 +22,7 @@ def test_the_user_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 def test_ports_end_somewhere() -> None:
     assert choose_address("a", 65535, 1)[1] == 65535
-    with pytest.raises(UsageError, match="--devices 2 is not allowed from port 65535 on"):
+    with pytest.raises(UsageError, match="--devices 2 is not allowed with --port 65535"):
         choose_address("a", 65535, 2)
 
 

@@ -17,7 +17,7 @@ from scipy import stats
 from tffl.core.errors import UsageError
 from tffl.simulation import simulation
 from tffl.studies import benchmark
-from tffl.studies.benchmark_table import interval, markdown, worst
+from tffl.studies.benchmark_table import DefenseSummary, interval, markdown, summaries, worst
 
 PLAN = """
 seeds = [0, 1]
@@ -208,3 +208,22 @@ def test_interval_is_students(values: list[float]) -> None:
     assert center == pytest.approx(np.mean(values))
     assert half == pytest.approx((high - low) / 2, abs=1e-9)
     assert math.isnan(interval(values[:1])[1])
+
+
+def test_a_defense_is_summed_up_by_its_worst_attack() -> None:
+    undefined = dict.fromkeys(("recall", "fpr", "defense_seconds"))
+    rows = [
+        {"setting": "iid", "attack": attack, "defense": "krum", "error": "", **undefined, **figures}
+        for attack, figures in (
+            ("none", {"accuracy": 0.9, "fpr": 0.25, "defense_seconds": 1.0}),
+            ("lie", {"accuracy": 0.5, "recall": 1.0, "defense_seconds": 3.0}),
+            ("ipm", {"accuracy": 0.7, "recall": 0.5}),
+        )
+    ]
+    assert summaries(rows) == {
+        "iid": [DefenseSummary("krum", 0.9, "lie", 0.5, recall=0.75, fpr=0.25, seconds=2.0)]
+    }
+    (lonely,) = summaries(rows[:1])["iid"]
+    assert lonely.worst_attack is None and math.isnan(lonely.worst_accuracy) and not lonely.ruined
+    (ruined,) = summaries([*rows, {**rows[2], "accuracy": None}])["iid"]
+    assert ruined.ruined and ruined.worst_attack == "ipm"

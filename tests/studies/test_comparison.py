@@ -7,7 +7,14 @@ import pytest
 
 from tffl.config import build
 from tffl.core.errors import UsageError
-from tffl.studies.comparison import Outcome, conclusion, percent, variant_directory, variants
+from tffl.studies.comparison import (
+    Outcome,
+    conclusion,
+    last_and_mean,
+    percent,
+    variant_directory,
+    variants,
+)
 
 
 def outcome(accuracy, success=math.nan, caught=0, malicious=20, blamed=0, honest=80):
@@ -126,3 +133,11 @@ def test_directories_of_the_three_runs(tmp_path):
 def test_percent():
     assert percent(1.0) == "100.0%"
     assert percent(math.nan) == "–"
+
+
+def test_a_ruined_round_leaves_no_mean_accuracy():
+    columns = {"round": [1, 2], "attack_success": [0.5, 0.7], "recall": [math.nan, 1.0]}
+    last, means = last_and_mean(pd.DataFrame({**columns, "accuracy": [0.5, math.nan]}))
+    assert last["round"] == 2 and means["attack_success"] == pytest.approx(0.6)
+    assert math.isnan(means["accuracy"])  # a mean of the sound rounds would flatter the defense
+    assert means["recall"] == 1.0

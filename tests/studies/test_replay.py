@@ -16,7 +16,7 @@ from tffl.config import ComponentConfig, build
 from tffl.core.errors import UsageError
 from tffl.defenses.median import Median
 from tffl.record.run_directory import RunDirectory, load_updates
-from tffl.studies.replay import METRICS, ReplayGrid, replay, summarize
+from tffl.studies.replay import METRICS, ReplayGrid, failures, replay, summarize
 from tffl.studies.replay_grid import read_grid
 
 HONEST: dict[str, Any] = {
@@ -211,3 +211,13 @@ def test_the_table_says_what_was_not_replayed(capsys: pytest.CaptureFixture[str]
     print_replay([{**line, **who, "error": error} for who, error in told], 2)
     shown = capsys.readouterr().out
     assert "Not replayed: lie against krum, median: too few" in shown and "ruined" in shown
+
+
+def test_failures_are_grouped_by_their_reason() -> None:
+    rows = [
+        {"attack": "lie", "defense": "krum", "error": "too few"},
+        {"attack": "lie", "defense": "median", "error": ""},
+        {"attack": "lie", "defense": "dnc", "error": "too few"},
+        {"attack": "ipm", "defense": "dnc", "error": "too few"},
+    ]
+    assert failures(rows) == {("lie", "too few"): ["krum", "dnc"], ("ipm", "too few"): ["dnc"]}

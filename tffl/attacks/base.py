@@ -6,7 +6,7 @@ that a data attack overrides `poison`, and an attack on updates extends `ModelAt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -16,6 +16,7 @@ from pydantic import Field
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.options import Options
+from tffl.core.states import State as State
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary
 
 OWN_DATA = "own data"
-
-State = Mapping[str, np.ndarray]
-"""What attackers remember from round to round; a checkpoint stores it as it is."""
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class EdgeCase(DataAttack):
     )
 
     def check(self, dataset: Dataset) -> None:
-        """Raises `UsageError` if source and target are no two classes, or one has no images."""
+        """Raises `UsageError` unless source and target are two classes with images."""
         source, target = self._classes(dataset)
         require(
             source != target,

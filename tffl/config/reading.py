@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from tffl.core import shipped
 from tffl.core.errors import UsageError, require, unknown
-from tffl.core.options import explain
+from tffl.core.options import error_line
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,7 +41,7 @@ def build(values: Mapping[str, Any], cls: type[AnyConfig] = Config) -> AnyConfig
         first = error.errors()[0]
         if first["type"] == "value_error" and " is not allowed" in first["msg"]:
             raise UsageError(first["msg"].removeprefix("Value error, ")) from None
-        raise UsageError(explain(error)) from None
+        raise UsageError(error_line(error)) from None
 
 
 def _check_keys(values: Mapping[str, Any], cls: type[BaseModel], prefix: str = "") -> None:

@@ -40,7 +40,7 @@ def check_options(made: Any) -> None:
     try:
         checked = _checker(cls).model_validate(values)
     except ValidationError as error:
-        raise UsageError(explain(error)) from None
+        raise UsageError(error_line(error)) from None
     for name in values:
         object.__setattr__(made, name, getattr(checked, name))
 
@@ -50,7 +50,7 @@ def option_names(cls: type) -> list[str]:
     return [field.name for field in fields(cls) if field.init]
 
 
-def explain(error: ValidationError, prefix: str = "") -> str:
+def error_line(error: ValidationError, prefix: str = "") -> str:
     """Turns the first error of pydantic into one line: what was passed, and what is allowed."""
     first = error.errors()[0]
     key = prefix + ".".join(str(part) for part in first["loc"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, cached_property
@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tffl.core.errors import TfflError, TfflWarning, UsageError, first_line, require, unknown
 from tffl.core.option_table import option_table
-from tffl.core.options import explain
+from tffl.core.options import error_line
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class Registry:
         if lost := _lost_options(target):
             raise TfflError(f"{plugin} would lose {lost}: decorate it with @dataclass(frozen=True)")
         if self.base and not (isinstance(target, type) and issubclass(target, self._base)):
-            raise TfflError(f"{plugin} is no {self.kind}: it should be a subclass of {self.base}")
+            raise TfflError(f"{plugin} is not a subclass of {self.base}, as every {self.kind} is")
         return target
 
     def _plugin(self, name: str) -> str:
@@ -150,7 +150,7 @@ class Registry:
             try:
                 return _adapter(cls).validate_python(values)
             except ValidationError as error:
-                raise UsageError(explain(error, prefix=f"{self.kind}.")) from None
+                raise UsageError(error_line(error, prefix=f"{self.kind}.")) from None
 
     def create_parts(self, name: str, options: Mapping[str, Any]) -> list[Any]:
         """Builds the parts of a name such as `"label-flip+scaling"`, in their order.
@@ -178,7 +178,7 @@ class Registry:
         )
 
     def shared_options(
-        self, names: Iterable[str], options: Mapping[str, Any]
+        self, names: Collection[str], options: Mapping[str, Any]
     ) -> dict[str, dict[str, Any]]:
         """Gives each of several entries those options that it has.
 
@@ -188,6 +188,7 @@ class Registry:
         Raises:
           UsageError: A name is unknown, or none of them has an option.
         """
+        known = self._option_names(names)
         shared = {
             name: {key: options[key] for key in options if self.has_option(name, key)}
             for name in names
@@ -195,7 +196,7 @@ class Registry:
         for key in options:
             if not any(key in own for own in shared.values()):
                 kind = f"option of {self.kind} {', '.join(shared)}"
-                raise unknown(kind, key, self._option_names(shared))
+                raise unknown(kind, key, known)
         return shared
 
     def _option_names(self, names: Iterable[str]) -> set[str]:

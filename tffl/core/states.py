@@ -1,4 +1,4 @@
-"""The memories of several parts in one mapping; keys begin with the part's number or name."""
+"""What attacks and defenses remember from round to round, and how several states become one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-Memory: TypeAlias = Mapping[str, np.ndarray]
+State: TypeAlias = Mapping[str, np.ndarray]
+"""What an attack or a defense remembers from round to round; a checkpoint stores the arrays."""
 
 
-def join(states: Sequence[Memory] | Mapping[str, Memory]) -> Memory:
-    """Returns the memories of all parts in one mapping.
+def join(states: Sequence[State] | Mapping[str, State]) -> State:
+    """Joins the states of several parts; keys begin with the part's number or name.
 
     >>> join([{"a": 1}, {}, {"a": 2, "b": 3}])
     {'0/a': 1, '2/a': 2, '2/b': 3}
@@ -22,8 +23,8 @@ def join(states: Sequence[Memory] | Mapping[str, Memory]) -> Memory:
     return {f"{name}/{key}": state[key] for name, state in named for key in state}
 
 
-def part(state: Memory, name: int | str) -> Memory:
-    """Returns one part's memory.
+def part(state: State, name: int | str) -> State:
+    """Returns the state of one part.
 
     >>> part({"0/a": 1, "2/a": 2, "2/b": 3}, 2)
     {'a': 2, 'b': 3}
@@ -32,8 +33,8 @@ def part(state: Memory, name: int | str) -> Memory:
     return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
 
 
-def replaced(state: Memory, number: int, own: Memory) -> Memory:
-    """Returns all memories, after the memory of one part is replaced.
+def replaced(state: State, number: int, own: State) -> State:
+    """Returns the joined state after the state of one part is replaced.
 
     >>> replaced({"0/a": 1, "2/a": 2, "2/b": 3}, 2, {"c": 4})
     {'0/a': 1, '2/c': 4}

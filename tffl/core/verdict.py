@@ -1,4 +1,4 @@
-"""What a defense decided about the clients of a round, and what it saw of them."""
+"""What a defense decides about the clients of a round, and what it shows of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TypeAlias
 import numpy as np
 
 NOT_FINITE = "the update holds NaN or infinity"
-"""Why a row is refused that no rule can compute with."""
+"""Reason of a row that no rule can compute with."""
 
 NOT_SELECTED = "not selected"
-"""Why a row has no part in a selection's average, if nothing is held against it."""
+"""Reason of a row that a selection leaves out of its average without suspecting it."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import numpy as np
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.options import check_options
+from tffl.core.states import State as State
 from tffl.core.updates import Updates
 from tffl.core.verdict import Judgment, Verdict
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA
@@ -30,9 +31,6 @@ from tffl.defenses.parts.tolerance import attacker_note, with_count
 from tffl.defenses.server import Server, make_server, of_model
 
 AnyDefense = TypeVar("AnyDefense", bound="Defense")
-
-State = Mapping[str, np.ndarray]
-"""What a defense remembers from round to round; a checkpoint stores it as it is."""
 
 
 @dataclass(frozen=True)

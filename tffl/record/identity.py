@@ -47,8 +47,8 @@ def differences(first: Config, second: Config, limit: int = 3) -> str:
     """
     there, here = flat(identity(first)), flat(identity(second))
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    told = [f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:limit]]
-    return "; ".join(told) + (f"; and {len(keys) - limit} more" if len(keys) > limit else "")
+    shown = [f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:limit]]
+    return "; ".join(shown) + (f"; and {len(keys) - limit} more" if len(keys) > limit else "")
 
 
 def differences_but_end(first: Config, second: Config) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tffl.drawing.guard import is_steep, usual_size
+from tffl.record.tables import ROUND_COLUMNS
 from tffl.report import document
 from tffl.report.document import Block, Plot, Section, Series, Table
 from tffl.report.key_figures import OVERVIEW, config_differences, key_figures
@@ -33,7 +34,7 @@ def overview(runs: Sequence[RecordedRun]) -> list[Section]:
     blocks = [Block(overview_table(runs), note=_source_note(runs))]
     if len(runs) > 1 and (table := differences_table(runs)).rows:
         blocks.append(Block(table))
-    charts = [curve_chart(runs, column) for column in CURVES]
+    charts = [curve_chart(runs, column) for column in (*CURVES, *added_columns(runs))]
     blocks += [_curve_block(chart) for chart in charts if chart.series]
     return [Section("Overview", blocks)]
 
@@ -88,9 +89,15 @@ def _source_note(runs: Sequence[RecordedRun]) -> str:
     return f"{means} {TRAIN_NOTE}" if on_train else means
 
 
+def added_columns(runs: Sequence[RecordedRun]) -> list[str]:
+    """Returns the columns of `rounds.csv` that metrics and callbacks have added."""
+    names = dict.fromkeys(name for run in runs for name in run.rounds.columns)
+    return [name for name in names if name not in ROUND_COLUMNS]
+
+
 def curve_chart(runs: Sequence[RecordedRun], column: str) -> Plot:
-    """Returns the chart of a column of `CURVES` by round, without runs that do not define it."""
-    title, rates = CURVES[column]
+    """Returns the chart of a column of `rounds.csv`, without runs that do not define it."""
+    title, rates = CURVES.get(column, (column.replace("_", " ").capitalize(), False))
     series = [
         Series(
             run.name,
@@ -101,7 +108,7 @@ def curve_chart(runs: Sequence[RecordedRun], column: str) -> Plot:
             dash=document.DASHES[index % len(document.DASHES)],
         )
         for index, run in enumerate(runs)
-        if run.rounds[column].notna().any()
+        if column in run.rounds and run.rounds[column].notna().any()
     ]
     known = np.array([value for one in series for value in one.y])
     steep = not rates and is_steep(known)

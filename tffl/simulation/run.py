@@ -52,5 +52,7 @@ class Run:
     def _ended(self) -> str:
         last = self.rounds.iloc[-1]
         figures = {"accuracy": last["accuracy"], "attack success": last["attack_success"]}
-        told = [f"{name} {value:.1%}" for name, value in figures.items() if pd.notna(value)]
-        return ", ".join([f"{len(self.rounds)} rounds", *told])
+        defined = [f"{name} {value:.1%}" for name, value in figures.items() if pd.notna(value)]
+        reason = self.summary.get("stopped_because")
+        stopped = [f"stopped: {reason}"] if reason else []
+        return ", ".join([f"{len(self.rounds)} rounds", *stopped, *defined])

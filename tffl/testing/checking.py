@@ -12,10 +12,10 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from tffl.core.errors import first_line, require, unknown
+from tffl.core.states import State as State
 from tffl.core.tensors import read_tensors, write_tensors
 from tffl.core.updates import Updates
 
-State: TypeAlias = Mapping[str, np.ndarray]
 Options: TypeAlias = Mapping[str, Any]
 Case = TypeVar("Case")
 

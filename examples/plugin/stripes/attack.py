@@ -24,7 +24,7 @@ class Recoil(ModelAttack):
     """Sends the attackers' mean update with its sign changed.
 
     Attributes:
-      factor: How much longer than the mean.
+      factor: Length of the row, relative to the mean.
     """
 
     factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0

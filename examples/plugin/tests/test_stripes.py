@@ -27,6 +27,11 @@ def test_attack() -> None:
     check_attack(Recoil(factor=1.0, from_round=2), name="recoil")
 
 
+def test_attack_turns_the_mean_of_the_attackers_around() -> None:
+    sent = Recoil(factor=2.0).poison_rows(np.array([[1.0], [3.0], [5.0]]), malicious=[0, 1])
+    assert sent.ravel().tolist() == [-4.0, -4.0, 5.0]
+
+
 def test_dataset() -> None:
     check_source(Stripes, "stripes")
     dataset = validated(Stripes().load(None), "stripes")

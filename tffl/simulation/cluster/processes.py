@@ -27,7 +27,10 @@ def choose_address(host: str | None, port: int | None, devices: int) -> tuple[st
     known = own() if host is None or port is None else None
     default = known or (LOOPBACK, PORT)
     host, port = host or default[0], port or default[1]
-    require(port + devices <= 2**16, f"--devices {devices} is not allowed from port {port} on")
+    require(
+        port + devices <= 2**16,
+        f"--devices {devices} is not allowed with --port {port}: the last port is 65535",
+    )
     return host, port
 
 

@@ -13,12 +13,12 @@ from tffl.studies.pages.builder import Page, distinct, read_table
 from tffl.studies.pages.grid import draw_grids
 from tffl.studies.pages.heat_maps_claims import claims
 from tffl.studies.pages.heat_maps_tables import (
-    BITES,
     CLIENTS,
     FIGURES,
+    HARM,
     KEYS,
     SETTINGS,
-    biting,
+    harmful,
 )
 from tffl.studies.pages.verdicts import claim_table, counts
 
@@ -148,12 +148,12 @@ def body(folder: Path) -> Iterator[str]:
     yield f"{counts(found)}."
     yield claim_table(found)
     yield (
-        f"An attack bites if plain averaging loses at least {100 * BITES:.0f} points of accuracy "
-        "in that one round; recall and FPR above are means over biting attacks."
+        f"An attack is harmful if plain averaging loses at least {100 * HARM:.0f} points of "
+        "accuracy in that one round; recall and FPR above are means over harmful attacks."
     )
     yield "## False alarms without an attacker"
     yield tables.false_alarms(blamed)
-    yield "## Attacks that bite, by share of attackers"
+    yield "## Harmful attacks, by share of attackers"
     yield "![Recall](recall.png)"
     yield tables.overview(rows)
     yield from single_settings(rows)
@@ -176,7 +176,7 @@ def single_settings(rows: pd.DataFrame) -> Iterator[str]:
     for setting, malicious in recorded:
         if malicious == SHOWN:
             yield f"## Attack by attack: {SETTINGS[setting]}, {malicious} of {CLIENTS}"
-            yield "Recall · false-positive rate, in %. Attacks in bold bite."
+            yield "Recall · false-positive rate, in %. Harmful attacks are in bold."
             yield tables.by_attack(rows, setting, malicious)
     attack = "distance-constrained"
     for setting, malicious in recorded:
@@ -213,14 +213,14 @@ def whole_runs(runs: pd.DataFrame, full: pd.DataFrame, folder: Path) -> Iterator
 
 
 def figures(folder: Path) -> Mapping[str, Figure]:
-    """Draws recall on attacks that bite, one panel per number of attackers."""
-    bites = biting(read_table(folder / "replay.csv"))
+    """Draws recall on harmful attacks, one panel per number of attackers."""
+    chosen = harmful(read_table(folder / "replay.csv"))
     panels = {}
-    for count in sorted(set(bites["malicious"])):
-        mine = bites[bites["malicious"] == count]
+    for count in sorted(set(chosen["malicious"])):
+        mine = chosen[chosen["malicious"] == count]
         grid = 100 * mine.pivot_table(index="attack", columns="defense", values="recall")
         panels[f"recall, %, {count} of {CLIENTS} malicious"] = grid.reindex(
-            index=distinct(bites, "attack"), columns=distinct(bites, "defense")
+            index=distinct(chosen, "attack"), columns=distinct(chosen, "defense")
         )
     drawn = draw_grids(panels, colors="cividis", limits=(0, 100), columns=len(panels) or 1)
     return {"recall.png": drawn}

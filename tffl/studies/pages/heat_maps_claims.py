@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tffl.studies.benchmark_table import percent
-from tffl.studies.pages.heat_maps_tables import CLIENTS, biting
+from tffl.studies.pages.heat_maps_tables import CLIENTS, harmful
 from tffl.studies.pages.verdicts import Judged, compare, judged
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ def claims(rows: pd.DataFrame, blamed: pd.DataFrame, runs: pd.DataFrame) -> Iter
       blamed: Honest clients that were blamed without an attack.
       runs: Whole runs, with the accuracy that they lost.
     """
-    bites = biting(rows)
-    share = bites["malicious"] / CLIENTS
-    uneven = bites["setting"].str.contains("0.1", regex=False)
-    few, many = bites[(share <= QUARTER) & ~uneven], bites[share > QUARTER]
+    found = harmful(rows)
+    share = found["malicious"] / CLIENTS
+    uneven = found["setting"].str.contains("0.1", regex=False)
+    few, many = found[(share <= QUARTER) & ~uneven], found[share > QUARTER]
     for name in ("gradcam-ae", "layercam-ae", "gradcam-krum"):
-        yield published_finds_most(bites, name)
+        yield published_finds_most(found, name)
     for name in ("cam-consensus", "update-consensus", "probe-loss", "shield"):
         yield blames_few(blamed, name)
-    yield consensus_ranks_better(bites)
+    yield consensus_ranks_better(found)
     root, duplicates = "shield, root data", "shield, near-duplicates allowed"
     yield finds_nearly_all(few, "shield", "with up to 25 % attackers and Dirichlet ≥ 0.5")
     yield finds_nearly_all(few, duplicates, "the same without the test for near-duplicates")
@@ -42,11 +42,12 @@ def claims(rows: pd.DataFrame, blamed: pd.DataFrame, runs: pd.DataFrame) -> Iter
     yield keeps_whole_runs(runs)
 
 
-def published_finds_most(bites: pd.DataFrame, name: str) -> Judged:
-    """A detector as published finds most attackers that bite."""
-    recall, fpr = _mean(bites, name, "recall"), _mean(bites, name, "fpr")
+def published_finds_most(found: pd.DataFrame, name: str) -> Judged:
+    """A detector as published finds most attackers behind harmful attacks."""
+    recall, fpr = _mean(found, name, "recall"), _mean(found, name, "fpr")
     return judged(
-        f"`{name}` as published finds most attackers that bite, with few false positives",
+        f"`{name}` as published finds most attackers behind harmful attacks, with few false "
+        "positives",
         f"recall {percent(recall, 0)} %, FPR {percent(fpr, 0)} %",
         compare(recall, ">=", 0.9),
         compare(fpr, "<=", 0.05),
@@ -65,10 +66,10 @@ def blames_few(blamed: pd.DataFrame, name: str) -> Judged:
     )
 
 
-def consensus_ranks_better(bites: pd.DataFrame) -> Judged:
+def consensus_ranks_better(found: pd.DataFrame) -> Judged:
     """Comparing clients' maps with each other beats an autoencoder of them."""
-    published = max(_mean(bites, name, "auc") for name in ("gradcam-ae", "layercam-ae"))
-    ours = _mean(bites, "cam-consensus", "auc")
+    published = max(_mean(found, name, "auc") for name in ("gradcam-ae", "layercam-ae"))
+    ours = _mean(found, "cam-consensus", "auc")
     return judged(
         "Comparing maps with the clients' consensus ranks attackers better than the published "
         "autoencoders do",
@@ -77,9 +78,9 @@ def consensus_ranks_better(bites: pd.DataFrame) -> Judged:
     )
 
 
-def finds_nearly_all(bites: pd.DataFrame, name: str, where: str) -> Judged:
-    """`shield` finds nearly all attackers that bite, and blames hardly anybody else."""
-    recall, fpr = _mean(bites, name, "recall"), _mean(bites, name, "fpr")
+def finds_nearly_all(found: pd.DataFrame, name: str, where: str) -> Judged:
+    """`shield` finds nearly all attackers behind harmful attacks, and blames few others."""
+    recall, fpr = _mean(found, name, "recall"), _mean(found, name, "fpr")
     return judged(
         f"`shield`: recall ≥ 95 %, FPR ≤ 2 %, {where}",
         f"recall {percent(recall, 1)} %, FPR {percent(fpr, 1)} %",

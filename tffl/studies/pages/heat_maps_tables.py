@@ -11,8 +11,8 @@ from tffl.studies.pages.builder import by_key, distinct, records
 if TYPE_CHECKING:
     import pandas as pd
 
-BITES = 0.05
-"""An attack bites if plain averaging loses at least this much accuracy in the one round."""
+HARM = 0.05
+"""An attack is harmful if plain averaging loses at least this much accuracy in the one round."""
 KEYS = ["setting", "seed", "malicious", "attack", "defense"]
 CLIENTS = 20
 FIGURES = ["undefended_lost", "lost", "attack_success", "recall", "precision", "fpr", "f1", "auc"]
@@ -26,9 +26,9 @@ SETTINGS = {
 }
 
 
-def biting(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows of attacks that bite."""
-    return rows[(rows["attack"] != NONE) & (rows["undefended_lost"] >= BITES)]
+def harmful(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of harmful attacks."""
+    return rows[(rows["attack"] != NONE) & (rows["undefended_lost"] >= HARM)]
 
 
 def with_loss(runs: pd.DataFrame) -> pd.DataFrame:
@@ -56,12 +56,12 @@ def false_alarms(rows: pd.DataFrame) -> str:
 
 
 def overview(rows: pd.DataFrame) -> str:
-    """Recall and false positives on attacks that bite, by number of attackers."""
-    bites = biting(rows)
-    numbers = sorted(set(bites["malicious"]))
+    """Recall and false positives on harmful attacks, by number of attackers."""
+    found = harmful(rows)
+    numbers = sorted(set(found["malicious"]))
     lines = []
-    for defense in distinct(bites, "defense"):
-        mine = bites[bites["defense"] == defense]
+    for defense in distinct(found, "defense"):
+        mine = found[found["defense"] == defense]
         line = [defense]
         for number in numbers:
             part = mine[mine["malicious"] == number]
@@ -82,7 +82,7 @@ def by_attack(rows: pd.DataFrame, setting: str, malicious: int) -> str:
     lines = []
     for attack in distinct(mine, "attack"):
         lost = means[attack, defenses[0]]["undefended_lost"]
-        line = [f"**{attack}**" if lost >= BITES else attack, f"{100 * lost:.1f}"]
+        line = [f"**{attack}**" if lost >= HARM else attack, f"{100 * lost:.1f}"]
         for defense in defenses:
             one = means[attack, defense]
             line.append(_rates(one["recall"], one["fpr"]))
@@ -133,8 +133,8 @@ def full_size(rows: pd.DataFrame) -> str:
 
 
 def missed(rows: pd.DataFrame) -> str:
-    """Biting attacks of at most a quarter of attackers that `shield` misses part of."""
-    mine = biting(rows)
+    """Harmful attacks of at most a quarter of attackers that `shield` misses part of."""
+    mine = harmful(rows)
     mine = mine[(mine["defense"] == "shield") & (mine["malicious"] / CLIENTS <= 0.25)]
     mine = mine[(mine["recall"] < 0.95) | (mine["fpr"] > 0.05)]
     lines = [
@@ -152,14 +152,17 @@ def missed(rows: pd.DataFrame) -> str:
 
 def reasons(rows: pd.DataFrame) -> str:
     """Why many attackers and uneven data are hard, with numbers, as a list."""
-    bites = biting(rows)
+    found = harmful(rows)
 
     def rates(frame: pd.DataFrame, defense: str) -> str:
         mine = frame[frame["defense"] == defense]
         recall, fpr = (percent(mine[name].mean(), 0) for name in ("recall", "fpr"))
         return f"recall {recall} %, FPR {fpr} %"
 
-    many, uneven = bites[bites["malicious"] == 8], bites[bites["setting"].str.endswith("t0.1")]
+    many, uneven = (
+        found[found["malicious"] == 8],
+        found[found["setting"].str.endswith("t0.1")],
+    )
     shield = uneven[uneven["defense"] == "shield"]
     exact = shield[(shield["recall"] == 1) & (shield["fpr"] == 0)]["lost"]
     return (

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLAN = "opponents/fashion_mnist.toml"
-BITES = 0.05
-"""An attack bites if it costs undefended clients at least this much accuracy."""
+HARM = 0.05
+"""An attack is harmful if it costs undefended clients at least this much accuracy."""
 SUCCESS = 0.25
-"""An attack with a target also bites if its success is at least this."""
+"""An attack with a target is also harmful if its success is at least this."""
 HARMED = 0.1
 """A defense is harmed by an attack that costs at least so much more than its attack-free run."""
 HOLDS = 0.5
@@ -49,20 +49,20 @@ def damage(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(lost=lost, gained=runs["attack_success"].fillna(0.0))
 
 
-def biting(runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns the undefended runs of attacks that bite, by setting and attack."""
+def harmful(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the undefended runs of harmful attacks, by setting and attack."""
     bare = runs[(runs["defense"] == NONE) & (runs["attack"] != NONE)]
-    return bare[(bare["lost"] >= BITES) | (bare["gained"] >= SUCCESS)]
+    return bare[(bare["lost"] >= HARM) | (bare["gained"] >= SUCCESS)]
 
 
 def held(runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns, for each biting attack, setting and defense, whether the defense `holds`."""
-    bare = biting(runs)[[*CELL, "lost", "gained"]]
+    """Returns, for each harmful attack, setting and defense, whether the defense `holds`."""
+    bare = harmful(runs)[[*CELL, "lost", "gained"]]
     defended = runs[(runs["defense"] != NONE) & (runs["attack"] != NONE)]
     pairs = defended.merge(bare, on=CELL, suffixes=("", "_undefended"))
     targeted = pairs["gained_undefended"] >= SUCCESS
-    untargeted = pairs["lost_undefended"] >= BITES
-    allowed = (HOLDS * pairs["lost_undefended"]).where(untargeted, BITES)
+    untargeted = pairs["lost_undefended"] >= HARM
+    allowed = (HOLDS * pairs["lost_undefended"]).where(untargeted, HARM)
     accurate = pairs["lost"] <= allowed
     stopped = ~targeted | (pairs["gained"] <= HOLDS * pairs["gained_undefended"])
     return pairs.assign(holds=accurate & stopped)
@@ -101,26 +101,28 @@ def body(folder: Path) -> Iterator[str]:
         "Attackers know every honest update, if their attack can use it."
     )
     yield "![Accuracy lost](accuracy_lost.png)"
-    yield "## Which attacks bite"
+    yield "## Which attacks are harmful"
     yield (
         "Points of accuracy lost without a defense, and the attack's success if it has a target. "
-        f"In bold: at least {100 * BITES:.0f} points lost, or a success of at least "
-        f"{percent(SUCCESS, 0)} %."
+        f"Harmful ones are in bold: at least {100 * HARM:.0f} points lost, or a success of at "
+        f"least {percent(SUCCESS, 0)} %."
     )
     yield attacks_table(runs)
-    yield f"These bite in no setting: {_names(harmless(runs)) if harmless(runs) else 'none'}."
+    names = harmless(runs)
+    yield f"These are harmful in no setting: {_names(names) if names else 'none'}."
     yield "## Which defense fails where"
     yield (
-        "Counted are the attacks that bite undefended, in each setting. A defense holds if at most "
-        "half of the lost accuracy stays lost and at most half of the attack's success is left. "
-        f"Where only the attack's success bites, the defense may lose {100 * BITES:.0f} points."
+        "Counted are the attacks that are harmful without a defense, in each setting. A defense "
+        "holds if at most half of the lost accuracy stays lost and at most half of the attack's "
+        "success is left. "
+        f"If only the attack's success is harmful, the defense may lose {100 * HARM:.0f} points."
     )
     yield defenses_table(runs)
     yield who_stops(runs)
     yield "## Attacks that harm defenses, and not plain averaging"
     yield (
         "These attacks are made to hide where a rule does not look. They cost undefended clients "
-        f"less than {100 * BITES:.0f} points. The list names the defenses that lose at least "
+        f"less than {100 * HARM:.0f} points. The list names the defenses that lose at least "
         f"{100 * HARMED:.0f} points more than they do without an attacker, and how many more."
     )
     yield harmed(runs)
@@ -149,17 +151,17 @@ def _attack_cell(rows: pd.DataFrame) -> str:
     targeted = run["attack_success"] == run["attack_success"]  # NaN without a target
     text = f"{100 * run['lost']:.1f}"
     text += f" · {percent(run['attack_success'], 0)}" if targeted else ""
-    return f"**{text}**" if run["lost"] >= BITES or run["gained"] >= SUCCESS else text
+    return f"**{text}**" if run["lost"] >= HARM or run["gained"] >= SUCCESS else text
 
 
 def harmless(runs: pd.DataFrame) -> list[str]:
-    """Returns the attacks that bite in no setting."""
-    bites = {NONE, *biting(runs)["attack"]}
-    return [attack for attack in distinct(runs, "attack") if attack not in bites]
+    """Returns the attacks that are harmful in no setting."""
+    names = {NONE, *harmful(runs)["attack"]}
+    return [attack for attack in distinct(runs, "attack") if attack not in names]
 
 
 def defenses_table(runs: pd.DataFrame) -> str:
-    """How many biting attacks each defense stops."""
+    """How many harmful attacks each defense stops."""
     pairs = held(runs)
     free = runs[runs["attack"] == NONE].groupby("defense")
     false_alarms, cost = free["fpr"].mean(), free["lost"].mean()
@@ -184,7 +186,7 @@ def defenses_table(runs: pd.DataFrame) -> str:
 
 
 def who_stops(runs: pd.DataFrame) -> str:
-    """Who stops each biting attack, and who does not."""
+    """Who stops each harmful attack, and who does not."""
     pairs = held(runs)
     lines = []
     for attack in distinct(pairs, "attack"):
@@ -199,17 +201,17 @@ def who_stops(runs: pd.DataFrame) -> str:
                 f"{settings} settings. Stopped in all of them by: {_names(always)}. Stopped in "
                 f"none of them by: {_names(never)}."
             )
-        lines.append(f"- **{attack}** bites in {text}")
+        lines.append(f"- **{attack}** is harmful in {text}")
     return "\n".join(lines)
 
 
 def harmed(runs: pd.DataFrame) -> str:
-    """Defenses that lose accuracy to attacks that do not bite undefended, as a list."""
+    """Defenses that lose accuracy to attacks that are harmless without a defense, as a list."""
     keys = ["setting", "defense"]
     free = runs[runs["attack"] == NONE].set_index(keys)["lost"]
     mine = runs[(runs["attack"] != NONE) & (runs["defense"] != NONE)]
-    bites = biting(runs).set_index(CELL).index
-    mine = mine[~mine.set_index(CELL).index.isin(bites)]
+    cells = harmful(runs).set_index(CELL).index
+    mine = mine[~mine.set_index(CELL).index.isin(cells)]
     mine = mine.assign(extra=mine["lost"] - free.reindex(mine.set_index(keys).index).to_numpy())
     mine = mine[mine["extra"] >= HARMED]
     lines = []
