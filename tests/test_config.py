@@ -35,7 +35,7 @@ def changed(**changes: Any) -> Config:
         (
             "data.partition",
             "dirichlets",
-            "'iid', 'dirichlet', 'shards', 'round-robin' or 'sampled'",
+            "'iid', 'dirichlet', 'dirichlet-size', 'shards', 'round-robin', 'natural' or",
         ),
         ("training.learning_rate", float("nan"), "a finite number"),
         ("training.learning_rat", 1, "did you mean 'training.learning_rate'?"),

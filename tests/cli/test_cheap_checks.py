@@ -10,8 +10,10 @@ from tffl.record.identity import resolved
 
 REFUSALS = {
     "simulate --dataset mnist --data-dir D": "dataset mnist is not prepared in D: run tffl data",
-    "simulate --dataset /a/path": "dataset '/a/path' is a path",
-    "simulate --dataset ./full": "dataset './full' is a path",
+    "simulate --dataset /a/path": "there is no file or folder /a/path: give a path, or a name",
+    "simulate --dataset ./full": "full holds no images in folders of classes: it should look like",
+    "simulate --dataset table.csv": "table.csv: which column holds the classes? Set data.label",
+    "simulate --dataset table.csv --set data.label=kin": "unknown column of table.csv (data.label)",
     "simulate --out full": "full is not empty and holds no run",
     "simulate --out full/file": "full/file is a file",
     "simulate --out full/file/run": "full/file/run lies in",
@@ -29,7 +31,7 @@ REFUSALS = {
     "localize damaged": "damaged/rounds.csv is damaged",
     "localize nowhere": "nowhere holds no run",
     "data show mnist --data-dir D": "dataset mnist is not prepared in D",
-    "data show /a/path": "dataset '/a/path' is a path",
+    "data show /a/path": "there is no file or folder /a/path",
     "scan --global nowhere.keras --updates full": "there is no global model nowhere.keras",
     "scan --global full/file --updates full": "full/file is neither a .keras file",
     "scan --global g.keras --updates nowhere": "cannot read the folder nowhere",
@@ -84,6 +86,7 @@ def answers(tmp_path_factory):
     (folder / "damaged-behind/checkpoints/round-000001.safetensors").write_text("x")
     (folder / "full/file").write_text("x")
     (folder / "g.keras").write_text("x")
+    (folder / "table.csv").write_text("size,kind\n1,a\n2,b\n")
     plan = 'attacks = ["lie"]\ndefenses = ["krum"]\n[experiment.data]\ndataset = "mnist"\n'
     (folder / "grid.toml").write_text(f'{plan}data_dir = "D"\n')
     (folder / "run/config.toml").write_text(text)

@@ -93,8 +93,16 @@ LABELS = np.arange(20) % 10
         ({"train_images": np.zeros((20, 4, 5, 0), np.uint8)}, r"have shape \(20, 4, 5, 0\)"),
         ({"train_images": np.zeros((20, 60), np.uint8)}, r"have shape \(20, 60\)"),
         (
+            {"train_images": np.zeros((20, 4, 5, 3), np.float64)},
+            "mine: train_images are float64: they should be uint8, values 0 to 255, or float32",
+        ),
+        (
             {"train_images": np.zeros((20, 4, 5, 3), np.float32)},
-            "dataset mine: train_images are float32: they should be uint8, values 0 to 255",
+            r"test images have shape \(4, 5, 3\), training images float32 \(4, 5, 3\)",
+        ),
+        (
+            {"train_images": np.full((20, 4, 5, 3), np.nan, np.float32)},
+            "train_images hold NaN or infinity in 20 of 20 samples",
         ),
         ({"train_images": np.array([None] * 20)}, r"train_images have shape \(20,\)"),
         ({"test_images": None}, "test_images are a NoneType"),
@@ -146,7 +154,7 @@ def test_zero_labels_are_valid() -> None:
 
 
 def test_a_dataset_is_checked_where_it_is_loaded(plugins: None) -> None:
-    with pytest.raises(UsageError, match="dataset mine: train_images are float32"):
+    with pytest.raises(UsageError, match="training images float32"):
         load_dataset(DataConfig(dataset="mine"))
 
 

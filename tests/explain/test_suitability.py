@@ -12,11 +12,11 @@ import pytest
 from tffl.config import DataConfig
 from tffl.core.errors import UsageError
 from tffl.core.layout import WeightLayout
+from tffl.core.pixels import RANGES, in_range
 from tffl.core.updates import Updates
 from tffl.data.build import load_dataset
 from tffl.data.samples import Samples
 from tffl.explain.maps import Explainer
-from tffl.explain.pixels import RANGES, in_range
 from tffl.explain.suitability import check_model, predictor
 from tffl.models.head import as_logits
 

@@ -26,7 +26,9 @@ from pydantic import Field
 from tffl.attacks.base import State
 from tffl.attacks.bounded import BoundedAttack, ExpectedModel, project, unit
 from tffl.core import seeds
+from tffl.core.pixels import as_bytes
 from tffl.core.updates import Updates
+from tffl.data.federation import Dataset
 from tffl.explain.maps import Probes
 from tffl.explain.probes import draw
 
@@ -62,6 +64,11 @@ class AdaptiveCam(BoundedAttack):
 
     knowledge: ClassVar[tuple[str, ...]] = (*BoundedAttack.knowledge, DEFENSE, SECRET_PROBES)
     reference: ClassVar[str] = "tffl's own, from Zheng et al., GradCAM-AE, 2025, equations 9 to 10"
+
+    def check(self, dataset: Dataset) -> None:
+        """Raises `UsageError` if there are no images to make heat maps of."""
+        super().check(dataset)
+        dataset.require_images("adaptive-cam")
 
     def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the attack reads with these options."""
@@ -106,4 +113,4 @@ class AdaptiveCam(BoundedAttack):
         images, labels = adversary.samples()
         rows = seeds.generator(adversary.seed, "imitated probes").permutation(len(labels))
         chosen = rows[: self.probes]
-        return Probes(images[chosen], labels[chosen])
+        return Probes(as_bytes(images[chosen], adversary.pixels), labels[chosen])

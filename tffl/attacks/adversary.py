@@ -10,6 +10,7 @@ import numpy as np
 
 from tffl.config import Config
 from tffl.core.layout import WeightLayout
+from tffl.core.pixels import PixelRange
 from tffl.data.federation import ClientData, Federation
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Adversary:
       ids: Malicious client ids, int64, ascending.
       classes: Number of classes; the network may have one output more.
       data: Client id → its samples, with indices into `images`; poisoned, if the attack does so.
-      images: uint8 `[m, height, width, channels]`, the images of all malicious clients.
+      images: `[m, …]`, the samples of all malicious clients.
       server_samples: The images on which the server examines models, for attacks whose
         `knowledge` includes them.
     """
@@ -71,7 +72,7 @@ class Adversary:
         return self.config.federation.clients
 
     def samples(self, ids: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Returns images uint8 `[m, …]` and labels int32 `[m]` of some malicious clients, or all.
+        """Returns images `[m, …]` and labels int32 `[m]` of some malicious clients, or all.
 
         Args:
           ids: Client ids; all malicious ones if None.
@@ -91,7 +92,7 @@ class Adversary:
 
         Args:
           weights: float32 `[d]`.
-          images: uint8 `[m, height, width, channels]`, `m >= 1`.
+          images: `[m, …]`, `m >= 1`.
           labels: int32 `[m]`.
         """
         return self._compiled.gradient(weights, images, labels)
@@ -145,6 +146,11 @@ class Adversary:
         return trained.numpy()
 
     @property
+    def pixels(self) -> PixelRange:
+        """The values of the darkest pixel and the brightest in `images`."""
+        return self._compiled.pixels
+
+    @property
     def explainer(self) -> Explainer:
         """Makes class activation maps of the network with any weights."""
         return self._compiled.explainer
@@ -153,4 +159,6 @@ class Adversary:
     def _compiled(self) -> CompiledModel:
         from tffl.engine.compiled_model import CompiledModel
 
-        return self._given_compiled or CompiledModel(self.model, self.config.training)
+        return self._given_compiled or CompiledModel(
+            self.model, self.config.training, str(self.images.dtype)
+        )

@@ -90,6 +90,7 @@ class Dba(TriggerBackdoor):
 
     def check(self, dataset: Dataset) -> None:
         """Raises `UsageError` if the trigger does not fit, or the target is not a class."""
+        dataset.require_images("dba")
         height, width, _ = dataset.image_shape
         rows, columns = self.parts(height, width)[-1]
         require(

@@ -124,6 +124,7 @@ class EdgeCase(DataAttack):
 
     def check(self, dataset: Dataset) -> None:
         """Raises `UsageError` unless source and target are two classes with images."""
+        dataset.require_images("edge-case")
         source, target = self._classes(dataset)
         require(
             source != target,

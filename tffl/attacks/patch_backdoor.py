@@ -65,6 +65,7 @@ class PatchBackdoor(TriggerBackdoor):
 
     def check(self, dataset: Dataset) -> None:
         """Raises `UsageError` if the square covers the images, or the target is not a class."""
+        dataset.require_images("patch-backdoor")
         height, width, _ = dataset.image_shape
         require(
             self.size < min(height, width),

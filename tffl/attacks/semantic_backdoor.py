@@ -82,6 +82,7 @@ class SemanticBackdoor(DataAttack):
 
     def check(self, dataset: Dataset) -> None:
         """Raises `UsageError` if images or target are missing, or the target is the truth."""
+        dataset.require_images("semantic-backdoor")
         require(
             bool(self.indices) or dataset.name == "cifar10",
             f"semantic-backdoor has lists of images for cifar10 only: for {dataset.name} set "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -13,6 +15,7 @@ from tffl.attacks.base import SuccessSet
 from tffl.attacks.data_attack import DataAttack
 from tffl.attacks.parts import class_index, draw
 from tffl.core.errors import require
+from tffl.core.pixels import PixelRange, as_bytes, in_range
 from tffl.data.federation import ClientData, Dataset, Federation
 
 
@@ -50,6 +53,7 @@ class TriggerBackdoor(DataAttack):
 
     def check(self, dataset: Dataset) -> None:
         """Raises `UsageError` if the target is not a class, or every test image belongs to it."""
+        dataset.require_images("a backdoor with a trigger")
         target = class_index(dataset, self.target, "attack.target")
         require(
             bool((dataset.test_labels != target).any()),
@@ -69,12 +73,12 @@ class TriggerBackdoor(DataAttack):
         victims = {
             c: self._victims(federation.clients[c], target, seed, c) for c in malicious.tolist()
         }
-        stamped = [
-            self.stamp_own(
-                federation.images[federation.clients[c].indices[v]], turn, len(malicious)
-            )
-            for turn, (c, v) in enumerate(victims.items())
-        ]
+        pixels = federation.dataset.pixels
+        stamped = []
+        for turn, (c, v) in enumerate(victims.items()):
+            own = partial(self.stamp_own, turn=turn, colluders=len(malicious))
+            images = federation.images[federation.clients[c].indices[v]]
+            stamped.append(_stamped(images, pixels, own))
         # One copy of the pool, not one per client.
         federation, copies = federation.append(np.concatenate(stamped))
         require(
@@ -95,9 +99,21 @@ class TriggerBackdoor(DataAttack):
         """Returns the stamped test images whose true class is not the target."""
         dataset = federation.dataset
         target = class_index(dataset, self.target, "attack.target")
-        images = self.stamp(dataset.test_images[dataset.test_labels != target])
+        others = dataset.test_images[dataset.test_labels != target]
+        images = _stamped(others, dataset.pixels, self.stamp)
         return SuccessSet(images, np.full(len(images), target, dtype=np.int32), "test")
 
     def _victims(self, data: ClientData, target: int, seed: int, client: int) -> np.ndarray:
         others = np.flatnonzero(data.labels != target)
         return draw(others, self.rate * len(data), seed, self.purpose, client)
+
+
+def _stamped(
+    images: np.ndarray, pixels: PixelRange, stamp: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Returns what a stamp on bytes makes of images; of floats, what it leaves stays as it was."""
+    shown = as_bytes(images, pixels)
+    marked = stamp(shown)
+    if images.dtype == np.uint8:
+        return marked
+    return np.where(marked == shown, images, in_range(marked.astype(np.float32), pixels))

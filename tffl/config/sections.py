@@ -27,6 +27,8 @@ class DataConfig(Section):
     """Which images there are, and how they are split over the clients."""
 
     dataset: str = "digits"
+    """A name of `tffl list datasets`; or a folder of images per class, a `.npz`, `.csv` or
+    `.parquet` file, or the folder of a prepared TFDS dataset's version."""
     data_dir: Path | None = None
     """Folder of prepared TFDS datasets; by default `TFFL_DATA_DIR`, or else TFDS's own."""
     train_limit: Annotated[int, Field(ge=1)] | None = None
@@ -34,18 +36,38 @@ class DataConfig(Section):
     test_limit: Annotated[int, Field(ge=1)] | None = None
     image_size: Annotated[int, Field(ge=4, le=512)] | None = None
     """Resize images to this height and width (bilinear)."""
-    partition: Literal["iid", "dirichlet", "shards", "round-robin", "sampled"] = "iid"
-    """How images are split; `sampled` does not split them: clients share all images."""
+    partition: Literal[
+        "iid", "dirichlet", "dirichlet-size", "shards", "round-robin", "natural", "sampled"
+    ] = "iid"
+    """How images are split. `natural` leaves them with the clients that the data name; `sampled`
+    does not split them: clients share all images."""
     beta: Annotated[float, Field(gt=0)] = 0.5
-    """Concentration of the `dirichlet` and `sampled` partitions; the smaller, the more uneven."""
+    """Concentration of the `dirichlet`, `dirichlet-size` and `sampled` partitions; the smaller, the
+    more uneven."""
     classes_per_client: Annotated[int, Field(ge=1)] = 2
-    """For `shards`: number of classes that each client holds."""
+    """For `shards`, often called pathological: number of classes that each client holds."""
     samples_per_client: Annotated[int, Field(ge=1)] = 50
     """For `sampled`: number of samples that each client draws."""
     server_shard: bool = False
     """Split off one more shard, which the server keeps as its own training data."""
     server_samples: Annotated[int, Field(ge=0)] = 0
     """Number of training images that are drawn for the server before the split: its root data."""
+    shift: Literal["none", "rotation", "noise"] = "none"
+    """Feature shift: each client's images are rotated by an angle, or get noise, of its own."""
+    shift_strength: Annotated[float, Field(gt=0)] | None = None
+    """The largest angle in degrees (default 30), or the largest standard deviation of the noise as
+    a share of the range of pixels or of a feature's own deviation (default 0.1)."""
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """For own data without a test part: the share of each class that is kept for testing. It is
+    the same for every seed."""
+    label: str = ""
+    """For tables: the column of the classes."""
+    split: str = ""
+    """For tables: the column that says `train` or `test`, if there is one."""
+    client: str = ""
+    """For tables: the column that names the client of a row, for the `natural` partition."""
+    skip_broken: bool = False
+    """For folders of images: skip the images that cannot be used, with a warning."""
 
     @model_validator(mode="after")
     def _check_server_data(self) -> DataConfig:
@@ -54,10 +76,15 @@ class DataConfig(Section):
                 f"data.server_samples = {self.server_samples} is not allowed with "
                 "data.server_shard = true: set one of the two"
             )
-        if self.server_shard and self.partition == "sampled":
+        if self.server_shard and self.partition in ("natural", "sampled"):
             raise ValueError(
-                "data.server_shard = true is not allowed with data.partition = 'sampled', which "
-                "makes no shards: set data.server_samples"
+                f"data.server_shard = true is not allowed with data.partition = "
+                f"'{self.partition}', which makes no shards: set data.server_samples"
+            )
+        if self.shift != "none" and self.partition == "sampled":
+            raise ValueError(
+                f"data.shift = '{self.shift}' is not allowed with data.partition = 'sampled', "
+                "whose clients share their images: choose another partition"
             )
         return self
 

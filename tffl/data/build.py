@@ -1,4 +1,4 @@
-"""Builds a federation from a config: loads the images, then splits them over the clients."""
+"""Builds a federation from a config: loads the samples, then splits them over the clients."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tffl.data import datasets, partition
 from tffl.data.federation import ClientData, Dataset, Federation
 from tffl.data.resize import resize
 from tffl.data.sampled import SampledClients
+from tffl.data.shift import shifted
+from tffl.data.sources.find import at_path, is_path
 from tffl.data.validation import check_source, validated
 
 
@@ -29,11 +31,6 @@ def dataset_source(name: str) -> Any:
       UsageError: The dataset or its variant is unknown, or the registered class is not a dataset.
     """
     base, _, variant = name.partition("/")
-    if base not in datasets and (base in ("", ".", "..", "~") or Path(name).exists()):
-        raise UsageError(
-            f"dataset {name!r} is a path: give a name of `tffl list datasets`, and the folder of "
-            "prepared datasets as --data-dir; images of your own are a plug-in"
-        )
     check_source(datasets[base], base)
     if not variant:
         return datasets.create(base, {})
@@ -42,15 +39,43 @@ def dataset_source(name: str) -> Any:
     return datasets.create(base, {"variant": variant})
 
 
+def source_of(config: DataConfig) -> Any:
+    """Returns where the data of a config come from: a registered name wins over a path.
+
+    Raises:
+      UsageError: There is neither, or what is there cannot be read.
+    """
+    return at_path(config) if is_own(config) else dataset_source(config.dataset)
+
+
+def is_own(config: DataConfig) -> bool:
+    """Says whether a config's dataset is a path, and not a name."""
+    return config.dataset.partition("/")[0] not in datasets and is_path(config.dataset)
+
+
+def located(config: DataConfig) -> DataConfig:
+    """Returns a config whose dataset, if it is a path, is found from any working directory."""
+    if not is_own(config):
+        return config
+    path = Path(config.dataset).expanduser().absolute()
+    return config.model_copy(update={"dataset": str(path)})
+
+
 def check_prepared(config: DataConfig) -> None:
     """Checks that a dataset exists and is prepared; does not import TensorFlow.
 
     Raises:
       UsageError: The dataset is unknown or not prepared; the message says what to do.
     """
-    chosen = dataset_source(config.dataset)
-    if hasattr(chosen, "check_prepared"):  # only datasets of TFDS have it
+    chosen = source_of(config)
+    if hasattr(chosen, "check_prepared"):  # only datasets of TFDS, and the user's own data, have it
         chosen.check_prepared(config.data_dir)
+
+
+def loading_key(config: DataConfig) -> str:
+    """Returns what decides which arrays `load_dataset` returns."""
+    keys = {"dataset", "data_dir", "test_limit", "image_size", "test_share", "skip_broken"}
+    return config.model_dump_json(include=keys | {"label", "split", "client"})
 
 
 def check_any_prepared(configs: Iterable[DataConfig]) -> None:
@@ -70,7 +95,7 @@ def check_any_prepared(configs: Iterable[DataConfig]) -> None:
 
 
 def load_dataset(config: DataConfig) -> Dataset:
-    """Loads the images that a config names; never downloads them.
+    """Loads the samples that a config names; never downloads them.
 
     Raises:
       UsageError: The dataset is unknown or not prepared, or its arrays are not as `Dataset` says.
@@ -84,17 +109,19 @@ def load_dataset(config: DataConfig) -> Dataset:
         )
     if config.image_size is None:
         return dataset
+    dataset.require_images("data.image_size")
+    dtype = dataset.train_images.dtype.type
     return replace(
         dataset,
-        train_images=resize(dataset.train_images, config.image_size),
-        test_images=resize(dataset.test_images, config.image_size),
+        train_images=resize(dataset.train_images, config.image_size, dtype),
+        test_images=resize(dataset.test_images, config.image_size, dtype),
     )
 
 
 def _read(config: DataConfig) -> Any:
     """Loads a dataset; an unexpected error becomes one line that names the dataset."""
     name = config.dataset
-    chosen = dataset_source(name)
+    chosen = source_of(config)
     try:
         return chosen.load(config.data_dir)
     except (TfflError, MemoryError):
@@ -123,9 +150,36 @@ def build_federation(config: Config, dataset: Dataset, reserved: np.ndarray) -> 
         root, free = _draw_root(config, free)
     if config.data.partition == "sampled":
         return _sample(config, _assemble(dataset, [*root, free], reserved, server=bool(root)))
-    parts = [free[part] for part in split(config, dataset.train_labels[free])]
+    if config.data.partition == "natural":
+        parts = _natural(config, dataset, free)
+    else:
+        parts = [free[part] for part in split(config, dataset.train_labels[free])]
     has_data = bool(root) or config.data.server_shard
-    return _assemble(dataset, [*root, *parts], reserved, server=has_data)
+    return shifted(config, _assemble(dataset, [*root, *parts], reserved, server=has_data))
+
+
+def _natural(config: Config, dataset: Dataset, free: np.ndarray) -> list[np.ndarray]:
+    """Leaves samples with the clients that the data name."""
+    owners, names = dataset.train_clients, dataset.client_names
+    if owners is None:
+        raise UsageError(
+            f"data.partition = 'natural' needs data that say whose they are, and {dataset.name} "
+            "does not: give a folder per client, an array clients, or data.client"
+        )
+    require(
+        config.federation.clients == len(names),
+        f"{dataset.name} has {len(names)} clients: set federation.clients = {len(names)}, not "
+        f"{config.federation.clients}",
+    )
+    parts = [free[owners[free] == client] for client in range(len(names))]
+    empty = [names[client] for client, part in enumerate(parts) if not len(part)]
+    require(
+        not empty,
+        f"no training samples are left for client {', '.join(empty[:3])}"
+        f"{f' and {len(empty) - 3} more' if len(empty) > 3 else ''}: keep fewer for testing, the "
+        "server or data.train_limit, or leave these clients out",
+    )
+    return parts
 
 
 def _sample(config: Config, federation: Federation) -> Federation:
@@ -166,7 +220,8 @@ def split(config: Config, labels: np.ndarray) -> list[np.ndarray]:
     try:
         return _partition(config, labels)
     except UsageError as error:
-        if config.data.partition != "dirichlet" or len(labels) < _shard_count(config):
+        by_shares = config.data.partition in ("dirichlet", "dirichlet-size")
+        if not by_shares or len(labels) < _shard_count(config):
             raise
         advice = ", or ".join(_working_settings(config, labels))
         require(not advice, f"{str(error).partition(':')[0]}: {advice} would work")
@@ -184,6 +239,8 @@ def _partition(config: Config, labels: np.ndarray) -> list[np.ndarray]:
         return partition.iid(labels, count, generator)
     if data.partition == "dirichlet":
         return partition.dirichlet(labels, count, data.beta, generator)
+    if data.partition == "dirichlet-size":
+        return partition.dirichlet_size(labels, count, data.beta, generator)
     if data.partition == "shards":
         return partition.shards(labels, count, data.classes_per_client, generator)
     return partition.round_robin(labels, count)

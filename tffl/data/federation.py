@@ -1,4 +1,8 @@
-"""The images of a federation: one pool, and one index array into it per client."""
+"""The samples of a federation: one pool, and one index array into it per client.
+
+Samples are images, as bytes or floats, or feature vectors. Names say images throughout; what works
+on images only calls `Dataset.require_images`, which refuses feature vectors.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tffl.core.errors import require
+from tffl.core.pixels import BYTES, PixelRange, pixel_range
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labeled image dataset in memory.
+    """A labeled dataset in memory: images or feature vectors.
 
     Attributes:
-      name: The name in `tffl list datasets`.
-      train_images: uint8 `[N, height, width, channels]`.
+      name: The name in `tffl list datasets`, or that of a file or folder.
+      train_images: uint8 or float32 `[N, height, width, channels]`, or float32 `[N, features]`.
       train_labels: int32 `[N]`.
       train_ids: int64 `[N]`, the official index of each training image if the dataset defines
         one (CIFAR-10), else `0 … N − 1`.
-      test_images: uint8 `[M, height, width, channels]`.
+      test_images: `[M, …]`, of the same type and shape.
       test_labels: int32 `[M]`.
       class_names: One name per class, at least two.
+      train_clients: int32 `[N]`, the client of each training sample, if the data name them.
+      client_names: One name per client of `train_clients`.
 
     Example:
       >>> images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1], np.int32)
@@ -37,6 +44,8 @@ class Dataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...]
+    train_clients: np.ndarray | None = None
+    client_names: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -44,10 +53,38 @@ class Dataset:
         return len(self.class_names)
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Height, width, channels; or the number of features."""
+        return self.train_images.shape[1:]
+
+    @property
+    def is_images(self) -> bool:
+        """Whether the samples are images."""
+        return self.train_images.ndim == 4
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels."""
+        """Height, width, channels.
+
+        Raises:
+          UsageError: The samples are feature vectors.
+        """
+        self.require_images("what looks at pixels")
         height, width, channels = self.train_images.shape[1:]
         return height, width, channels
+
+    def require_images(self, what: str) -> None:
+        """Raises `UsageError` if the samples are not images, which something needs."""
+        require(
+            self.is_images,
+            f"{what} needs images, and {self.name} holds vectors of {self.sample_shape[0]} "
+            "features",
+        )
+
+    @property
+    def pixels(self) -> PixelRange:
+        """The values of the darkest pixel and the brightest."""
+        return pixel_range(self.train_images) if self.is_images else BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +145,8 @@ class Federation:
 
     Attributes:
       dataset: The source of the images; its test images measure the accuracy.
-      images: uint8 `[P, height, width, channels]`, the pool of training images. Attacks append
-        poisoned copies; no other image is copied.
+      images: `[P, …]`, the pool of training samples. Attacks append poisoned copies, and
+        `data.shift` changes what clients see; no other image is copied.
       pool_ids: int64 `[P]`, the `Dataset.train_ids` of each image in the pool; −1 for images that
         an attack appended. An attack finds its reserved images by these ids.
       clients: The samples of each client, by client id. `tffl.data.sampled` draws them on access.
@@ -134,7 +171,7 @@ class Federation:
         """Returns a federation with more images in its pool, and their indices in the pool.
 
         Args:
-          images: uint8 `[m, height, width, channels]`, of the same shape as the pool's images.
+          images: `[m, …]`, of the same type and shape as the pool's images.
 
         Returns:
           The federation, and the indices int32 `[m]` of the new images.
@@ -143,9 +180,9 @@ class Federation:
           UsageError: The images have another type or shape than those of the pool.
         """
         require(
-            images.dtype == np.uint8 and images.shape[1:] == self.images.shape[1:],
-            f"images of an attack are {images.dtype} {images.shape[1:]}: they should be uint8 "
-            f"{self.images.shape[1:]}, as the training images are",
+            images.dtype == self.images.dtype and images.shape[1:] == self.images.shape[1:],
+            f"images of an attack are {images.dtype} {images.shape[1:]}: they should be "
+            f"{self.images.dtype} {self.images.shape[1:]}, as the training images are",
         )
         indices = np.arange(len(self.images), len(self.images) + len(images), dtype=np.int32)
         pool_ids = np.concatenate([self.pool_ids, np.full(len(images), -1, dtype=np.int64)])

@@ -44,6 +44,25 @@ def balanced(labels: np.ndarray, limit: int, generator: np.random.Generator | No
     return np.sort(order[turns[:limit]])
 
 
+def held_out(labels: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
+    """Chooses a share of each class for testing, rounded: one sample at least, but never all.
+
+    Args:
+      labels: int `[n]`.
+      share: Between 0 and 1.
+      generator: Draws the samples.
+
+    Returns:
+      bool `[n]`, True for test samples.
+    """
+    kept = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        kept[members[:count]] = True
+    return kept
+
+
 def iid(labels: np.ndarray, count: int, generator: np.random.Generator) -> list[np.ndarray]:
     """Splits shuffled samples into `count` shards whose sizes differ by at most one.
 
@@ -103,14 +122,41 @@ def dirichlet(
         shares = generator.dirichlet(np.full(count, beta))
         cuts = np.rint(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
         owner[members] = np.searchsorted(cuts, np.arange(len(members)), side="right")
-    result = _samples_by_owner(owner, count)
-    empty = sum(len(shard) == 0 for shard in result)
+    return _none_empty(_samples_by_owner(owner, count), beta)
+
+
+def dirichlet_size(
+    labels: np.ndarray, count: int, beta: float, generator: np.random.Generator
+) -> list[np.ndarray]:
+    """Deals shuffled samples in shards of uneven sizes: shares drawn from Dirichlet(β, …, β).
+
+    Federated Learning on Non-IID Data Silos: An Experimental Study
+        Qinbin Li, Yiqun Diao, Quan Chen, Bingsheng He. ICDE 2022. (quantity skew)
+
+    Args:
+      labels: int `[n]`.
+      count: Number of shards.
+      beta: Concentration, above 0; the smaller, the more uneven.
+      generator: Draws sizes and samples.
+
+    Raises:
+      UsageError: A shard would be empty.
+    """
+    _require_enough(labels, count)
+    shares = generator.dirichlet(np.full(count, beta))
+    cuts = np.rint(np.cumsum(shares)[:-1] * len(labels)).astype(np.int64)
+    shuffled = generator.permutation(len(labels))
+    return _none_empty([np.sort(part) for part in np.split(shuffled, cuts)], beta)
+
+
+def _none_empty(shards: list[np.ndarray], beta: float) -> list[np.ndarray]:
+    empty = sum(len(shard) == 0 for shard in shards)
     if empty:
         raise UsageError(
-            f"Dirichlet with beta = {beta:g} leaves {empty} of {count} shards without images: "
-            "use a larger beta, fewer clients or another seed"
+            f"Dirichlet with beta = {beta:g} leaves {empty} of {len(shards)} shards without "
+            "images: use a larger beta, fewer clients or another seed"
         )
-    return result
+    return shards
 
 
 def shards(

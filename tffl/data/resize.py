@@ -47,25 +47,27 @@ def area_weights(source: int, target: int) -> np.ndarray:
     return (np.maximum(overlap, 0.0) * target / source).astype(np.float32)
 
 
-def resize(images: np.ndarray, size: int) -> np.ndarray:
+def resize(images: np.ndarray, size: int, dtype: type = np.uint8) -> np.ndarray:
     """Resizes images bilinearly.
 
     Args:
-      images: `[N, height, width, channels]`, values in 0 … 255.
+      images: `[N, height, width, channels]`; values in 0 … 255 if the result is uint8.
       size: New height and width.
+      dtype: uint8 or float32.
 
     Returns:
-      uint8 `[N, size, size, channels]`, rounded. Images that already have that size and type are
+      `[N, size, size, channels]`, rounded if uint8. Images that already have that size and type are
       returned as they are.
     """
     count, height, width, channels = images.shape
-    if (height, width) == (size, size) and images.dtype == np.uint8:
+    if (height, width) == (size, size) and images.dtype == dtype:
         return images
     rows, columns = bilinear_weights(height, size), bilinear_weights(width, size)
-    result = np.empty((count, size, size, channels), dtype=np.uint8)
+    result: np.ndarray = np.empty((count, size, size, channels), dtype=dtype)
     for begin in range(0, count, CHUNK):
         part = images[begin : begin + CHUNK].astype(np.float32)
         tall = np.einsum("th,nhwc->ntwc", rows, part, optimize=True)
         both = np.einsum("uw,ntwc->ntuc", columns, tall, optimize=True)
-        result[begin : begin + CHUNK] = np.clip(np.rint(both), 0, 255)
+        rounded = np.clip(np.rint(both), 0, 255) if result.dtype == np.uint8 else both
+        result[begin : begin + CHUNK] = rounded
     return result

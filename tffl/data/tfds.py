@@ -99,7 +99,7 @@ class TfdsSource:
         """
         folder = self.check_prepared(data_dir)
         try:
-            builder = _tfds().builder_from_directory(folder)
+            builder = import_tfds().builder_from_directory(folder)
             train, test = _read(builder, "train"), _read(builder, "test")
             class_names = tuple(builder.info.features["label"].names)
         except Exception as error:  # json, protobuf, TensorFlow and TFDS errors alike
@@ -120,7 +120,7 @@ class TfdsSource:
         )
 
     def _builder(self, data_dir: str) -> tfds.core.DatasetBuilder:
-        return _tfds().builder(self.tfds_name, data_dir=data_dir)
+        return import_tfds().builder(self.tfds_name, data_dir=data_dir)
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class Gtsrb(TfdsSource):
         return gtsrb.Gtsrb(data_dir=data_dir, config=config)
 
 
-def _tfds() -> Any:
+def import_tfds() -> Any:
     """Imports TFDS, and TensorFlow with it, without their log messages."""
     from tffl.core.process import silence
 
@@ -260,7 +260,7 @@ def _read(builder: tfds.core.DatasetBuilder, split: str) -> dict[str, np.ndarray
     """Reads a whole split, in the order of its files."""
     import tensorflow as tf
 
-    tfds = _tfds()
+    tfds = import_tfds()
     with tf.device("CPU:0"):
         data = builder.as_dataset(
             split=split,

@@ -1,6 +1,7 @@
 """Checks datasets and labeled images that do not come from tffl itself.
 
-Images are uint8 `[n, height, width, channels]` with values 0 … 255; labels are integers `[n]` from
+Images are uint8 `[n, height, width, channels]` with values 0 … 255. The samples of a dataset may
+also be float32 images, or feature vectors, float32 `[n, features]`. Labels are integers `[n]` from
 0 to classes − 1.
 """
 
@@ -56,10 +57,10 @@ def validated(dataset: Any, name: str) -> Dataset:
     )
     for part in ("train", "test"):
         images, labels = getattr(dataset, f"{part}_images"), getattr(dataset, f"{part}_labels")
-        check_images(images, f"dataset {name}: {part}_images")
+        check_samples(images, f"dataset {name}: {part}_images")
         require(len(images) > 0, f"dataset {name} has no {part} images: it should have some")
         check_labels(labels, len(images), len(class_names), f"dataset {name}: {part}_labels")
-    train, test = dataset.train_images.shape[1:], dataset.test_images.shape[1:]
+    train, test = (_type(part) for part in (dataset.train_images, dataset.test_images))
     require(
         train == test,
         f"dataset {name}: test images have shape {test}, training images {train}: they should "
@@ -75,6 +76,19 @@ def validated(dataset: Any, name: str) -> Dataset:
     )
 
 
+def check_samples(samples: Any, what: str) -> None:
+    """Raises `UsageError` unless samples are images or feature vectors, all finite."""
+    if not (isinstance(samples, np.ndarray) and samples.dtype == np.float32):
+        return check_images(samples, what)
+    require(
+        samples.ndim in (2, 4) and 0 not in samples.shape[1:],
+        f"{what} have shape {samples.shape}: it should be (n, height, width, channels) or "
+        "(n, features)",
+    )
+    bad = int((~np.isfinite(samples.reshape(len(samples), -1)).all(axis=1)).sum())
+    require(bad == 0, f"{what} hold NaN or infinity in {bad} of {len(samples)} samples")
+
+
 def check_images(images: Any, what: str) -> None:
     """Raises `UsageError` unless images are uint8 `[n, height, width, channels]`."""
     _check_array(images, what)
@@ -85,7 +99,8 @@ def check_images(images: Any, what: str) -> None:
     )
     require(
         images.dtype == np.uint8,
-        f"{what} are {images.dtype}: they should be uint8, values 0 to 255",
+        f"{what} are {images.dtype}: they should be uint8, values 0 to 255"
+        + (", or float32" if images.dtype.kind == "f" else ""),
     )
 
 
@@ -99,6 +114,11 @@ def check_labels(labels: Any, count: int, classes: int, what: str) -> None:
         low >= 0 and high < classes,
         f"{what} are {low} to {high}: for {classes} classes they should be 0 to {classes - 1}",
     )
+
+
+def _type(images: np.ndarray) -> str:
+    shape = images.shape[1:]
+    return f"{shape}" if images.dtype == np.uint8 else f"{images.dtype} {shape}"
 
 
 def _check_integers(array: Any, count: int, what: str) -> None:

@@ -192,6 +192,11 @@ class GanAudit(Detector):
     def check_server(self, server: Server) -> None:
         """Raises `UsageError` if images are missing, or the network cannot tell fakes."""
         assert server.samples is not None
+        require(
+            server.samples.images.ndim == 4,
+            "gan-audit looks at images, and the data are feature vectors: choose a defense that "
+            "judges updates alone, such as multi-krum or update-consensus",
+        )
         pool = _pool(server)
         if sources.HELD_OUT in self.sources:
             have = len(pool.labels)

@@ -12,6 +12,7 @@ import keras
 
 from tffl.config import TrainingConfig
 from tffl.core.layout import WeightLayout
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.engine.evaluation import Evaluator
 from tffl.engine.gradient import Gradient
 from tffl.engine.training import Trainer
@@ -25,10 +26,14 @@ class CompiledModel:
     Attributes:
       model: A built Keras model that ends in logits; its weights are not used.
       training: Optimizer, batch size and precision of the clients.
+      dtype: Type of the samples, uint8 or float32.
+      pixels: What the model takes for the darkest pixel and the brightest.
     """
 
     model: keras.Model
     training: TrainingConfig
+    dtype: str = "uint8"
+    pixels: PixelRange = BYTES
 
     @cached_property
     def layout(self) -> WeightLayout:
@@ -38,19 +43,19 @@ class CompiledModel:
     @cached_property
     def trainer(self) -> Trainer:
         """The compiled training of clients."""
-        return Trainer(self.model, self.training)
+        return Trainer(self.model, self.training, self.dtype)
 
     @cached_property
     def evaluator(self) -> Evaluator:
         """The compiled evaluation of weights."""
-        return Evaluator(self.model)
+        return Evaluator(self.model, self.dtype)
 
     @cached_property
     def explainer(self) -> Explainer:
         """The compiled class activation maps."""
-        return Explainer(self.model)
+        return Explainer(self.model, self.pixels)
 
     @cached_property
     def gradient(self) -> Gradient:
         """The compiled gradient of the loss at any weights."""
-        return Gradient(self.model)
+        return Gradient(self.model, self.dtype)

@@ -31,15 +31,16 @@ class Evaluator:
     """Evaluates flat weight vectors of one architecture, alone or several that vote.
 
     Args:
-      model: A built Keras model that ends in logits.
+      model: For its structure.
+      dtype: Of the samples, uint8 or float32.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, dtype: str = "uint8") -> None:
         self._layout = WeightLayout.of(model)
         self._classes = int(model.output_shape[-1])
-        self._function = _make_evaluation(model, self._layout)
-        self._predict = _make_output(model, self._layout, _predicted_class)
-        self._logits = _make_output(model, self._layout, tf.identity)
+        self._function = _make_evaluation(model, self._layout, dtype)
+        self._predict = _make_output(model, self._layout, dtype, _predicted_class)
+        self._logits = _make_output(model, self._layout, dtype, tf.identity)
 
     def evaluate(
         self, weights: np.ndarray, images: DeviceArray, labels: np.ndarray, placement: LocalDevices
@@ -52,7 +53,7 @@ class Evaluator:
 
         Args:
           weights: float32 `[models, d]`.
-          images: uint8 `[m, height, width, channels]`, `m >= 1`.
+          images: `[m, …]`, `m >= 1`.
           labels: int32 `[m]`.
           placement: The devices that evaluate the chunks.
         """
@@ -73,7 +74,7 @@ class Evaluator:
 
         Args:
           weights: float32 `[models, d]`.
-          images: uint8 `[m, height, width, channels]`.
+          images: `[m, …]`.
           placement: The devices that evaluate the chunks.
         """
         rows = np.arange(len(images))
@@ -137,13 +138,13 @@ def majority_classes(votes: np.ndarray) -> np.ndarray:
     return np.where(votes.any(axis=1), votes.argmax(axis=1), NO_CLASS)
 
 
-def _make_evaluation(model: keras.Model, layout: WeightLayout) -> Any:
+def _make_evaluation(model: keras.Model, layout: WeightLayout, dtype: str) -> Any:
     variables = FlatVariables(model)
 
     @tf.function(
         input_signature=[
             tf.TensorSpec([layout.size], tf.float32),
-            tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+            tf.TensorSpec([None, *model.input_shape[1:]], dtype),
             tf.TensorSpec([None], tf.int32),
             tf.TensorSpec([], tf.int32),
         ],
@@ -167,14 +168,17 @@ def _make_evaluation(model: keras.Model, layout: WeightLayout) -> Any:
 
 
 def _make_output(
-    model: keras.Model, layout: WeightLayout, of_logits: Callable[[tf.Tensor], tf.Tensor]
+    model: keras.Model,
+    layout: WeightLayout,
+    dtype: str,
+    of_logits: Callable[[tf.Tensor], tf.Tensor],
 ) -> Any:
     variables = FlatVariables(model)
 
     @tf.function(
         input_signature=[
             tf.TensorSpec([layout.size], tf.float32),
-            tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+            tf.TensorSpec([None, *model.input_shape[1:]], dtype),
             tf.TensorSpec([], tf.int32),
         ],
         autograph=False,

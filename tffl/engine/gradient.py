@@ -23,9 +23,9 @@ class Gradient:
       model: A built Keras model that ends in logits.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, dtype: str = "uint8") -> None:
         self._size = WeightLayout.of(model).size
-        self._function = _make_gradient(model, self._size)
+        self._function = _make_gradient(model, self._size, dtype)
 
     def __call__(
         self, weights: np.ndarray, images: np.ndarray, labels: np.ndarray
@@ -34,7 +34,7 @@ class Gradient:
 
         Args:
           weights: float32 `[d]`.
-          images: uint8 `[m, height, width, channels]`, `m >= 1`.
+          images: `[m, …]`, `m >= 1`, uint8 or float32 as the gradient was made for.
           labels: int32 `[m]`.
         """
         total, loss = np.zeros(self._size), 0.0
@@ -48,13 +48,13 @@ class Gradient:
         return loss / len(labels), (total / len(labels)).astype(np.float32)
 
 
-def _make_gradient(model: keras.Model, size: int) -> Any:
+def _make_gradient(model: keras.Model, size: int, dtype: str) -> Any:
     variables = FlatVariables(model)
 
     @tf.function(
         input_signature=[
             tf.TensorSpec([size], tf.float32),
-            tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+            tf.TensorSpec([None, *model.input_shape[1:]], dtype),
             tf.TensorSpec([None], tf.int32),
         ],
         autograph=False,

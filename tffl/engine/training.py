@@ -76,19 +76,20 @@ class Trainer:
     Args:
       model: A built Keras model that ends in logits.
       config: Optimizer, batch size, XLA.
+      dtype: Of the samples, uint8 or float32.
     """
 
-    def __init__(self, model: keras.Model, config: TrainingConfig) -> None:
-        step = make_step(model, config)
-        self._function = _compile_training(model, step, config, constrained=False)
-        self._constrained = _compile_training(model, step, config, constrained=True)
+    def __init__(self, model: keras.Model, config: TrainingConfig, dtype: str = "uint8") -> None:
+        step, signature = make_step(model, config), _signature(model, dtype)
+        self._function = _compile_training(signature, step, config, constrained=False)
+        self._constrained = _compile_training(signature, step, config, constrained=True)
 
     def train(self, start: tf.Tensor, images: tf.Tensor, job: LocalTraining) -> tf.Tensor:
         """Returns the client's update, float32 `[d]`: trained minus start weights.
 
         Args:
           start: float32 `[d]`.
-          images: uint8 `[P, height, width, channels]`, the pool, on the device.
+          images: `[P, …]`, the pool, on the device.
           job: The client's samples, their order, seed and learning rate.
         """
         return self._function(start, images, *job.tensors())
@@ -105,7 +106,7 @@ class Trainer:
 
         Args:
           start: float32 `[d]`.
-          images: uint8 `[P, height, width, channels]`.
+          images: `[P, …]`, the pool.
           job: The client's samples, their order, seed and learning rate.
           mask: float32 `[d]`, 1 where weights may change, 0 where they may not. The optimizers
             treat each weight alone, so that this equals masking the gradients.
@@ -125,7 +126,7 @@ class Trainer:
 
         Args:
           start: float32 `[d]`.
-          images: uint8 `[P, height, width, channels]`, the pool.
+          images: `[P, …]`, the pool.
           jobs: One per client.
           placement: The devices to train on.
           out: float32 `[n, d]`, the matrix to write to; by default a new one in memory.
@@ -240,12 +241,11 @@ def _scale_loss(
 
 
 def _compile_training(
-    model: keras.Model, step: Step, config: TrainingConfig, *, constrained: bool
+    inputs: list[tf.TensorSpec], step: Step, config: TrainingConfig, *, constrained: bool
 ) -> Any:
     """Returns the compiled training; a constrained one also takes a mask and a radius."""
-    size = WeightLayout.of(model).size
-    bounds_signature = [tf.TensorSpec([size], tf.float32), tf.TensorSpec([], tf.float32)]
-    signature = _signature(model) + (bounds_signature if constrained else [])
+    mask_and_radius = [inputs[0], tf.TensorSpec([], tf.float32)]
+    signature = inputs + (mask_and_radius if constrained else [])
 
     @tf.function(input_signature=signature, autograph=False)
     def train(
@@ -271,10 +271,10 @@ def _compile_training(
     return train
 
 
-def _signature(model: keras.Model) -> list[tf.TensorSpec]:
+def _signature(model: keras.Model, dtype: str) -> list[tf.TensorSpec]:
     return [
         tf.TensorSpec([WeightLayout.of(model).size], tf.float32),
-        tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+        tf.TensorSpec([None, *model.input_shape[1:]], dtype),
         tf.TensorSpec([None], tf.int32),
         tf.TensorSpec([None], tf.int32),
         tf.TensorSpec([None, None], tf.int32),

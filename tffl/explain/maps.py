@@ -30,8 +30,8 @@ import numpy as np
 
 from tffl.core.errors import require, unknown
 from tffl.core.layout import FlatVariables, WeightLayout
+from tffl.core.pixels import BYTES, PixelRange, in_range
 from tffl.core.updates import Updates
-from tffl.explain.pixels import BYTES, PixelRange, in_range
 from tffl.models.layers import convolutions, outputs_of
 from tffl.models.shape import at_image_size, last_convolution, map_size
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from tffl.core.cross_entropy import mean_cross_entropy
 from tffl.core.errors import UsageError
+from tffl.core.pixels import RANGES, PixelRange, in_range
 from tffl.data.samples import Samples
-from tffl.explain.pixels import RANGES, PixelRange, in_range
 from tffl.explain.probes import draw
 
 if TYPE_CHECKING:

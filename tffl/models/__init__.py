@@ -1,7 +1,7 @@
 """Networks: functions `(image_shape, classes) → keras.Model` that end in logits.
 
 Every model takes float images in 0 … 255 and rescales them itself, so that an exported model
-takes raw images.
+takes raw images. `logistic` and `mlp` take feature vectors too, as they are.
 """
 
 from tffl.core.lazy import lazy
@@ -12,6 +12,8 @@ models = Registry(
     {
         "cnn": "tffl.models.small_cnn:cnn",
         "lenet5": "tffl.models.lenet:lenet5",
+        "logistic": "tffl.models.perceptron:logistic",
+        "mlp": "tffl.models.perceptron:mlp",
         "mobilenet-v3-large": "tffl.models.applications:mobilenet_v3_large",
         "pdgan-cnn": "tffl.models.pdgan:pdgan_cnn",
         "regnet-y-800mf": "tffl.models.regnet:regnet_y_800mf",

@@ -97,10 +97,13 @@ def logits(x: KerasTensor, classes: int, seed: int) -> KerasTensor:
     return layers.Dense(classes, kernel_initializer=weights, dtype="float32", name="logits")(x)
 
 
-def check_size(
-    model: str, image_shape: tuple[int, int, int], smallest: int, largest: int = 512
-) -> None:
-    """Raises `UsageError` unless `smallest <= height, width <= largest`."""
+def check_size(model: str, image_shape: tuple[int, ...], smallest: int, largest: int = 512) -> None:
+    """Raises `UsageError` unless there are images, of `smallest <= height, width <= largest`."""
+    require(
+        len(image_shape) == 3,
+        f"{model} takes images, not vectors of {image_shape[0]} features: set model.name to mlp or "
+        "logistic",
+    )
     height, width, _ = image_shape
     require(
         smallest <= min(height, width) and max(height, width) <= largest,

@@ -11,29 +11,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.core.errors import TfflError, UsageError, first_line, require
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.models import models
 from tffl.models.head import final_activation
-from tffl.models.validation import check_classifier, check_fits
+from tffl.models.validation import check_classifier, check_fits, samples_of
 
 if TYPE_CHECKING:
     import keras
 
 
 def build_network(
-    name: str, image_shape: tuple[int, int, int], classes: int, seed: int = 0
+    name: str,
+    image_shape: tuple[int, ...],
+    classes: int,
+    seed: int = 0,
+    pixels: PixelRange = BYTES,
 ) -> keras.Model:
     """Builds a model with its initial weights.
 
     Args:
       name: The name in `tffl list models`.
-      image_shape: Height, width, channels.
+      image_shape: Height, width, channels; or the number of features.
       classes: Number of classes.
       seed: Seed of the initial weights. If the function of a plug-in has no argument `seed`, Keras'
         initializers draw from this seed all the same.
+      pixels: The values of the darkest pixel and the brightest, which tffl's own models scale.
 
     Returns:
-      A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`. There may be one
-      more logit, for the fake class of the GAN auditor.
+      A model from float32 images in that range, or float32 feature vectors, to float32 logits
+      `[batch, classes]`. There may be one more logit, for the fake class of the GAN auditor.
 
     Raises:
       UsageError: The model is unknown, cannot take images of this size, or is not a classifier as
@@ -41,7 +47,7 @@ def build_network(
     """
     build = models[name]
     if name in models.builtin:
-        return build(image_shape, classes, seed=seed)
+        return _for_pixels(build(image_shape, classes, seed=seed), pixels)
     what = f"model {name}"
     try:
         with _global_seed(seed):
@@ -50,8 +56,8 @@ def build_network(
         raise
     except Exception as error:  # plug-in code may raise anything
         raise UsageError(
-            f"{what} cannot be built for images of {image_shape} and {classes} classes: "
-            f"{first_line(error)}"
+            f"{what} cannot be built for {samples_of(image_shape)} of {image_shape} and {classes} "
+            f"classes: {first_line(error)}"
         ) from error
     check_classifier(model, what)
     check_fits(model, what, image_shape, classes, range(classes, classes + 2))
@@ -79,6 +85,17 @@ def check_trainable(model: keras.Model, name: str, trace: Callable[[], Any]) -> 
         f"model {name} ends in {end}, but the loss takes logits: leave out {end}; the predicted "
         "classes stay the same",
     )
+
+
+def _for_pixels(model: keras.Model, pixels: PixelRange) -> keras.Model:
+    """Lets a model of tffl's own, which is made for bytes, see the same in another range."""
+    if pixels == BYTES:
+        return model
+    low, high = pixels
+    rescale = model.get_layer("rescale")
+    rescale.scale *= 255 / (high - low)
+    rescale.offset -= rescale.scale * low
+    return model
 
 
 def _takes_seed(build: Callable[..., keras.Model]) -> bool:

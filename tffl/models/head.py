@@ -41,7 +41,8 @@ def final_activation(model: keras.Model) -> str:
     sum to 1 are a softmax.
 
     Args:
-      model: A model from images `[batch, height, width, channels]` to `[batch, outputs]`.
+      model: A model from images `[batch, height, width, channels]`, or vectors `[batch, features]`,
+        to `[batch, outputs]`.
     """
     return _bounded_activation(_final_operation(model)) or (
         "softmax" if _gives_probabilities(model) else ""
@@ -122,11 +123,8 @@ def _has_activation(layer: keras.Layer) -> bool:
 
 
 def _gives_probabilities(model: keras.Model) -> bool:
-    height, width, channels = model.inputs[0].shape[1:]
-    draw = np.random.default_rng(0)
-    images = draw.integers(
-        0, 256, (TRIAL_IMAGES, height or TRIAL_SIZE, width or TRIAL_SIZE, channels)
-    )
+    shape = [side or TRIAL_SIZE for side in model.inputs[0].shape[1:]]
+    images = np.random.default_rng(0).integers(0, 256, (TRIAL_IMAGES, *shape))
     outputs = np.asarray(model(images.astype(np.float32), training=False), np.float64)
     sums = outputs.sum(axis=1)
     return outputs.shape[1] > 1 and bool((outputs >= 0).all() and np.allclose(sums, 1, atol=1e-3))

@@ -26,7 +26,7 @@ def check_built(model: Any, what: str) -> None:
 
 
 def check_classifier(model: Any, what: str) -> None:
-    """Raises `UsageError` unless a model is built and maps images to one row of outputs each.
+    """Raises `UsageError` unless a model is built and maps samples to one row of outputs each.
 
     Args:
       model: Any object.
@@ -38,15 +38,17 @@ def check_classifier(model: Any, what: str) -> None:
         f"{what} is a subclass whose layers are unknown: build it with keras.Model(images, logits) "
         "or keras.Sequential",
     )
-    for kind, tensors, axes in (
-        ("input", model.inputs, ("height", "width", "channels")),
-        ("output", model.outputs, ("classes",)),
+    for kind, tensors, allowed in (
+        ("input", model.inputs, (("height", "width", "channels"), ("features",))),
+        ("output", model.outputs, (("classes",),)),
     ):
         shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
+        wanted = " or ".join(f"({', '.join(axes)})" for axes in allowed)
+        fits = len(shapes) == 1 and len(shapes[0]) in map(len, allowed)
         require(
-            len(shapes) == 1 and len(shapes[0]) == len(axes) and shapes[0][-1] is not None,
+            fits and shapes[0][-1] is not None,
             f"{what} has {_plural(len(shapes), kind)} of shape {', '.join(map(str, shapes))}: it "
-            f"should have one of ({', '.join(axes)})",
+            f"should have one of {wanted}",
         )
 
 
@@ -62,19 +64,27 @@ def check_fits(
     Args:
       model: A model that `check_classifier` accepts.
       what: What the message calls it, such as `"model cnn"`.
-      image_shape: Height, width, channels.
+      image_shape: Height, width, channels; or the number of features.
       classes: Number of classes.
       allowed: Numbers of outputs that are allowed.
     """
     taken, outputs = tuple(model.inputs[0].shape[1:]), model.outputs[0].shape[-1]
     require(
-        all(expected in (None, side) for expected, side in zip(taken, image_shape, strict=True)),
-        f"{what} takes images of {taken}, but these are {tuple(image_shape)}",
+        len(taken) == len(image_shape)
+        and all(
+            expected in (None, side) for expected, side in zip(taken, image_shape, strict=True)
+        ),
+        f"{what} takes {samples_of(taken)} of {taken}, but these are {tuple(image_shape)}",
     )
     require(
         outputs in allowed,
         f"{what} has {_plural(outputs, 'output')} for {classes} classes: it should have {classes}",
     )
+
+
+def samples_of(shape: tuple[int, ...]) -> str:
+    """Says what samples of a shape are."""
+    return "images" if len(shape) == 3 else "vectors"
 
 
 def _plural(count: int, noun: str) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 from tffl.attacks import create_attack
 from tffl.config import ComponentConfig, Config
+from tffl.data.build import located
 from tffl.defenses import create_defense
 
 
 def resolved(config: Config) -> Config:
-    """Returns a config with every option of its attack and defense spelled out.
+    """Returns a config with every option of its attack and defense spelled out, and its data found.
 
     Raises:
       UsageError: A name or an option does not exist, or a value is out of range.
@@ -26,7 +27,7 @@ def resolved(config: Config) -> Config:
         )
         for section, part in parts.items()
     }
-    return config.model_copy(update=chosen)
+    return config.model_copy(update={**chosen, "data": located(config.data)})
 
 
 def identity(config: Config) -> dict[str, Any]:

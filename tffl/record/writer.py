@@ -81,7 +81,12 @@ class RunWriter(Recorder):
 
     @classmethod
     def create(
-        cls, path: Path, config: Config, command: Sequence[str], granted: Mapping[str, Any]
+        cls,
+        path: Path,
+        config: Config,
+        command: Sequence[str],
+        granted: Mapping[str, Any],
+        data: str = "",
     ) -> RunWriter:
         """Makes a folder for a run, and writes `environment.json` and `config.toml` into it.
 
@@ -90,6 +95,7 @@ class RunWriter(Recorder):
           config: The experiment.
           command: The command line that started it.
           granted: What attack and defense know beyond what they observe, for the record.
+          data: Fingerprint of the dataset, for `check_data`.
 
         Raises:
           UsageError: The folder holds a run already, or something else, or cannot be made.
@@ -98,7 +104,8 @@ class RunWriter(Recorder):
         path = Path(path)
         refuse_occupied(path, config)
         make_folder(path)
-        write_json(path / "environment.json", {**environment(command), "granted": dict(granted)})
+        facts = {**environment(command), "data": data, "granted": dict(granted)}
+        write_json(path / "environment.json", facts)
         write_text(path / "config.toml", config.to_toml())  # last: it marks the folder as a run
         return cls(RunDirectory(path, config, RunTables()))
 
@@ -117,6 +124,26 @@ class RunWriter(Recorder):
         """
         run = RunDirectory.open(path)
         return cls(run if config is None else _with_end_of(run, config))
+
+    def check_data(self, fingerprint: str) -> None:
+        """Refuses to go on with other data than the run began with.
+
+        Args:
+          fingerprint: Of the dataset as it is now. Where it was not recorded, any will do.
+
+        Raises:
+          UsageError: The data have changed.
+        """
+        try:
+            text = (self.path / "environment.json").read_text(encoding="utf-8")
+            began_with = json.loads(text).get("data")
+        except (OSError, ValueError, AttributeError):
+            return
+        require(
+            not began_with or began_with == fingerprint,
+            f"{self.config.data.dataset} has changed since {self.path} began: restore the data, or "
+            "begin another run with --out",
+        )
 
     def write_config(self) -> None:
         """Writes `config.toml` again, where the run has got another end.

@@ -21,7 +21,7 @@ from tffl.untrusted.global_model import find_global, load_global
 from tffl.untrusted.model_folder import file_names
 
 if TYPE_CHECKING:
-    from tffl.explain.pixels import PixelRange
+    from tffl.core.pixels import PixelRange
 
 
 @dataclass(frozen=True)

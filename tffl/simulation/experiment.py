@@ -18,6 +18,7 @@ from tffl.core.updates import Updates
 from tffl.core.weighting import weighted_counts
 from tffl.data.build import build_federation
 from tffl.data.federation import Federation
+from tffl.data.fingerprint import fingerprint
 from tffl.defenses import Defense, Verdict, create_defense
 from tffl.defenses.base import State
 from tffl.engine.observer import Observer
@@ -80,6 +81,7 @@ class Experiment:
 
         observer.phase(f"preparing {config.data.dataset}")
         dataset = shared.dataset(config.data)
+        self.data_fingerprint = fingerprint(dataset)
         self.attack.check(dataset)
         malicious = draw_malicious(config, draw)
         self.attack.check_clients(len(malicious), config.federation.participant_count)
@@ -177,9 +179,13 @@ class Experiment:
 
 def _without_images(federation: Federation) -> Federation:
     """Returns a federation without the images: the devices have them."""
-    nothing = np.empty((0, *federation.images.shape[1:]), np.uint8)
+    nothing = np.empty((0, *federation.images.shape[1:]), federation.images.dtype)
     dataset = replace(federation.dataset, train_images=nothing, test_images=nothing)
     return replace(federation, images=nothing, dataset=dataset)
+
+
+def _none_of(images: np.ndarray) -> np.ndarray:
+    return np.empty((0, *images.shape[1:]), images.dtype)
 
 
 def _warn_of_threads(runtime: Runtime, observer: Observer) -> None:

@@ -21,12 +21,15 @@ from tffl.config import ComponentConfig, Config, DataConfig, ModelConfig
 from tffl.core.errors import require
 from tffl.core.registry import Registry
 from tffl.data import Dataset, datasets
+from tffl.data.arrays import from_arrays
+from tffl.data.sources.tf_data import arrays_of, is_tf_data
 from tffl.defenses import Defense, defenses
 from tffl.defenses.score_detector import ScoreDetector
 from tffl.models import models
 
-Arrays: TypeAlias = Sequence[np.ndarray]
-"""Training images uint8 `[N, height, width, channels]` and labels `[N]`, then the test set's."""
+Arrays: TypeAlias = Any
+"""Training samples `[N, …]` and labels `[N]`, then those of the test set, as `from_arrays` takes
+them; a `tf.data.Dataset` of (sample, label), or a pair of them, for training and for testing."""
 
 
 def register(name: str, target: Any, kind: str = "") -> None:
@@ -61,7 +64,7 @@ def described(
     attack: Attack | str | None = None,
     defense: Defense | str | None = None,
     model: keras.Model | Callable[..., keras.Model] | str | None = None,
-    dataset: Dataset | Arrays | str | None = None,
+    dataset: Dataset | Arrays | Path | str | None = None,
     own_metrics: Mapping[str, Function] | Sequence[str] = (),
 ) -> Config:
     """Returns a config that names these parts in the place of its own."""
@@ -76,8 +79,9 @@ def described(
             register(name, model)
         changes["model"] = ModelConfig(name=name)
     if dataset is not None:
-        name = dataset if isinstance(dataset, str) else _dataset_name(dataset)
-        if not isinstance(dataset, str):
+        named = isinstance(dataset, str | Path)
+        name = str(dataset) if named else _dataset_name(dataset)
+        if not named:
             register(name, dataset)
         data = config.data.model_dump() | {"dataset": name}
         changes["data"] = DataConfig.model_validate(data)
@@ -122,12 +126,12 @@ def _entry(name: str, target: Any) -> tuple[Registry, Any]:
         return models, _same(target)
     if isinstance(target, Dataset):
         return datasets, _source(target)
-    if isinstance(target, tuple | list):
+    if isinstance(target, tuple | list) or is_tf_data(target):
         return datasets, _source(_of_arrays(name, target))
     require(
         callable(target),
         f"{name} = {target!r} cannot be registered: give a class of an attack or a defense, a "
-        "keras.Model or a function that returns one, a Dataset, or arrays",
+        "keras.Model or a function that returns one, a Dataset, a tf.data.Dataset, or arrays",
     )
     return (datasets if hasattr(target, "load") else models), target
 
@@ -173,22 +177,23 @@ def _source(dataset: Dataset) -> type:
     return InMemory
 
 
-def _of_arrays(name: str, arrays: Arrays) -> Dataset:
-    require(
-        len(arrays) == 4,
-        f"dataset {name} has {len(arrays)} arrays: give (x_train, y_train, x_test, y_test)",
-    )
-    x, y, x_test, y_test = map(np.asarray, arrays)
-    for title, labels in (("y_train", y), ("y_test", y_test)):
-        require(
-            labels.ndim == 1 and labels.dtype.kind in "iu" and labels.size > 0,
-            f"{title} of shape {labels.shape} and dtype {labels.dtype} is not allowed: give whole "
-            "numbers from 0 on, one per image",
+def _of_arrays(name: str, data: Any) -> Dataset:
+    """Makes a dataset of four arrays, a `tf.data.Dataset`, or a pair of them."""
+    if is_tf_data(data):
+        return from_arrays(name, arrays_of(data, f"dataset {name}"))
+    if len(data) == 2 and all(map(is_tf_data, data)):
+        train, test = data
+        return from_arrays(
+            name,
+            arrays_of(train, f"dataset {name}, the training part"),
+            arrays_of(test, f"dataset {name}, the test part"),
         )
-    classes = int(max(y.max(), y_test.max())) + 1
-    names = tuple(map(str, range(classes)))
-    ids = np.arange(len(y), dtype=np.int64)
-    return Dataset(name, x, y.astype(np.int32), ids, x_test, y_test.astype(np.int32), names)
+    require(
+        len(data) == 4,
+        f"dataset {name} has {len(data)} arrays: give (x_train, y_train, x_test, y_test)",
+    )
+    x, y, x_test, y_test = data
+    return from_arrays(name, (x, y), (x_test, y_test))
 
 
 def _dataset_name(dataset: Dataset | Arrays) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from tffl.config import Config
 from tffl.core import seeds
 from tffl.core.errors import require
+from tffl.core.pixels import as_bytes
 from tffl.data.federation import Federation
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, RootData, Samples
 from tffl.defenses import Defense, Server
@@ -47,6 +48,12 @@ def make_server(
 def check_defense(defense: Defense, name: str, participants: int, server: Server) -> None:
     """Raises `UsageError` if a defense cannot judge so many clients with what the server has."""
     defense.check(participants, server.layout)
+    images = server.samples is not None and server.samples.images.ndim == 4
+    require(
+        images or not {PROBE_DATA, AUXILIARY_DATA} & set(defense.declared_knowledge()),
+        f"{name} looks at images, and the data are feature vectors: choose a defense that judges "
+        "updates alone, such as multi-krum or update-consensus",
+    )
     require(
         ROOT_DATA not in defense.declared_knowledge() or server.root is not None,
         f"{name} needs samples of the server's own: set data.server_samples, such as 100, or "
@@ -74,7 +81,10 @@ def samples_of(federation: Federation, seed: int) -> Samples:
         pool = np.arange(len(labels))
     generator = seeds.generator(seed, "samples")
     rows = np.sort(generator.permutation(len(pool))[:SAMPLES])
-    return Samples(images[pool[rows]], labels[rows], classes, federation.dataset.class_names)
+    shown = images[pool[rows]]
+    if federation.dataset.is_images:
+        shown = as_bytes(shown, federation.dataset.pixels)
+    return Samples(shown, labels[rows], classes, federation.dataset.class_names)
 
 
 def root_of(

@@ -17,7 +17,8 @@ from tffl.config import Config, DataConfig
 from tffl.core import seeds
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
-from tffl.data.build import load_dataset
+from tffl.core.pixels import BYTES, PixelRange
+from tffl.data.build import load_dataset, loading_key
 from tffl.data.federation import Dataset
 from tffl.engine.compiled_model import CompiledModel
 from tffl.engine.runtime import supports_convolution
@@ -33,7 +34,7 @@ class SharedResources:
 
     def dataset(self, config: DataConfig) -> Dataset:
         """Returns a dataset as `load_dataset` does."""
-        key = (config.dataset, config.data_dir, config.test_limit, config.image_size)
+        key = loading_key(config)
         if self._dataset is None or self._dataset[0] != key:
             self._dataset = None  # before the next one is loaded: two may not fit into memory
             self._dataset = key, load_dataset(config)
@@ -45,17 +46,27 @@ class SharedResources:
         Raises:
           UsageError: As `build_model`, or a model of others cannot be trained.
         """
-        shape, training = (dataset.image_shape, dataset.classes), config.training
-        key = (config.model.model_dump_json(), shape, training.model_dump_json())
+        training, dtype, pixels = config.training, str(dataset.train_images.dtype), dataset.pixels
+        made = config.model.model_dump_json(), training.model_dump_json()
+        key = (*made, dataset.sample_shape, dataset.classes, dtype, pixels)
         if key not in self._compiled:
-            compiled = CompiledModel(build_model(config, *shape), training)
+            model = build_model(config, dataset.sample_shape, dataset.classes, pixels)
+            compiled = CompiledModel(model, training, dtype, pixels)
             check_trainable(compiled.model, config.model.name, lambda: compiled.trainer.trace())
             self._compiled[key] = compiled
         return self._compiled[key]
 
 
-def build_model(config: Config, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+def build_model(
+    config: Config, sample_shape: tuple[int, ...], classes: int, pixels: PixelRange = BYTES
+) -> keras.Model:
     """Returns an experiment's model with its first weights.
+
+    Args:
+      config: Names the model, its precision and the seed.
+      sample_shape: Of an image or a feature vector.
+      classes: Number of classes.
+      pixels: The range of the images. tffl's own models are made for it, others have to be.
 
     Raises:
       UsageError: The model is unknown, too deep for the images, or not what it should be, or the
@@ -68,12 +79,13 @@ def build_model(config: Config, image_shape: tuple[int, int, int], classes: int)
         "in that precision; take float32",
     )
     with _dtype_policy(precision):
-        return build_network(name, image_shape, classes, seeds.integer(config.seed, "model"))
+        seed = seeds.integer(config.seed, "model")
+        return build_network(name, sample_shape, classes, seed, pixels)
 
 
 def first_weights(config: Config, dataset: Dataset) -> np.ndarray:
     """Returns the flat weights float32 `[d]` that an experiment starts from."""
-    model = build_model(config, dataset.image_shape, dataset.classes)
+    model = build_model(config, dataset.sample_shape, dataset.classes, dataset.pixels)
     return WeightLayout.of(model).flatten(model.get_weights())
 
 

@@ -40,7 +40,7 @@ def simulate(
     attack: Attack | str | None = None,
     defense: Defense | str | None = None,
     model: keras.Model | Callable[..., keras.Model] | str | None = None,
-    dataset: Dataset | Arrays | str | None = None,
+    dataset: Dataset | Arrays | Path | str | None = None,
 ) -> Run:
     """Runs one experiment.
 
@@ -59,8 +59,9 @@ def simulate(
       defense: A defense, or the name of one.
       model: A Keras model, whose weights are the first ones; a function (image_shape, classes) →
         model; or the name of one.
-      dataset: A `Dataset`; `(x_train, y_train, x_test, y_test)`, images uint8 `[N, height, width,
-        channels]` and labels from 0 on; or the name of one.
+      dataset: A `Dataset`; `(x_train, y_train, x_test, y_test)`, images or feature vectors, and
+        labels from 0 on or names; a `tf.data.Dataset`, or a pair for training and testing; or the
+        name or the path of one.
 
     Raises:
       UsageError: The experiment is impossible; before round 1.
@@ -96,11 +97,13 @@ def carry_out(
         with locked(out, observer.warning):
             experiment = Experiment(config, observer, shared, trains=True)
             writer = RunWriter.resume(out, config)
+            writer.check_data(experiment.data_fingerprint)
             writer.write_config()
             return play(experiment, writer, listening)
     refuse_occupied(out, config)
     experiment = Experiment(config, observer, shared, trains=True)
     make_folder(out)
     with locked(out, observer.warning):
-        writer = RunWriter.create(out, config, command, experiment.declared_knowledge())
+        known, data = experiment.declared_knowledge(), experiment.data_fingerprint
+        writer = RunWriter.create(out, config, command, known, data)
         return play(experiment, writer, listening)

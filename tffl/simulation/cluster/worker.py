@@ -101,9 +101,9 @@ class Worker:
         return images
 
     def _load(self, config: Config) -> Dataset:
-        from tffl.data.build import load_dataset
+        from tffl.data.build import load_dataset, loading_key
 
-        key = (config.data.dataset, config.data.test_limit, config.data.image_size)
+        key = loading_key(config.data)
         if self._dataset is None or self._dataset[0] != key:
             self._dataset = None  # before the next one is loaded: two may not fit into memory
             self._dataset = key, load_dataset(config.data)

@@ -1,0 +1,133 @@
+"""Experiments on data of the user's own: a real table, float images, arrays, data that change."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_breast_cancer
+
+import tffl
+from tffl.config import Config
+from tffl.core.errors import UsageError
+from tffl.data import datasets
+
+QUIET = {"tensorboard": False, "export": False, "figures": False}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = load_breast_cancer(as_frame=True).frame
+    found["target"] = found["target"].map({0: "malignant", 1: "benign"})
+    path = tmp_path_factory.mktemp("table") / "cancer.csv"
+    found.to_csv(path, index=False)
+    return path
+
+
+def experiment(path: Path | str, **sections: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "data": {"dataset": str(path), "label": "target"},
+        "federation": {"clients": 12, "malicious": 3, "rounds": 3},
+        "model": {"name": "mlp"},
+        "training": {"learning_rate": 0.2, "batch_size": 16},
+        "record": QUIET,
+    }
+    return {key: values.get(key, {}) | sections.get(key, {}) for key in {**values, **sections}}
+
+
+def test_a_real_table_learns_under_an_attack_and_a_defense(table: Path) -> None:
+    attack = {"name": "lie", "z": 1.0}
+    defense = {"name": "multi-krum", "malicious": 3}
+    run = tffl.simulate(experiment(table, attack=attack, defense=defense))
+    assert run.rounds["accuracy"].iloc[-1] > 0.8  # 63% are benign
+    assert run.model.input_shape == (None, 30) and run.model.output_shape == (None, 2)
+    assert run.clients["malicious"].sum() == 9
+
+
+def test_labels_are_flipped_in_a_table(table: Path) -> None:
+    attack = {"name": "label-flip", "source": "malignant", "target": "benign"}
+    run = tffl.simulate(experiment(table, attack=attack, model={"name": "logistic"}))
+    assert run.rounds["attack_success"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"attack": {"name": "patch-backdoor"}},
+            "patch-backdoor needs images, and cancer.csv holds",
+        ),
+        ({"attack": {"name": "dba"}}, "dba needs images, and cancer.csv holds vectors of 30 feat"),
+        ({"attack": {"name": "edge-case"}}, "edge-case needs images"),
+        ({"attack": {"name": "semantic-backdoor"}}, "semantic-backdoor needs images"),
+        ({"attack": {"name": "adaptive-cam"}}, "adaptive-cam needs images"),
+        (
+            {"defense": {"name": "shield"}},
+            "shield looks at images, and the data are feature vectors",
+        ),
+        ({"defense": {"name": "gan-audit"}}, "gan-audit looks at images"),
+        (
+            {"model": {"name": "cnn"}},
+            "cnn takes images, not vectors of 30 features: set model.name",
+        ),
+        ({"data": {"image_size": 8}}, "data.image_size needs images"),
+        ({"data": {"shift": "rotation"}}, "data.shift = 'rotation' needs images"),
+    ],
+)
+def test_what_needs_images_says_so(table: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        tffl.simulate(experiment(table, **change))
+
+
+def test_other_data_are_refused_on_resuming(tmp_path: Path, table: Path) -> None:
+    path, out = tmp_path / "mine.csv", tmp_path / "run"
+    lines = table.read_text().splitlines()
+    path.write_text("\n".join(lines) + "\n")
+    config = experiment(path, federation={"rounds": 1})
+    run = tffl.simulate(config, out)
+    assert run.config.data.dataset == str(path)
+    longer = Config.model_validate(config).with_rounds(2)
+    path.write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(UsageError, match=r"mine\.csv has changed since .*run began: restore the"):
+        tffl.simulate(longer, out, resume=True)
+    path.write_text("\n".join(lines) + "\n")
+    assert len(tffl.simulate(longer, out, resume=True).rounds) == 2
+
+
+def blocks(count: int = 240) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy images, bright on the left or on the right."""
+    draw, labels = np.random.default_rng(0), np.arange(count) % 2
+    images = draw.integers(0, 120, (count, 8, 8, 1), np.uint8)
+    images[labels == 0, :, :4] += 120
+    images[labels == 1, :, 4:] += 120
+    return images, labels
+
+
+def test_floats_are_seen_as_bytes_are(tmp_path: Path) -> None:
+    x, y = blocks()
+    outcomes = []
+    for samples in (x, (x / 255).astype(np.float32), (x / 127.5 - 1).astype(np.float32)):
+        run = tffl.simulate(
+            experiment("", attack={"name": "patch-backdoor"}, defense={"name": "shield"})
+            | {"model": {"name": "cnn"}},
+            dataset=(samples[:160], y[:160], samples[160:], y[160:]),
+        )
+        outcomes.append(run.rounds[["accuracy", "attack_success"]].to_numpy())
+    for outcome in outcomes[1:]:
+        np.testing.assert_allclose(outcome, outcomes[0], atol=0.1)
+    datasets.forget("arrays")
+
+
+def test_a_tf_data_dataset_is_a_dataset() -> None:
+    x, y = blocks(40)
+    data = tf.data.Dataset.from_tensor_slices((x, y))
+    config = experiment("", federation={"rounds": 1, "clients": 4, "malicious": 1})
+    runs = [tffl.simulate(config, dataset=each) for each in (data, data.batch(7))]
+    np.testing.assert_array_equal(runs[0].rounds["loss"], runs[1].rounds["loss"])
+    assert tffl.simulate(config, dataset=(data.batch(9), data)).rounds["accuracy"].notna().all()
+    with pytest.raises(UsageError, match=r"should yield pairs \(sample, label\)"):
+        tffl.simulate(config, dataset=data.map(lambda image, label: image))
+    with pytest.raises(UsageError, match="dataset arrays yields nothing"):
+        tffl.simulate(config, dataset=data.take(0))
+    datasets.forget("arrays")
