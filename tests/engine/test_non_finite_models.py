@@ -119,8 +119,9 @@ def test_report_and_comparison_mark_a_non_finite_run(ruined: tuple) -> None:
     from tffl_cli.main import cli
 
     run, _ = ruined
-    told = build_report([run.directory])
-    assert "in 2 of 2 rounds, first in round 1, the outputs of the global model" in told.warnings[0]
+    report = build_report([run.directory])
+    sentence = "in 2 of 2 rounds, first in round 1, the outputs of the global model"
+    assert sentence in report.warnings[0]
     for command in (["report", str(run.directory)], ["localize", str(run.directory)]):
         result = CliRunner().invoke(cli, command)
         assert result.exit_code == 0, result.output

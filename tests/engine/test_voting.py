@@ -73,7 +73,7 @@ def test_certificates_by_hand() -> None:
     votes = np.array([[5, 0, 0], [0, 5, 0], [3, 2, 0], [2, 3, 0], [0, 1, 4]])
     labels = np.array([0, 1, 1, 1, 2], np.int32)
     certificates = Certificates(votes, labels)
-    # 5 : 0 bears 2; 3 : 2 bears none, whoever wins ties; 4 : 1 for the higher class bears 1.
+    # 5 : 0 tolerates 2; 3 : 2 tolerates 0, whichever wins ties; 4 : 1 for the higher class, 1.
     assert certificates.tolerated.tolist() == [2, 2, 0, 0, 1]
     assert certificates.predicted.tolist() == [0, 1, 0, 1, 2]
     assert certificates.accuracy() == [0.8, 0.6, 0.4]

@@ -37,8 +37,11 @@ def markdown(rows: Rows) -> str:
 
 def _failure(row: Mapping[str, Any]) -> str:
     """Returns a line about a run that failed."""
-    escaped = {key: escape(str(value)) for key, value in row.items()}
-    return "- {setting} {attack} against {defense}, seed {seed}: {error}".format(**escaped)
+    setting, error = escape(str(row["setting"])), escape(str(row["error"]))
+    attack = "no attack" if row["attack"] == NONE else escape(row["attack"])
+    defense = "no defense" if row["defense"] == NONE else escape(row["defense"])
+    where = f"{setting}: " if setting else ""
+    return f"- {where}{attack} against {defense}, seed {row['seed']}: {error}"
 
 
 def escape(text: str) -> str:
