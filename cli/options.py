@@ -23,15 +23,18 @@ class Name(click.ParamType):
 
     name = "name"
 
-    def __init__(self, values: Callable[[], Iterable[str]]) -> None:
-        """Keeps `values`, which is called only to complete."""
+    def __init__(self, values: Callable[[], Iterable[str]], files: bool = False) -> None:
+        """Keeps `values`, which is called only to complete; files may take their place."""
         self.values = values
+        self.files = files
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Returns the names that begin with what was typed."""
-        return [CompletionItem(name) for name in self.values() if name.startswith(incomplete)]
+        """Returns the names that begin with what was typed; else files, if they may be given."""
+        names = [CompletionItem(name) for name in self.values() if name.startswith(incomplete)]
+        files = [CompletionItem(incomplete, type="file")] if self.files else []
+        return names or files
 
 
 def registered(kind: str) -> Name:
@@ -42,7 +45,7 @@ def registered(kind: str) -> Name:
 
         return registry(kind)
 
-    return Name(values)
+    return Name(values, files=kind == "datasets")
 
 
 def allowed(section: str, key: str) -> Name:
@@ -93,7 +96,10 @@ _EXPERIMENT = {
         help="Experiment: a TOML file, or a name such as quickstart. Other options override it.",
     ),
     "dataset": click.option(
-        "--dataset", type=registered("datasets"), help="Dataset, one of `tffl list datasets`."
+        "--dataset",
+        type=registered("datasets"),
+        help="Dataset, one of `tffl list datasets`; or your own: a folder of images, or a .npz, "
+        ".csv or .parquet file.",
     ),
     "data_dir": data_dir_option,
     "train_limit": click.option(
@@ -102,7 +108,8 @@ _EXPERIMENT = {
     "partition": click.option(
         "--partition",
         type=allowed("data", "partition"),
-        help="How clients share the images: iid, dirichlet, shards, round-robin or sampled.",
+        help="How clients share the images: iid, dirichlet, dirichlet-size, shards, round-robin, "
+        "natural or sampled.",
     ),
     "beta": click.option(
         "--beta", type=float, help="Evenness of a dirichlet or sampled partition."

@@ -1,17 +1,22 @@
 """Experiments on data of the user's own: a real table, float images, arrays, data that change."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 from sklearn.datasets import load_breast_cancer
 
 import tffl
 from tffl.config import Config
 from tffl.core.errors import UsageError
+from tffl.core.layout import WeightLayout
+from tffl.core.tensors import read_tensors
 from tffl.data import datasets
+from tffl_cli.main import cli
 
 QUIET = {"tensorboard": False, "export": False, "figures": False}
 
@@ -131,3 +136,30 @@ def test_a_tf_data_dataset_is_a_dataset() -> None:
     with pytest.raises(UsageError, match="dataset arrays yields nothing"):
         tffl.simulate(config, dataset=data.take(0))
     datasets.forget("arrays")
+
+
+def test_a_scan_judges_models_of_a_table(table: Path, tmp_path: Path) -> None:
+    config = experiment(table, record={**QUIET, "export": True, "store_updates": "all"})
+    run = tffl.simulate(config, tmp_path / "run")
+    updates = run_updates(run.directory, 3)
+    model = run.model
+    layout = WeightLayout.of(model)
+    (tmp_path / "clients").mkdir()
+    for client, delta in zip(updates["client_ids"], updates["deltas"], strict=True):
+        sent = -9 * delta if client == 4 else delta
+        model.set_weights(layout.unflatten(updates["start"] + sent))
+        model.save_weights(tmp_path / "clients" / f"{client:02d}.weights.h5")
+    model.set_weights(layout.unflatten(updates["start"]))
+    model.save(tmp_path / "global.keras")
+    command = ["scan", "--global", str(tmp_path / "global.keras"), "--json"]
+    done = CliRunner().invoke(cli, [*command, "--updates", str(tmp_path / "clients")])
+    assert done.exit_code == 3 and "04.weights.h5" in json.loads(done.output)["suspects"]
+    for data, message in (("digits", "takes feature vectors"), (str(table), "is a table: leave")):
+        again = [*command, "--updates", str(tmp_path / "clients"), "--dataset", data]
+        done = CliRunner().invoke(cli, again)
+        assert done.exit_code == 2 and message in done.stderr + str(done.exception)
+
+
+def run_updates(folder: Path | None, round: int) -> dict[str, np.ndarray]:
+    assert folder is not None
+    return read_tensors(folder / "updates" / f"round-{round:06d}.safetensors")[0]

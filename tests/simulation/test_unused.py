@@ -36,7 +36,20 @@ TINY = {
         ),
         (
             {"data": {"beta": 0.5}},
-            "data.beta = 0.5 changes nothing: data.partition is iid, not dirichlet or sampled",
+            "data.beta = 0.5 changes nothing: data.partition is iid, not dirichlet or "
+            "dirichlet-size or sampled",
+        ),
+        (
+            {"data": {"label": "kind"}},
+            "data.label = kind changes nothing: digits is not a table",
+        ),
+        (
+            {"data": {"test_share": 0.5}},
+            "data.test_share = 0.5 changes nothing: digits has a test part, and images that can",
+        ),
+        (
+            {"data": {"shift_strength": 3.0}},
+            "data.shift_strength = 3.0 changes nothing: data.shift is none",
         ),
         (
             {"data": {"classes_per_client": 3, "partition": "dirichlet"}},

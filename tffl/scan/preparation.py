@@ -49,6 +49,11 @@ class Inputs:
         find_global(self.global_model)
         file_names(self.folder)
         if self.dataset is not None:
+            require(
+                not self.dataset.lower().endswith((".csv", ".parquet")),
+                f"a scan looks at images, and {self.dataset} is a table: leave out --dataset, the "
+                "defenses without images judge such models",
+            )
             check_prepared(DataConfig(dataset=self.dataset, data_dir=self.data_dir))
 
     def load(self) -> tuple[Any, Any]:

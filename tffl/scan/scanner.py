@@ -22,7 +22,7 @@ import numpy as np
 from tffl.core import seeds
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
-from tffl.core.pixels import BYTES, PixelRange
+from tffl.core.pixels import BYTES, PixelRange, as_bytes
 from tffl.core.verdict import Judgment
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
 from tffl.defenses.base import Defense, State
@@ -333,6 +333,11 @@ def load_samples(model: keras.Model, dataset: str, data_dir: Path | None) -> Sam
     from tffl.config import DataConfig
     from tffl.data.build import load_dataset
 
+    require(
+        len(model.input_shape) == 4,
+        f"the global model takes feature vectors {model.input_shape[1:]}, and a scan looks at "
+        f"images: leave out the dataset {dataset}, defenses without images judge such models",
+    )
     height, width, channels = model.input_shape[1:]
     size = height if height == width else None
     found = load_dataset(DataConfig(dataset=dataset, data_dir=data_dir, image_size=size))
@@ -343,7 +348,8 @@ def load_samples(model: keras.Model, dataset: str, data_dir: Path | None) -> Sam
         f"model takes {model.input_shape[1:]} and has {model.output_shape[-1]} outputs: choose "
         "the dataset that it was made for",
     )
-    return Samples(found.test_images, found.test_labels, found.classes, found.class_names)
+    images = as_bytes(found.test_images, found.pixels)
+    return Samples(images, found.test_labels, found.classes, found.class_names)
 
 
 def _limited(samples: Samples, seed: int) -> Samples:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from tffl.config import Config
+from tffl.data.build import is_own
 
 
 def unused_settings(config: Config) -> list[str]:
@@ -33,13 +34,21 @@ def _idle(config: Config) -> Iterator[tuple[str, str, str]]:
         for key in ("malicious", "malicious_participants"):
             yield "federation", key, "nobody attacks, as attack.name is none"
     partitions = {
-        "beta": ("dirichlet", "sampled"),
+        "beta": ("dirichlet", "dirichlet-size", "sampled"),
         "classes_per_client": ("shards",),
         "samples_per_client": ("sampled",),
     }
     for key, those in partitions.items():
         if data.partition not in those:
             yield "data", key, f"data.partition is {data.partition}, not {' or '.join(those)}"
+    if data.shift == "none":
+        yield "data", "shift_strength", "data.shift is none"
+    if not data.dataset.lower().endswith((".csv", ".parquet")):
+        for key in ("label", "split", "client"):
+            yield "data", key, f"{data.dataset} is not a table"
+    if not is_own(data):
+        for key in ("test_share", "skip_broken"):
+            yield "data", key, f"{data.dataset} has a test part, and images that can be read"
     if training.schedule != "exponential":
         yield "training", "decay", f"training.schedule is {training.schedule}, not exponential"
     if training.optimizer != "sgd":
