@@ -112,7 +112,7 @@ def show(
 def check(
     ctx: click.Context, name: str, data_dir: Path | None, settings: tuple[str, ...], as_json: bool
 ) -> None:
-    """Read your own data, and say what they hold and what is wrong with them.
+    """Check your own data: what they hold, and what is wrong with them.
 
     PATH is a folder of images, or a .npz, .csv or .parquet file; a dataset's name will do too. The
     exit code is 2 if an experiment would refuse them.

@@ -112,7 +112,7 @@ _EXPERIMENT = {
         "natural or sampled.",
     ),
     "beta": click.option(
-        "--beta", type=float, help="Evenness of a dirichlet or sampled partition."
+        "--beta", type=float, help="Evenness of a dirichlet, dirichlet-size or sampled partition."
     ),
     "clients": click.option("--clients", type=int, help="Number of clients."),
     "participants": click.option(

@@ -212,8 +212,8 @@ def test_the_command_prints_json(tmp_path: Path) -> None:
     [
         ([], "give RUN, or the options"),
         (["somewhere", "--seed", "1"], "not both"),
-        (["--attack", "none"], "nobody to localize"),
-        (["--attack", "label-flip", "--malicious", "0"], "nobody to localize"),
+        (["--attack", "none"], "no attackers to localize"),
+        (["--attack", "label-flip", "--malicious", "0"], "no attackers to localize"),
         (["nowhere"], "holds no run"),
     ],
 )

@@ -68,7 +68,7 @@ def draw_rounds(run: Path, rounds: Sequence[int] = ()) -> list[tuple[Explanation
 
 
 def report(run: Path, drawn: Sequence[tuple[Explanation, Sequence[Path]]]) -> dict[str, Any]:
-    """Returns what `draw_rounds` returned, for JSON."""
+    """Returns the result of `draw_rounds` for JSON."""
     explanations = [
         {
             "round": found.round,

@@ -25,7 +25,7 @@ PICTURES = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class Split:
-    """Who holds how many images of each class.
+    """The number of images of each class that the server and each client hold.
 
     Attributes:
       holders: Names of the clients, after the server if it holds any images.
@@ -33,7 +33,7 @@ class Split:
       class_names: One per class.
       title: Dataset and partition, in words.
       training_images: Images that were split.
-      test_images: Images that nobody trains on.
+      test_images: The number of test images.
       sampled: Whether clients draw from shared images, rather than have their own.
     """
 
@@ -81,7 +81,7 @@ class Split:
         )
 
     def sentence(self) -> str:
-        """Says how many images there are, and how many each holder has."""
+        """Returns a sentence about the number of images in all and of each holder."""
         images = f"{self.training_images} training images in {len(self.holders)} shards"
         if self.sampled:
             count = len(self.holders)
