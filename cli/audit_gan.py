@@ -97,7 +97,7 @@ def audit_gan(
         assert run is not None
         found = _audit_run(run, number, audit_source, settings)
     if as_json:
-        print_json(found.report())
+        print_json(found.as_dict())
     else:
         _print_found(found)
     found.check_judged()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
 
+    from tffl.data.check import Findings
     from tffl.studies.split import Split
 
 MAX_COLUMNS = 12
@@ -97,8 +98,66 @@ def show(
     split = Split.of(read_experiment(config, options, settings))
     console().print(_table(split), markup=False)
     console().print(split.sentence(), soft_wrap=True)
+    console().print(split.heterogeneity(), soft_wrap=True, highlight=False)
     if out is not None and split.draw(out):
         click.echo(f"The picture is in {out}")
+
+
+@data.command()
+@click.argument("name", type=registered("datasets"), metavar="PATH")
+@data_dir_option
+@experiment_options("settings")
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context, name: str, data_dir: Path | None, settings: tuple[str, ...], as_json: bool
+) -> None:
+    """Check your own data: what they hold, and what is wrong with them.
+
+    PATH is a folder of images, or a .npz, .csv or .parquet file; a dataset's name will do too. The
+    exit code is 2 if an experiment would refuse them.
+    """
+    from tffl.config import read_experiment
+    from tffl.data.check import check as examine
+
+    options = {"dataset": name, "data_dir": str(data_dir) if data_dir else None}
+    found = examine(read_experiment(None, options, settings).data)
+    if as_json:
+        print_json({**found.figures(), "faults": found.faults, "notes": found.notes})
+    else:
+        _print_findings(found)
+    ctx.exit(2 if found.faults else 0)
+
+
+def _print_findings(found: Findings) -> None:
+    from tffl_cli.console import console
+    from tffl_cli.tables import PlainTable
+
+    figures = found.figures()
+    if figures:
+        table = PlainTable("class", "training", "test")
+        for label, counts in list(figures["classes"].items())[:MAX_ROWS]:
+            table.add_row(label, str(counts["train"]), str(counts["test"]))
+        if len(figures["classes"]) > MAX_ROWS:
+            table.add_row(f"… {len(figures['classes']) - MAX_ROWS} more", "", "")
+        totals = [sum(c[part] for c in figures["classes"].values()) for part in ("train", "test")]
+        table.add_section()
+        table.add_row("all", *map(str, totals))
+        console().print(table, markup=False)
+        shape, low_high = " x ".join(map(str, figures["sample_shape"])), figures["range"]
+        what = "images" if len(figures["sample_shape"]) == 3 else "features"
+        clients = f", of {figures['clients']} clients" if figures["clients"] else ""
+        click.echo(
+            f"{shape} {what}, {figures['dtype']} from {low_high[0]:g} to {low_high[1]:g}{clients}"
+        )
+    for line in found.notes:
+        click.echo(f"Note: {line}")
+    for line in found.faults[:MAX_ROWS]:
+        click.echo(f"Fault: {line}")
+    if len(found.faults) > MAX_ROWS:
+        click.echo(f"… {len(found.faults) - MAX_ROWS} more faults; --json has all")
+    if not found.faults:
+        click.echo("No faults.")
 
 
 def _table(split: Split) -> Table:

@@ -102,10 +102,11 @@ _EXPERIMENT = {
     "partition": click.option(
         "--partition",
         type=allowed("data", "partition"),
-        help="How clients share the images: iid, dirichlet, shards, round-robin or sampled.",
+        help="How clients share the images: iid, dirichlet, dirichlet-size, shards, round-robin, "
+        "natural or sampled.",
     ),
     "beta": click.option(
-        "--beta", type=float, help="Evenness of a dirichlet or sampled partition."
+        "--beta", type=float, help="Evenness of a dirichlet, dirichlet-size or sampled partition."
     ),
     "clients": click.option("--clients", type=int, help="Number of clients."),
     "participants": click.option(

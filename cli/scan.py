@@ -189,7 +189,7 @@ class Printer:
     def show(self, found: ScanResult, indent: int | None) -> None:
         """Prints a scan, then writes its report, in which a full disk is an error."""
         if self.as_json:
-            print_json({"seed": self.seed, **found.report()}, indent)
+            print_json({"seed": self.seed, **found.as_dict()}, indent)
         else:
             self._print(found)
         written = self.output.write(found, self.seed) if self.output else []

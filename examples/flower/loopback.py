@@ -1,13 +1,13 @@
-"""Runs the example on this machine, and starts and stops everything that Flower needs for it.
+"""Runs the example on this machine, starting and stopping all of Flower's processes.
 
     python loopback.py simulation --out run                          # all nodes in one simulation
     python loopback.py deployment --out run --nodes 6 --malicious 2  # a SuperNode for each
 
-Either way there is a SuperLink on 127.0.0.1 at a free port, behind TLS. A deployment has one
-SuperNode process per node, each with a registered key of its own: the SuperLink talks to no other.
-Certificates and keys are made for this run, in a temporary folder that is also Flower's home, so
-that nothing of the user's is touched. When the run ends, fails, takes too long or is interrupted,
-every process is stopped, where the system has /proc even what Flower has detached.
+Both start a SuperLink with TLS on a free port of 127.0.0.1. A deployment has one SuperNode process
+per node with a registered key; the SuperLink refuses other nodes. Certificates and keys are made
+for this run in a temporary folder, which is also Flower's home, so no file of the user changes.
+When the run ends, fails, takes too long or is interrupted, every process is stopped, including (on
+systems with /proc) those that Flower has detached.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 HERE = Path(__file__).resolve().parent
 MARK = "TFFL_LOOPBACK"
-"""Environment variable that every process of a run inherits, and is found by."""
+"""Environment variable that marks every process of a run."""
 
 
-class Failed(Exception):
-    """The run did not come to its end; the message says why."""
+class RunFailed(Exception):
+    """The run did not finish; the message gives the reason."""
 
 
 class Processes:
-    """Processes of one run, all of which end with it."""
+    """The processes of one run, all of which end with it."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.mark = secrets.token_hex(16)
-        self.patience = 10.0  # seconds between asking a process to end and killing it
+        self.patience = 10.0  # seconds between terminating a process and killing it
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = {
             **os.environ,
@@ -79,41 +79,41 @@ class Processes:
         return process
 
     def run(self, name: str, command: list[str], deadline: float) -> str:
-        """Runs a command to its end and returns its output.
+        """Runs a command until it ends and returns its output.
 
         Raises:
-          Failed: It failed, a server ended meanwhile, or the deadline has come.
+          RunFailed: The command failed, a server ended meanwhile, or the deadline has passed.
         """
         process = self.start(name, command)
         while process.poll() is None:
             ended = [n for n, p in self._started.items() if p is not process and p.poll()]
             if ended and ended != ["impostor"]:
-                raise Failed(f"{ended[0]} ended: {self.tail(ended[0])}")
+                raise RunFailed(f"{ended[0]} ended: {self.tail(ended[0])}")
             if time.monotonic() > deadline:
-                raise Failed(f"{name} did not finish in time: {self.tail(name)}")
+                raise RunFailed(f"{name} did not finish in time: {self.tail(name)}")
             time.sleep(0.2)
         del self._started[name]
         if process.returncode != 0:
-            raise Failed(f"{name} failed: {self.tail(name)}")
+            raise RunFailed(f"{name} failed: {self.tail(name)}")
         return self.log(name).read_text(errors="replace")
 
     def log(self, name: str) -> Path:
-        """Returns where a process writes to."""
+        """Returns the log file of a process."""
         return self.home / f"{name}.log"
 
     def tail(self, name: str, lines: int = 20) -> str:
-        """Returns the last lines of what a process has said."""
+        """Returns the last lines of a process' log."""
         return "\n".join(self.log(name).read_text(errors="replace").splitlines()[-lines:])
 
     def stop(self) -> None:
-        """Ends everything: politely, then not; also what Flower has started by itself."""
+        """Terminates all processes, kills those that remain, and includes those of Flower."""
         for signal_number in (signal.SIGTERM, signal.SIGKILL):
             until = time.monotonic() + self.patience
-            asked: set[int] = set()
+            signaled: set[int] = set()
             while (alive := self._alive()) and time.monotonic() < until:
-                for process in alive - asked:
+                for process in alive - signaled:
                     _kill(process, signal_number)
-                asked |= alive
+                signaled |= alive
                 time.sleep(0.1)
         for process in self._started.values():
             process.wait(timeout=10)
@@ -124,7 +124,7 @@ class Processes:
 
 
 def _marked(mark: str) -> Iterator[int]:
-    """Yields the processes that have inherited a mark, where the system has /proc."""
+    """Yields the processes that have inherited a mark, on systems with /proc."""
     wanted = f"{MARK}={mark}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -142,13 +142,13 @@ def _kill(process: int, signal_number: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """Asks Linux to kill this process if this script is killed before it can clean up."""
+    """Makes Linux kill this process if this script is killed before it can clean up."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns different ports that nobody listens on."""
+    """Returns distinct free ports."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -235,7 +235,7 @@ def _write_secret(path: Path, key: Any, form: serialization.PrivateFormat) -> No
 
 
 def superlink(tls: dict[str, Path], port: int, *more: str) -> list[str]:
-    """Returns the command of a SuperLink that speaks TLS on 127.0.0.1."""
+    """Returns the command of a SuperLink with TLS on 127.0.0.1."""
     return [
         *_tool("flower-superlink"),
         *("--host", "127.0.0.1", "--port", str(port)),
@@ -265,10 +265,10 @@ def _tool(name: str) -> list[str]:
 
 
 def wait_for(port: int, deadline: float, processes: Processes, name: str) -> None:
-    """Waits until somebody listens.
+    """Waits until a server listens on a port.
 
     Raises:
-      Failed: Nobody does before the deadline.
+      RunFailed: The deadline has passed.
     """
     while time.monotonic() < deadline:
         with socket.socket() as probe:
@@ -276,15 +276,15 @@ def wait_for(port: int, deadline: float, processes: Processes, name: str) -> Non
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.2)
-    raise Failed(f"{name} does not listen: {processes.tail(name)}")
+    raise RunFailed(f"{name} does not listen: {processes.tail(name)}")
 
 
 @contextmanager
 def cleaned_up() -> Iterator[Processes]:
-    """Yields the processes of a run, and stops them whatever happens, SIGTERM included."""
+    """Yields the processes of a run, and stops them in any case, also after SIGTERM."""
 
     def interrupt(number: int, _: Any) -> None:
-        raise Failed(f"stopped by signal {number}")
+        raise RunFailed(f"stopped by signal {number}")
 
     before = {
         number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
@@ -302,30 +302,32 @@ def cleaned_up() -> Iterator[Processes]:
             signal.signal(number, handler)
 
 
-def play(options: argparse.Namespace) -> None:
-    """Plays one run.
+def run_example(options: argparse.Namespace) -> None:
+    """Runs the example once.
 
     Raises:
-      Failed: It did not come to its end.
+      RunFailed: The run did not finish.
     """
     deadline = time.monotonic() + options.timeout
     out = Path(options.out).resolve()
     if (out / "accuracy.csv").exists():
-        raise Failed(f"{out} holds a run: give another folder")
+        raise RunFailed(f"{out} holds a run: give another folder")
     out.mkdir(parents=True, exist_ok=True)
     with cleaned_up() as processes:
         try:
-            _play(options, out, deadline, processes)
+            _run_example(options, out, deadline, processes)
         finally:
             for log in processes.home.glob("*.log"):
                 shutil.copy(log, out)
     if not (out / "accuracy.csv").exists():
         lines = (out / "run.log").read_text(errors="replace").splitlines()
         errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Replies): ", line)]
-        raise Failed(f"the run failed: {errors[-1] if errors else f'see {out}'}")
+        raise RunFailed(f"the run failed: {errors[-1] if errors else f'see {out}'}")
 
 
-def _play(options: argparse.Namespace, out: Path, deadline: float, processes: Processes) -> None:
+def _run_example(
+    options: argparse.Namespace, out: Path, deadline: float, processes: Processes
+) -> None:
     home, simulated = processes.home, options.kind == "simulation"
     tls = make_certificates(home)
     link, *ports = free_ports(options.nodes + 2)
@@ -364,7 +366,7 @@ def _start_nodes(
     deadline: float,
     processes: Processes,
 ) -> list[str]:
-    """Registers a key for each node, and starts the nodes; returns Flower's ids of them."""
+    """Registers a key for each node, starts the nodes, and returns their ids in Flower."""
     nodes = []
     for number in range(options.nodes):
         name = f"node{number}"
@@ -383,14 +385,14 @@ def _start_nodes(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs what the command line says; returns the exit code."""
+    """Parses the command line, runs the example, and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("kind", choices=("simulation", "deployment"))
     parser.add_argument("--out", required=True, help="new folder for tables and logs")
     parser.add_argument("--nodes", type=int, default=10)
     parser.add_argument("--malicious", type=int, default=3)
-    parser.add_argument("--timeout", type=float, default=1800, help="seconds until all is stopped")
-    parser.add_argument("--impostor", action="store_true", help="one more node, not registered")
+    parser.add_argument("--timeout", type=float, default=1800, help="largest duration in seconds")
+    parser.add_argument("--impostor", action="store_true", help="start an unregistered node")
     parser.add_argument(
         "--config",
         nargs="*",
@@ -401,8 +403,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        play(options)
-    except Failed as failure:
+        run_example(options)
+    except RunFailed as failure:
         print(failure, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -137,7 +137,7 @@ def test_a_run_with_neither_says_what_to_do(stored: Path, tmp_path: Path) -> Non
     bare = shutil.copytree(stored, tmp_path / "bare", ignore=shutil.ignore_patterns("updates"))
     result = call(bare)
     assert isinstance(result.exception, UsageError)
-    assert "updates of round 2: run it again with a defense that looks" in str(result.exception)
+    assert "updates of round 2: run it again with a defense that uses" in str(result.exception)
 
 
 def test_each_detector_of_a_combination_has_its_pictures(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_completion_knows_commands_options_and_names():
     assert completions("simulate", "--defense", incomplete="") >= {"none", "bias-anomaly"}
     assert completions("simulate", "--dataset", incomplete="cifar") == {"cifar10", "cifar100"}
     assert completions("simulate", "--model", incomplete="len") == {"lenet5"}
-    assert completions("simulate", "--partition", incomplete="d") == {"dirichlet"}
+    assert completions("simulate", "--partition", incomplete="d") == {"dirichlet", "dirichlet-size"}
     assert completions("simulate", "--optimizer", incomplete="adam") == {"adam", "adamw"}
     assert completions("list", incomplete="at") == {"attacks"}
 

@@ -3,11 +3,13 @@
 import ast
 from collections import defaultdict
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from tffl.config import Config
 from tffl.config.command_line import KEYS
 from tffl_cli import __path__ as cli_folder
 from tffl_cli.main import COMMANDS, cli
@@ -46,6 +48,14 @@ def helps():
 def test_an_option_has_one_sentence_everywhere():
     differing = {option: dict(texts) for option, texts in helps().items() if len(texts) > 1}
     assert set(differing) <= OWN_SENTENCE, differing
+
+
+@pytest.mark.parametrize("key", ["data.partition", "training.optimizer", "training.precision"])
+def test_help_names_every_value_of_a_key(key):
+    section, field = key.split(".")
+    values = get_args(Config.model_fields[section].annotation.model_fields[field].annotation)
+    (text,) = helps()[f"--{field}"]
+    assert len(values) > 1 and all(value in text for value in values)
 
 
 def test_every_option_has_a_sentence():

@@ -2,19 +2,31 @@
 
 import math
 
+import numpy as np
 import pytest
 
+from tffl.callbacks.base import Round, Start
+from tffl.config import build
 from tffl_cli.console import rate
 from tffl_cli.progress import LINES, Watch, figures
+
+
+def start(rounds):
+    return Start(build({"federation": {"rounds": rounds}}), first=1)
+
+
+def played(number, **row):
+    row = {"round": number, **row}
+    return Round(number, [], np.zeros((1, 0), np.float32), row, [], np.zeros(0, np.int32), dict)
 
 
 @pytest.mark.parametrize("rounds", [1, 7, 10, 100, 1000])
 def test_at_most_a_few_lines_and_always_the_last(capsys, rounds):
     with Watch() as watch:
         watch.phase("preparing digits")
-        watch.start(rounds, 1)
+        watch.start(start(rounds))
         for done in range(1, rounds + 1):
-            watch.round({"round": done, "accuracy": 0.5, "attack_success": None})
+            watch.round(played(done, accuracy=0.5, attack_success=None))
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert captured.out == ""
@@ -24,9 +36,9 @@ def test_at_most_a_few_lines_and_always_the_last(capsys, rounds):
 
 def test_titles_and_warnings(capsys):
     with Watch() as watch:
-        watch.titled("undefended").start(1, 1)
+        watch.titled("undefended").start(start(1))
         watch.warning("checkpoint 3 is damaged: using 2")
-        watch.round({"round": 1, "accuracy": 0.25, "attack_success": 1.0})
+        watch.round(played(1, accuracy=0.25, attack_success=1.0))
     assert capsys.readouterr().err.splitlines() == [
         "Warning: checkpoint 3 is damaged: using 2",
         "undefended: round 1/1 · accuracy 25.0% · attack success 100.0%",

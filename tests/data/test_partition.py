@@ -207,3 +207,23 @@ def test_more_clients_than_images_are_refused(name, beta):
     with pytest.raises(UsageError, match=r"7") as error:
         draw(name, labels, 7, seed=0, beta=beta)
     assert "\n" not in str(error.value)
+
+
+def test_dirichlet_size_makes_uneven_sizes_of_the_same_classes() -> None:
+    labels = np.arange(6000) % 3
+    shards = partition.dirichlet_size(labels, 6, 0.7, np.random.default_rng(4))
+    sizes = [len(shard) for shard in shards]
+    assert sum(sizes) == 6000 and max(sizes) > 3 * min(sizes) > 0
+    assert sorted(np.concatenate(shards).tolist()) == list(range(6000))
+    for shard in shards:
+        if len(shard) > 300:
+            shares = np.bincount(labels[shard]) / len(shard)
+            np.testing.assert_allclose(shares, 1 / 3, atol=0.09)
+    with pytest.raises(UsageError, match=r"leaves \d of 6 shards without images: use a"):
+        partition.dirichlet_size(labels[:12], 6, 0.05, np.random.default_rng(0))
+
+
+def test_a_share_of_every_class_is_held_out_but_never_all_of_one() -> None:
+    labels = np.array([0] * 10 + [1] * 3 + [2])
+    kept = partition.held_out(labels, 0.2, np.random.default_rng(0))
+    assert np.bincount(labels[kept], minlength=3).tolist() == [2, 1, 0]

@@ -105,7 +105,7 @@ def _read(reply: Reply, content: RecordDict, arrays: dict, corpus: Corpus) -> No
     wanted = right(arrays, corpus.expected) if of_its_kind and reply.damage is None else None
     honest = isinstance(reply.samples, int) and not isinstance(reply.samples, bool)
     honest = honest and 1 <= reply.samples <= server.max_samples
-    if not answer.sound:
+    if not answer.valid:
         demand(np.isnan(row).all(), "a malformed reply leaves more than NaN")
         intact = wanted is not None and honest and reply.arrays == reply.metrics == 1
         demand(not intact, f"a sound reply is refused: {answer.reason}")

@@ -205,7 +205,7 @@ def test_defenses_that_look_at_images_get_the_samples(tmp_path: Path) -> None:
         np.arange(12, dtype=np.int32) % 3,
         3,
     )
-    with pytest.raises(UsageError, match=r"shield looks at clients' models .* give samples"):
+    with pytest.raises(UsageError, match=r"shield tests clients' models .* give samples"):
         make("shield", model=network)
     from tffl.explain.maps import Explainer
 

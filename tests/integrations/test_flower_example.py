@@ -184,7 +184,7 @@ def test_everything_is_stopped_even_what_was_detached_or_does_not_listen(
         "subprocess.Popen([sys.executable, '-c', stubborn], start_new_session=True)\n"
         "time.sleep(99)\n"
     )
-    with pytest.raises(loopback.Failed, match="stopped by signal"), loopback.cleaned_up() as all:
+    with pytest.raises(loopback.RunFailed, match="stopped by signal"), loopback.cleaned_up() as all:
         all.patience = 1.0
         all.start("parent", [sys.executable, "-c", detached])
         until = time.monotonic() + 30
@@ -200,9 +200,9 @@ def test_everything_is_stopped_even_what_was_detached_or_does_not_listen(
 
 def test_a_command_that_takes_too_long_or_fails_is_a_failure(loopback: ModuleType) -> None:
     with loopback.cleaned_up() as processes:
-        with pytest.raises(loopback.Failed, match="slow did not finish in time"):
+        with pytest.raises(loopback.RunFailed, match="slow did not finish in time"):
             processes.run("slow", ["sleep", "60"], time.monotonic() + 0.5)
-        with pytest.raises(loopback.Failed, match="bad failed: why"):
+        with pytest.raises(loopback.RunFailed, match="bad failed: why"):
             processes.run("bad", ["sh", "-c", "echo why; exit 3"], time.monotonic() + 30)
         assert processes.run("good", ["echo", "fine"], time.monotonic() + 30) == "fine\n"
 

@@ -25,7 +25,8 @@ from tffl.core.updates import Updates
 from tffl.defenses import FedAvg
 from tffl.record.recorder import Recorder
 from tffl.record.run_directory import RunDirectory, load_updates
-from tffl.record.writer import RunWriter, check_store_size
+from tffl.record.store_size import check_store_size
+from tffl.record.writer import RunWriter
 
 CONFIG = Config(record=RecordConfig(tensorboard=False))
 LAYOUT = WeightLayout((Entry("dense/kernel", (3, 2), True), Entry("norm/mean", (2,), False)))

@@ -132,8 +132,8 @@ def test_heat_maps_of_the_last_or_another_round(make_run: Callable[..., Path]) -
     path = make_run(defense={"name": "gradcam-ae"})
     write_maps(path, 4)
     block = next(b for s in build_report([path]).sections for b in s.blocks if b.gallery)
-    assert block.gallery is not None and block.gallery.look.round == 3
-    assert block.gallery.look.flagged.tolist() == [True, False, False, False]
+    assert block.gallery is not None and block.gallery.explanation.round == 3
+    assert block.gallery.explanation.flagged.tolist() == [True, False, False, False]
     assert block.table.rows[0][:2] == ["0", "malicious"]
     with pytest.raises(UsageError, match="has no heat maps of round 1: choose one of 3"):
         build_report([path], rounds=[1])

@@ -88,7 +88,7 @@ def test_the_table_names_the_mistakes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--audit-source", "held-out"], "gan-audit looks at images: give a dataset"),
+        (["--audit-source", "held-out"], "gan-audit needs images: give a dataset"),
         (["--audit-source", "gan", "--dataset", "digits"], "needs one more, for fakes"),
         (["--audit-source", "gam"], "unknown audit source 'gam'"),
         (["--set", "defense.thetta=1"], "did you mean 'theta'"),

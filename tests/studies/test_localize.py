@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
+from tffl.callbacks.base import Group, Round
 from tffl.config import Config, RecordConfig
 from tffl.core import deviations as module
 from tffl.core.deviations import Deviations, deviations, of_updates
 from tffl.core.errors import UsageError
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
+from tffl.defenses import FedAvg
 from tffl.record.run_directory import RunDirectory
 from tffl.record.writer import RunWriter
 from tffl.studies.localize import localize, measure, rank
@@ -49,16 +51,22 @@ def planted(round: int, strength: float = 8) -> Updates:
 def record(path: Path, malicious: set[int], config: Config | None = None) -> None:
     quiet = RecordConfig(tensorboard=False)
     run = RunWriter.create(path, config or Config(record=quiet), [], {})
-    names = [entry.name for entry in LAYOUT.entries]
     for round in range(1, 8):
         updates = planted(round)
         if config is None:
-            run.store_deviations(round, updates.client_ids, deviations(updates), names)
+            run.store_deviations(played(updates))
         run.store_updates(updates)
         clients = [
             {"round": round, "client": c, "malicious": int(c in malicious)} for c in range(10)
         ]
         run.write_round({"round": round}, clients)
+
+
+def played(updates: Updates) -> Round:
+    verdict = FedAvg().judge_rows(updates.deltas)
+    groups = [Group(0, updates, verdict, np.isin(updates.client_ids, sorted(MALICIOUS)))]
+    weights, labels = np.zeros((1, LAYOUT.size), np.float32), np.zeros(1, np.int32)
+    return Round(updates.round, groups, weights, {}, [], labels, lambda: np.zeros((1, 5)))
 
 
 def naive(updates: Updates) -> np.ndarray:
@@ -204,8 +212,8 @@ def test_the_command_prints_json(tmp_path: Path) -> None:
     [
         ([], "give RUN, or the options"),
         (["somewhere", "--seed", "1"], "not both"),
-        (["--attack", "none"], "nobody to localize"),
-        (["--attack", "label-flip", "--malicious", "0"], "nobody to localize"),
+        (["--attack", "none"], "no attackers to localize"),
+        (["--attack", "label-flip", "--malicious", "0"], "no attackers to localize"),
         (["nowhere"], "holds no run"),
     ],
 )

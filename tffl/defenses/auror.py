@@ -18,7 +18,7 @@ Honest clients split too: see `alpha`.
 It finds attackers that move coordinates the same way. Several that send independent noise share
 the small clusters among them, on either side, so that none of them reaches τ = 0.5.
 
-Coordinates are chosen anew every round, not in the first rounds for all later ones. The split is
+Coordinates are chosen in every round, not in the first rounds for all later ones. The split is
 the exact optimum, found on the sorted values, where others run Lloyd's iteration. Clusters of equal
 size have no minority: no client is suspected there, though the coordinate counts. FLPoison uses the
 final layer only and clusters all indicative coordinates at once.

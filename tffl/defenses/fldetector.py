@@ -48,7 +48,7 @@ MOST_BYTES = 2 << 30
 class FLDetector(Defense):
     """Convicts clients whose updates do not follow from their own last ones.
 
-    A convict stays excluded. Scores and curvature then begin anew, since both were measured with
+    A convict stays excluded. Scores and curvature then start again, since both were measured with
     its updates in the average, and the search among the others goes on when `start` more rounds
     have passed. Scores begin with a client's second round; a newcomer's is the median of the
     others, and it is not judged. Where all are newcomers, as in round 1 and after a restart, scores
@@ -152,8 +152,8 @@ class FLDetector(Defense):
                 aggregate = (step / server.learning_rate).astype(np.float32)
                 memory = {**fresh, "convicted": convicted, "first": memory["first"]}
             else:
-                anew = ("rounds", "distances", "steps", "turns")
-                memory |= {key: fresh[key] for key in anew}
+                restarted = ("rounds", "distances", "steps", "turns")
+                memory |= {key: fresh[key] for key in restarted}
         verdict = Verdict(
             flagged=flagged,
             convicted=~accepted,

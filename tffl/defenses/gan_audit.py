@@ -222,7 +222,7 @@ class GanAudit(Detector):
         return self.examine(updates, server, self.init(server)).scores
 
     def examine(self, updates: Updates, server: Server, state: State) -> Evidence:
-        """Trains the GAN, and from round d_iter on makes audit images, and lets the models vote."""
+        """Trains the GAN, and from round d_iter on makes audit images, which all models label."""
         negative = negative_variances(updates)
         sound = updates.finite() & ~negative
         average = _average(updates, sound)

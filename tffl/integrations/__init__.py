@@ -1,1 +1,1 @@
-"""tffl's defenses in other people's servers; each module needs an extra, such as `tffl[flower]`."""
+"""tffl's defenses in servers of other frameworks; each needs an extra, such as `tffl[flower]`."""

@@ -148,12 +148,17 @@ def _cost_table(rows: Rows, defenses: Sequence[str]) -> Table:
 
 def _failures_table(rows: Rows) -> Table:
     header = ["setting", "attack", "defense", "seed", "error"]
-    lines = [[_cell(row[key]) for key in header] for row in rows]
+    lines = [
+        [
+            str(row["setting"]),
+            _attack(row["attack"]),
+            _defense(row["defense"]),
+            f"{row['seed']:g}",
+            str(row["error"]),
+        ]
+        for row in rows
+    ]
     return Table("Failed runs", header, lines, words=range(len(header)), short=True)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _attack(name: str) -> str:

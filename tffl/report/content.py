@@ -82,11 +82,10 @@ def _run_sections(run: RecordedRun, rounds: Sequence[int], titled: bool) -> list
     level = 3 if titled else 2
     parts = []
     if len(run.rounds):
-        looks = run.looks(rounds)
         parts += [
             ("Verdicts", [detection_block(run), scores_block(run)], ""),
             ("Quality of the scores", *ranking_blocks(run)),
-            ("Heat maps", *_galleries(run, looks)),
+            ("Heat maps", *_galleries(run.explanations(rounds))),
             ("Time", [_time(run)], ""),
         ]
     split = _split(run)
@@ -113,8 +112,8 @@ def _split(run: RecordedRun) -> list[Block]:
     values = [[dealt.get((c, name), 0) for name in classes] for c in clients]
     after = [[trained.get((c, name), 0) for name in classes] for c in clients]
     text = [
-        [str(a) if a == b else f"{a} → {b}" for a, b in zip(*pair, strict=True)]
-        for pair in zip(values, after, strict=True)
+        [str(a) if a == b else f"{a} → {b}" for a, b in zip(*lines, strict=True)]
+        for lines in zip(values, after, strict=True)
     ]
     names = [str(client) for client in clients]
     sums = [str(sum(row)) for row in values]
@@ -124,20 +123,21 @@ def _split(run: RecordedRun) -> list[Block]:
     note = ""
     if values != after:
         note = (
-            "a → b: the number of samples before and after the attack on the client's data, which "
-            "changes labels."
+            "In the table, a → b is the number of samples before and after the attack on the "
+            "client's data."
         )
     return [Block(Table(title, ["client", *classes, "all"], rows), chart, note=note)]
 
 
-def _galleries(run: RecordedRun, looks: Sequence[Explanation]) -> tuple[list[Block], str]:
-    if not looks:
-        return [], "The defense of this run looks at no heat maps."
-    return [Block(_look_table(look), gallery=Gallery(look)) for look in looks], ""
+def _galleries(explanations: Sequence[Explanation]) -> tuple[list[Block], str]:
+    if not explanations:
+        return [], "The defense of this run uses no heat maps."
+    return [Block(_heat_map_table(each), gallery=Gallery(each)) for each in explanations], ""
 
 
-def _look_table(look: Explanation) -> Table:
-    header = ["client", "truth", look.score_name, "flagged", "dead maps", "distance to the median"]
+def _heat_map_table(explanation: Explanation) -> Table:
+    score = explanation.score_name
+    header = ["client", "truth", score, "flagged", "dead maps", "distance to the median"]
     rows = [
         [
             str(row["client"]),
@@ -147,10 +147,10 @@ def _look_table(look: Explanation) -> Table:
             str(row["dead_maps"]),
             format_number(row["distance"]),
         ]
-        for row in look.rows()
+        for row in explanation.rows()
     ]
-    part = f", {look.part}" if look.part else ""
-    return Table(f"Heat maps of round {look.round}{part}", header, rows, words=(1, 3))
+    part = f", {explanation.part}" if explanation.part else ""
+    return Table(f"Heat maps of round {explanation.round}{part}", header, rows, words=(1, 3))
 
 
 def _time(run: RecordedRun) -> Block:

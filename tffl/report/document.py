@@ -169,7 +169,7 @@ class Table:
 class Gallery:
     """Heat maps of a round."""
 
-    look: Explanation
+    explanation: Explanation
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _block(name: str, block: Block) -> dict[str, Any]:
 def _gallery(gallery: Gallery) -> dict[str, Any]:
     from tffl.drawing.heat_maps import panels
 
-    found, caption = panels(gallery.look)
+    found, caption = panels(gallery.explanation)
     # The second line of the caption describes colors that only the PNG picture uses.
     cells = [{"content": panel, "pictures": _pictures(panel)} for panel in found]
     return {"panels": cells, "title": caption[0], "caption": caption[2:]}

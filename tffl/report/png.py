@@ -35,7 +35,7 @@ def write_picture(block: Block, path: Path) -> bool:
     if block.gallery is not None:
         from tffl.drawing.heat_maps import heat_maps
 
-        return drawing.write(path, heat_maps, block.gallery.look)
+        return drawing.write(path, heat_maps, block.gallery.explanation)
     return drawing.write(path, draw_chart, block.chart)
 
 

@@ -80,28 +80,32 @@ class RecordedRun:
         command = f"tffl simulate --resume {self.path}"
         return f"{self.name} is unfinished ({done}): {command} continues it"
 
-    def looks(self, rounds: Sequence[int] = ()) -> list[Explanation]:
-        """Returns the recorded heat maps of some rounds, or else of the last that has any.
+    def explanations(self, rounds: Sequence[int] = ()) -> list[Explanation]:
+        """Returns the recorded heat maps of rounds.
+
+        Args:
+          rounds: The rounds; by default the last one that has heat maps.
 
         Raises:
-          UsageError: A round has none.
+          UsageError: A round has no heat maps.
           TfflError: A file is damaged.
         """
         from tffl.core.process import silence
         from tffl.record.run_directory import PICTURES, RunDirectory, round_files
-        from tffl.studies.explain_rounds import recorded_in
+        from tffl.studies.explain_rounds import recorded_explanations
 
         known = set(self.rounds["round"].tolist())
-        there = [round for round in round_files(self.path / PICTURES) if round in known]
+        possible = [round for round in round_files(self.path / PICTURES) if round in known]
+        choices = f"choose one of {', '.join(map(str, possible))}"
+        hint = choices if possible else "leave out --round"
         for round in rounds:
-            choose = f"choose one of {', '.join(map(str, there))}" if there else "leave out --round"
-            require(round in there, f"{self.path} has no heat maps of round {round}: {choose}")
-        chosen = list(rounds) or there[-1:]
+            require(round in possible, f"{self.path} has no heat maps of round {round}: {hint}")
+        chosen = list(rounds) or possible[-1:]
         if not chosen:
             return []
         silence()  # pictures of heat maps need TensorFlow
         directory = RunDirectory.open(self.path)
-        return [look for round in chosen for look in recorded_in(directory, round)]
+        return [each for round in chosen for each in recorded_explanations(directory, round)]
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def ranking_blocks(run: RecordedRun) -> tuple[list[Block], str]:
     flagged = run.clients["flagged"].to_numpy(bool)[known]
     verdict = _operating_point(malicious, flagged)
     pooled = ranking.area(false, true)
-    mean_auc = format_number(run.rounds["auc"].astype(float).mean())
+    mean_auc = f"{run.rounds['auc'].astype(float).mean():.3f}"
     note = (
         f"The scores of all rounds together have an AUC of {pooled:.3f} and an average precision "
         f"of {average:.3f}; the mean AUC of the single rounds is {mean_auc}. The cross marks the "

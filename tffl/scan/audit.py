@@ -1,4 +1,4 @@
-"""The audit of models that are there already: files in a folder, or stored updates of a run."""
+"""GAN audits of existing models: files in a folder, or the stored updates of a run."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ DEFENSE = "gan-audit"
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
-      opinions: Name of a file or a client → what is said of it; a score is 1 − audit accuracy.
-      unjudged: Why nothing could be judged; empty if all was.
+      opinions: Name of a file or client → the opinion on it; its score is 1 − audit accuracy.
+      unjudged: The reason why nothing could be judged; empty if everything was.
       classes: Names of the model's outputs.
-      label_counts: int64 `[outputs]`, audit images that count, by voted label.
-      confusions: Name → int64 `[outputs, outputs]`, voted label × what the model sees, for each
-        model that could be read.
+      label_counts: int64 `[outputs]`, the number of counted audit images by voted label.
+      confusions: Name → int64 `[outputs, outputs]`, voted label × predicted label, for each model
+        that could be read.
     """
 
     opinions: Mapping[str, Opinion]
@@ -48,17 +48,21 @@ class AuditResult:
 
     @property
     def suspects(self) -> list[str]:
-        """The names that are suspected."""
+        """The names of the suspects."""
         return [name for name, opinion in self.opinions.items() if opinion.suspect]
 
     def check_judged(self) -> None:
-        """Raises `UsageError` if nobody is suspect only because nothing could be judged."""
+        """Checks that the absence of suspects is not just the absence of verdicts.
+
+        Raises:
+          UsageError: There are no suspects because nothing could be judged.
+        """
         require(
             bool(self.suspects) or not self.unjudged, f"nothing could be judged: {self.unjudged}"
         )
 
-    def report(self) -> dict[str, Any]:
-        """Returns all of it, for JSON; names are made safe to print."""
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the result for JSON, with names that are safe to print."""
         return {
             "models": [{**row, "name": printable(row["name"], 255)} for row in self.rows()],
             "suspects": [printable(name, 255) for name in self.suspects],
@@ -89,17 +93,17 @@ def audit_folder(
     samples: Samples | None = None,
     seed: int | None = None,
 ) -> AuditResult:
-    """Audits the models in a folder as the defense `gan-audit` does the clients of one round.
+    """Audits the models in a folder in the way that `gan-audit` audits the clients of a round.
 
     Args:
-      model: The user's own, trusted global one.
-      folder: One file or SavedModel folder per client.
-      defense: With `from_round = 1`.
-      samples: Images that the sources `gan`, `auxiliary` and `held-out` start from.
-      seed: Of all random choices; drawn at random if None.
+      model: The user's own, trusted global model.
+      folder: A folder with one file or SavedModel folder per client.
+      defense: The defense, with `from_round = 1`.
+      samples: Images for the sources `gan`, `auxiliary` and `held-out`.
+      seed: The seed of all random choices; drawn at random if None.
 
     Raises:
-      UsageError: There is no such folder, or its source needs images that there are not.
+      UsageError: The folder does not exist, or the source needs images and there are none.
     """
     scan = Scanner(model, {DEFENSE: defense}, samples, seed).scan(folder)
     names = samples.names if samples is not None else ()
@@ -107,19 +111,19 @@ def audit_folder(
     unknown = Opinion("", False, np.nan, np.nan, "")
     opinions = {name: next(iter(said), unknown) for name, said in scan.files.items()}
     judgment = scan.verdicts.get(DEFENSE)
-    return _found(model, opinions, unjudged, scan.folder.names, judgment, names)
+    return _audit_result(model, opinions, unjudged, scan.folder.names, judgment, names)
 
 
 def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> AuditResult:
-    """Audits the updates that a run has stored of a round, with the data that its server has.
+    """Audits the stored updates of a round with the server's data.
 
     Args:
-      directory: Of a run with stored updates.
-      round: 1-based.
-      defense: With `from_round = 1`. Its GAN, if it has one, learns from this round's model only.
+      directory: A run with stored updates.
+      round: The round, 1-based.
+      defense: The defense, with `from_round = 1`. A GAN is trained on this round's model only.
 
     Raises:
-      UsageError: The run has not stored that round, or the defense cannot judge it.
+      UsageError: The round is not stored, or the defense cannot judge it.
       TfflError: A file is damaged.
     """
     from tffl.config import build
@@ -129,10 +133,10 @@ def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> AuditRe
     updates = directory.stored(round)
     changes: dict[str, Any] = {"defense": {"name": "none"}, "record.store_updates": ""}
     config: Config = build(override(directory.config.model_dump(), changes))
-    stage = Experiment(resolved(config), Observer())
+    experiment = Experiment(resolved(config), Observer())
     defense.check(len(updates), updates.layout)
-    stage.check_defense(defense, DEFENSE)
-    verdict, _ = stage.judge(updates, defense.init(stage.server), defense)
+    experiment.check_defense(defense, DEFENSE)
+    verdict, _ = experiment.judge(updates, defense.init(experiment.server), defense)
     names = [f"client {client}" for client in updates.client_ids.tolist()]
     opinions = {
         name: Opinion(
@@ -144,12 +148,12 @@ def audit_run(directory: RunDirectory, round: int, defense: GanAudit) -> AuditRe
         )
         for row, name in enumerate(names)
     }
-    samples = stage.server.samples
+    samples = experiment.server.samples
     assert samples is not None
-    return _found(stage.model, opinions, "", names, verdict, samples.names)
+    return _audit_result(experiment.model, opinions, "", names, verdict, samples.names)
 
 
-def _found(
+def _audit_result(
     model: keras.Model,
     opinions: Mapping[str, Opinion],
     unjudged: str,
@@ -167,7 +171,12 @@ def _found(
 
 
 def mistakes(confusion: np.ndarray, classes: Sequence[str], most: int) -> str:
-    """Says in words which labels a model takes for which others most often.
+    """Returns the most frequent mistakes of a model in words.
+
+    Args:
+      confusion: int64 `[outputs, outputs]`, voted label × predicted label.
+      classes: Names of the outputs.
+      most: The largest number of mistakes.
 
     >>> mistakes(np.array([[5, 0], [3, 1]]), ("cat", "dog"), most=2)
     'dog → cat: 3 of 4'

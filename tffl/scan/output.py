@@ -1,12 +1,12 @@
-"""What a scan leaves behind: a page, a table, JSON, and pictures of what detectors looked at.
+"""The output of a scan: a page, a table, JSON, and pictures of heat maps.
 
-    scan.html     self-contained: every file with its verdict, what each defense says, heat maps
+    scan.html     a self-contained page: the verdict and the scores of every file, heat maps
     scan.csv      a row for each file and defense
-    scan.json     what `tffl scan --json` prints
-    heat_maps/    a PNG for each detector that looks at heat maps
+    scan.json     the output of `tffl scan --json`
+    heat_maps/    a PNG for each detector that uses heat maps
 
-Names of files are a stranger's: they are escaped wherever they are shown, and are never the name of
-anything that is written.
+Strangers choose the names of the scanned files, so the names are escaped wherever they are shown
+and never used as names of written files.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ from tffl.scan.scanner import Opinion, ScanResult
 from tffl.untrusted.refusal import printable
 
 COLUMNS = ("file", "verdict", "defense", "score", "threshold", "reason")
-"""Of `scan.csv`."""
+"""The columns of `scan.csv`."""
 
 HEAT_MAPS = "heat_maps"
 FILES = ("scan.html", "scan.csv", "scan.json", HEAT_MAPS)
 
 REFUSED, SUSPECT, NOT_JUDGED, OK = "refused", "suspect", "not judged", "ok"
 VERDICTS = (REFUSED, SUSPECT, NOT_JUDGED, OK)
-"""What is said of a file, in the order in which the page tells it."""
+"""The verdicts on a file, in the order of the page."""
 
-LONGEST = 255
-"""Characters of a name in tables, at most; a file system has no longer ones."""
+MAX_NAME = 255
+"""The largest number of characters of a name in tables; file systems allow no more."""
 
-LABEL = 48
-"""Characters of a name above pictures."""
+MAX_LABEL = 48
+"""The largest number of characters of a name above pictures."""
 
 
 @dataclass(frozen=True)
 class ScanOutput:
-    """Where the results of scans go, and what they are results of.
+    """The folder for the results of scans.
 
     Attributes:
-      out: The folder, made if there is none.
+      out: The folder, created if necessary.
       updates: The folder that is scanned.
-      model: The global model's file.
+      model: The file of the global model.
     """
 
     out: Path
@@ -71,11 +71,15 @@ class ScanOutput:
     model: Path
 
     def check(self) -> None:
-        """Raises `UsageError` if writing there would lose, or scan, what it should not."""
+        """Checks that writing overwrites no other files and is not scanned itself.
+
+        Raises:
+          UsageError: The folder is unsuitable.
+        """
         out, updates = self.out.resolve(), self.updates.resolve()
         require(
             updates not in (out, *out.parents) and out not in updates.parents,
-            f"--out {self.out} and the scanned folder {self.updates} lie in each other: choose "
+            f"--out {self.out} and the scanned folder {self.updates} contain each other: choose "
             "another folder for --out",
         )
         require(
@@ -93,49 +97,53 @@ class ScanOutput:
         )
 
     def write(self, found: ScanResult, seed: int) -> list[Path]:
-        """Writes all of it, each file atomically, the page last; returns the files, it first.
+        """Writes all files atomically, the page last.
 
         Args:
-          found: What a scanner found.
-          seed: The scanner's.
+          found: The result of the scan.
+          seed: The seed of the scanner.
+
+        Returns:
+          The written files, the page first; without the page if it could not be made.
 
         Raises:
           TfflError: A file cannot be written.
         """
-        table, told, whole = (self.out / name for name in ("scan.csv", "scan.json", "scan.html"))
+        table, data, page = (self.out / name for name in ("scan.csv", "scan.json", "scan.html"))
         write_text(table, to_csv(COLUMNS, rows(found)))
-        write_json(told, {"seed": seed, **found.report()})
-        seen = {
-            name: attempt(f"What {name} saw", explained, found, name) or []
+        write_json(data, {"seed": seed, **found.as_dict()})
+        explained = {
+            name: attempt(f"The heat maps of {name}", explain_defense, found, name) or []
             for name in found.verdicts
         }
-        drawn = self._draw([one for several in seen.values() for one in several])
-        text = attempt(whole, lambda: html_page(build_report(found, self, seed, seen)))
+        drawn = self._draw([each for parts in explained.values() for each in parts])
+        text = attempt(page, lambda: html_page(build_report(found, self, seed, explained)))
         if text is None:
-            remove(whole)
-            return [table, told, *drawn]
-        write_text(whole, text)
-        return [whole, table, told, *drawn]
+            remove(page)
+            return [table, data, *drawn]
+        write_text(page, text)
+        return [page, table, data, *drawn]
 
-    def _draw(self, seen: list[Explanation]) -> list[Path]:
-        """Draws heat maps, and forgets those of a scan before."""
+    def _draw(self, explained: list[Explanation]) -> list[Path]:
+        """Draws heat maps, and removes those of an earlier scan."""
         folder = self.out / HEAT_MAPS
-        if not seen:
+        if not explained:
             remove(folder)
             return []
-        names = [re.sub(r"[^\w+-]", "-", one.title.replace(", ", "_")) + ".png" for one in seen]
+        titles = [each.title.replace(", ", "_") for each in explained]
+        names = [re.sub(r"[^\w+-]", "-", title) + ".png" for title in titles]
         with replacing(folder) as temporary:
             temporary.mkdir()
             drawn = [
                 name
-                for name, one in zip(names, seen, strict=True)
-                if drawing.write(temporary / name, pictures.heat_maps, one)
+                for name, each in zip(names, explained, strict=True)
+                if drawing.write(temporary / name, pictures.heat_maps, each)
             ]
         return [folder / name for name in drawn]
 
 
 def verdict(opinions: list[Opinion]) -> str:
-    """Returns what all that is said of a file comes to, one of `VERDICTS`."""
+    """Returns the verdict on a file, one of `VERDICTS`."""
     if not opinions:
         return NOT_JUDGED
     if not any(opinion.suspect for opinion in opinions):
@@ -145,10 +153,10 @@ def verdict(opinions: list[Opinion]) -> str:
 
 def rows(found: ScanResult) -> list[dict[str, Any]]:
     """Returns the rows of `scan.csv`, by file and defense."""
-    silent = Opinion("", False, float("nan"), float("nan"), "")
+    no_opinion = Opinion("", False, float("nan"), float("nan"), "")
     return [
         {
-            "file": printable(name, LONGEST),
+            "file": printable(name, MAX_NAME),
             "verdict": verdict([opinion] if opinions else []),
             "defense": opinion.defense,
             "score": opinion.score,
@@ -156,12 +164,12 @@ def rows(found: ScanResult) -> list[dict[str, Any]]:
             "reason": opinion.reason,
         }
         for name, opinions in found.files.items()
-        for opinion in opinions or [silent]
+        for opinion in opinions or [no_opinion]
     ]
 
 
-def explained(found: ScanResult, defense: str) -> list[Explanation]:
-    """Returns the heat maps that a defense saw; nothing if it makes none."""
+def explain_defense(found: ScanResult, defense: str) -> list[Explanation]:
+    """Returns the heat maps of a defense, one explanation per detector; none if it uses none."""
     judgment = found.verdicts[defense]
     count = len(found.folder.names)
 
@@ -176,39 +184,41 @@ def explained(found: ScanResult, defense: str) -> list[Explanation]:
             scores=judgment.scores,
             threshold=judgment.threshold,
             heat_maps=maps,
-            names=tuple(printable(name, LABEL) for name in found.folder.names),
+            names=tuple(printable(name, MAX_LABEL) for name in found.folder.names),
         )
 
     return explanations(judgment.shown, described)
 
 
 def build_report(
-    found: ScanResult, place: ScanOutput, seed: int, seen: Mapping[str, list[Explanation]]
+    found: ScanResult, output: ScanOutput, seed: int, explained: Mapping[str, list[Explanation]]
 ) -> Report:
-    """Says what there is to say.
+    """Builds the report of a scan.
 
     Args:
-      found: What was found.
-      place: What it was found in.
-      seed: The scanner's.
-      seen: Defense → the heat maps that it looked at.
+      found: The result of the scan.
+      output: Its folders and model.
+      seed: The seed of the scanner.
+      explained: Defense → its heat maps.
     """
     counts = dict.fromkeys(VERDICTS, 0)
     for opinions in found.files.values():
         counts[verdict(opinions)] += 1
     sections = [Section("Files", [_files(found)] if found.files else [], _sentence(counts))]
-    for name, told in found.verdicts.items():
-        blocks = [_scores(found, name, told)]
-        blocks += [Block(_look_table(found, one), gallery=Gallery(one)) for one in seen[name]]
+    for name, judgment in found.verdicts.items():
+        blocks = [_scores(found, name, judgment)]
+        blocks += [
+            Block(_heat_map_table(found, each), gallery=Gallery(each)) for each in explained[name]
+        ]
         sections.append(Section(f"Verdicts of {name}", blocks))
     now = datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds")
     defenses = ", ".join([*found.verdicts, *found.unjudged])
     return Report(
-        title=f"Scan of {printable(place.updates.resolve().name)}",
+        title=f"Scan of {printable(output.updates.resolve().name)}",
         sections=sections,
         about=[
-            f"{printable(str(place.updates), LONGEST)}, as updates of "
-            f"{printable(str(place.model), LONGEST)}. Judged by {defenses}, seed {seed}; {now}."
+            f"{printable(str(output.updates), MAX_NAME)}, read as updates of "
+            f"{printable(str(output.model), MAX_NAME)}. Judged by {defenses}, seed {seed}; {now}."
         ],
         warnings=[
             *(f"{text[0].upper()}{text[1:]}." for text in found.warnings),
@@ -219,26 +229,26 @@ def build_report(
 
 
 def _sentence(counts: Mapping[str, int]) -> str:
-    wrong = counts[REFUSED] + counts[SUSPECT]
-    told = f"{wrong} of {sum(counts.values())} files are suspect."
+    suspects = counts[REFUSED] + counts[SUSPECT]
+    sentence = f"{suspects} of {sum(counts.values())} files are suspect."
     if counts[REFUSED]:
-        told += (
+        sentence += (
             " Refused files could not be read as updates of the global model: they are damaged, "
-            "hostile or of another model. Nothing in them was executed, and they do not count in "
-            "the verdicts on the others."
+            "hostile or belong to another model. Nothing in them was executed, and they do not "
+            "affect the verdicts on the other files."
         )
-    return told
+    return sentence
 
 
 def _files(found: ScanResult) -> Block:
-    """Tells of every file, the worst first, what is said of it in all."""
+    """Returns the table of all files with their verdicts, the worst first."""
     numbers = numbered(found)
     words = [verdict(found.files[name]) for name in numbers]
     table = Table(
-        "What is said of each file, the worst first",
+        "Verdict on each file, the worst first",
         ["no.", "file", "verdict", "reason"],
         [
-            [str(number), printable(name, LONGEST), word, _reasons(found.files[name])]
+            [str(number), printable(name, MAX_NAME), word, _reasons(found.files[name])]
             for (name, number), word in zip(numbers.items(), words, strict=True)
         ],
         words=(1, 2, 3),
@@ -248,7 +258,7 @@ def _files(found: ScanResult) -> Block:
 
 
 def numbered(found: ScanResult) -> dict[str, int]:
-    """Returns file → its number from 1 on the page, in tables and charts alike: the worst first."""
+    """Returns file → its number on the page, from 1 for the worst, in tables and charts alike."""
     names = sorted(found.files, key=lambda name: VERDICTS.index(verdict(found.files[name])))
     return {name: number for number, name in enumerate(names, 1)}
 
@@ -262,34 +272,37 @@ def _reasons(opinions: list[Opinion]) -> str:
     )
 
 
-def _scores(found: ScanResult, defense: str, told: Judgment) -> Block:
-    """Draws what a defense thinks of each file, in the order of the page."""
+def _scores(found: ScanResult, defense: str, judgment: Judgment) -> Block:
+    """Returns the scores and verdicts of a defense, in the order of the page."""
     numbers, order = _in_order(found)
-    guilty, scores = np.asarray(told.convicted)[order], np.asarray(told.scores, float)[order]
+    convicted, scores = (
+        np.asarray(judgment.convicted)[order],
+        np.asarray(judgment.scores, float)[order],
+    )
     label = score_name(defense, "score")
     table = Table(
-        f"What {defense} says of each file",
+        f"Verdicts of {defense}",
         ["no.", "file", "verdict", label, "threshold", "reason"],
         [
             [
                 str(numbers[place]),
-                printable(found.folder.names[row], LONGEST),
-                SUSPECT if guilty[place] else OK,
+                printable(found.folder.names[row], MAX_NAME),
+                SUSPECT if convicted[place] else OK,
                 format_number(scores[place]),
-                format_number(told.threshold),
-                told.reasons[row],
+                format_number(judgment.threshold),
+                judgment.reasons[row],
             ]
             for place, row in enumerate(order)
         ],
         words=(1, 2, 5),
-        flagged=np.flatnonzero(guilty).tolist(),
+        flagged=np.flatnonzero(convicted).tolist(),
     )
     if np.isnan(scores).all():
-        return Block(table, note=f"{defense} gives files no scores.")
-    series = [_dots(table, scores, guilty == bad, bad) for bad in (False, True)]
-    if np.isfinite(told.threshold):
+        return Block(table, note=f"{defense} does not score files.")
+    series = [_dots(table, scores, convicted == bad, bad) for bad in (False, True)]
+    if np.isfinite(judgment.threshold):
         ends = [min(numbers) - 0.5, max(numbers) + 0.5]
-        level = [float(told.threshold)] * 2
+        level = [float(judgment.threshold)] * 2
         series.append(Series("threshold", ends, level, document.GRAY, symbol="", dash="dash"))
     plot = Plot(
         f"Scores of {defense}",
@@ -299,48 +312,50 @@ def _scores(found: ScanResult, defense: str, told: Judgment) -> Block:
         log=is_steep(scores),
         linear=usual_size(scores),
     )
-    endless = AT_EDGES if np.isinf(scores).any() else ""
-    return Block(table, plot, note=f"Files are numbered as in all tables. {endless}".strip())
+    note = "The numbers of the files are those of the tables."
+    if np.isinf(scores).any():
+        note = f"{note} {AT_EDGES}"
+    return Block(table, plot, note=note)
 
 
 def _in_order(found: ScanResult) -> tuple[list[int], list[int]]:
-    """Returns the numbers on the page of the files that were judged, and their rows in verdicts."""
+    """Returns the numbers of the judged files on the page, and their rows in the verdicts."""
     rows = {name: row for row, name in enumerate(found.folder.names)}
     judged = [(number, rows[name]) for name, number in numbered(found).items() if name in rows]
     return [number for number, _ in judged], [row for _, row in judged]
 
 
-def _dots(table: Table, scores: np.ndarray, chosen: np.ndarray, guilty: bool) -> Series:
+def _dots(table: Table, scores: np.ndarray, chosen: np.ndarray, convicted: bool) -> Series:
     mine = np.flatnonzero(chosen & ~np.isnan(scores)).tolist()
     hover = [[f"{row[0]}. {row[1]}", *row[2:4], row[5]] for row in table.rows]
     return Series(
-        SUSPECT if guilty else OK,
+        SUSPECT if convicted else OK,
         [float(table.rows[row][0]) for row in mine],
         at_edges(scores)[mine].tolist(),
-        document.RED if guilty else document.BLUE,
-        symbol="x" if guilty else "circle",
+        document.RED if convicted else document.BLUE,
+        symbol="x" if convicted else "circle",
         dash="",
         hover=["\n".join(filter(None, hover[row])) for row in mine],
         rows=mine,
     )
 
 
-def _look_table(found: ScanResult, seen: Explanation) -> Table:
+def _heat_map_table(found: ScanResult, explained: Explanation) -> Table:
     header = [
         "no.",
         "file",
         "verdict",
-        seen.score_name,
+        explained.score_name,
         "dead maps",
         "not finite",
         "distance to the median",
     ]
     numbers, order = _in_order(found)
-    rows = seen.rows()
-    told = [
+    rows = explained.rows()
+    lines = [
         [
             str(place),
-            seen.name(index),
+            explained.name(index),
             SUSPECT if rows[index]["flagged"] else OK,
             format_number(rows[index]["score"]),
             str(rows[index]["dead_maps"]),
@@ -350,9 +365,9 @@ def _look_table(found: ScanResult, seen: Explanation) -> Table:
         for place, index in zip(numbers, order, strict=True)
     ]
     return Table(
-        f"Heat maps of {seen.heading}",
+        f"Heat maps of {explained.heading}",
         header,
-        told,
+        lines,
         words=(1, 2),
-        flagged=np.flatnonzero(seen.flagged[order]).tolist(),
+        flagged=np.flatnonzero(explained.flagged[order]).tolist(),
     )

@@ -1,4 +1,4 @@
-"""Scans and audits from names and paths: what is cheap is checked before TensorFlow is loaded."""
+"""Scans and audits from names and paths, with cheap checks before TensorFlow is loaded."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What clients' models are judged with.
+    """The inputs of a scan or an audit of a folder.
 
     Attributes:
-      global_model: The user's own model that the clients started from: a file, or a run.
-      folder: One model per client.
-      dataset: Name of the dataset whose test images are looked at, if there is one.
-      data_dir: Folder of prepared datasets; TFDS's own or `TFFL_DATA_DIR` if None.
+      global_model: The user's own model from which the clients started, as a file or a run.
+      folder: A folder with one model per client.
+      dataset: The name of the dataset whose test images are used; None for no images.
+      data_dir: The folder of prepared datasets; TFDS's own or `TFFL_DATA_DIR` if None.
     """
 
     global_model: Path
@@ -128,7 +128,7 @@ def make_auditor(
 
 
 def _auditor_of_one_round(source: str | None, settings: Sequence[str]) -> GanAudit:
-    """Returns an auditor that does not wait for a later round, in which nobody would be judged."""
+    """Returns an auditor that judges the first round, which is the only one here."""
     defense = make_auditor(source, settings)
     first = defense.from_round
     require(first == 1, f"defense.from_round = {first} belongs to an experiment: leave it out")
@@ -147,7 +147,7 @@ def audit_files(
       seed: Of all random choices; drawn at random if None.
 
     Raises:
-      UsageError: An option or a file does not exist, or a source needs images that there are not.
+      UsageError: An option or a file does not exist, or a source needs images and there are none.
     """
     defense = _auditor_of_one_round(source, settings)
     inputs.check()

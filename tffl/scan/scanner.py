@@ -1,9 +1,9 @@
-"""Which of the models in a folder are poisoned, damaged or hostile: defenses without a federation.
+"""Finds poisoned, damaged and hostile models in a folder, with defenses but without a federation.
 
     files → checked weights → updates → verdict of each defense
 
-A file that is refused is a suspect, and so is one that any defense convicts. Defenses judge clients
-by each other, so that every file that arrives can change the verdict on the others.
+A file is a suspect if it is refused or if any defense convicts it. Defenses compare clients with
+each other, so every new file can change the verdicts on the others.
 """
 
 from __future__ import annotations
@@ -35,24 +35,30 @@ if TYPE_CHECKING:
     import keras
 
 SAMPLES = 2000
-"""The most images to look at models with."""
+"""The largest number of images that defenses get."""
 
 STATISTICS = "statistics-consensus"
 WITH_SAMPLES, WITHOUT_SAMPLES = ("shield",), ("update-consensus", STATISTICS)
-"""Defenses that judge where none is named."""
+"""The default defenses with and without images."""
 
-GRAPHS = (
-    "SavedModels are judged by their variables alone: their graphs were not looked at, and a "
-    "program that loads one runs its graph, which can read and write files"
+GRAPH_WARNING = (
+    "SavedModels are judged by their variables alone: their graphs were not checked, and a program "
+    "that loads one runs its graph, which can read and write files"
 )
-"""What is said where there are some; no list of harmless operations would do, as saving is one."""
+"""The warning if the folder holds SavedModels. Graphs cannot be checked against a list of harmless
+operations, because every SavedModel contains operations that write files."""
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What one defense says of one file; `defense` is empty where the file was refused.
+    """The opinion of one defense on one file.
 
-    `score` and `threshold` are NaN where there are none.
+    Attributes:
+      defense: The name of the defense; empty if the file was refused.
+      suspect: Whether the file is a suspect.
+      score: The score; NaN if there is none.
+      threshold: The threshold of the scores; NaN if there is none.
+      reason: The reason in words.
     """
 
     defense: str
@@ -64,14 +70,14 @@ class Opinion:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What a scan of a folder found.
+    """The result of a scan.
 
     Attributes:
       folder: The files, and the updates of those that could be read.
       verdicts: Defense → its judgment of `folder.updates`, with what it saw.
-      memories: Defense → what it would remember, such as what it fitted.
-      unjudged: Defense → why it could not judge, such as too few files.
-      warnings: What makes the verdicts worth less.
+      memories: Defense → its state after the scan, such as a fitted autoencoder.
+      unjudged: Defense → the reason why it could not judge, such as too few files.
+      warnings: Warnings about limits of the verdicts.
     """
 
     folder: ModelFolder
@@ -81,7 +87,7 @@ class ScanResult:
     warnings: Sequence[str] = ()
 
     def opinions(self, name: str) -> list[Opinion]:
-        """Returns what is said of a file, by each defense; of a refused one, why it is refused."""
+        """Returns the opinions of all defenses on a file; for a refused file, the reason."""
         if name in self.folder.refused:
             return [Opinion("", True, math.nan, math.nan, self.folder.refused[name])]
         row = self.folder.names.index(name)
@@ -98,7 +104,7 @@ class ScanResult:
 
     @cached_property
     def files(self) -> dict[str, list[Opinion]]:
-        """Name → what is said of it, for every file, by name."""
+        """Name of each file → the opinions on it, sorted by name."""
         names = sorted([*self.folder.names, *self.folder.refused])
         return {name: self.opinions(name) for name in names}
 
@@ -116,8 +122,8 @@ class ScanResult:
         for name, reason in self.unjudged.items():
             require(bool(self.suspects), f"{name} could not judge: {reason}")
 
-    def report(self) -> dict[str, Any]:
-        """Returns all of it, for JSON; names are made safe to print."""
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the result for JSON, with names that are safe to print."""
         return {
             "files": [
                 {
@@ -138,19 +144,19 @@ class Scanner:
     """Judges folders of clients' models of one global model.
 
     Args:
-      model: The user's own, trusted one.
-      defenses: Name → defense; any that need no history, name suspects, and train nothing.
-      samples: Images to look at models with, if there are any.
-      seed: Decides which; drawn at random if None, so that nobody can prepare for them.
-      pixels: What the model takes for the darkest pixel and the brightest; 0 to 255 if None. A
-        range that does not suit is an error where it is not given, and else a warning.
+      model: The user's own, trusted global model.
+      defenses: Name → defense. It must name suspects, need no history and train nothing.
+      samples: Labeled images for defenses that use some.
+      seed: The seed that selects images. By default it is random, so attackers cannot know them.
+      pixels: The model's values for the darkest and the brightest pixel; 0 and 255 if None. If the
+        model does not suit the default range, that is an error; a given range only warns.
 
     Attributes:
-      warnings: What makes its verdicts worth less.
+      warnings: Warnings about limits of the verdicts.
 
     Raises:
-      UsageError: A defense cannot judge a folder, needs images and there are none, or the model
-        takes other images or classes.
+      UsageError: A defense cannot judge a folder, lacks images, or the model expects other images
+        or classes.
     """
 
     def __init__(
@@ -174,8 +180,8 @@ class Scanner:
         self.expected = ExpectedVariables.of(model)
         self.defenses = defenses
         self.seed = secrets.randbelow(1 << 32) if seed is None else seed
-        looks = any(PROBE_DATA in defense.declared_knowledge() for defense in defenses.values())
-        end = final_activation(model) if looks else ""
+        knowledge = {word for each in defenses.values() for word in each.declared_knowledge()}
+        end = final_activation(model) if PROBE_DATA in knowledge else ""
         self._model = as_logits(model) if end else model
         self._start = self.expected.layout.flatten(model.get_weights())
         self._samples = _limited(samples or _no_samples(model), self.seed)
@@ -188,7 +194,7 @@ class Scanner:
             defense.check_server(self.server(0))
 
     def _check_images(self, pixels: PixelRange | None) -> list[str]:
-        """Returns what is wrong with the images, if that is to be tolerated."""
+        """Checks that the model suits the images; returns a warning if that is not an error."""
         from tffl.explain.suitability import check_model, predictor
 
         declared = {
@@ -211,17 +217,17 @@ class Scanner:
         return [found] if found else []
 
     def _check_statistics(self) -> list[str]:
-        """Returns a warning if the model has statistics that nobody looks at."""
+        """Returns a warning if the model has statistics that no defense judges."""
         judged = any(defense.judges_statistics for defense in self.defenses.values())
         if judged or not self.defenses or self.expected.layout.trainable.all():
             return []
         return [
-            "statistics of BatchNorm and other variables that no gradient trains were not looked "
-            f"at: {STATISTICS} does that"
+            "BatchNorm statistics and other variables that no gradient trains were not judged: "
+            f"{STATISTICS} does that"
         ]
 
     def server(self, clients: int) -> Server:
-        """Returns what the defenses are given to judge so many clients."""
+        """Returns the server that defenses get to judge this number of clients."""
         return Server(
             self._model,
             self.expected.layout,
@@ -234,8 +240,11 @@ class Scanner:
     def scan(self, folder: Path) -> ScanResult:
         """Reads and judges a folder.
 
+        Args:
+          folder: A folder with one file or SavedModel folder per client.
+
         Raises:
-          UsageError: There is no such folder.
+          UsageError: The folder does not exist.
         """
         models = read_folder(folder, self.expected, self._start)
         verdicts: dict[str, Judgment] = {}
@@ -250,15 +259,15 @@ class Scanner:
                 verdicts[name], memories[name] = defense.suspect(models.updates, server, state)
             except UsageError as error:
                 unjudged[name] = str(error)
-        graphs = [GRAPHS] if any((folder / name).is_dir() for name in models.names) else []
+        graphs = [GRAPH_WARNING] if any((folder / name).is_dir() for name in models.names) else []
         return ScanResult(models, verdicts, memories, unjudged, [*self.warnings, *graphs])
 
     def watch(self, folder: Path, interval: float) -> Iterator[ScanResult]:
-        """Scans a folder now, and again whenever it has changed and then rested for a while.
+        """Scans a folder now, and again after each change once the folder is stable.
 
         Args:
           folder: As in `scan`.
-          interval: Seconds between two looks; what has not changed in between is complete.
+          interval: Seconds between two checks; files that do not change in between are complete.
         """
         scanned: object = None
         before = _snapshot(folder)
@@ -272,19 +281,24 @@ class Scanner:
 
 
 def usual_defenses(samples: bool, layout: WeightLayout | None = None) -> tuple[str, ...]:
-    """Returns the names of the defenses that judge where none is named.
+    """Returns the names of the default defenses.
 
     Args:
       samples: Whether there are images.
-      layout: Of the global model, if it is loaded: without statistics, nobody looks at them.
+      layout: The layout of the global model, if it is loaded. Without BatchNorm statistics the
+        defense that judges them is left out.
     """
     names = WITH_SAMPLES if samples else WITHOUT_SAMPLES
-    bare = layout is not None and bool(layout.trainable.all())
-    return tuple(name for name in names if not (bare and name == STATISTICS))
+    no_statistics = layout is not None and bool(layout.trainable.all())
+    return tuple(name for name in names if not (no_statistics and name == STATISTICS))
 
 
 def check_defense(name: str, defense: Defense, samples: Samples | None) -> None:
-    """Raises `UsageError` unless a defense can judge a folder of files."""
+    """Checks that a defense can judge a folder of files.
+
+    Raises:
+      UsageError: The defense cannot.
+    """
     require(
         defense.convicts,
         f"{name} names no suspects: choose a detector, such as update-consensus",
@@ -300,15 +314,20 @@ def check_defense(name: str, defense: Defense, samples: Samples | None) -> None:
     )
     require(
         samples is not None or not {PROBE_DATA, AUXILIARY_DATA} & set(declared),
-        f"{name} looks at images: give a dataset, such as the one that the clients train on",
+        f"{name} needs images: give a dataset, such as the one that the clients train on",
     )
 
 
 def load_samples(model: keras.Model, dataset: str, data_dir: Path | None) -> Samples:
-    """Returns the test images of a dataset, in the size that a model takes.
+    """Returns the test images of a dataset in the size that a model expects.
+
+    Args:
+      model: The model.
+      dataset: The name of the dataset.
+      data_dir: The folder of prepared datasets; None for the default.
 
     Raises:
-      UsageError: There is no such dataset, or it does not suit the model.
+      UsageError: The dataset does not exist or does not suit the model.
       TfflError: Its files are damaged.
     """
     from tffl.config import DataConfig
@@ -320,8 +339,8 @@ def load_samples(model: keras.Model, dataset: str, data_dir: Path | None) -> Sam
     wanted = (height or found.image_shape[0], width or found.image_shape[1], channels)
     require(
         found.image_shape == wanted and found.classes <= model.output_shape[-1],
-        f"{dataset} has images of {found.image_shape} in {found.classes} classes, and the global "
-        f"model takes {model.input_shape[1:]} and tells {model.output_shape[-1]} apart: choose "
+        f"{dataset} has images of {found.image_shape} in {found.classes} classes, but the global "
+        f"model takes {model.input_shape[1:]} and has {model.output_shape[-1]} outputs: choose "
         "the dataset that it was made for",
     )
     return Samples(found.test_images, found.test_labels, found.classes, found.class_names)
@@ -334,23 +353,24 @@ def _limited(samples: Samples, seed: int) -> Samples:
 
 
 def _no_samples(model: keras.Model) -> Samples:
-    """Returns no images, of as many classes as the model tells apart."""
+    """Returns an empty set of images with as many classes as the model has outputs."""
     shape = [side or 1 for side in model.input_shape[1:]]
     nothing = np.zeros((0, *shape), dtype=np.uint8)
     return Samples(nothing, np.zeros(0, dtype=np.int32), int(model.output_shape[-1]))
 
 
 def _snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Returns what would change if anything in a folder did, SavedModel folders included."""
+    """Returns a value that changes with any file in a folder, SavedModel folders included."""
     found: dict[str, tuple[int, ...]] = {}
-    waiting = [folder / name for name in file_names(folder)]
-    while waiting:
-        path = waiting.pop()
+    pending = [folder / name for name in file_names(folder)]
+    while pending:
+        path = pending.pop()
         try:
-            what = path.lstat()
+            status = path.lstat()
             if path.is_dir() and not path.is_symlink():
-                waiting.extend(path.iterdir())
-        except OSError:  # gone again, or not ours to look into: the scan will say so
+                pending.extend(path.iterdir())
+        except OSError:  # removed meanwhile, or not readable, which the scan reports
             continue
-        found[str(path)] = (what.st_ino, what.st_size, what.st_mtime_ns, what.st_ctime_ns)
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        found[str(path)] = (status.st_ino, status.st_size, *times)
     return found

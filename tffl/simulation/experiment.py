@@ -25,7 +25,7 @@ from tffl.engine.observer import Observer
 from tffl.engine.placement import LocalDevices
 from tffl.engine.runtime import INTRA_OP_THREADS, Runtime, configure
 from tffl.models.layers import set_weights
-from tffl.record.writer import check_store_size
+from tffl.record.store_size import check_store_size
 from tffl.simulation.attackers import Attackers
 from tffl.simulation.evaluation import Evaluation
 from tffl.simulation.participants import draw_malicious, draw_participants

@@ -37,8 +37,11 @@ def markdown(rows: Rows) -> str:
 
 def _failure(row: Mapping[str, Any]) -> str:
     """Returns a line about a run that failed."""
-    escaped = {key: escape(str(value)) for key, value in row.items()}
-    return "- {setting} {attack} against {defense}, seed {seed}: {error}".format(**escaped)
+    setting, error = escape(str(row["setting"])), escape(str(row["error"]))
+    attack = "no attack" if row["attack"] == NONE else escape(row["attack"])
+    defense = "no defense" if row["defense"] == NONE else escape(row["defense"])
+    where = f"{setting}: " if setting else ""
+    return f"- {where}{attack} against {defense}, seed {row['seed']}: {error}"
 
 
 def escape(text: str) -> str:
@@ -154,16 +157,16 @@ def _matrix(
 
 @dataclass(frozen=True)
 class DefenseSummary:
-    """How a defense did in one setting; undefined figures are NaN.
+    """The summary of a defense in one setting; undefined values are NaN.
 
     Attributes:
-      defense: Its label.
-      accuracy: Without an attack.
-      worst_attack: The attack that cost most accuracy; None if there was none.
-      worst_accuracy: Under that attack; NaN if it ruined a model.
-      recall: Mean over all attacks.
-      fpr: Without an attack.
-      seconds: Of judging a round.
+      defense: The label of the defense.
+      accuracy: The mean accuracy without an attack.
+      worst_attack: The attack with the lowest mean accuracy; None if there is none.
+      worst_accuracy: The mean accuracy under that attack; NaN if it ruined a model.
+      recall: The mean recall over all attacks.
+      fpr: The mean false positive rate without an attack.
+      seconds: The mean seconds of judging a round.
     """
 
     defense: str
@@ -176,7 +179,7 @@ class DefenseSummary:
 
     @classmethod
     def of(cls, rows: Rows, defense: str) -> DefenseSummary:
-        """Sums up the rows of one setting that are about a defense."""
+        """Summarizes the results of a defense in the rows of one setting."""
         mine = where(rows, defense=defense)
         free = where(mine, attack=NONE)
         attack, accuracy = worst(mine) or (None, math.nan)

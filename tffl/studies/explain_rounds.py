@@ -1,4 +1,4 @@
-"""Rounds of a recorded run as a heat-map detector saw them."""
+"""Explanations of recorded rounds by the heat maps of clients' models."""
 
 from __future__ import annotations
 
@@ -22,47 +22,53 @@ if TYPE_CHECKING:
     from tffl.core.updates import Updates
 
 PROBES = 16
-"""Probes for maps of stored updates, which no defense has looked at."""
+"""The number of probes for maps of stored updates."""
 
 LARGEST_PROBE = 256
-"""Where enlarging the probes ends, if a network has no larger maps than one pixel."""
+"""The largest size to which probes are enlarged for networks with maps of a single pixel."""
 
 
-def explain(run: RunDirectory | Path | str, rounds: Sequence[int] = ()) -> Iterator[Explanation]:
-    """Explains rounds of a recorded run: yields one explanation per round and detector.
+def explain_rounds(
+    run: RunDirectory | Path | str, rounds: Sequence[int] = ()
+) -> Iterator[Explanation]:
+    """Yields one explanation per round and detector of a recorded run.
 
-    Where no defense saw heat maps, LayerCAM maps of the stored updates are made.
+    If the defense used no heat maps, LayerCAM maps of the stored updates are computed.
 
     Args:
       run: A run directory.
-      rounds: Which rounds; if none are named, the last one that has maps or updates.
+      rounds: The rounds; by default the last one that has maps or stored updates.
 
     Raises:
       UsageError: There is no such run, or a round has neither maps nor updates.
       TfflError: A file is damaged.
     """
     directory = run if isinstance(run, RunDirectory) else RunDirectory.open(Path(run))
-    wanted = _chosen(directory, rounds)
+    wanted = _choose_rounds(directory, rounds)
     silence()
     for round in wanted:
-        yield from recorded_in(directory, round) or [_made(directory, round)]
+        yield from recorded_explanations(directory, round) or [_explain_updates(directory, round)]
 
 
 def draw_rounds(run: Path, rounds: Sequence[int] = ()) -> list[tuple[Explanation, list[Path]]]:
-    """Does what `explain` does, and draws each explanation into the run's `figures/`.
+    """Explains rounds as `explain_rounds` does, and draws them into the run's `figures/`.
+
+    Args:
+      run: A run directory.
+      rounds: As for `explain_rounds`.
 
     Returns:
       The explanations, each with the paths of its pictures.
 
     Raises:
-      UsageError: As `explain`.
+      UsageError: As `explain_rounds`.
       TfflError: A file is damaged, or a picture cannot be written.
     """
-    return [(found, heat_maps.write(found, run / FIGURES)) for found in explain(run, rounds)]
+    return [(found, heat_maps.write(found, run / FIGURES)) for found in explain_rounds(run, rounds)]
 
 
 def report(run: Path, drawn: Sequence[tuple[Explanation, Sequence[Path]]]) -> dict[str, Any]:
-    """Returns what `draw_rounds` returned, for JSON."""
+    """Returns the result of `draw_rounds` for JSON."""
     explanations = [
         {
             "round": found.round,
@@ -77,21 +83,21 @@ def report(run: Path, drawn: Sequence[tuple[Explanation, Sequence[Path]]]) -> di
     return {"run": run, "explanations": explanations}
 
 
-def recorded_in(run: RunDirectory, round: int) -> list[Explanation]:
+def recorded_explanations(run: RunDirectory, round: int) -> list[Explanation]:
     """Explains what the detectors of a run saw in a round; nothing if they saw no heat maps."""
     return recorded(run.config, round, *run.frames(round), *run.shown(round))
 
 
-def _made(run: RunDirectory, round: int) -> Explanation:
-    """Makes LayerCAM maps of the updates that a run has stored."""
+def _explain_updates(run: RunDirectory, round: int) -> Explanation:
+    """Explains the stored updates of a round by LayerCAM maps."""
     updates = load_updates(round_files(run.path / "updates")[round])
-    maps = _make(run.config, updates)
+    maps = _layer_cam_maps(run.config, updates)
     found = described(run.config, round, *run.frames(round), updates.client_ids, maps)
     return replace(found, title=f"{found.title} (LayerCAM)")
 
 
-def _make(config: Config, updates: Updates) -> HeatMaps:
-    """Makes LayerCAM maps, as no defense did."""
+def _layer_cam_maps(config: Config, updates: Updates) -> HeatMaps:
+    """Computes LayerCAM maps of updates for which no defense has made maps."""
     from tffl.simulation.experiment import Experiment
 
     server = Experiment(resolved(config), Observer()).server
@@ -105,8 +111,8 @@ def _make(config: Config, updates: Updates) -> HeatMaps:
     return HeatMaps(maps, probes.images[:PICTURED])
 
 
-def _chosen(run: RunDirectory, rounds: Sequence[int]) -> list[int]:
-    """Returns the rounds to look at, all of which have maps or updates."""
+def _choose_rounds(run: RunDirectory, rounds: Sequence[int]) -> list[int]:
+    """Returns the rounds to explain, all of which have maps or stored updates."""
     finished = run.frames()[0]["round"].tolist()
     require(bool(finished), f"{run.path} has no finished round: continue it with --resume")
     for round in rounds:
@@ -115,16 +121,17 @@ def _chosen(run: RunDirectory, rounds: Sequence[int]) -> list[int]:
             f"{run.path} has no round {round}: choose one of {finished[0]} to {finished[-1]}",
         )
     pictured = list(round_files(run.path / PICTURES))
-    if pictured and not any(isinstance(one, HeatMaps) for one in run.shown(pictured[-1])[1]):
-        pictured = []  # of a defense without heat maps
-    there = {*pictured, *round_files(run.path / "updates")} & {*finished}
-    wanted = list(dict.fromkeys(rounds)) or sorted(there)[-1:]
-    known = f"choose another round ({', '.join(map(str, sorted(there)))}), or " if there else ""
+    if pictured and not any(isinstance(part, HeatMaps) for part in run.shown(pictured[-1])[1]):
+        pictured = []  # the defense made other pictures
+    possible = {*pictured, *round_files(run.path / "updates")} & {*finished}
+    wanted = list(dict.fromkeys(rounds)) or sorted(possible)[-1:]
+    choices = ", ".join(map(str, sorted(possible)))
+    hint = f"choose another round ({choices}), or " if possible else ""
     for round in wanted or finished[-1:]:
         require(
-            round in there,
-            f"{run.path} has neither heat maps nor updates of round {round}: {known}run it again "
-            "with a defense that looks at heat maps, such as --defense shield, or with "
+            round in possible,
+            f"{run.path} has neither heat maps nor updates of round {round}: {hint}run it again "
+            "with a defense that uses heat maps, such as --defense shield, or with "
             f"--store-updates {round}",
         )
     return wanted

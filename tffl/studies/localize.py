@@ -71,10 +71,14 @@ def localize(
 
 
 def check_attacked(config: Config) -> None:
-    """Raises `UsageError` unless an experiment has attackers, whom its weights could give away."""
+    """Checks that an experiment has attackers.
+
+    Raises:
+      UsageError: It has none.
+    """
     require(
         config.attack.name != "none" and config.federation.malicious_count > 0,
-        "there is nobody to localize: choose an --attack, and --malicious above 0",
+        "there are no attackers to localize: choose an --attack, and --malicious above 0",
     )
 
 

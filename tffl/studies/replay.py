@@ -173,10 +173,10 @@ def _replay(
     for (label, attack), draw in product(grid.attacks.items(), range(grid.draws)):
         try:
             changed = _attacked_config(config, attack, grid.malicious)
-            stage = Experiment(changed, observer, shared, draw)
-            _check_reserved(label, stage, reserved, shared)
+            experiment = Experiment(changed, observer, shared, draw)
+            _check_reserved(label, experiment, reserved, shared)
             observer.phase(f"{label}, draw {draw}" if grid.draws > 1 else label)
-            rows = _play(stage, directory.updates(), grid.defenses)
+            rows = _play(experiment, directory.updates(), grid.defenses)
         except FAILURES as failure:
             rows = [_error_row(defense, failure) for defense in grid.defenses]
         for row in rows:
@@ -207,17 +207,17 @@ def _reserved(config: Config, shared: Any) -> np.ndarray:
     return attack.reserve(shared.dataset(config.data))
 
 
-def _check_reserved(label: str, stage: Experiment, reserved: np.ndarray, shared: Any) -> None:
-    own = stage.attack.reserve(shared.dataset(stage.config.data))
+def _check_reserved(label: str, experiment: Experiment, reserved: np.ndarray, shared: Any) -> None:
+    own = experiment.attack.reserve(shared.dataset(experiment.config.data))
     require(
         len(own) == 0 or np.array_equal(np.sort(own), np.sort(reserved)),
         f"{label} keeps {len(own)} images from honest clients, but the stored run's clients "
-        f"trained on them: store a run with --attack {stage.config.attack.name} --malicious 0",
+        f"trained on them: store a run with --attack {experiment.config.attack.name} --malicious 0",
     )
 
 
 def _play(
-    stage: Experiment, stored: Iterator[Updates], defenses: Mapping[str, ComponentConfig]
+    experiment: Experiment, stored: Iterator[Updates], defenses: Mapping[str, ComponentConfig]
 ) -> list[dict[str, Any]]:
     """Returns a row per round and defense, or a single row for a defense that fails."""
     working: dict[str, Defense] = {}
@@ -225,25 +225,25 @@ def _play(
     failed: dict[str, dict[str, Any]] = {}
     for label, named in defenses.items():
         try:
-            working[label] = _defense(label, named, stage)
-            states[label] = working[label].init(stage.server)
+            working[label] = _defense(label, named, experiment)
+            states[label] = working[label].init(experiment.server)
         except FAILURES as failure:
             failed[label] = _error_row(label, failure)
-    memory: State = stage.attack.init(stage.attackers.adversary)
+    memory: State = experiment.attack.init(experiment.attackers.adversary)
     rows: list[dict[str, Any]] = []
     for honest in stored:
-        updates = _with_poisoned_training(stage, honest)
-        updates, malicious, memory = stage.attackers.send(updates, memory)
-        steps = _StepEvaluator(stage, honest.start)
+        updates = _with_poisoned_training(experiment, honest)
+        updates, malicious, memory = experiment.attackers.send(updates, memory)
+        steps = _StepEvaluator(experiment, honest.start)
         common = {
             "round": honest.round,
             "malicious": int(malicious.sum()),
-            **_undefended(stage, steps, honest, updates),
+            **_undefended(experiment, steps, honest, updates),
         }
         for label in [label for label in working if label not in failed]:
             try:
                 columns, states[label] = _judge(
-                    stage, working[label], updates, states[label], malicious, steps
+                    experiment, working[label], updates, states[label], malicious, steps
                 )
             except FAILURES as failure:
                 failed[label] = _error_row(label, failure)
@@ -255,7 +255,7 @@ def _play(
 
 
 def _judge(
-    stage: Experiment,
+    experiment: Experiment,
     defense: Defense,
     updates: Updates,
     state: State,
@@ -265,62 +265,62 @@ def _judge(
     """Returns the columns that a defense fills for a round, and its new state."""
     clock = Stopwatch()
     with clock.measure("defense"):
-        verdict, state = stage.judge(updates, state, defense)
+        verdict, state = experiment.judge(updates, state, defense)
     evaluated = steps.evaluate(verdict.aggregate)
     rates = {name: evaluated[name] for name in ("accuracy", "attack_success")}
     return {**rates, **_verdict_columns(verdict, malicious), **clock.seconds}, state
 
 
-def _defense(label: str, named: ComponentConfig, stage: Experiment) -> Defense:
+def _defense(label: str, named: ComponentConfig, experiment: Experiment) -> Defense:
     """Creates a defense and checks that it works in the experiment."""
     defense = create_defense(named.name, named.options)
-    _check_defense(label, defense, stage)
+    _check_defense(label, defense, experiment)
     return defense
 
 
-def _check_defense(label: str, defense: Defense, stage: Experiment) -> None:
+def _check_defense(label: str, defense: Defense, experiment: Experiment) -> None:
     require(
         defense.models == 1,
         f"{label} keeps {defense.models} global models, and the stored updates belong to one",
     )
-    stage.check_defense(defense, label)
+    experiment.check_defense(defense, label)
 
 
-def _with_poisoned_training(stage: Experiment, honest: Updates) -> Updates:
+def _with_poisoned_training(experiment: Experiment, honest: Updates) -> Updates:
     """Returns a copy of a stored round, in which clients with poisoned data trained on it."""
     matrix = honest.matrix.copy()
-    if stage.attack.active(honest.round):
-        poisoned = np.array(stage.attackers.with_poisoned_data(), dtype=np.int64)
+    if experiment.attack.active(honest.round):
+        poisoned = np.array(experiment.attackers.with_poisoned_data(), dtype=np.int64)
         rows = np.flatnonzero(np.isin(honest.client_ids, poisoned))
         if len(rows):
             ids = honest.client_ids[rows]
-            matrix[rows] = stage.train(honest.round, ids, honest.start).matrix
+            matrix[rows] = experiment.train(honest.round, ids, honest.start).matrix
     return replace(honest, matrix=matrix)
 
 
 class _StepEvaluator:
     """Evaluates steps from one model; equal steps of several defenses only once."""
 
-    def __init__(self, stage: Experiment, start: np.ndarray) -> None:
-        self.stage, self.start = stage, start
+    def __init__(self, experiment: Experiment, start: np.ndarray) -> None:
+        self.experiment, self.start = experiment, start
         self._known: dict[bytes, dict[str, Any]] = {}
 
     def evaluate(self, aggregate: np.ndarray) -> dict[str, Any]:
         """Returns the result of `Evaluation.scores` after a step along an aggregate `[d]`."""
-        step = self.stage.config.federation.server_learning_rate * aggregate
+        step = self.experiment.config.federation.server_learning_rate * aggregate
         weights = self.start + step.astype(np.float32)
         key = sha256(weights.tobytes()).digest()
         if key not in self._known:
-            self._known[key] = self.stage.evaluation.scores(weights[None])
+            self._known[key] = self.experiment.evaluation.scores(weights[None])
         return self._known[key]
 
 
 def _undefended(
-    stage: Experiment, steps: _StepEvaluator, honest: Updates, updates: Updates
+    experiment: Experiment, steps: _StepEvaluator, honest: Updates, updates: Updates
 ) -> dict[str, Any]:
     trained, averaged = (
         steps.evaluate(received.mean(sample_shares(received, np.ones(len(received), bool))))
-        for received in (stage.received(honest), stage.received(updates))
+        for received in (experiment.received(honest), experiment.received(updates))
     )
     return {
         "honest_accuracy": trained["accuracy"],

@@ -11,6 +11,7 @@ import numpy as np
 from tffl.attacks import create_attack
 from tffl.core.errors import require
 from tffl.data.build import build_federation, load_dataset
+from tffl.data.heterogeneity import label_distance, size_spread
 
 if TYPE_CHECKING:
     from tffl.config import Config
@@ -24,7 +25,7 @@ PICTURES = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class Split:
-    """Who holds how many images of each class.
+    """The number of images of each class that the server and each client hold.
 
     Attributes:
       holders: Names of the clients, after the server if it holds any images.
@@ -32,7 +33,7 @@ class Split:
       class_names: One per class.
       title: Dataset and partition, in words.
       training_images: Images that were split.
-      test_images: Images that nobody trains on.
+      test_images: The number of test images.
       sampled: Whether clients draw from shared images, rather than have their own.
     """
 
@@ -63,6 +64,8 @@ class Split:
         attack.check(dataset)
         federation = build_federation(config, dataset, attack.reserve(dataset))
         holders = [f"client {index}" for index in range(len(federation.clients))]
+        if config.data.partition == "natural":
+            holders = list(dataset.client_names)
         counts = federation.class_counts()
         if federation.server is not None:
             own = np.bincount(federation.server.labels, minlength=dataset.classes)
@@ -78,7 +81,7 @@ class Split:
         )
 
     def sentence(self) -> str:
-        """Says how many images there are, and how many each holder has."""
+        """Returns a sentence about the number of images in all and of each holder."""
         images = f"{self.training_images} training images in {len(self.holders)} shards"
         if self.sampled:
             count = len(self.holders)
@@ -87,6 +90,15 @@ class Split:
         return (
             f"{images}, each with {_range(sizes)} images of {_range(held)} classes; "
             f"{self.test_images} test images."
+        )
+
+    def heterogeneity(self) -> str:
+        """Says how much the clients differ, the server aside."""
+        clients = self.counts[self.holders[0] == "server" :]
+        return (
+            f"Mean distance of a client's class shares from everyone's: "
+            f"{label_distance(clients):.3f} (total variation; 0 if all have the same). Sizes "
+            f"spread by {size_spread(clients):.0%} of their mean (standard deviation)."
         )
 
     def draw(self, path: Path) -> bool:
@@ -115,10 +127,12 @@ def _partition(config: Config) -> str:
     data = config.data
     detail = {
         "dirichlet": f" (beta = {data.beta:g})",
+        "dirichlet-size": f" (beta = {data.beta:g})",
         "sampled": f" (beta = {data.beta:g})",
         "shards": f" ({data.classes_per_client} classes a client)",
     }
-    return f"{data.partition}{detail.get(data.partition, '')}, seed {config.seed}"
+    shift = "" if data.shift == "none" else f", shifted by {data.shift}"
+    return f"{data.partition}{detail.get(data.partition, '')}{shift}, seed {config.seed}"
 
 
 def _range(values: np.ndarray) -> str:

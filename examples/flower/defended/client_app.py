@@ -1,4 +1,4 @@
-"""A node: trains honestly, or, if it is malicious, on wrong labels or not at all."""
+"""The node: it trains honestly, or attacks if it is malicious."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def train(message: Message, context: Context) -> Message:
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """Confesses, for the example's table; no server could rely on that."""
-    confession = {"part": _number(context), "malicious": int(_malicious(context))}
-    return _reply(message, RecordDict({"truth": MetricRecord(confession)}))
+    """Reports whether this node is malicious, for the example's table (a real one would lie)."""
+    truth = {"part": _number(context), "malicious": int(_malicious(context))}
+    return _reply(message, RecordDict({"truth": MetricRecord(truth)}))
 
 
 def _reply(message: Message, content: RecordDict) -> Message:
@@ -52,7 +52,7 @@ def _number(context: Context) -> int:
 
 
 def _malicious(context: Context) -> bool:
-    """Says whether this node attacks: by its own config, or by the number of its part."""
+    """Returns whether this node attacks: its own config decides, or else the number of its part."""
     if context.run_config["attack"] == "none":
         return False
     by_number = _number(context) < int(context.run_config["malicious"])

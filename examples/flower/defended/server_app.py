@@ -21,7 +21,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Trains the model, and writes tables into `out` if there is one."""
+    """Trains the model, and writes tables into `out` if it is set."""
     config, task = context.run_config, Task.of(context.run_config)
     network, data = task.network(), task.data()
     accuracies: list[dict[str, Any]] = []
@@ -71,14 +71,14 @@ def make_strategy(config: Any, task: Task, out: Path | None) -> Strategy:
         name,
         model=task.network(),
         samples=task.server_samples(),
-        seed=task.seed,  # only so that the example can be repeated
+        seed=task.seed,  # makes the example repeatable; a real server keeps its seed secret
         out=out,
         **common,
     )
 
 
 class LoggedMultiKrum(MultiKrum):
-    """Flower's Multi-Krum, which also writes down whom it averages."""
+    """Flower's Multi-Krum, which also records the nodes that it averages."""
 
     COLUMNS = ("round", "node", "accepted")
 
@@ -109,7 +109,7 @@ class LoggedMultiKrum(MultiKrum):
 
 
 def ask_for_the_truth(grid: Grid) -> list[dict[str, Any]]:
-    """Returns which node is malicious, as they say themselves."""
+    """Returns which nodes are malicious according to themselves."""
     questions = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
     replies = grid.send_and_receive(questions, timeout=300)
     return sorted(

@@ -1,4 +1,4 @@
-"""What server and nodes share: the data, the model, and how one is trained with the other."""
+"""The task that the server and the nodes share: the data, the model, and its training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tffl.data.samples import Samples
 from tffl.models.build import build_network
 
 SERVER_SAMPLES = 200
-"""Training images that the server keeps, to look at nodes' models with."""
+"""The number of training images that the server keeps to test nodes' models on."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Task:
         return _load(self.dataset)
 
     def network(self) -> keras.Model:
-        """Returns the compiled model with its first weights; one per process, to compile once."""
+        """Returns the compiled model with its initial weights, always the same object."""
         return _network(self)
 
     def server_samples(self) -> Samples:
-        """Returns the images that no node has."""
+        """Returns the server's images, which no node has."""
         data, (chosen, _) = self.data(), self._split()
         labels = data.train_labels[chosen]
         return Samples(data.train_images[chosen], labels, data.classes, data.class_names)

@@ -53,6 +53,12 @@ class ImageFolder(OwnData):
         images = self._stacked(used, [decoded.images.pop(row) for row in rows])
         return self._dataset(used, images, sum(row < len(train) for row in rows))
 
+    def faults(self) -> list[str]:
+        """Returns what is wrong with each image that cannot be used; reads all of them."""
+        files = [file for part in self.files() for file in part]
+        broken = decode([file.path for file in files], self.config.image_size).broken
+        return [f"{files[row].path} {broken[row]}" for row in sorted(broken)]
+
     def files(self) -> tuple[list[ImageFile], list[ImageFile]]:
         """Returns the images for training and those for testing, by name; reads none of them.
 

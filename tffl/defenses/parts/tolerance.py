@@ -47,7 +47,7 @@ def with_count(rule: Rule, malicious: int | float | None, participants: int, rem
       rule: A dataclass.
       malicious: Its `attackers`.
       participants: n.
-      removed: Rows that are not finite and were sorted out, which count as attackers found.
+      removed: Rows that are not finite and were removed, which count as attackers found.
     """
     count = attacker_count(malicious, participants)
     if count is None:

@@ -1,4 +1,4 @@
-"""tffl's defenses in a Flower server: every reply is checked and judged before it is averaged.
+"""tffl's defenses in a Flower server, which checks and judges every reply before averaging it.
 
     replies → checked replies → updates → verdict → the next global model
 
@@ -7,15 +7,15 @@
     strategy = DefendedStrategy("multi-krum", {"malicious": 3}, model=model, out=Path("run"))
     strategy.start(grid, ArrayRecord(model.get_weights()), num_rounds=10)
 
-A node's reply is worth what its bytes are. It is malformed unless it holds one array per variable
-of the global model, float32, of its shape and finite, and one plausible number of samples. To the
-defense such a reply is a row of NaN, which it rejects and holds against the node; where a defense
-averages even that, it does not see the row. Nodes that report an error, or nothing, take no part in
-the round. None of them stops it.
+A valid reply holds one finite float32 array of the right shape for each variable of the global
+model, and one plausible number of samples; any other reply is malformed. The defense sees a
+malformed reply as a row of NaN, which it rejects and counts against the node. A defense that would
+average NaN does not see the row at all. Nodes that report an error or do not reply are left out of
+the round. No reply can stop the server.
 
-Integer and boolean variables, such as counters, are the server's own: what a reply says of them is
-passed over, and the next global model has the server's values. Flower takes arrays only, and Keras
-gives plain numbers for scalars: `ArrayRecord([np.asarray(w) for w in model.get_weights()])`.
+Integer and boolean variables, such as counters, belong to the server: a reply's values for them are
+ignored, and the next global model keeps the server's. Flower accepts only arrays, but Keras returns
+plain numbers for scalars: use `ArrayRecord([np.asarray(w) for w in model.get_weights()])`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The arrays of Flower's records as weights, and weights as records."""
+"""Conversion between Flower's array records and flat weight vectors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from tffl.untrusted.expected import ExpectedVariables
 from tffl.untrusted.refusal import Refused, printable
 
 HEADER = 1 << 14
-"""Bytes that a serialized array may have beyond its values; NumPy reads no longer header."""
+"""Bytes allowed for the header of a serialized array; NumPy reads no longer one."""
 
 
 def to_record(weights: np.ndarray, keys: Sequence[str], layout: WeightLayout) -> ArrayRecord:
-    """Returns weights float32 `[d]`, and the server's own variables, as arrays under `keys`."""
+    """Returns weights and the server's own variables as an array record.
+
+    Args:
+      weights: Weights, float32 `[d]`.
+      keys: The names of the arrays, in the order of the model's variables.
+      layout: The layout of the global model.
+    """
     arrays = layout.unflatten(weights)
     return ArrayRecord({key: Array(array) for key, array in zip(keys, arrays, strict=True)})
 
@@ -26,11 +32,19 @@ def to_record(weights: np.ndarray, keys: Sequence[str], layout: WeightLayout) ->
 def flat_weights(
     record: ArrayRecord | None, keys: Sequence[str], layout: WeightLayout
 ) -> np.ndarray:
-    """Returns the arrays under `keys` as one finite float32 vector `[d]`.
+    """Returns the arrays of a record as one vector.
+
+    Args:
+      record: The record; None stands for an empty one.
+      keys: The names of the arrays, in the order of the model's variables.
+      layout: The layout of the global model.
+
+    Returns:
+      Finite weights, float32 `[d]`.
 
     Raises:
-      Refused: They are not one for each variable, of its shape, float32 (or of the variable's own
-        precision) and finite.
+      Refused: An array is missing, has another shape or dtype than its variable (float32 is always
+        accepted), or is not finite.
     """
     found = {} if record is None else record
     expected = len(layout.entries) + len(layout.server_variables)
@@ -47,7 +61,7 @@ def flat_weights(
 
 
 def _values(array: Array, entry: Entry) -> np.ndarray:
-    """Reads one array after a look at its header, which alone says how much memory it takes."""
+    """Reads one array after checking its header, so that it cannot demand too much memory."""
     if array.stype != "numpy.ndarray":
         raise Refused(f"{entry.name} is stored as {printable(array.stype)}, not as numpy.ndarray")
     if len(array.data) > entry.size * 8 + HEADER:
@@ -56,9 +70,9 @@ def _values(array: Array, entry: Entry) -> np.ndarray:
     try:
         readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
         shape, columns_first, dtype = readers[npy.read_magic(stream)](stream)
-    except Exception as error:  # whatever a stranger's bytes do to NumPy's parser
+    except Exception as error:  # hostile bytes can make NumPy's parser raise anything
         raise Refused(f"{entry.name} has no readable NumPy header: {error}") from None
-    own = "V2" if entry.dtype == "bfloat16" else entry.dtype  # NumPy does not know bfloat16
+    own = "V2" if entry.dtype == "bfloat16" else entry.dtype  # NumPy has no bfloat16
     if dtype not in (np.dtype(np.float32), np.dtype(own)):
         raise Refused(f"{entry.name} holds {dtype}: it should be {entry.dtype}")
     if tuple(shape) != entry.shape:

@@ -1,4 +1,4 @@
-"""Checks of a strategy's parts before the first round."""
+"""Checks of a strategy's defense, options, model and images before the first round."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ log = logging.getLogger("flwr")
 def check_defense(
     name: str, defense: Defense, samples: Samples | None, root: RootData | None
 ) -> None:
-    """Raises `UsageError` if the defense cannot work in a Flower server, or lacks data."""
+    """Checks that a defense can work in a Flower server with the given data.
+
+    Raises:
+      UsageError: It cannot.
+    """
     require(
         defense.models == 1,
         f"{name} keeps {defense.models} global models, and a Flower server has one",
@@ -34,18 +38,22 @@ def check_defense(
     declared = set(defense.declared_knowledge())
     require(
         root is not None or ROOT_DATA not in declared,
-        f"{name} compares with an update of the server's own: give root",
+        f"{name} compares clients with an update of the server's own: give root",
     )
     require(
         samples is not None or not {PROBE_DATA, AUXILIARY_DATA} & declared,
-        f"{name} looks at clients' models with images of the server's own: give samples",
+        f"{name} tests clients' models on images of the server's own: give samples",
     )
 
 
 def check_options(
     clients: int | None, max_samples: int, learning_rate: float, weighting: Weighting
 ) -> None:
-    """Raises `UsageError` if one of a strategy's options is not allowed."""
+    """Checks the options of a strategy.
+
+    Raises:
+      UsageError: An option is out of range.
+    """
     require(clients is None or clients >= 1, f"clients = {clients} must be at least 1")
     require(
         1 <= max_samples <= LARGEST_CLAIM,
@@ -59,10 +67,15 @@ def check_options(
 
 
 def model_for_images(model: keras.Model, samples: Samples, root: RootData | None) -> keras.Model:
-    """Returns the model that a defense looks at images with: checked, and ending in logits.
+    """Returns the model that a defense applies to images: checked, and ending in logits.
+
+    Args:
+      model: The model that is trained.
+      samples: The server's labeled images.
+      root: The server's trusted training samples, if any.
 
     Raises:
-      UsageError: The model, the samples or the root do not suit.
+      UsageError: The model, the samples or the root samples do not match.
     """
     from tffl.core.keras_settings import settle
     from tffl.explain.samples import check_samples
@@ -84,22 +97,22 @@ def check_images(
     pixels: PixelRange | None,
     seed: int,
 ) -> None:
-    """Tries the global model of the first round on the samples.
+    """Tests the global model of the first round on the samples.
 
     Args:
-      model: What defenses look at images with; it keeps its own weights.
-      weights: Of the global model, one array for each variable.
-      samples: The server's.
-      pixels: The darkest and the brightest pixel that the model takes, 0 and 255 if None. Where
-        they are given, what does not suit is only a warning.
-      seed: Of the choice of samples.
+      model: The model that defenses apply to images; its own weights are restored.
+      weights: The weights of the global model, one array for each variable.
+      samples: The server's labeled images.
+      pixels: The model's values for the darkest and the brightest pixel; 0 and 255 if None. With a
+        given range, a mismatch is only a warning.
+      seed: The seed for choosing samples.
 
     Raises:
-      UsageError: It takes other pixels, outputs or classes, and no range is given.
+      UsageError: The model expects other pixels, outputs or classes, and no range is given.
     """
     from tffl.explain.suitability import check_model, predictor
 
-    # No more than chance is usual before the first round, and no reason for a warning.
+    # An untrained model is no better than chance, which is not a reason for a warning here.
     before = model.get_weights()
     try:
         set_weights(model, weights)

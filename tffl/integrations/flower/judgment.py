@@ -1,4 +1,4 @@
-"""What a defense makes of a round of replies: the next global model, and the rows of the table."""
+"""RoundOutcome of a round of replies: the next global model and the rows of the table."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ log = logging.getLogger("flwr")
 
 
 @dataclass(frozen=True)
-class Judgment:
+class RoundOutcome:
     """The outcome of a round.
 
     Attributes:
-      weights: The next global model's, float32 `[d]`.
-      state: What the defense remembers.
-      verdict: None if the round was not judged, and then `problem` says why.
-      clients: Whom the verdict is about, in its order.
-      problem: For the table.
+      weights: The weights of the next global model, float32 `[d]`.
+      state: The state of the defense.
+      verdict: The verdict; None if the round was not judged.
+      clients: The client of each row of the verdict.
+      problem: The reason why the round was not judged, for the table.
     """
 
     weights: np.ndarray
@@ -45,41 +45,41 @@ def judge(
     malformed: np.ndarray,
     *,
     checked: int,
-) -> Judgment:
-    """Asks the defense; without a verdict the global model and the memory stay as they are.
+) -> RoundOutcome:
+    """Judges a round. Without a verdict the global model and the state do not change.
 
     Args:
-      defense: Which to ask.
-      server: What it has to work with.
-      state: What it remembers.
-      updates: Of the n nodes that sent any.
-      malformed: bool `[n]`, whose rows are NaN because the replies cannot be used.
-      checked: The number of updates that the defense is known to work with.
+      defense: The defense.
+      server: Its server.
+      state: Its state after earlier rounds.
+      updates: The updates of the n nodes that replied.
+      malformed: Which replies are malformed, bool `[n]`; their rows are NaN.
+      checked: The number of updates for which the defense has been checked.
     """
     start = updates.start.copy()
     if malformed.all():
-        return Judgment(start, state, problem="nobody is left")
+        return RoundOutcome(start, state, problem="nobody is left")
     try:
         if len(updates) != checked:
             defense.check(len(updates), updates.layout)
         verdict, memory = defense.judge(updates, server, state)
-        if (verdict.accepted & malformed).any():  # it averages, or only observes, all there is
+        if (verdict.accepted & malformed).any():  # this defense accepts even rows of NaN
             updates = updates.select(~malformed)
             verdict, memory = defense.judge(updates, server, state)
     except UsageError as error:
         log.warning("tffl: the round is not judged, and the global model stays: %s", error)
-        return Judgment(start, state, problem=printable(f"not judged: {error}", 300))
+        return RoundOutcome(start, state, problem=printable(f"not judged: {error}", 300))
     with np.errstate(over="ignore"):
         step = (server.learning_rate * verdict.aggregate).astype(np.float32)
         weights = start + step
     if not np.isfinite(weights).all():
         problem = "not averaged: the global model would not be finite"
-        return Judgment(start, state, problem=problem)
-    return Judgment(weights, memory, verdict, tuple(updates.client_ids.tolist()))
+        return RoundOutcome(start, state, problem=problem)
+    return RoundOutcome(weights, memory, verdict, tuple(updates.client_ids.tolist()))
 
 
-def client_row(reply: Reply, judgment: Judgment, norm: float | None) -> dict[str, Any]:
-    """Returns a node's row of `clients.csv`; what is not known is left out."""
+def client_row(reply: Reply, outcome: RoundOutcome, norm: float | None) -> dict[str, Any]:
+    """Returns a node's row of `clients.csv`, without columns that have no value."""
     row = {
         "client": reply.client,
         "samples": reply.samples,
@@ -87,12 +87,12 @@ def client_row(reply: Reply, judgment: Judgment, norm: float | None) -> dict[str
         "accepted": False,
         "weight": 0.0,
         "update_norm": norm,
-        "reason": reply.reason or judgment.problem,
+        "reason": reply.reason or outcome.problem,
     }
-    verdict = judgment.verdict
-    if verdict is None or reply.client not in judgment.clients:
+    verdict = outcome.verdict
+    if verdict is None or reply.client not in outcome.clients:
         return row
-    position = judgment.clients.index(reply.client)
+    position = outcome.clients.index(reply.client)
     return row | {
         "score": float(verdict.scores[position]),
         "flagged": bool(verdict.flagged[position]),
@@ -102,7 +102,11 @@ def client_row(reply: Reply, judgment: Judgment, norm: float | None) -> dict[str
     }
 
 
-def uninvited_row(client: int | None) -> dict[str, Any]:
-    """Returns the row of a node that sent a reply without being asked; it may have no number."""
+def unrequested_row(client: int | None) -> dict[str, Any]:
+    """Returns the row of a node that replied without a request.
+
+    Args:
+      client: The node's client number; None if it has none.
+    """
     reply = Reply(client, "malformed reply: the node was not asked", malformed=True)
-    return client_row(reply, Judgment(np.empty(0), {}), None)
+    return client_row(reply, RoundOutcome(np.empty(0), {}), None)

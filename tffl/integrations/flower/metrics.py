@@ -1,4 +1,4 @@
-"""Averages of the metrics that nodes report."""
+"""Averages of the metrics that the nodes report."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from flwr.app import MetricRecord, RecordDict
 
 
 def average(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
-    """Averages metrics by claimed samples, each over the replies that hold it as a finite number.
+    """Averages metrics, weighted by the claimed samples.
 
-    Unlike Flower's own function it takes replies whose metrics are not all the same.
+    Each metric is averaged over the replies that hold it as a finite number. Unlike Flower's own
+    function, this one accepts replies with different metrics.
 
     Args:
-      contents: Each with one MetricRecord that holds a sound `weighted_by_key`.
-      weighted_by_key: Name of the sample count.
+      contents: The contents of replies, each with one MetricRecord and a valid sample count.
+      weighted_by_key: The name of the sample count.
     """
     sums: dict[str, float] = {}
     totals: dict[str, float] = {}
@@ -22,7 +23,7 @@ def average(contents: list[RecordDict], weighted_by_key: str) -> MetricRecord:
         for key, value in record.items():
             if key == weighted_by_key or not isinstance(value, int | float):
                 continue
-            if abs(value) < 1e300:  # neither NaN nor what overflows in a sum
+            if abs(value) < 1e300:  # excludes NaN, and values whose sum could overflow
                 sums[key] = sums.get(key, 0.0) + weight * float(value)
                 totals[key] = totals.get(key, 0.0) + weight
     return MetricRecord({key: sums[key] / totals[key] for key in sums})

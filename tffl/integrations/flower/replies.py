@@ -1,4 +1,4 @@
-"""What nodes send in a round, read and checked."""
+"""The replies of nodes in a round, read and checked."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tffl.untrusted.refusal import Refused, printable
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back from one node.
+    """The reply of one node.
 
     Attributes:
-      client: The node's number; None if it is not known.
-      reason: Why there is no update.
-      malformed: Whether the node sent something that cannot be used.
-      samples: How many samples it claims.
-      content: As sent, if it is sound.
+      client: The node's client number; None if it has none.
+      reason: The reason why there is no update.
+      malformed: Whether the reply cannot be used.
+      samples: The number of samples that the node claims.
+      content: The content of a valid reply.
     """
 
     client: int | None
@@ -35,14 +35,14 @@ class Reply:
     content: RecordDict | None = None
 
     @property
-    def sound(self) -> bool:
-        """Whether there is an update."""
+    def valid(self) -> bool:
+        """Whether the reply holds an update."""
         return self.content is not None
 
     @property
     def present(self) -> bool:
         """Whether the node sent anything other than an error."""
-        return self.sound or self.malformed
+        return self.valid or self.malformed
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class ReplyReader:
     """Reads replies to one global model.
 
     Attributes:
-      layout: Of the global model.
-      keys: Names of its arrays in Flower's records, in the order of its variables.
+      layout: The layout of the global model.
+      keys: The names of its arrays in Flower's records, in the order of its variables.
       start: Its weights, float32 `[d]`.
-      samples_key: Name of the metric that holds the number of samples.
-      max_samples: The most samples that a node may claim.
+      samples_key: The name of the metric that holds the number of samples.
+      max_samples: The largest number of samples that a node may claim.
     """
 
     layout: WeightLayout
@@ -64,16 +64,22 @@ class ReplyReader:
     max_samples: int
 
     def read(self, client: int, messages: Sequence[Message], row: np.ndarray) -> Reply:
-        """Reads a node's update into `row`, or says what is wrong with what the node has sent."""
+        """Reads a node's update, or finds out what is wrong with its reply.
+
+        Args:
+          client: The node's client number.
+          messages: The node's messages, of which there should be one.
+          row: Receives the update, float32 `[d]`; NaN if the reply is malformed.
+        """
         if not messages:
             return Reply(client, "no reply")
         if len(messages) == 1 and messages[0].has_error():
             error = messages[0].error
             return Reply(client, printable(f"error {error.code}: {error.reason}", 300))
         try:
-            content = only_content(messages)
+            content = single_content(messages)
             samples = claimed_samples(content, self.samples_key, self.max_samples)
-            row[:] = flat_weights(_only(content.array_records, "array"), self.keys, self.layout)
+            row[:] = flat_weights(_single(content.array_records, "array"), self.keys, self.layout)
             with np.errstate(over="ignore"):
                 row -= self.start
             if not np.isfinite(row).all():
@@ -86,18 +92,18 @@ class ReplyReader:
     def updates(
         self, round: int, replies: Sequence[Reply], matrix: np.ndarray, weighting: Weighting
     ) -> Updates:
-        """Returns the updates of a round, without the nodes that sent nothing.
+        """Returns the updates of a round, without the nodes that did not reply.
 
         Args:
-          round: 1-based.
-          replies: One for each row of the matrix.
-          matrix: float32 `[n, d]`, as `read` has filled it; malformed replies are rows of NaN.
-          weighting: What a client's sample count is in the average.
+          round: The round, 1-based.
+          replies: The reply for each row of the matrix.
+          matrix: The rows that `read` has filled, float32 `[n, d]`; NaN for malformed replies.
+          weighting: How a client's sample count becomes its weight in the average.
         """
-        sound = np.array([reply.sound for reply in replies], dtype=bool)
+        valid = np.array([reply.valid for reply in replies], dtype=bool)
         counts = np.array([reply.samples or 0 for reply in replies], dtype=np.int64)
-        counts[sound] = weighted_counts(counts[sound], weighting)
-        counts[~sound] = 0
+        counts[valid] = weighted_counts(counts[valid], weighting)
+        counts[~valid] = 0
         ids = np.array([reply.client for reply in replies], dtype=np.int64)
         everyone = Updates(round, ids, counts, self.start.copy(), matrix, self.layout)
         present = np.array([reply.present for reply in replies], dtype=bool)
@@ -112,7 +118,7 @@ def by_node(messages: Iterable[Message]) -> dict[int, list[Message]]:
     return result
 
 
-def only_content(messages: Sequence[Message]) -> RecordDict:
+def single_content(messages: Sequence[Message]) -> RecordDict:
     """Returns the content of a node's only message.
 
     Raises:
@@ -128,30 +134,30 @@ def only_content(messages: Sequence[Message]) -> RecordDict:
 
 
 def claimed_samples(content: RecordDict, name: str, most: int) -> int:
-    """Returns how many samples a node claims, `1 <= samples <= most`.
+    """Returns the number of samples that a node claims, `1 <= samples <= most`.
 
     Args:
-      content: Of the node's message.
-      name: Of the metric that holds the number.
+      content: The content of the node's message.
+      name: The name of the metric that holds the number.
       most: The largest plausible number.
 
     Raises:
-      Refused: The number is missing, is not a whole number, or is not plausible.
+      Refused: The number is missing, is not a whole number, or is out of range.
     """
-    value = _only(content.metric_records, "metric").get(name)
+    value = _single(content.metric_records, "metric").get(name)
     key = printable(name)
     if value is None:
         raise Refused(f"the metrics lack {key}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Refused(f"{key} is not a number")
-    if isinstance(value, float) and not value.is_integer():  # neither is NaN or infinity
+    if isinstance(value, float) and not value.is_integer():  # also False for NaN and infinity
         raise Refused(f"{key} = {value} is not a number of samples")
     if not 1 <= value <= most:
         raise Refused(f"{key} = {printable(str(value), 24)} is not between 1 and {most}")
     return int(value)
 
 
-def _only(records: Mapping[str, Any], kind: str) -> Any:
+def _single(records: Mapping[str, Any], kind: str) -> Any:
     if len(records) != 1:
         raise Refused(f"{len(records)} {kind} records: it should be one")
     return next(iter(records.values()))

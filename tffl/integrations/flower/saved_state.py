@@ -1,4 +1,4 @@
-"""What a server needs to go on after a restart, in one safetensors file."""
+"""The state with which a server continues after a restart, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tffl.defenses import Defense
 from tffl.defenses.base import State
 
 DEFENSE, SERVER = "defense", "server"
-"""Where a file holds the defense's memory, and the server's own variables by their position."""
+"""Prefixes in the file: the defense's state, and the server's own variables by position."""
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """A server between two rounds.
+    """The state of a server between two rounds.
 
     Attributes:
-      defense: Its identity, see `identity`.
-      round: The last one.
-      seed: Of everything random in the defense.
-      capacity: The most nodes that may take part.
-      keys: Names of the global model's arrays in Flower's records.
-      weights: Of the global model, float32 `[d]`.
-      nodes: Flower's ids of the nodes; the position is the client's number.
+      defense: The identity of the defense, see `identity`.
+      round: The last round.
+      seed: The seed of the defense.
+      capacity: The largest number of nodes that may take part.
+      keys: The names of the global model's arrays in Flower's records.
+      weights: The global model, float32 `[d]`.
+      nodes: Flower's ids of the nodes; the position is the client number.
       server_variables: Position of a variable that clients do not change → its value.
-      memory: What the defense remembers.
+      memory: The state of the defense.
     """
 
     defense: str
@@ -49,7 +49,7 @@ class SavedState:
         """Writes the file.
 
         Raises:
-          TfflError: It cannot be written.
+          TfflError: The file cannot be written.
         """
         own = {str(position): value for position, value in self.server_variables.items()}
         tensors = {
@@ -68,16 +68,16 @@ class SavedState:
 
     @classmethod
     def read(cls, path: Path, defense: str, size: int) -> SavedState:
-        """Reads what `write` wrote.
+        """Reads a file that `write` has written.
 
         Args:
-          path: Of the file.
-          defense: The identity of the defense that is to go on.
-          size: d, the number of weights of the model that is to go on.
+          path: The file.
+          defense: The identity of the defense that continues.
+          size: d, the number of weights of the model that continues.
 
         Raises:
           TfflError: The file is missing or damaged.
-          UsageError: It belongs to another defense or model.
+          UsageError: The file belongs to another defense or model.
         """
         tensors, about = read_tensors(path)
         require(
@@ -105,6 +105,6 @@ class SavedState:
 
 
 def identity(defense: Defense) -> str:
-    """Returns a defense's class and options in words."""
+    """Returns the class and options of a defense as text."""
     kind = f"{type(defense).__module__}:{type(defense).__qualname__}"
     return f"{kind} {json.dumps(defense.options(), sort_keys=True, default=str)}"

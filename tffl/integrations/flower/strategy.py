@@ -1,4 +1,4 @@
-"""Flower's FedAvg with a tffl defense between the replies and the average."""
+"""A Flower strategy: FedAvg with a tffl defense between the replies and the average."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tffl.defenses import Defense, Server, Verdict, create_defense
 from tffl.defenses.base import State
 from tffl.integrations.flower import checks
 from tffl.integrations.flower.arrays import flat_weights, to_record
-from tffl.integrations.flower.judgment import Judgment, client_row, judge, uninvited_row
+from tffl.integrations.flower.judgment import RoundOutcome, client_row, judge, unrequested_row
 from tffl.integrations.flower.metrics import average
 from tffl.integrations.flower.replies import (
     ReplyReader,
     by_node,
     claimed_samples,
-    only_content,
+    single_content,
 )
 from tffl.integrations.flower.saved_state import SavedState, identity
 from tffl.models.validation import check_built
@@ -42,50 +42,53 @@ if TYPE_CHECKING:
 NODE_COLUMNS = ("client", "node")
 
 MOST_SAMPLES = 1_000_000
-"""What a node may claim to have trained on, unless the user says otherwise."""
+"""The default limit on the samples that a node may claim."""
 
 log = logging.getLogger("flwr")  # Flower's own, so that a server has one log
 
 
 class DefendedStrategy(FedAvg):
-    """FedAvg that a tffl defense judges.
+    """FedAvg with a tffl defense that judges every round.
 
-    The defense knows nodes by small numbers, in the order in which they were first seen; after a
-    restart without SuperNode authentication a node is a stranger. Where it draws something, such as
-    probe images, it does so by a seed that nobody can guess unless the user names one.
+    The defense identifies nodes by client numbers, in the order of their first appearance. Without
+    SuperNode authentication, a node that restarts is a new node. Random choices, such as the probe
+    images, use a secret random seed unless the user gives one.
 
     Args:
       defense: A name, such as `"shield"` or `"nnm+krum"`, or a defense.
-      options: Of the named defense.
-      model: The Keras model that is trained, built: for its variables and structure. Its weights do
-        not matter, but what it does not train does: counters, and what Normalization has adapted
-        to. Defenses that look at images expect logits out; before the first round, the model that
-        it starts from is tried on the samples.
-      clients: The most nodes that may ever take part; further ones are not asked. As many as are
-        connected when the first round begins if None.
-      seed: Of everything random in the defense.
-      learning_rate: What an aggregated update is multiplied by, `> 0`.
-      samples: Labeled images that the defense may look at clients' models with; the server's own.
-        They are checked, and a model that ends in softmax is looked at without it.
-      pixels: What the model takes for the darkest pixel of the samples and the brightest; 0 to 255
-        if None. Where it does not suit, that is an error if it is not given, and else a warning.
-      root: Trusted samples, and how to train on them, for defenses that compare with the server's
-        own update.
-      max_samples: The most samples that a node may claim, 1 to 2**40; more is malformed.
-      weighting: Average by the samples that nodes `claimed`, `capped` at thrice the median, or by
-        one for each, `uniform`.
+      options: The options of a named defense.
+      model: The built Keras model that is trained. It gives the variables and the structure; its
+        trainable weights are ignored, but the values of counters and adapted Normalization layers
+        are used. For defenses that use images it should return logits, and the initial model is
+        tested on the samples before the first round.
+      clients: The largest number of nodes that may ever take part; further nodes are ignored. By
+        default, the number of nodes that are connected when the first round begins.
+      seed: The seed of all random choices of the defense.
+      learning_rate: The factor of the aggregated update, `> 0`.
+      samples: Labeled images of the server, for defenses that apply clients' models to images. They
+        are checked; a final softmax of the model is left out.
+      pixels: The model's values for the darkest and the brightest pixel of the samples; 0 and 255
+        if None. If the model does not suit the default range, that is an error; a given range only
+        warns.
+      root: Trusted samples of the server and a function that trains on them, for defenses that
+        compare clients with the server's own update.
+      max_samples: The largest number of samples that a node may claim, 1 to 2**40; a reply that
+        claims more is malformed.
+      weighting: The weights of the average: the samples that nodes `claimed`, `capped` at thrice
+        their median, or `uniform`.
       out: A folder for `clients.csv` (a verdict per round and node, in the columns of tffl's runs;
-        `malicious` is empty, for nobody knows), `nodes.csv` and `state.safetensors`, which are
-        written after each round.
-      resume: Continue what `out` holds. Give `strategy.arrays` to `start` then.
-      **fedavg: Flower's own options: `fraction_train`, `min_available_nodes`, `weighted_by_key`, …
+        `malicious` is empty, because it is unknown), `nodes.csv` and `state.safetensors`, written
+        after each round.
+      resume: Whether to continue the run in `out`. If so, pass `strategy.arrays` to `start`.
+      **fedavg: Options of Flower's FedAvg: `fraction_train`, `min_available_nodes`,
+        `weighted_by_key`, …
 
     Attributes:
-      arrays: The global model after the last round, None before the first one.
-      verdict: What the defense said in the last round, None if it could not judge.
+      arrays: The global model after the last round; None before the first one.
+      verdict: The verdict of the last round; None if the defense could not judge it.
 
     Raises:
-      UsageError: The defense does not exist, cannot work in a Flower server, or lacks something.
+      UsageError: The defense does not exist, cannot work in a Flower server, or lacks data.
     """
 
     arrays: ArrayRecord | None
@@ -136,75 +139,77 @@ class DefendedStrategy(FedAvg):
         self._server: Server | None = None
         self._state: State = {}
         self._clients: dict[int, int] = {}  # Flower's node id → the defense's client id
-        self._before = 0  # rounds of the runs that this one continues
-        self._last = 0
-        self._asked: dict[int, int] = {}  # of this round: client id → node id
-        self._checked = 0
+        self._earlier_rounds = 0  # rounds of the runs that this one continues
+        self._last_round = 0
+        self._participants: dict[int, int] = {}  # client id → node id in this round
+        self._checked_size = 0  # number of clients that the defense was last checked for
         self._start = np.empty(0, dtype=np.float32)
         self._keys: tuple[str, ...] = ()
         self._table = Table(CLIENT_COLUMNS)
-        self._make_server(clients or 1)  # the first one comes with the first round: check it now
+        self._make_server(clients or 1)  # checks the defense; the real server needs the nodes
         self._out = Path(out) if out is not None else None
         self._open(resume)
 
-    # What Flower calls.
+    # Methods that Flower calls.
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Chooses nodes as FedAvg does, and checks that the defense can work with so many.
+        """Chooses nodes as FedAvg does, and checks that the defense works with their number.
 
         Raises:
-          UsageError: It cannot, or the arrays are not the model's.
+          UsageError: The defense does not, or the arrays do not belong to the model.
         """
         messages = list(super().configure_train(server_round, arrays, config, grid))
-        self._take_over(arrays)
-        self._meet(grid.get_node_ids())
-        known = [m for m in messages if m.metadata.dst_node_id in self._clients]
-        if len(known) < len(messages):
+        self._adopt_global_model(arrays)
+        self._number_nodes(grid.get_node_ids())
+        numbered = [m for m in messages if m.metadata.dst_node_id in self._clients]
+        if len(numbered) < len(messages):
             log.warning(
-                "tffl: %d nodes are not asked: they came after the %d that the defense knows",
-                *(len(messages) - len(known), self._capacity),
+                "tffl: %d nodes are not asked: the defense already has the %d that it can have",
+                *(len(messages) - len(numbered), self._capacity),
             )
-        if self._last == 0:
+        if self._last_round == 0:
             self._check_images()
-        asked = {self._clients[m.metadata.dst_node_id]: m.metadata.dst_node_id for m in known}
-        self._asked = dict(sorted(asked.items()))
-        if known and len(known) != self._checked:
-            self.defense.check(len(known), self.layout)
-            self._checked = len(known)
-        return known
+        nodes = [message.metadata.dst_node_id for message in numbered]
+        self._participants = dict(sorted((self._clients[node], node) for node in nodes))
+        if numbered and len(numbered) != self._checked_size:
+            self.defense.check(len(numbered), self.layout)
+            self._checked_size = len(numbered)
+        return numbered
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Judges a round; returns the next global model and averages of the accepted's metrics.
+        """Judges a round.
 
-        If nobody is left, or too few for the defense, the global model stays as it is.
+        Returns:
+          The next global model, and the average metrics of the accepted nodes. The global model
+          does not change if no or too few valid replies are left for the defense.
         """
-        if not self._asked:
+        if not self._participants:
             return None, None
-        round, inbox = self._before + server_round, by_node(replies)
+        round, messages_by_node = self._earlier_rounds + server_round, by_node(replies)
         reader = self._reader()
-        matrix = np.empty((len(self._asked), self.layout.size), dtype=np.float32)
-        answers = [
-            reader.read(client, inbox.pop(node, []), row)
-            for (client, node), row in zip(self._asked.items(), matrix, strict=True)
+        matrix = np.empty((len(self._participants), self.layout.size), dtype=np.float32)
+        received = [
+            reader.read(client, messages_by_node.pop(node, []), row)
+            for (client, node), row in zip(self._participants.items(), matrix, strict=True)
         ]
-        received = reader.updates(round, answers, matrix, self.weighting)
-        malformed = np.array([answer.malformed for answer in answers if answer.present], dtype=bool)
+        updates = reader.updates(round, received, matrix, self.weighting)
+        malformed = np.array([reply.malformed for reply in received if reply.present], dtype=bool)
         assert self._server is not None
-        judgment = judge(
-            self.defense, self._server, self._state, received, malformed, checked=self._checked
+        outcome = judge(
+            self.defense, self._server, self._state, updates, malformed, checked=self._checked_size
         )
-        norms = dict(zip(received.client_ids.tolist(), received.norms().tolist(), strict=True))
-        rows = [client_row(answer, judgment, norms.get(answer.client)) for answer in answers]
-        rows += [uninvited_row(self._clients.get(node)) for node in sorted(inbox)]
-        self._finish(round, rows, judgment)
+        norms = dict(zip(updates.client_ids.tolist(), updates.norms().tolist(), strict=True))
+        rows = [client_row(reply, outcome, norms.get(reply.client)) for reply in received]
+        rows += [unrequested_row(self._clients.get(node)) for node in sorted(messages_by_node)]
+        self._record_round(round, rows, outcome)
         contents = [
-            answer.content
-            for answer, row in zip(answers, rows[: len(answers)], strict=True)
-            if row["accepted"] and answer.content is not None
+            reply.content
+            for reply, row in zip(received, rows[: len(received)], strict=True)
+            if row["accepted"] and reply.content is not None
         ]
         metrics = self.train_metrics_aggr_fn(contents, self.weighted_by_key) if contents else None
         return self.arrays, metrics
@@ -212,17 +217,17 @@ class DefendedStrategy(FedAvg):
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Averages what nodes measured, without those whose replies are malformed."""
-        sound: dict[int, RecordDict] = {}
+        """Averages the metrics of the nodes, without malformed replies."""
+        contents_by_node: dict[int, RecordDict] = {}
         for node, messages in by_node(replies).items():
             try:
-                content = only_content(messages)
+                content = single_content(messages)
                 claimed_samples(content, self.weighted_by_key, self.max_samples)
             except Refused as refused:
                 log.warning("tffl: evaluation of node %d is left out: %s", node, refused)
                 continue
-            sound[node] = content
-        contents = [sound[node] for node in sorted(sound)]
+            contents_by_node[node] = content
+        contents = [contents_by_node[node] for node in sorted(contents_by_node)]
         return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key) if contents else None
 
     def summary(self) -> None:
@@ -230,20 +235,20 @@ class DefendedStrategy(FedAvg):
         log.info("\t├──> tffl's defense: %s %s", self.name, self.defense.options())
         super().summary()
 
-    # What it remembers.
+    # Saving and restoring.
 
     def save(self, path: Path | str) -> None:
-        """Writes everything that `restore` needs to go on.
+        """Writes the state for `restore`.
 
         Raises:
-          UsageError: No round has been played.
+          UsageError: No round is finished.
           TfflError: The file cannot be written.
         """
-        require(self._last > 0, "there is nothing to save before the first round")
+        require(self._last_round > 0, "there is nothing to save before the first round")
         assert self._capacity is not None
         state = SavedState(
             defense=identity(self.defense),
-            round=self._last,
+            round=self._last_round,
             seed=self._seed,
             capacity=self._capacity,
             keys=self._keys,
@@ -255,15 +260,15 @@ class DefendedStrategy(FedAvg):
         state.write(Path(path))
 
     def restore(self, path: Path | str) -> None:
-        """Goes on where `save` left off; rounds are counted on from there.
+        """Continues from a state that `save` has written; the count of rounds continues as well.
 
         Raises:
           TfflError: The file is missing or damaged.
-          UsageError: It belongs to another defense or model.
+          UsageError: The state belongs to another defense or model.
         """
         saved = SavedState.read(Path(path), identity(self.defense), self.layout.size)
         self._capacity, self._seed = saved.capacity, saved.seed
-        self._before = self._last = saved.round
+        self._earlier_rounds = self._last_round = saved.round
         self._clients = {node: client for client, node in enumerate(saved.nodes)}
         self.layout = self.layout.with_server_values(saved.server_variables)
         self._server = self._make_server(saved.capacity)
@@ -281,18 +286,18 @@ class DefendedStrategy(FedAvg):
             return
         self.restore(state)
         self._table = Table.read(table, CLIENT_COLUMNS)
-        self._table.keep(self._before)
+        self._table.keep(self._earlier_rounds)
 
-    def _finish(self, round: int, rows: list[dict[str, Any]], judgment: Judgment) -> None:
-        """Takes over the next global model and memory, and writes down what was decided."""
-        self.arrays = to_record(judgment.weights, self._keys, self.layout)
-        self.verdict, self._state, self._last = judgment.verdict, judgment.state, round
+    def _record_round(self, round: int, rows: list[dict[str, Any]], outcome: RoundOutcome) -> None:
+        """Adopts the next global model and state, and records the verdicts."""
+        self.arrays = to_record(outcome.weights, self._keys, self.layout)
+        self.verdict, self._state, self._last_round = outcome.verdict, outcome.state, round
         self._table.append(round, [{"round": round, **row} for row in rows])
         rejected = [row for row in rows if not row["accepted"]]
         log.info("tffl: round %d: %d of %d accepted", round, len(rows) - len(rejected), len(rows))
         for row in rejected:
             log.info("tffl: round %d: client %s: %s", round, row["client"], row["reason"])
-        if self._out is not None:  # tables first: what is newer than the state is played again
+        if self._out is not None:  # the tables come first: rows newer than the state are repeated
             nodes = [{"client": client, "node": node} for node, client in self._clients.items()]
             write_text(self._out / "nodes.csv", to_csv(NODE_COLUMNS, nodes))
             write_text(self._out / "clients.csv", self._table.text())
@@ -300,8 +305,8 @@ class DefendedStrategy(FedAvg):
 
     # Before a round.
 
-    def _meet(self, nodes: Iterable[int]) -> None:
-        """Gives new nodes their numbers, and in the first round the defense its server."""
+    def _number_nodes(self, nodes: Iterable[int]) -> None:
+        """Assigns client numbers to new nodes, and creates the server in the first round."""
         present = sorted(nodes)
         if self._capacity is None:
             self._capacity = max(len(present), 1)
@@ -332,10 +337,10 @@ class DefendedStrategy(FedAvg):
         return server
 
     def _check_images(self) -> None:
-        """Tries the global model of the first round on the samples.
+        """Tests the global model of the first round on the samples.
 
         Raises:
-          UsageError: It takes other pixels, outputs or classes, and no range is given.
+          UsageError: The model expects other pixels, outputs or classes, and no range is given.
         """
         if self._samples is None or PROBE_DATA not in self.defense.declared_knowledge():
             return
@@ -351,8 +356,8 @@ class DefendedStrategy(FedAvg):
                 "start with ArrayRecord([np.asarray(w) for w in model.get_weights()])"
             ) from None
 
-    def _take_over(self, arrays: ArrayRecord) -> None:
-        """Takes over the global model that a round begins with."""
+    def _adopt_global_model(self, arrays: ArrayRecord) -> None:
+        """Adopts the global model with which a round begins."""
         self._start, self._keys = self._read_global(arrays), tuple(arrays)
         own = {
             v.position: arrays[self._keys[v.position]].numpy() for v in self.layout.server_variables

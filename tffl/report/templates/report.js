@@ -6,7 +6,7 @@
     figures.set(holder.dataset.figure, JSON.parse(holder.textContent));
   }
 
-  // Light and dark: the system's choice, until the button is pressed.
+  // The system chooses the light or dark theme until the button is pressed.
   const system = window.matchMedia("(prefers-color-scheme: dark)");
   const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   const button = document.getElementById("theme");
@@ -31,7 +31,7 @@
     };
   }
 
-  // Rows of a chart's table that the filter lets through; null where there is no filter.
+  // The rows of each chart's table that pass the filter; undefined without a filter.
   const passing = new Map();
 
   function traces(id) {
@@ -46,8 +46,8 @@
     });
   }
 
-  // A logarithmic axis with room for zero and below, which plotly does not have: the values
-  // are bent, and the axis is labeled with what they were.
+  // Plotly has no logarithmic axis that includes zero and negative values. So the values are
+  // transformed, and the ticks are labeled with the original values.
   const bent = (value, linear) =>
     value === null ? null : Math.sign(value) * Math.log10(1 + Math.abs(value) / linear);
 
@@ -82,7 +82,7 @@
     return Plotly.react(id, data, themed(layout), config);
   }
 
-  // On paper: light colors, and charts that fit a page.
+  // For printing: light colors and charts that fit on a page.
   const PAPER = 640;
   let paper = false;
 
@@ -112,7 +112,7 @@
     drawAll();
   });
 
-  // Heat maps open enlarged, each picture with its name.
+  // A click on heat maps opens a dialog with the enlarged pictures and their names.
   const dialog = document.getElementById("enlarged");
   for (const cells of document.querySelectorAll("button.cells")) {
     cells.addEventListener("click", () => {
@@ -132,7 +132,7 @@
     if (event.target === dialog || event.target.type === "button") dialog.close();
   });
 
-  // The filter of verdicts: chart and table show the same updates.
+  // The filter of verdicts applies to the chart and to its table.
   for (const form of document.querySelectorAll("form.filter")) {
     const id = form.dataset.chart;
     const rows = [...document.querySelectorAll(`[data-rows="${id}"] tbody tr`)];
@@ -157,7 +157,7 @@
     apply();
   }
 
-  // Arrow keys step through the points of a chart that has the focus, and say what they are.
+  // Arrow keys move through the points of the focused chart and announce them.
   const spoken = document.getElementById("spoken");
   const plain = (text) => new DOMParser().parseFromString(
     String(text).replaceAll("<br>", ". "), "text/html").body.textContent;
