@@ -90,7 +90,7 @@ class Experiment:
 
         observer.phase(f"building {config.model.name}")
         self.compiled = shared.compiled(config, dataset)
-        self.first_weights = first_weights(config, dataset)
+        self.first_weights = first_weights(config, dataset, observer.warning)
         self.server = make_server(config, self.compiled, federation, self._train_root)
         self.check_defense(self.defense, config.defense.name)
         self._check_storing()
