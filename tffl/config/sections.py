@@ -172,6 +172,11 @@ class TrainingConfig(Section):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit: bool = False
     """Compile each training step with XLA."""
+    augmentation: Literal["none", "crop", "flip", "crop+flip"] = "none"
+    """What clients, and the server on its own data, do to their images in every step: cut them out
+    at a random place, mirror half of them. Mirrored digits and traffic signs are other ones."""
+    crop_padding: Annotated[int, Field(ge=1)] = 4
+    """For `crop`: number of black pixels around an image before it is cut out."""
 
     @property
     def depends_on_total_rounds(self) -> bool:
