@@ -101,8 +101,8 @@ class Round:
     def logits(self) -> np.ndarray:
         """The global model's outputs for the samples of `labels`, float32 `[N, classes]`.
 
-        They are computed when they are first asked for, also in rounds without evaluation. Of several global models, it is how many
-        of them vote for each class.
+        They are computed when they are first asked for, also in rounds without evaluation. Of
+        several global models, it is how many of them vote for each class.
         """
         return self.predict()
 
