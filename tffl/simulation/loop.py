@@ -191,8 +191,8 @@ def _evaluate_last(
     clock = Stopwatch()
     with clock.measure("evaluate"):
         scores = experiment.evaluation.scores(weights)
-    (row,) = recorder.frames(round)[0].to_dict("records")
-    found = _heard(experiment, [], weights, {**row, **scores, **clock.seconds}, whole=True)
+    rows: Any = recorder.frames(round)[0].to_dict("records")
+    found = _heard(experiment, [], weights, {**rows[0], **scores, **clock.seconds}, whole=True)
     recorder.change_round(callbacks.with_metrics(found))
 
 
