@@ -142,9 +142,7 @@ def job(samples: int = 11) -> LocalTraining:
     return LocalTraining.draw(client, 2, 0.1, seed=1, round=2, client=3)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "jit"), [("uint8", False), ("uint8", True), ("float32", False)]
-)
+@pytest.mark.parametrize(("dtype", "jit"), [("uint8", False), ("uint8", True), ("float32", False)])
 def test_the_training_step_sees_augmented_images(dtype: str, jit: bool) -> None:
     """Batches of 4, 4 and 3 images in two epochs, against plain steps on NumPy's images."""
     pixels = (0.0, 255.0) if dtype == "uint8" else (-1.0, 1.0)

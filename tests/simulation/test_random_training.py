@@ -36,9 +36,7 @@ def network(image_shape: tuple[int, ...], classes: int) -> keras.Model:
 
 def simulate(out: Path, **options: Any) -> None:
     changes = {key.replace("__", "."): options.pop(key) for key in [*options] if "__" in key}
-    tffl.simulate(
-        override(VALUES, changes), out, model=network, attack="patch-backdoor", **options
-    )
+    tffl.simulate(override(VALUES, changes), out, model=network, attack="patch-backdoor", **options)
 
 
 def tables(path: Path) -> str:

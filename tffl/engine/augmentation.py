@@ -89,7 +89,9 @@ def cropped(images: tf.Tensor, offsets: tf.Tensor, padding: int, black: float) -
     padded = tf.pad(images, [[0, 0], border, border, [0, 0]], constant_values=black)
     rows = offsets[:, 0, None] + tf.range(sides[0])
     columns = offsets[:, 1, None] + tf.range(sides[1])
-    windows = tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+    windows = tf.gather(
+        tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1
+    )
     return tf.ensure_shape(windows, images.shape)
 
 
