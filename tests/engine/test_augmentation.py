@@ -242,10 +242,10 @@ def test_crops_that_could_miss_the_image_are_refused(
 def test_feature_vectors_are_refused() -> None:
     rows, labels = np.zeros((4, 7), np.float32), np.array([0, 1, 0, 1], np.int32)
     dataset = Dataset("patients.csv", rows, labels, np.arange(4), rows, labels, ("a", "b"))
-    with pytest.raises(UsageError, match="augmentation = 'flip' needs images, and patients.csv"):
+    with pytest.raises(UsageError, match=r"'flip' needs images, and patients\.csv"):
         check_augmentation(TrainingConfig(augmentation="flip"), dataset)
 
 
 def test_unknown_kinds_are_refused_with_those_allowed() -> None:
-    with pytest.raises(UsageError, match="training.augmentation = 'rotate'.*crop\\+flip"):
+    with pytest.raises(UsageError, match=r"training\.augmentation = 'rotate'.*crop\+flip"):
         build({"training": {"augmentation": "rotate"}})

@@ -81,7 +81,7 @@ def test_augmentation_changes_what_is_trained(whole: str, tmp_path: Path) -> Non
 def test_feature_vectors_cannot_be_cropped(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     labels = np.arange(40) % 2
-    with pytest.raises(UsageError, match="training.augmentation = 'crop' needs images"):
+    with pytest.raises(UsageError, match="augmentation = 'crop' needs images"):
         tffl.simulate(
             {"training": {"augmentation": "crop"}},
             model="logistic",

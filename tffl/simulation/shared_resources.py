@@ -45,8 +45,8 @@ class SharedResources:
         """Returns the compiled functions of an experiment's model.
 
         Raises:
-          UsageError: As `build_model`, or a model of others cannot be trained, or the samples cannot
-            be augmented.
+          UsageError: As `build_model`, or a model of others cannot be trained, or the samples
+            cannot be augmented.
         """
         check_augmentation(config.training, dataset)
         training, dtype, pixels = config.training, str(dataset.train_images.dtype), dataset.pixels
