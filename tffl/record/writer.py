@@ -165,6 +165,15 @@ class RunWriter(Recorder):
         super().write_round(round_row, client_rows)
         self.tables.write(self.path)
 
+    def change_round(self, round_row: Mapping[str, Any]) -> None:
+        """Replaces the row of the last round in `rounds.csv`.
+
+        Raises:
+          TfflError: The file cannot be written; the older one stays as it was.
+        """
+        super().change_round(round_row)
+        self.tables.write(self.path)
+
     def save_checkpoint(
         self, round: int, weights: np.ndarray, memory: Mapping[str, np.ndarray]
     ) -> None:

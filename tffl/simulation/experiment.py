@@ -103,7 +103,8 @@ class Experiment:
 
         images = placement.training_images(federation.images, config)
         self.training = Training(config, self.compiled, placement, images)
-        self.evaluation = Evaluation(self.compiled, placement, federation.dataset, success)
+        limit = config.record.evaluate_samples
+        self.evaluation = Evaluation(self.compiled, placement, federation.dataset, success, limit)
         self.federation = _without_images(federation)
         self.attackers.warn_of_idle(config.attack.name, observer)
 
