@@ -172,6 +172,11 @@ class TrainingConfig(Section):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit: bool = False
     """Compile each training step with XLA."""
+    augmentation: Literal["none", "crop", "flip", "crop+flip"] = "none"
+    """What clients, and the server on its own data, do to their images in every step: cut them out
+    at a random place, mirror half of them. Mirrored digits and traffic signs are other ones."""
+    crop_padding: Annotated[int, Field(ge=1)] = 4
+    """For `crop`: number of black pixels around an image before it is cut out."""
 
     @property
     def depends_on_total_rounds(self) -> bool:
@@ -252,6 +257,11 @@ class RecordConfig(Section):
     store_limit_gib: Annotated[float, Field(gt=0)] = 4.0
     metrics: tuple[str, ...] = ()
     """Further columns of `rounds.csv`; see `tffl list metrics`."""
+    evaluate_every: Annotated[int, Field(ge=1)] = 1
+    """Evaluate the global model every this many rounds, and after the last one."""
+    evaluate_samples: Annotated[int, Field(ge=1)] | None = None
+    """Evaluate on this many test samples, balanced over the classes and the same in every round
+    and for every seed; after the last round, on all of them."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     tensorboard: bool = True
     export: bool = True
@@ -266,6 +276,10 @@ class RecordConfig(Section):
         if len({*self.metrics}) < len(self.metrics):
             raise ValueError(f"record.metrics = {list(self.metrics)} names one more than once")
         return self
+
+    def evaluates(self, round: int, rounds: int) -> bool:
+        """Returns whether the global model is evaluated in a round; `rounds` is the last round."""
+        return round % self.evaluate_every == 0 or round == rounds
 
     def draws_pictures(self, round: int, rounds: int) -> bool:
         """Returns whether the heat maps of a round are drawn; `rounds` is the last round."""

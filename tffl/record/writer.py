@@ -104,7 +104,7 @@ class RunWriter(Recorder):
         path = Path(path)
         refuse_occupied(path, config)
         make_folder(path)
-        facts = {**environment(command), "data": data, "granted": dict(granted)}
+        facts = {**environment(command), "data_sha256": data, "granted": dict(granted)}
         write_json(path / "environment.json", facts)
         write_text(path / "config.toml", config.to_toml())  # last: it marks the folder as a run
         return cls(RunDirectory(path, config, RunTables()))
@@ -136,7 +136,7 @@ class RunWriter(Recorder):
         """
         try:
             text = (self.path / "environment.json").read_text(encoding="utf-8")
-            began_with = json.loads(text).get("data")
+            began_with = json.loads(text).get("data_sha256")
         except (OSError, ValueError, AttributeError):
             return
         require(
@@ -163,6 +163,15 @@ class RunWriter(Recorder):
           TfflError: A file cannot be written; the older one stays as it was.
         """
         super().write_round(round_row, client_rows)
+        self.tables.write(self.path)
+
+    def change_round(self, round_row: Mapping[str, Any]) -> None:
+        """Replaces the row of the last round in `rounds.csv`.
+
+        Raises:
+          TfflError: The file cannot be written; the older one stays as it was.
+        """
+        super().change_round(round_row)
         self.tables.write(self.path)
 
     def save_checkpoint(

@@ -18,7 +18,6 @@ from tffl.core.updates import Updates
 from tffl.core.weighting import weighted_counts
 from tffl.data.build import build_federation
 from tffl.data.federation import Federation
-from tffl.data.fingerprint import fingerprint
 from tffl.defenses import Defense, Verdict, create_defense
 from tffl.defenses.base import State
 from tffl.engine.observer import Observer
@@ -81,7 +80,7 @@ class Experiment:
 
         observer.phase(f"preparing {config.data.dataset}")
         dataset = shared.dataset(config.data)
-        self.data_fingerprint = fingerprint(dataset)
+        self.data_fingerprint = dataset.fingerprint
         self.attack.check(dataset)
         malicious = draw_malicious(config, draw)
         self.attack.check_clients(len(malicious), config.federation.participant_count)
@@ -104,7 +103,8 @@ class Experiment:
 
         images = placement.training_images(federation.images, config)
         self.training = Training(config, self.compiled, placement, images)
-        self.evaluation = Evaluation(self.compiled, placement, federation.dataset, success)
+        limit = config.record.evaluate_samples
+        self.evaluation = Evaluation(self.compiled, placement, federation.dataset, success, limit)
         self.federation = _without_images(federation)
         self.attackers.warn_of_idle(config.attack.name, observer)
 

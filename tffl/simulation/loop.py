@@ -23,6 +23,7 @@ from tffl.models.layers import set_weights
 from tffl.record.recorder import Recorder
 from tffl.record.rounds import client_rows, judged
 from tffl.record.tables import as_written
+from tffl.simulation.evaluation import SCORES
 from tffl.simulation.experiment import Experiment
 from tffl.simulation.memory import Memory
 from tffl.simulation.run import Run
@@ -44,14 +45,15 @@ def play(experiment: Experiment, recorder: Recorder, listening: Sequence[Callbac
     if split := experiment.split():
         recorder.write_table("split.csv", split)
     last, weights, memory = begin(experiment, recorder, callbacks)
-    stop, rounds = (
-        _start(experiment, recorder, callbacks, last),
-        experiment.config.federation.rounds,
-    )
+    stop = _start(experiment, recorder, callbacks, last)
+    rounds = experiment.config.federation.rounds
     while last < rounds and not stop:
         last += 1
         weights, memory, stop = play_round(experiment, last, weights, memory, recorder, callbacks)
-    stopped = {"stopped_after": last, "stopped_because": stop} if last < rounds else {}
+    stopped = {}
+    if last < rounds:
+        stopped = {"stopped_after": last, "stopped_because": stop}
+        _evaluate_last(experiment, last, weights, recorder, callbacks)
     run = finish(experiment, weights, memory, recorder, stopped)
     callbacks.end(run)
     return run
@@ -113,11 +115,10 @@ def play_round(
             weights[model] += step.astype(np.float32)
         memory = Memory(states.replaced(memory.attack, model, known), state)
         groups.append(Group(model, updates, verdict, malicious))
-    with clock.measure("evaluate"):
-        scores = experiment.evaluation.scores(weights)
-
+    scores = _scores(experiment, round, weights, clock)
     row = {"round": round, **scores, **judged(groups), **clock.seconds}
-    experiment.evaluation.warn_of_ruin(round, row, callbacks)
+    if _is_evaluated(experiment, round):
+        experiment.evaluation.warn_of_ruin(round, row, callbacks)
     stop = callbacks.round(callbacks.with_columns(_heard(experiment, groups, weights, row)))
     config = experiment.config
     due = round % config.record.checkpoint_every == 0 or round == config.federation.rounds
@@ -158,6 +159,43 @@ def finish(
     return Run(config, rounds, clients, summary, model, recorder.path)
 
 
+def _is_evaluated(experiment: Experiment, round: int) -> bool:
+    config = experiment.config
+    return config.record.evaluates(round, config.federation.rounds)
+
+
+def _scores(
+    experiment: Experiment, round: int, weights: np.ndarray, clock: Stopwatch
+) -> dict[str, float | None]:
+    """Evaluates a round as the config says: on all samples after the last one; maybe not at all."""
+    if not _is_evaluated(experiment, round):
+        return dict.fromkeys(SCORES)
+    with clock.measure("evaluate"):
+        return experiment.evaluation.scores(weights, _is_last(experiment, round))
+
+
+def _is_last(experiment: Experiment, round: int) -> bool:
+    return round == experiment.config.federation.rounds
+
+
+def _evaluate_last(
+    experiment: Experiment,
+    round: int,
+    weights: np.ndarray,
+    recorder: Recorder,
+    callbacks: Callbacks,
+) -> None:
+    """Evaluates, on all samples, a round that has become the last because a callback said so."""
+    if _is_evaluated(experiment, round) and experiment.config.record.evaluate_samples is None:
+        return
+    clock = Stopwatch()
+    with clock.measure("evaluate"):
+        scores = experiment.evaluation.scores(weights)
+    rows: Any = recorder.frames(round)[0].to_dict("records")
+    found = _heard(experiment, [], weights, {**rows[0], **scores, **clock.seconds}, whole=True)
+    recorder.change_round(callbacks.with_metrics(found))
+
+
 def _start_weights(experiment: Experiment, callbacks: Callbacks) -> np.ndarray:
     """Returns the weights float32 `[d]` before round 1, which the server may have trained."""
     config, start = experiment.config, experiment.first_weights
@@ -182,19 +220,26 @@ def _start(
 
 
 def _heard(
-    experiment: Experiment, groups: Sequence[Group], weights: np.ndarray, row: Mapping[str, Any]
+    experiment: Experiment,
+    groups: Sequence[Group],
+    weights: np.ndarray,
+    row: Mapping[str, Any],
+    whole: bool = False,
 ) -> Round:
-    """Returns a round as callbacks hear of it."""
+    """Returns a round as callbacks hear of it; `whole` if it is evaluated on all test samples."""
     seen = weights.view()
     seen.flags.writeable = False
+    evaluation, number = experiment.evaluation, row["round"]
+    whole = whole or _is_last(experiment, number)
     return Round(
-        number=row["round"],
+        number=number,
         groups=groups,
         weights=seen,
         row={name: as_written(value) for name, value in row.items()},
-        client_rows=client_rows(row["round"], groups),
-        labels=experiment.evaluation.labels,
-        predict=cache(lambda: experiment.evaluation.logits(seen)),
+        client_rows=client_rows(number, groups),
+        labels=evaluation.labels(whole),
+        predict=cache(lambda: evaluation.logits(seen, whole)),
+        evaluated=whole or _is_evaluated(experiment, number),
     )
 
 

@@ -20,6 +20,7 @@ from tffl.core.layout import WeightLayout
 from tffl.core.pixels import BYTES, PixelRange
 from tffl.data.build import load_dataset, loading_key
 from tffl.data.federation import Dataset
+from tffl.engine.augmentation import check_augmentation
 from tffl.engine.compiled_model import CompiledModel
 from tffl.engine.runtime import supports_convolution
 from tffl.models.build import build_network, check_trainable
@@ -44,8 +45,10 @@ class SharedResources:
         """Returns the compiled functions of an experiment's model.
 
         Raises:
-          UsageError: As `build_model`, or a model of others cannot be trained.
+          UsageError: As `build_model`, or a model of others cannot be trained, or the samples
+            cannot be augmented.
         """
+        check_augmentation(config.training, dataset)
         training, dtype, pixels = config.training, str(dataset.train_images.dtype), dataset.pixels
         made = config.model.model_dump_json(exclude={"weights", "head"}), training.model_dump_json()
         key = (*made, dataset.sample_shape, dataset.classes, dtype, pixels)

@@ -51,6 +51,8 @@ def _idle(config: Config) -> Iterator[tuple[str, str, str]]:
             yield "data", key, f"{data.dataset} has a test part, and images that can be read"
     if training.schedule != "exponential":
         yield "training", "decay", f"training.schedule is {training.schedule}, not exponential"
+    if "crop" not in training.augmentation:
+        yield "training", "crop_padding", f"training.augmentation is {training.augmentation}"
     if training.optimizer != "sgd":
         for key in ("momentum", "nesterov"):
             yield "training", key, f"training.optimizer is {training.optimizer}, not sgd"
