@@ -17,6 +17,7 @@ from tffl.defenses import create_defense
 from tffl.models.own import model_options
 from tffl.record.identity import resolved
 from tffl.record.writer import RunWriter, refuse_occupied
+from tffl.simulation.weights_files import check_weights_file
 
 RUNS = Path("runs")
 """Where run directories are made that the user does not name."""
@@ -94,6 +95,8 @@ def check(config: Config) -> None:
         the dataset is not prepared.
     """
     model_options(config.model)
+    if config.model.weights:
+        check_weights_file(Path(config.model.weights).expanduser())
     named_metrics(config.record.metrics)
     create_attack(config.attack.name, config.attack.options)
     create_defense(config.defense.name, config.defense.options)
