@@ -18,7 +18,9 @@ import tensorflow as tf
 from tffl.config import TrainingConfig
 from tffl.core import seeds
 from tffl.core.layout import FlatVariables, WeightLayout
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.data.federation import ClientData
+from tffl.engine.augmentation import Augmentation
 from tffl.engine.optimizers import make_optimizer
 from tffl.engine.placement import DeviceArray, LocalDevices
 
@@ -34,7 +36,7 @@ class LocalTraining:
       data: The client's indices into the pool of images, and its labels.
       order: int32 `[epochs, n]`, the order of the samples in each epoch; with fewer columns, of
         those that are trained.
-      seed: uint32 `[2]`, the seed of random layers such as Dropout.
+      seed: uint32 `[2]`, the seed of random layers such as Dropout, and of augmentation.
       learning_rate: The learning rate of the round.
     """
 
@@ -89,14 +91,22 @@ class Trainer:
 
     Args:
       model: A built Keras model that ends in logits.
-      config: Optimizer, batch size, XLA.
+      config: Optimizer, batch size, augmentation, XLA.
       dtype: Of the samples, uint8 or float32.
+      pixels: The values of the darkest pixel and the brightest.
     """
 
-    def __init__(self, model: keras.Model, config: TrainingConfig, dtype: str = "uint8") -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        config: TrainingConfig,
+        dtype: str = "uint8",
+        pixels: PixelRange = BYTES,
+    ) -> None:
         step, signature = make_step(model, config), _signature(model, dtype)
-        self._function = _compile_training(signature, step, config, constrained=False)
-        self._constrained = _compile_training(signature, step, config, constrained=True)
+        augment = Augmentation.of(config, pixels)
+        self._function = _compile_training(signature, step, config, augment, constrained=False)
+        self._constrained = _compile_training(signature, step, config, augment, constrained=True)
 
     def train(self, start: tf.Tensor, images: tf.Tensor, job: LocalTraining) -> tf.Tensor:
         """Returns the client's update, float32 `[d]`: trained minus start weights.
@@ -255,7 +265,12 @@ def _scale_loss(
 
 
 def _compile_training(
-    inputs: list[tf.TensorSpec], step: Step, config: TrainingConfig, *, constrained: bool
+    inputs: list[tf.TensorSpec],
+    step: Step,
+    config: TrainingConfig,
+    augment: Augmentation | None,
+    *,
+    constrained: bool,
 ) -> Any:
     """Returns the compiled training; a constrained one also takes a mask and a radius."""
     mask_and_radius = [inputs[0], tf.TensorSpec([], tf.float32)]
@@ -278,7 +293,7 @@ def _compile_training(
             state = step.apply(state, batch_images, batch_labels)
             return step.project(state, start, *bounds) if bounds else state
 
-        batches = _Batches(images, indices, labels, order, config.batch_size)
+        batches = _Batches(images, indices, labels, order, config.batch_size, augment, seed)
         state = _loop(batches, step.begin(start, seed, learning_rate), apply)
         return step.end(state) - start
 
@@ -306,6 +321,8 @@ class _Batches:
     labels: tf.Tensor
     order: tf.Tensor
     size: int
+    augment: Augmentation | None
+    seed: tf.Tensor
 
     def count(self) -> tf.Tensor:
         return tf.shape(self.order)[0] * self._per_epoch()
@@ -313,7 +330,10 @@ class _Batches:
     def batch(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         begin = (number % self._per_epoch()) * self.size
         rows = self.order[number // self._per_epoch(), begin : begin + self.size]
-        return tf.gather(self.images, tf.gather(self.indices, rows)), tf.gather(self.labels, rows)
+        images = tf.gather(self.images, tf.gather(self.indices, rows))
+        if self.augment:
+            images = self.augment(images, self.seed, number)
+        return images, tf.gather(self.labels, rows)
 
     def _per_epoch(self) -> tf.Tensor:
         return (tf.shape(self.order)[1] + self.size - 1) // self.size

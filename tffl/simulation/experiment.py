@@ -18,7 +18,6 @@ from tffl.core.updates import Updates
 from tffl.core.weighting import weighted_counts
 from tffl.data.build import build_federation
 from tffl.data.federation import Federation
-from tffl.data.fingerprint import fingerprint
 from tffl.defenses import Defense, Verdict, create_defense
 from tffl.defenses.base import State
 from tffl.engine.observer import Observer
@@ -81,7 +80,7 @@ class Experiment:
 
         observer.phase(f"preparing {config.data.dataset}")
         dataset = shared.dataset(config.data)
-        self.data_fingerprint = fingerprint(dataset)
+        self.data_fingerprint = dataset.fingerprint
         self.attack.check(dataset)
         malicious = draw_malicious(config, draw)
         self.attack.check_clients(len(malicious), config.federation.participant_count)
@@ -90,7 +89,7 @@ class Experiment:
 
         observer.phase(f"building {config.model.name}")
         self.compiled = shared.compiled(config, dataset)
-        self.first_weights = first_weights(config, dataset)
+        self.first_weights = first_weights(config, dataset, observer.warning)
         self.server = make_server(config, self.compiled, federation, self._train_root)
         self.check_defense(self.defense, config.defense.name)
         self._check_storing()

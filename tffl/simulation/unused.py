@@ -53,6 +53,8 @@ def _idle(config: Config) -> Iterator[tuple[str, str, str]]:
         yield "federation", "straggler_work", "federation.stragglers is 0"
     if training.schedule != "exponential":
         yield "training", "decay", f"training.schedule is {training.schedule}, not exponential"
+    if "crop" not in training.augmentation:
+        yield "training", "crop_padding", f"training.augmentation is {training.augmentation}"
     if training.optimizer != "sgd":
         for key in ("momentum", "nesterov"):
             yield "training", key, f"training.optimizer is {training.optimizer}, not sgd"
