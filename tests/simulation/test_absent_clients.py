@@ -159,7 +159,11 @@ def test_a_straggler_trains_whole_epochs_or_a_part_of_the_first(
 
 
 def test_stragglers_send_other_updates_and_the_others_the_same(tmp_path: Path) -> None:
-    keys: dict[str, Any] = {"federation__dropout": 0, "federation__rounds": 1, "attack__name": "none"}
+    keys: dict[str, Any] = {
+        "federation__dropout": 0,
+        "federation__rounds": 1,
+        "attack__name": "none",
+    }
     keys["record__store_updates"] = "all"
     run(tmp_path / "all", **keys)
     traces = next(iter(SHARED._compiled.values())).trainer.traces
