@@ -106,6 +106,13 @@ class FederationConfig(Section):
     """Epochs that the server trains on its own data before round 1."""
     server_learning_rate: Annotated[float, Field(gt=0)] = 1.0
     """Factor that multiplies the aggregated update."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a round's participants that never answer, malicious ones among them. A round in
+    which too few are left for the defense is skipped."""
+    stragglers: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a round's participants that answer with less training than the others."""
+    straggler_work: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of its training that a straggler finishes: whole epochs, or a part of the first."""
 
     @model_validator(mode="after")
     def _check_counts(self) -> FederationConfig:
