@@ -96,6 +96,9 @@ class Watch(Warnings):
         """Sets the bar's length."""
         super().start(start)
         self.rounds = start.config.federation.rounds
+        if start.accuracy is not None and start.first == 1:
+            text = self._titled(f"start · accuracy {rate(start.accuracy)}")
+            self.console.print(text, markup=False, soft_wrap=True)
         description, done = self._titled("rounds"), start.first - 1
         self.bar.update(self.task, description=description, total=self.rounds, completed=done)
 

@@ -1,7 +1,7 @@
 """Files of a model's weights, the user's own: `model.weights` of an experiment, and what is saved.
 
 Variables are matched by their names. Files from a model whose layers Keras has named by itself, as
-in `dense_3`, are matched by order where all shapes agree.
+in `dense_3`, are matched by order where all shapes agree; `.safetensors` files keep no order.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import keras
 
 ENDINGS = (".keras", ".weights.h5", ".npz", ".safetensors")
+
+SORTED = ".safetensors"
+"""These files do not keep the order of their arrays."""
 
 Arrays = Mapping[str, np.ndarray]
 """Name of a variable → its value, in the file's order."""
@@ -67,7 +70,8 @@ def load_weights(
         raise UsageError(f"{what} cannot be read: {first_line(error)}") from error
     layout = WeightLayout.of(model)
     kept = layout.final_layer if head == "random" else ""
-    found = _matched(layout, arrays, f"{what} does not fit {model.name}", kept)
+    ordered = not path.name.lower().endswith(SORTED)
+    found = _matched(layout, arrays, f"{what} does not fit {model.name}", kept, ordered)
     vector = layout.flatten(model.get_weights())
     for entry in layout.entries:
         if entry.layer == kept:
@@ -142,14 +146,23 @@ def _of_h5(path: Path, model: keras.Model) -> Arrays:
         return {names.get(where, where): values[()] for where, values in weight_datasets(file)}
 
 
-def _matched(layout: WeightLayout, arrays: Arrays, refusal: str, kept: str) -> Arrays:
+def _matched(
+    layout: WeightLayout, arrays: Arrays, refusal: str, kept: str, ordered: bool
+) -> Arrays:
     """Returns name → value of every variable but those of the layer `kept`.
+
+    Args:
+      layout: Of the model.
+      arrays: Of the file.
+      refusal: Begins the message.
+      kept: Name of a layer that is left out; empty for none.
+      ordered: Whether the file has the variables in the model's order.
 
     Raises:
       UsageError: A variable is missing or has another shape, or the file has more.
     """
     floating = {name: value for name, value in arrays.items() if is_floating(value)}
-    found = _by_order(layout, floating, kept)
+    found = _by_order(layout, floating, kept) if ordered else floating
     for entry in layout.entries:
         if entry.layer == kept:
             continue
