@@ -59,8 +59,10 @@ class Job(NamedTuple):
 
     @property
     def begun(self) -> bool:
-        """Whether there is a run in the directory."""
-        return (self.directory / "config.toml").exists()
+        """Whether there is a run in the directory, or one of several seeds."""
+        return any(
+            next(self.directory.glob(name), None) for name in ("config.toml", "seed-*/config.toml")
+        )
 
     @property
     def resumes(self) -> bool:
