@@ -15,6 +15,7 @@ from tffl.core.errors import require
 from tffl.data.build import check_prepared
 from tffl.defenses import create_defense
 from tffl.models import models
+from tffl.models.normalization import check_normalizable
 from tffl.record.identity import resolved
 from tffl.record.writer import RunWriter, refuse_occupied
 
@@ -94,6 +95,8 @@ def check(config: Config) -> None:
         the dataset is not prepared.
     """
     models[config.model.name]
+    if config.data.normalization == "per-channel":
+        check_normalizable(config.model.name)
     named_metrics(config.record.metrics)
     create_attack(config.attack.name, config.attack.options)
     create_defense(config.defense.name, config.defense.options)
