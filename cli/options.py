@@ -113,6 +113,15 @@ run_out_option = click.option(
     help="Run directory to write; by default runs/<time>-<defense>-<attack>.",
 )
 
+import_option = click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="MODULE",
+    callback=lambda ctx, option, value: value or None,
+    help="Module to import first, such as one that registers layers of your model. Repeatable.",
+)
+
 _EXPERIMENT = {
     "config": click.option(
         "--config",
@@ -153,8 +162,12 @@ _EXPERIMENT = {
         help="Weight of a client in the average: its claimed samples, capped ones, or uniform.",
     ),
     "model": click.option(
-        "--model", type=registered("models"), help="Model, one of `tffl list models`."
+        "--model",
+        type=registered("models"),
+        metavar="NAME|FILE|MODULE:FUNCTION",
+        help="Model, one of `tffl list models`, or your own: a .keras file, or a function.",
     ),
+    "imports": import_option,
     "rounds": click.option("--rounds", type=int, help="Number of rounds."),
     "local_epochs": click.option(
         "--local-epochs", type=int, help="Epochs that a client trains in a round."

@@ -101,10 +101,13 @@ class Watch(Warnings):
     def round(self, round: Round) -> None:
         """Moves the bar, or prints a line now and then."""
         row, done = round.row, round.number
-        self.bar.update(self.task, completed=done, figures=figures(row))
+        self.bar.update(self.task, completed=done)
+        if round.evaluated:
+            self.bar.update(self.task, figures=figures(row))
         step = math.ceil(self.rounds / LINES)
         if not self.console.is_terminal and (done % step == 0 or done == self.rounds):
-            line = f"{self._titled('round')} {done}/{self.rounds} · {figures(row)}"
+            place = f"{self._titled('round')} {done}/{self.rounds}"
+            line = " · ".join(filter(None, (place, figures(row))))
             self.console.print(line, markup=False, soft_wrap=True)
 
 

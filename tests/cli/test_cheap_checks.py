@@ -31,6 +31,7 @@ REFUSALS = {
     "localize damaged": "damaged/rounds.csv is damaged",
     "localize nowhere": "nowhere holds no run",
     "data show mnist --data-dir D": "dataset mnist is not prepared in D",
+    "data prepare ./full": "./full is a path: your own data need no preparation",
     "data show /a/path": "there is no file or folder /a/path",
     "scan --global nowhere.keras --updates full": "there is no global model nowhere.keras",
     "scan --global full/file --updates full": "full/file is neither a .keras file",

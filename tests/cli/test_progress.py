@@ -1,6 +1,7 @@
 """Progress without a terminal is a few lines, never a flood."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,14 @@ def test_at_most_a_few_lines_and_always_the_last(capsys, rounds):
     assert captured.out == ""
     assert 1 <= len(lines) <= LINES + 1
     assert lines[-1] == f"round {rounds}/{rounds} · accuracy 50.0%"
+
+
+def test_a_round_without_evaluation_has_no_figures(capsys):
+    with Watch() as watch:
+        watch.start(start(2))
+        watch.round(replace(played(1, accuracy=None), evaluated=False))
+        watch.round(played(2, accuracy=0.5))
+    assert capsys.readouterr().err.splitlines() == ["round 1/2", "round 2/2 · accuracy 50.0%"]
 
 
 def test_titles_and_warnings(capsys):

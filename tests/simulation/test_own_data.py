@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
+from PIL import Image
 from sklearn.datasets import load_breast_cancer
 
 import tffl
@@ -163,3 +164,28 @@ def test_a_scan_judges_models_of_a_table(table: Path, tmp_path: Path) -> None:
 def run_updates(folder: Path | None, round: int) -> dict[str, np.ndarray]:
     assert folder is not None
     return read_tensors(folder / "updates" / f"round-{round:06d}.safetensors")[0]
+
+
+def test_a_folder_per_client_runs_and_resumes_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = blocks(120)
+    for number, (image, label) in enumerate(zip(images[..., 0], labels, strict=True)):
+        place = tmp_path / "pictures" / f"client-{number // 2 % 5}" / ("left", "right")[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{number}.png")
+    attack = ["--attack", "label-flip", "--set", "attack.source=left", "--set"]
+    command = ["simulate", "--dataset", "pictures", "--partition", "natural", "--clients", "5"]
+    command += [*attack, "attack.target=right", "--malicious", "1", "--model", "lenet5"]
+    command += ["--set", "data.image_size=12", "--set", "defense.cam-consensus.probes=16"]
+    command += ["--set", "defense.probe-loss.probes=16"]
+    command += ["--defense", "shield", "--rounds", "1", "--out", str(tmp_path / "run")]
+    quiet = [part for key in QUIET for part in ("--set", f"record.{key}=false")]
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, [*command, *quiet, "--quiet"])
+    assert done.exit_code == 0, done.output
+    monkeypatch.chdir("/")
+    again = ["simulate", "--resume", str(tmp_path / "run"), "--rounds", "2", "--quiet"]
+    done = CliRunner().invoke(cli, again)
+    assert done.exit_code == 0, done.output
+    assert len((tmp_path / "run" / "rounds.csv").read_text().splitlines()) == 3

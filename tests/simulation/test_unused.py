@@ -52,6 +52,10 @@ TINY = {
             "data.shift_strength = 3.0 changes nothing: data.shift is none",
         ),
         (
+            {"training": {"crop_padding": 2, "augmentation": "flip"}},
+            "training.crop_padding = 2 changes nothing: training.augmentation is flip",
+        ),
+        (
             {"data": {"classes_per_client": 3, "partition": "dirichlet"}},
             "data.classes_per_client = 3 changes nothing: data.partition is dirichlet, not shards",
         ),

@@ -68,13 +68,16 @@ class Round:
 
     Attributes:
       number: 1-based.
-      groups: What clients sent and how it was judged, for each global model that was trained.
+      groups: What clients sent and how it was judged, for each global model that was trained;
+        empty if the round is skipped because too few clients answered.
       weights: Global weights after the round, float32 `[models, d]`; read-only.
       row: The round's row of `rounds.csv`, with as many digits as there; undefined values are None
         or NaN. In `Callback.round` it has the columns of all callbacks.
       client_rows: The rows of `clients.csv`, by ascending client.
-      labels: Of the test images, int32 `[N]`.
-      predict: Returns what the global model says of the test images, as `logits`.
+      labels: Of the test samples that the round is evaluated on, int32 `[N]`.
+      predict: Returns what the global model says of these samples, as `logits`.
+      evaluated: Whether the global model is evaluated in this round; otherwise the cells of
+        accuracy, loss, attack success and metrics are empty.
 
     Example:
       >>> from tffl.defenses import Median
@@ -93,13 +96,14 @@ class Round:
     client_rows: Sequence[Mapping[str, Any]]
     labels: np.ndarray
     predict: Callable[[], np.ndarray]
+    evaluated: bool = True
 
     @property
     def logits(self) -> np.ndarray:
-        """The global model's outputs for the test images, float32 `[N, classes]`.
+        """The global model's outputs for the samples of `labels`, float32 `[N, classes]`.
 
-        They are computed when they are first asked for. Of several global models, it is how many
-        of them vote for each class.
+        They are computed when they are first asked for, also in rounds without evaluation. Of
+        several global models, it is how many of them vote for each class.
         """
         return self.predict()
 
@@ -120,6 +124,10 @@ class Round:
 
     @property
     def _only(self) -> Group:
+        require(
+            len(self.groups) > 0,
+            f"round {self.number} is skipped and has no updates: look at round.groups first",
+        )
         require(
             len(self.weights) == 1,
             f"a round of {len(self.weights)} global models has groups of clients: use round.groups",

@@ -24,7 +24,8 @@ class EarlyStopping(Options, Callback):
 
     Attributes:
       metric: The column, such as `"accuracy"`, `"attack_success"` or a metric of your own.
-      patience: How many rounds without an improvement.
+      patience: How many rounds without an improvement. A run ends in rounds only in which the
+        column is known, so that `record.evaluate_every` may prolong it.
       mode: Whether higher (`"max"`) or lower (`"min"`) is better.
       min_delta: By how much at least a value has to be better. An undefined value is not.
 
@@ -48,12 +49,13 @@ class EarlyStopping(Options, Callback):
     def start(self, start: Start) -> str | None:
         """Counts in the rounds that were played before."""
         self._values[:] = [self._value(row) for row in start.rows]
-        return self._reason()
+        rounds = start.config.federation.rounds
+        return self._reason(start.config.record.evaluates(len(self._values), rounds))
 
     def round(self, round: Round) -> str | None:
         """Says whether it is time to end."""
         self._values.append(self._value(round.row))
-        return self._reason()
+        return self._reason(round.evaluated)
 
     def _value(self, row: Mapping[str, Any]) -> float:
         """Returns what is watched, so that higher is better; NaN where it is undefined."""
@@ -62,7 +64,10 @@ class EarlyStopping(Options, Callback):
         value = row[self.metric]
         return math.nan if value is None else float(value) * (1 if self.mode == "max" else -1)
 
-    def _reason(self) -> str | None:
+    def _reason(self, evaluated: bool) -> str | None:
+        """Returns why to end; the value of a round without evaluation is yet to come."""
+        if not evaluated and math.isnan(self._values[-1]):
+            return None
         waited = rounds_without_improvement(self._values, self.min_delta)
         if waited < self.patience:
             return None

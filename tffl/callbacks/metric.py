@@ -62,8 +62,9 @@ class Metric(Callback):
         return self.name.replace("-", "_")
 
     def round_columns(self, round: Round) -> Mapping[str, Any]:
-        """Returns its column."""
-        return {self.column: self.function(round.labels, round.logits)}
+        """Returns its column; the cell is empty in a round without evaluation."""
+        value = self.function(round.labels, round.logits) if round.evaluated else None
+        return {self.column: value}
 
     def __str__(self) -> str:
         """Names it in messages."""

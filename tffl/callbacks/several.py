@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tffl.callbacks.base import Callback, Round, Start
+from tffl.callbacks.metric import Metric
 from tffl.core.errors import TfflError, UsageError, first_line, require
 from tffl.core.rounding import nine_digits
 from tffl.engine.observer import Observer
@@ -69,6 +70,15 @@ class Callbacks(Observer):
             except TfflError as error:
                 self._remember(error)
         return replace(round, row=row, client_rows=client_rows)
+
+    def with_metrics(self, round: Round) -> dict[str, Any]:
+        """Returns the row of a round with the columns of metrics computed anew."""
+        row = dict(round.row)
+        for callback in self._all:
+            if isinstance(callback, Metric):
+                row.pop(callback.column, None)
+                self._add_columns(callback, round, row, [])
+        return row
 
     def round(self, round: Round) -> str | None:
         """Tells all of a round that has been played; returns why the run should end, if so."""

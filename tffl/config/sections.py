@@ -106,6 +106,13 @@ class FederationConfig(Section):
     """Epochs that the server trains on its own data before round 1."""
     server_learning_rate: Annotated[float, Field(gt=0)] = 1.0
     """Factor that multiplies the aggregated update."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a round's participants that never answer, malicious ones among them. A round in
+    which too few are left for the defense is skipped."""
+    stragglers: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a round's participants that answer with less training than the others."""
+    straggler_work: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of its training that a straggler finishes: whole epochs, or a part of the first."""
 
     @model_validator(mode="after")
     def _check_counts(self) -> FederationConfig:
@@ -172,6 +179,11 @@ class TrainingConfig(Section):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit: bool = False
     """Compile each training step with XLA."""
+    augmentation: Literal["none", "crop", "flip", "crop+flip"] = "none"
+    """What clients, and the server on its own data, do to their images in every step: cut them out
+    at a random place, mirror half of them. Mirrored digits and traffic signs are other ones."""
+    crop_padding: Annotated[int, Field(ge=1)] = 4
+    """For `crop`: number of black pixels around an image before it is cut out."""
 
     @property
     def depends_on_total_rounds(self) -> bool:
@@ -187,12 +199,6 @@ class TrainingConfig(Section):
         return self.learning_rate
 
 
-class ModelConfig(Section):
-    """The network."""
-
-    name: str = "cnn"
-
-
 class ComponentConfig(BaseModel):
     """An attack or a defense: a name, and options that its own class validates."""
 
@@ -204,6 +210,30 @@ class ComponentConfig(BaseModel):
     def options(self) -> dict[str, Any]:
         """All keys except the name."""
         return dict(self.model_extra or {})
+
+
+class ModelConfig(ComponentConfig):
+    """The network: its name, its first weights, and the options of its own function."""
+
+    name: str = "cnn"
+    """A name of `tffl list models`; or a `.keras` file; or a function `package.module:function`."""
+    weights: str = ""
+    """File with the weights of round 1: `.keras`, `.weights.h5`, `.npz` or `.safetensors`; by
+    default they are random, or those of a `.keras` file that is the model."""
+    head: Literal["loaded", "random"] = "loaded"
+    """For `weights`: whether the last layer is loaded too. A `random` one may have another
+    number of classes than that in the file."""
+    imports: tuple[str, ...] = ()
+    """Modules to import first, such as one that registers layers of a `.keras` file."""
+
+    @model_validator(mode="after")
+    def _check_head(self) -> ModelConfig:
+        if self.head == "random" and not self.weights:
+            raise ValueError(
+                "model.head = 'random' is not allowed without model.weights: every weight is "
+                "random then"
+            )
+        return self
 
 
 class RuntimeConfig(Section):
@@ -234,6 +264,11 @@ class RecordConfig(Section):
     store_limit_gib: Annotated[float, Field(gt=0)] = 4.0
     metrics: tuple[str, ...] = ()
     """Further columns of `rounds.csv`; see `tffl list metrics`."""
+    evaluate_every: Annotated[int, Field(ge=1)] = 1
+    """Evaluate the global model every this many rounds, and after the last one."""
+    evaluate_samples: Annotated[int, Field(ge=1)] | None = None
+    """Evaluate on this many test samples, balanced over the classes and the same in every round
+    and for every seed; after the last round, on all of them."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     tensorboard: bool = True
     export: bool = True
@@ -248,6 +283,10 @@ class RecordConfig(Section):
         if len({*self.metrics}) < len(self.metrics):
             raise ValueError(f"record.metrics = {list(self.metrics)} names one more than once")
         return self
+
+    def evaluates(self, round: int, rounds: int) -> bool:
+        """Returns whether the global model is evaluated in a round; `rounds` is the last round."""
+        return round % self.evaluate_every == 0 or round == rounds
 
     def draws_pictures(self, round: int, rounds: int) -> bool:
         """Returns whether the heat maps of a round are drawn; `rounds` is the last round."""

@@ -31,6 +31,10 @@ def dataset_source(name: str) -> Any:
       UsageError: The dataset or its variant is unknown, or the registered class is not a dataset.
     """
     base, _, variant = name.partition("/")
+    require(
+        base in datasets or not is_path(name),
+        f"{name} is a path: your own data need no preparation, give them as --dataset",
+    )
     check_source(datasets[base], base)
     if not variant:
         return datasets.create(base, {})

@@ -6,8 +6,10 @@ on images only calls `Dataset.require_images`, which refuses feature vectors.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -80,6 +82,19 @@ class Dataset:
             f"{what} needs images, and {self.name} holds vectors of {self.sample_shape[0]} "
             "features",
         )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of samples, labels, clients and class names: of what decides a run."""
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for array in (
+            *(self.train_images, self.train_labels, self.train_clients),
+            *(self.test_images, self.test_labels),
+        ):
+            if array is not None:
+                digest.update(f"{array.dtype.str} {array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     @property
     def pixels(self) -> PixelRange:

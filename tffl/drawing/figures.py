@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tffl.core.measured import measured
 from tffl.drawing import guard as drawing
 
 if TYPE_CHECKING:
@@ -156,9 +157,8 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 def _line(
     axes: Axes, rounds: pd.DataFrame, column: str, color: str, marker: str, label: str
 ) -> None:
-    axes.plot(
-        rounds["round"], rounds[column], color=color, marker=marker, markersize=4, label=label
-    )
+    known = measured(rounds, column)
+    axes.plot(known["round"], known[column], color=color, marker=marker, markersize=4, label=label)
 
 
 def finish(figure: Figure, axes: Axes, columns: int = 3) -> None:

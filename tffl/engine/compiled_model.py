@@ -43,7 +43,7 @@ class CompiledModel:
     @cached_property
     def trainer(self) -> Trainer:
         """The compiled training of clients."""
-        return Trainer(self.model, self.training, self.dtype)
+        return Trainer(self.model, self.training, self.dtype, self.pixels)
 
     @cached_property
     def evaluator(self) -> Evaluator:

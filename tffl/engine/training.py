@@ -6,8 +6,9 @@ It holds no variables, so that one trace per device serves clients of any size, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import keras
@@ -17,7 +18,9 @@ import tensorflow as tf
 from tffl.config import TrainingConfig
 from tffl.core import seeds
 from tffl.core.layout import FlatVariables, WeightLayout
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.data.federation import ClientData
+from tffl.engine.augmentation import Augmentation
 from tffl.engine.optimizers import make_optimizer
 from tffl.engine.placement import DeviceArray, LocalDevices
 
@@ -31,8 +34,9 @@ class LocalTraining:
 
     Attributes:
       data: The client's indices into the pool of images, and its labels.
-      order: int32 `[epochs, n]`, the order of the samples in each epoch.
-      seed: uint32 `[2]`, the seed of random layers such as Dropout.
+      order: int32 `[epochs, n]`, the order of the samples in each epoch; with fewer columns, of
+        those that are trained.
+      seed: uint32 `[2]`, the seed of random layers such as Dropout, and of augmentation.
       learning_rate: The learning rate of the round.
     """
 
@@ -59,6 +63,18 @@ class LocalTraining:
         layer_seed = generator.integers(2**32, size=2, dtype=np.uint32)
         return cls(data, order, layer_seed, learning_rate)
 
+    def shortened(self, share: float) -> LocalTraining:
+        """Returns the beginning of the training: whole epochs, or else a part of the first.
+
+        Args:
+          share: Of all epochs, above 0 and up to 1.
+        """
+        epochs, samples = self.order.shape
+        finished = round(share * epochs, 9)
+        if finished >= 1:
+            return replace(self, order=self.order[: math.floor(finished)])
+        return replace(self, order=self.order[:1, : math.ceil(finished * samples)])
+
     def tensors(self) -> tuple[tf.Tensor, ...]:
         """Returns the arguments of the compiled function; casts the integers of any attack."""
         return (
@@ -75,14 +91,22 @@ class Trainer:
 
     Args:
       model: A built Keras model that ends in logits.
-      config: Optimizer, batch size, XLA.
+      config: Optimizer, batch size, augmentation, XLA.
       dtype: Of the samples, uint8 or float32.
+      pixels: The values of the darkest pixel and the brightest.
     """
 
-    def __init__(self, model: keras.Model, config: TrainingConfig, dtype: str = "uint8") -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        config: TrainingConfig,
+        dtype: str = "uint8",
+        pixels: PixelRange = BYTES,
+    ) -> None:
         step, signature = make_step(model, config), _signature(model, dtype)
-        self._function = _compile_training(signature, step, config, constrained=False)
-        self._constrained = _compile_training(signature, step, config, constrained=True)
+        augment = Augmentation.of(config, pixels)
+        self._function = _compile_training(signature, step, config, augment, constrained=False)
+        self._constrained = _compile_training(signature, step, config, augment, constrained=True)
 
     def train(self, start: tf.Tensor, images: tf.Tensor, job: LocalTraining) -> tf.Tensor:
         """Returns the client's update, float32 `[d]`: trained minus start weights.
@@ -241,7 +265,12 @@ def _scale_loss(
 
 
 def _compile_training(
-    inputs: list[tf.TensorSpec], step: Step, config: TrainingConfig, *, constrained: bool
+    inputs: list[tf.TensorSpec],
+    step: Step,
+    config: TrainingConfig,
+    augment: Augmentation | None,
+    *,
+    constrained: bool,
 ) -> Any:
     """Returns the compiled training; a constrained one also takes a mask and a radius."""
     mask_and_radius = [inputs[0], tf.TensorSpec([], tf.float32)]
@@ -264,7 +293,7 @@ def _compile_training(
             state = step.apply(state, batch_images, batch_labels)
             return step.project(state, start, *bounds) if bounds else state
 
-        batches = _Batches(images, indices, labels, order, config.batch_size)
+        batches = _Batches(images, indices, labels, order, config.batch_size, augment, seed)
         state = _loop(batches, step.begin(start, seed, learning_rate), apply)
         return step.end(state) - start
 
@@ -292,6 +321,8 @@ class _Batches:
     labels: tf.Tensor
     order: tf.Tensor
     size: int
+    augment: Augmentation | None
+    seed: tf.Tensor
 
     def count(self) -> tf.Tensor:
         return tf.shape(self.order)[0] * self._per_epoch()
@@ -299,10 +330,13 @@ class _Batches:
     def batch(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         begin = (number % self._per_epoch()) * self.size
         rows = self.order[number // self._per_epoch(), begin : begin + self.size]
-        return tf.gather(self.images, tf.gather(self.indices, rows)), tf.gather(self.labels, rows)
+        images = tf.gather(self.images, tf.gather(self.indices, rows))
+        if self.augment:
+            images = self.augment(images, self.seed, number)
+        return images, tf.gather(self.labels, rows)
 
     def _per_epoch(self) -> tf.Tensor:
-        return (tf.size(self.indices) + self.size - 1) // self.size
+        return (tf.shape(self.order)[1] + self.size - 1) // self.size
 
 
 def _loop(

@@ -9,6 +9,7 @@ from tffl.attacks import create_attack
 from tffl.config import ComponentConfig, Config
 from tffl.data.build import located
 from tffl.defenses import create_defense
+from tffl.models.own import resolved_model
 
 
 def resolved(config: Config) -> Config:
@@ -27,11 +28,45 @@ def resolved(config: Config) -> Config:
         )
         for section, part in parts.items()
     }
-    return config.model_copy(update={**chosen, "data": located(config.data)})
+    return config.model_copy(
+        update={**chosen, "data": located(config.data), "model": resolved_model(config.model)}
+    )
+
+
+FIRST_KEYS: dict[str, tuple[str, ...]] = {
+    "data": (
+        *("dataset", "train_limit", "test_limit", "image_size", "partition", "beta"),
+        *("classes_per_client", "samples_per_client", "server_shard", "server_samples"),
+    ),
+    "federation": (
+        *("clients", "participants", "malicious", "malicious_participants", "weighting"),
+        *("rounds", "server_epochs", "server_learning_rate"),
+    ),
+    "model": ("name",),
+    "training": (
+        *("local_epochs", "batch_size", "optimizer", "learning_rate", "momentum", "nesterov"),
+        *("weight_decay", "schedule", "decay", "precision", "jit"),
+    ),
+}
+"""The keys that results have been recorded with. Later ones belong to an identity only where they
+differ from their defaults: otherwise a new key would make all those results unknown."""
 
 
 def identity(config: Config) -> dict[str, Any]:
     """Returns what decides the numbers of a run: two runs with equal identity are one."""
+    found = _deciding(config)
+    defaults = Config().model_dump(mode="json", include=set(FIRST_KEYS))
+    for section, first in FIRST_KEYS.items():
+        found[section] = {
+            key: value
+            for key, value in found[section].items()
+            if key in first or key not in defaults[section] or value != defaults[section][key]
+        }
+    return found
+
+
+def _deciding(config: Config) -> dict[str, Any]:
+    """Returns all keys that may decide the numbers of a run, resolved."""
     dump = resolved(config).model_dump(
         mode="json", exclude={"runtime": True, "record": True, "data": {"data_dir"}}
     )
@@ -46,7 +81,7 @@ def differences(first: Config, second: Config, limit: int = 3) -> str:
     >>> differences(Config(seed=1), Config(seed=2))
     'seed is 1 there, 2 here'
     """
-    there, here = flat(identity(first)), flat(identity(second))
+    there, here = flat(_deciding(first)), flat(_deciding(second))
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     shown = [f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:limit]]
     return "; ".join(shown) + (f"; and {len(keys) - limit} more" if len(keys) > limit else "")

@@ -44,6 +44,10 @@ class Recorder(Callback):
         """Adds a round: its row of `ROUND_COLUMNS`, and one of `CLIENT_COLUMNS` per client."""
         self.tables.append(round_row, client_rows)
 
+    def change_round(self, round_row: Mapping[str, Any]) -> None:
+        """Replaces the row of the last round in `rounds.csv`."""
+        self.tables.rounds.append(int(round_row["round"]), [round_row])
+
     def frames(self, first: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Returns `rounds.csv` and `clients.csv` as pandas reads them, from round `first` on."""
         return self.tables.frames(first)

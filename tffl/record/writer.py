@@ -73,10 +73,11 @@ class RunWriter(Recorder):
         Raises:
           TfflError: A file cannot be written.
         """
-        if len(round.weights) == 1:
+        if len(round.groups) == len(round.weights) == 1:
             self.store_updates(round.updates)
             self.store_pictures(round.number, round.updates.client_ids, round.verdict.shown)
-        self.store_deviations(round)
+        if round.groups:
+            self.store_deviations(round)
         self.write_round(round.row, round.client_rows)
 
     @classmethod
@@ -104,7 +105,7 @@ class RunWriter(Recorder):
         path = Path(path)
         refuse_occupied(path, config)
         make_folder(path)
-        facts = {**environment(command), "data": data, "granted": dict(granted)}
+        facts = {**environment(command), "data_sha256": data, "granted": dict(granted)}
         write_json(path / "environment.json", facts)
         write_text(path / "config.toml", config.to_toml())  # last: it marks the folder as a run
         return cls(RunDirectory(path, config, RunTables()))
@@ -136,7 +137,7 @@ class RunWriter(Recorder):
         """
         try:
             text = (self.path / "environment.json").read_text(encoding="utf-8")
-            began_with = json.loads(text).get("data")
+            began_with = json.loads(text).get("data_sha256")
         except (OSError, ValueError, AttributeError):
             return
         require(
@@ -163,6 +164,15 @@ class RunWriter(Recorder):
           TfflError: A file cannot be written; the older one stays as it was.
         """
         super().write_round(round_row, client_rows)
+        self.tables.write(self.path)
+
+    def change_round(self, round_row: Mapping[str, Any]) -> None:
+        """Replaces the row of the last round in `rounds.csv`.
+
+        Raises:
+          TfflError: The file cannot be written; the older one stays as it was.
+        """
+        super().change_round(round_row)
         self.tables.write(self.path)
 
     def save_checkpoint(
@@ -326,9 +336,12 @@ def _with_end_of(run: RunDirectory, config: Config) -> RunDirectory:
 
 def _check_rounds(run: RunDirectory, last: int) -> None:
     """Raises `TfflError` if one of the rounds up to `last` is not in the tables."""
-    tables = run.tables
-    for name, table in (("rounds.csv", tables.rounds), ("clients.csv", tables.clients)):
-        missing = sorted(set(range(1, last + 1)) - set(table.rounds))
+    tables, played = run.tables, set(range(1, last + 1))
+    for name, table, expected in (
+        ("rounds.csv", tables.rounds, played),
+        ("clients.csv", tables.clients, played - tables.skipped()),
+    ):
+        missing = sorted(expected - set(table.rounds))
         if missing:
             raise TfflError(
                 f"{run.path / name} lacks round {missing[0]}, but there is a checkpoint of "

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tffl.report import document
 from tffl.report.benchmarks import benchmark_sections
 from tffl.report.document import Bars, Block, Gallery, MatrixChart, Report, Section, Table
@@ -160,8 +158,8 @@ def _time(run: RecordedRun) -> Block:
     }
     rounds = [str(round) for round in run.rounds["round"]]
     columns = [
-        [format_number(value) for value in (float(np.nanmean(column)), *column)]
-        for column in seconds.values()
+        [format_number(value) for value in (run.rounds[f"{phase}_seconds"].mean(), *seconds[name])]
+        for phase, name in PHASES.items()
     ]
     rows = document.rows_of(["mean", *rounds], columns)
     table = Table("Seconds of each phase", ["round", *seconds], rows)

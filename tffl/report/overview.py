@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tffl.core.measured import measured
 from tffl.drawing.guard import is_steep, usual_size
 from tffl.record.tables import ROUND_COLUMNS
 from tffl.report import document
@@ -101,8 +102,8 @@ def curve_chart(runs: Sequence[RecordedRun], column: str) -> Plot:
     series = [
         Series(
             run.name,
-            run.rounds["round"].tolist(),
-            run.rounds[column].astype(float).tolist(),
+            measured(run.rounds, column)["round"].tolist(),
+            measured(run.rounds, column)[column].astype(float).tolist(),
             color=document.COLORS[index % len(document.COLORS)],
             symbol=document.SYMBOLS[index % len(document.SYMBOLS)],
             dash=document.DASHES[index % len(document.DASHES)],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tffl.config import Config
 from tffl.core.errors import TfflError, UsageError, require
+from tffl.core.measured import measured
 from tffl.record.tables import read_rows
 
 if TYPE_CHECKING:
@@ -64,11 +65,12 @@ class RecordedRun:
         return ". ".join(filter(None, (self._unfinished(), self._ruined())))
 
     def _ruined(self) -> str:
-        ruined = self.rounds.loc[self.rounds["accuracy"].isna(), "round"].tolist()
+        evaluated = measured(self.rounds, "accuracy")
+        ruined = evaluated.loc[evaluated["accuracy"].isna(), "round"].tolist()
         if not ruined:
             return ""
         return (
-            f"{self.name}: in {len(ruined)} of {len(self.rounds)} rounds, first in round "
+            f"{self.name}: in {len(ruined)} of {len(evaluated)} rounds, first in round "
             f"{ruined[0]}, the outputs of the global model are not finite, so it has no accuracy"
         )
 

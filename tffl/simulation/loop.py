@@ -23,8 +23,10 @@ from tffl.models.layers import set_weights
 from tffl.record.recorder import Recorder
 from tffl.record.rounds import client_rows, judged
 from tffl.record.tables import as_written
+from tffl.simulation.evaluation import SCORES
 from tffl.simulation.experiment import Experiment
 from tffl.simulation.memory import Memory
+from tffl.simulation.participants import draw_stragglers
 from tffl.simulation.run import Run
 from tffl.simulation.summary import summarize
 
@@ -44,14 +46,15 @@ def play(experiment: Experiment, recorder: Recorder, listening: Sequence[Callbac
     if split := experiment.split():
         recorder.write_table("split.csv", split)
     last, weights, memory = begin(experiment, recorder, callbacks)
-    stop, rounds = (
-        _start(experiment, recorder, callbacks, last),
-        experiment.config.federation.rounds,
-    )
+    stop = _start(experiment, recorder, callbacks, last)
+    rounds = experiment.config.federation.rounds
     while last < rounds and not stop:
         last += 1
         weights, memory, stop = play_round(experiment, last, weights, memory, recorder, callbacks)
-    stopped = {"stopped_after": last, "stopped_because": stop} if last < rounds else {}
+    stopped = {}
+    if last < rounds:
+        stopped = {"stopped_after": last, "stopped_because": stop}
+        _evaluate_last(experiment, last, weights, recorder, callbacks)
     run = finish(experiment, weights, memory, recorder, stopped)
     callbacks.end(run)
     return run
@@ -101,7 +104,8 @@ def play_round(
     """
     clock, groups = Stopwatch(), []
     weights = weights.copy()
-    for model, clients in experiment.participants(round):
+    answering = experiment.participants(round)
+    for model, clients in _judged_clients(experiment, round, answering, callbacks):
         with clock.measure("train"):
             updates = experiment.train(round, clients, weights[model])
         with clock.measure("attack"):
@@ -113,11 +117,13 @@ def play_round(
             weights[model] += step.astype(np.float32)
         memory = Memory(states.replaced(memory.attack, model, known), state)
         groups.append(Group(model, updates, verdict, malicious))
-    with clock.measure("evaluate"):
-        scores = experiment.evaluation.scores(weights)
-
+    scores = _scores(experiment, round, weights, clock)
     row = {"round": round, **scores, **judged(groups), **clock.seconds}
-    experiment.evaluation.warn_of_ruin(round, row, callbacks)
+    if experiment.config.federation.dropout:
+        dropped = experiment.config.federation.participant_count - len(answering)
+        row |= {"dropped": dropped, "skipped": not groups}
+    if _is_evaluated(experiment, round):
+        experiment.evaluation.warn_of_ruin(round, row, callbacks)
     stop = callbacks.round(callbacks.with_columns(_heard(experiment, groups, weights, row)))
     config = experiment.config
     due = round % config.record.checkpoint_every == 0 or round == config.federation.rounds
@@ -158,6 +164,70 @@ def finish(
     return Run(config, rounds, clients, summary, model, recorder.path)
 
 
+def _judged_clients(
+    experiment: Experiment, round: int, answering: np.ndarray, callbacks: Callbacks
+) -> list[tuple[int, np.ndarray]]:
+    """Returns each global model and the clients that train it; none if the round is skipped."""
+    expected = experiment.config.federation.participant_count
+    reason = experiment.lacking(len(answering)) if len(answering) < expected else ""
+    if reason:
+        callbacks.warning(
+            f"round {round} is skipped: {len(answering)} of {expected} participants answered, and "
+            f"{reason}"
+        )
+        return []
+    return experiment.by_model(answering)
+
+
+def _client_rows(
+    experiment: Experiment, round: int, groups: Sequence[Group]
+) -> list[dict[str, Any]]:
+    """Returns the rows of `clients.csv`; they tell stragglers if the config has any."""
+    rows = client_rows(round, groups)
+    if experiment.config.federation.stragglers:
+        ids = np.array([row["client"] for row in rows], dtype=np.int64)
+        late = draw_stragglers(experiment.config, round, ids)
+        rows = [{**row, "straggler": bool(one)} for row, one in zip(rows, late, strict=True)]
+    return rows
+
+
+def _is_evaluated(experiment: Experiment, round: int) -> bool:
+    config = experiment.config
+    return config.record.evaluates(round, config.federation.rounds)
+
+
+def _scores(
+    experiment: Experiment, round: int, weights: np.ndarray, clock: Stopwatch
+) -> dict[str, float | None]:
+    """Evaluates a round as the config says: on all samples after the last one; maybe not at all."""
+    if not _is_evaluated(experiment, round):
+        return dict.fromkeys(SCORES)
+    with clock.measure("evaluate"):
+        return experiment.evaluation.scores(weights, _is_last(experiment, round))
+
+
+def _is_last(experiment: Experiment, round: int) -> bool:
+    return round == experiment.config.federation.rounds
+
+
+def _evaluate_last(
+    experiment: Experiment,
+    round: int,
+    weights: np.ndarray,
+    recorder: Recorder,
+    callbacks: Callbacks,
+) -> None:
+    """Evaluates, on all samples, a round that has become the last because a callback said so."""
+    if _is_evaluated(experiment, round) and experiment.config.record.evaluate_samples is None:
+        return
+    clock = Stopwatch()
+    with clock.measure("evaluate"):
+        scores = experiment.evaluation.scores(weights)
+    rows: Any = recorder.frames(round)[0].to_dict("records")
+    found = _heard(experiment, [], weights, {**rows[0], **scores, **clock.seconds}, whole=True)
+    recorder.change_round(callbacks.with_metrics(found))
+
+
 def _start_weights(experiment: Experiment, callbacks: Callbacks) -> np.ndarray:
     """Returns the weights float32 `[d]` before round 1, which the server may have trained."""
     config, start = experiment.config, experiment.first_weights
@@ -182,19 +252,26 @@ def _start(
 
 
 def _heard(
-    experiment: Experiment, groups: Sequence[Group], weights: np.ndarray, row: Mapping[str, Any]
+    experiment: Experiment,
+    groups: Sequence[Group],
+    weights: np.ndarray,
+    row: Mapping[str, Any],
+    whole: bool = False,
 ) -> Round:
-    """Returns a round as callbacks hear of it."""
+    """Returns a round as callbacks hear of it; `whole` if it is evaluated on all test samples."""
     seen = weights.view()
     seen.flags.writeable = False
+    evaluation, number = experiment.evaluation, row["round"]
+    whole = whole or _is_last(experiment, number)
     return Round(
-        number=row["round"],
+        number=number,
         groups=groups,
         weights=seen,
         row={name: as_written(value) for name, value in row.items()},
-        client_rows=client_rows(row["round"], groups),
-        labels=experiment.evaluation.labels,
-        predict=cache(lambda: experiment.evaluation.logits(seen)),
+        client_rows=_client_rows(experiment, number, groups),
+        labels=evaluation.labels(whole),
+        predict=cache(lambda: evaluation.logits(seen, whole)),
+        evaluated=whole or _is_evaluated(experiment, number),
     )
 
 

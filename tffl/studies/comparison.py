@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tffl.callbacks.base import Callback
 from tffl.config import ComponentConfig, Config, as_config
 from tffl.core.errors import require
+from tffl.core.measured import measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,11 +94,13 @@ def last_and_mean(rounds: pd.DataFrame) -> tuple[pd.Series[Any], pd.Series[Any]]
     """Returns the last row of `rounds.csv`, and the means of its columns over all rounds.
 
     Rounds in which the model is ruined have no accuracy: a mean of the others would flatter it, so
-    that the means of accuracy and attack success are NaN then.
+    that the means of accuracy and attack success are NaN then. Rounds without evaluation do not
+    count.
     """
     means = rounds.mean(numeric_only=True)
     of_model = ["accuracy", "attack_success"]
-    means[of_model] = rounds[of_model].astype(float).mean(skipna=False)
+    evaluated = measured(rounds, "accuracy")[of_model].astype(float)
+    means[of_model] = evaluated.mean(skipna=False)
     return rounds.iloc[-1], means
 
 

@@ -106,3 +106,11 @@ def test_what_is_no_npz_file_is_one_line(tmp_path: Path, load) -> None:
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     with pytest.raises(UsageError, match=r"one\.npz is one array, and no \.npz file of several"):
         load(tmp_path / "one.npz")
+
+
+def test_a_fingerprint_is_of_samples_labels_and_clients(tmp_path: Path, load) -> None:
+    found = load(write(tmp_path, clients=LABELS))
+    same, other = load(write(tmp_path, clients=LABELS)), load(write(tmp_path, clients=1 - LABELS))
+    assert found.fingerprint == same.fingerprint != other.fingerprint
+    other = load(write(tmp_path, clients=LABELS, y_train=1 - LABELS))
+    assert found.fingerprint != other.fingerprint

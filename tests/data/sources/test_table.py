@@ -72,6 +72,11 @@ def test_columns_may_name_the_part_and_the_client(tmp_path: Path, load) -> None:
     assert clients[1].indices.tolist() == list(range(1, 30, 3))
 
 
+def test_texts_and_numbers_may_be_classes_together(tmp_path: Path, load) -> None:
+    found = load(write(tmp_path, frame(kind=[1, "one"] * 20)), label="kind")
+    assert found.class_names == ("1", "one")
+
+
 def test_parquet_holds_the_same(tmp_path: Path, load) -> None:
     pytest.importorskip("pyarrow")
     frame().to_parquet(tmp_path / "fruit.parquet")
@@ -105,6 +110,7 @@ def test_parquet_holds_the_same(tmp_path: Path, load) -> None:
             {"label": "kind", "split": "part"},
             "no row says test in column part",
         ),
+        (frame().reset_index(names=""), {"label": "kind"}, "has a column without a name, such as"),
         (frame(size=np.inf), {"label": "kind"}, "column size holds infinite numbers"),
         (
             frame(kind=["a", "b"] * 19 + ["c"] * 2, part=["train"] * 38 + ["test"] * 2),

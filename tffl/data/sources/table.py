@@ -77,6 +77,12 @@ class Table(OwnData):
             f"--set 'data.label={columns[-1]}'; there are {', '.join(columns[:SHOWN])}"
             f"{f' and {len(columns) - SHOWN} more' if len(columns) > SHOWN else ''}",
         )
+        nameless = [name for name in columns if name.startswith("Unnamed: ")]
+        require(
+            not nameless,
+            f"{self.path} has a column without a name, such as the row numbers that pandas "
+            "writes: name it, or leave it out (to_csv(index=False))",
+        )
         for key in ("label", "split", "client"):
             name = getattr(self.config, key)
             if name and name not in columns:
@@ -99,7 +105,9 @@ class Table(OwnData):
         """Returns the rows' classes, in the order of their names or numbers."""
         column = self._column(table, "label")
         assert column is not None  # `_check_columns` demands it
-        values, numbers = np.unique(column.to_numpy(), return_inverse=True)
+        # Texts and numbers in one column have no order: all of them count as texts.
+        plain = column.to_numpy(str) if column.dtype.kind == "O" else column.to_numpy()
+        values, numbers = np.unique(plain, return_inverse=True)
         whole = column.dtype.kind != "f" or bool((values == np.floor(values)).all())
         require(
             whole and len(values) <= max(2, len(table) // 2),

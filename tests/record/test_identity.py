@@ -1,0 +1,32 @@
+"""What makes two runs one, also after a later version has added keys to the config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tffl.config import Config, build
+from tffl.record.identity import FIRST_KEYS, differences, identity
+from tffl.studies.reproduce.catalogue import read_experiment
+from tffl.studies.reproduce.measure import fingerprint, key_of, read_record
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_later_key_at_its_default_changes_no_identity() -> None:
+    found = identity(Config())
+    for section, first in FIRST_KEYS.items():
+        assert tuple(found[section]) == first
+
+
+def test_recorded_results_are_still_known() -> None:
+    experiment = read_experiment(ROOT / "configs" / "pdgan" / "mnist.toml")
+    cells = experiment.cells(experiment.spec.items, "small")
+    record = read_record(ROOT / "results" / "pdgan" / "small", experiment.name)
+    recorded = {key_of(row): row["fingerprint"] for row in record.runs}
+    assert recorded == {key_of(cell.key): fingerprint(cell) for cell in cells}
+
+
+def test_a_later_key_counts_where_it_is_set() -> None:
+    rotated = build({"data": {"shift": "rotation"}})
+    assert identity(rotated) != identity(Config())
+    assert differences(Config(), rotated) == "data.shift is 'none' there, 'rotation' here"
