@@ -100,7 +100,11 @@ def audit_gan(
         inputs = Inputs(global_model, updates, options["dataset"], options["data_dir"], pixels)
         found = audit_files(inputs, audit_source, settings, options["seed"])
     else:
-        belongs = {"global": global_model, "pixels": pixels, **{name: options[name] for name in SHARED}}
+        belongs = {
+            "global": global_model,
+            "pixels": pixels,
+            **{name: options[name] for name in SHARED},
+        }
         refuse_any(belongs, "belongs to --updates: a run knows its own")
         assert run is not None
         found = _audit_run(run, number, audit_source, settings)

@@ -112,7 +112,11 @@ class Explainer:
         """Returns what each client's model makes of the probes, float32 `[n, p, classes]`."""
         import tensorflow as tf
 
-        size, dtype, images = probes.images.shape[1], probes.images.dtype, tf.constant(probes.images)
+        size, dtype, images = (
+            probes.images.shape[1],
+            probes.images.dtype,
+            tf.constant(probes.images),
+        )
         key = ("logits", size, dtype)
         if key not in self._functions:
             self._functions[key] = _make_logits(self._at(size), self._range(probes.images))

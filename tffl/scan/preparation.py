@@ -85,7 +85,10 @@ def make_scanner(
         file, folder or dataset.
     """
     chosen = choose_defenses(names, settings, inputs.dataset is not None)
-    require(inputs.pixels is None or inputs.dataset is not None, "--pixels belongs to --dataset: give one")
+    require(
+        inputs.pixels is None or inputs.dataset is not None,
+        "--pixels belongs to --dataset: give one",
+    )
     inputs.check()
     model, samples = inputs.load()
     if not names:
