@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tffl.attacks import attacks
+from tffl.config import ModelConfig
 from tffl.core import seeds
 from tffl.core.layout import WeightLayout
 from tffl.models import models
@@ -38,7 +39,7 @@ def test_n_over_m_reaches_it_in_one_round(a_round, layout) -> None:
 def test_the_base_model_is_fresh_and_fixed(name: str, size: int) -> None:
     def adversary(seed: int) -> SimpleNamespace:
         model = models[name]((size, size, 2), 4, seed=seeds.integer(seed, "model"))
-        config, layout = SimpleNamespace(model=SimpleNamespace(name=name)), WeightLayout.of(model)
+        config, layout = SimpleNamespace(model=ModelConfig(name=name)), WeightLayout.of(model)
         return SimpleNamespace(seed=seed, model=model, layout=layout, config=config, classes=4)
 
     one = adversary(1)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from pydantic import Field
 
-from tffl.config import build
+from tffl.config import ModelConfig, build
 from tffl.core.errors import UsageError
 from tffl.core.registry import Registry
 from tffl.data.federation import Dataset
-from tffl.models import models
+from tffl.models import models, own
 from tffl.models.build import build_network
 from tffl.models.head import as_logits, final_activation
 from tffl.models.shape import describe_network
@@ -154,6 +155,38 @@ def softmax(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     return network(layers.Dense(classes, activation="softmax"), shape=image_shape)
 
 
+def fixed_softmax(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    return network(layers.Dense(classes), layers.Lambda(ops.softmax), shape=image_shape)
+
+
+def sigmoids(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    return network(layers.Dense(classes, activation="sigmoid"), shape=image_shape)
+
+
+def one_sigmoid(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    return network(layers.Dense(1, activation="sigmoid"), shape=image_shape)
+
+
+def two_inputs(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    images, more = keras.Input(image_shape), keras.Input((3,))
+    x = layers.Concatenate()([layers.Flatten()(images), more])
+    return keras.Model([images, more], layers.Dense(classes)(x))
+
+
+def wide_optional(
+    image_shape: tuple[int, int, int], classes: int, width: Annotated[int, Field(ge=2)] = 5
+) -> keras.Model:
+    """A hidden layer of a width.
+
+    Args:
+      image_shape: Of an image.
+      classes: Number of classes.
+      width: Units of the
+        hidden layer.
+    """
+    return network(layers.Dense(width), layers.Dense(classes), shape=image_shape)
+
+
 PLUGINS: list[Callable[..., Any]] = [
     *(
         documented,
@@ -168,7 +201,8 @@ PLUGINS: list[Callable[..., Any]] = [
         subclassed,
     ),
     *(flat_images, no_model, other_arguments, failing, weightless, double),
-    *(counting, noisy, untrainable, softmax),
+    *(counting, noisy, untrainable, softmax, fixed_softmax, sigmoids, one_sigmoid, two_inputs),
+    wide_optional,
 ]
 
 
@@ -178,6 +212,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     targets = {plugin.__name__: f"{__name__}:{plugin.__name__}" for plugin in PLUGINS}
     monkeypatch.setitem(registry.__dict__, "_targets", {**registry.builtin, **targets})
     monkeypatch.setattr("tffl.models.build.models", registry)
+    monkeypatch.setattr("tffl.models.own.models", registry)
 
 
 def dataset() -> Dataset:
@@ -224,7 +259,16 @@ def test_weights_depend_on_the_seed_with_and_without_a_seed_argument(name: str) 
         ),
         ("noisy", r"cannot be built .* calling Noisy\.call\(\)\. You cannot add new elements"),
         ("untrainable", "cannot be trained: KeyError"),
-        ("softmax", "ends in softmax, but the loss takes logits: leave out softmax"),
+        ("sigmoids", "ends in sigmoid, but the loss takes logits: leave out sigmoid"),
+        ("fixed_softmax", "ends in softmax, which cannot be taken off: leave it out"),
+        (
+            "one_sigmoid",
+            "has one output, such as a sigmoid's: end in a logit for each of 4 classes",
+        ),
+        (
+            "two_inputs",
+            r"has 2 inputs of shape \(6, 6, 1\), \(3,\): it should have one of \(height",
+        ),
     ],
 )
 def test_every_error_is_one_line_that_names_the_model(name: str, message: str) -> None:
@@ -248,6 +292,37 @@ def test_original_exception_is_the_cause() -> None:
     with pytest.raises(UsageError) as caught:
         compiled("untrainable")
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_softmax_is_taken_off_and_said_so_in_one_line() -> None:
+    heard: list[str] = []
+    model = build_network("softmax", SHAPE, 4, seed=1, say=heard.append)
+    assert not final_activation(model)
+    assert heard == [
+        "model softmax ends in softmax: it is taken off, as the loss takes logits; the predicted "
+        "classes stay the same, and the exported model returns logits"
+    ]
+    build_network("documented", SHAPE, 4, seed=1, say=heard.append)
+    assert len(heard) == 1
+
+
+def test_options_of_a_function_are_checked_and_listed() -> None:
+    model = build_network(ModelConfig(name="wide_optional", width=7), SHAPE, 4)  # type: ignore[call-arg]
+    assert model.layers[-2].units == 7
+    (option,) = own.models.explain("wide_optional")["options"]
+    assert option == {
+        "name": "width",
+        "meaning": "Units of the hidden layer.",
+        "allowed": "integer >= 2",
+        "default": 5,
+        "required": False,
+    }
+    for options, message in (
+        ({"widht": 3}, "unknown option of model wide_optional 'widht': did you mean 'width'"),
+        ({"width": 1}, "model.width = 1 is not allowed: it should be greater than or equal to 2"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            build_network(ModelConfig(name="wide_optional", **options), SHAPE, 4)
 
 
 def nested(*ends: Any) -> keras.Model:

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 def random_weights(adversary: Adversary) -> np.ndarray:
     """Returns freshly initialized weights float32 `[d]` of the global model's network."""
-    from tffl.models.build import build_network
+    from tffl.models.build import random_network
 
-    name, seed = adversary.config.model.name, seeds.integer(adversary.seed, "mpaf base model")
-    fresh = build_network(name, adversary.model.input_shape[1:], adversary.classes, seed)
+    model, seed = adversary.config.model, seeds.integer(adversary.seed, "mpaf base model")
+    fresh = random_network(model, adversary.model.input_shape[1:], adversary.classes, seed)
     return adversary.layout.flatten(fresh.get_weights())
 
 

@@ -68,7 +68,8 @@ class Round:
 
     Attributes:
       number: 1-based.
-      groups: What clients sent and how it was judged, for each global model that was trained.
+      groups: What clients sent and how it was judged, for each global model that was trained;
+        empty if the round is skipped because too few clients answered.
       weights: Global weights after the round, float32 `[models, d]`; read-only.
       row: The round's row of `rounds.csv`, with as many digits as there; undefined values are None
         or NaN. In `Callback.round` it has the columns of all callbacks.
@@ -123,6 +124,10 @@ class Round:
 
     @property
     def _only(self) -> Group:
+        require(
+            len(self.groups) > 0,
+            f"round {self.number} is skipped and has no updates: look at round.groups first",
+        )
         require(
             len(self.weights) == 1,
             f"a round of {len(self.weights)} global models has groups of clients: use round.groups",

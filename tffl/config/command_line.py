@@ -22,6 +22,7 @@ KEYS = {
     "weighting": "federation.weighting",
     "rounds": "federation.rounds",
     "model": "model.name",
+    "imports": "model.imports",
     "local_epochs": "training.local_epochs",
     "batch_size": "training.batch_size",
     "optimizer": "training.optimizer",
@@ -72,8 +73,8 @@ def assemble(
 ) -> dict[str, Any]:
     """Lays single options, then `--set`, over the values of a config file.
 
-    Naming another attack or defense than the file's drops the options that the file has for its
-    own, which the other would not understand.
+    Naming another attack, defense or model than the file's drops the options that the file has for
+    its own, which the other would not understand.
 
     >>> assemble({"attack": {"name": "a", "depth": 3}}, {"attack": "b"}, ["attack.scale=2"])
     {'attack': {'name': 'b', 'scale': 2}}
@@ -86,11 +87,13 @@ def assemble(
     changes = {KEYS[name]: value for name, value in options.items() if value is not None}
     if "runtime.workers" in changes:
         changes.setdefault("runtime.placement", "cluster")
-    for section in ("attack", "defense"):
+    for section in ("attack", "defense", "model"):
         name = changes.get(f"{section}.name")
         old = base.get(section)
-        if name is not None and isinstance(old, Mapping) and old.get("name", "none") != name:
-            base = {key: value for key, value in base.items() if key != section}
+        default = Config.model_fields[section].default.name
+        if name is not None and isinstance(old, Mapping) and old.get("name", default) != name:
+            kept = {key: old[key] for key in ("imports",) if key in old and section == "model"}
+            base = {**base, section: kept}
     return override(override(base, changes), parse_settings(settings))
 
 

@@ -109,6 +109,13 @@ class FederationConfig(Section):
     """Epochs that the server trains on its own data before round 1."""
     server_learning_rate: Annotated[float, Field(gt=0)] = 1.0
     """Factor that multiplies the aggregated update."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a round's participants that never answer, malicious ones among them. A round in
+    which too few are left for the defense is skipped."""
+    stragglers: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a round's participants that answer with less training than the others."""
+    straggler_work: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of its training that a straggler finishes: whole epochs, or a part of the first."""
 
     @model_validator(mode="after")
     def _check_counts(self) -> FederationConfig:
@@ -195,12 +202,6 @@ class TrainingConfig(Section):
         return self.learning_rate
 
 
-class ModelConfig(Section):
-    """The network."""
-
-    name: str = "cnn"
-
-
 class ComponentConfig(BaseModel):
     """An attack or a defense: a name, and options that its own class validates."""
 
@@ -212,6 +213,30 @@ class ComponentConfig(BaseModel):
     def options(self) -> dict[str, Any]:
         """All keys except the name."""
         return dict(self.model_extra or {})
+
+
+class ModelConfig(ComponentConfig):
+    """The network: its name, its first weights, and the options of its own function."""
+
+    name: str = "cnn"
+    """A name of `tffl list models`; or a `.keras` file; or a function `package.module:function`."""
+    weights: str = ""
+    """File with the weights of round 1: `.keras`, `.weights.h5`, `.npz` or `.safetensors`; by
+    default they are random, or those of a `.keras` file that is the model."""
+    head: Literal["loaded", "random"] = "loaded"
+    """For `weights`: whether the last layer is loaded too. A `random` one may have another
+    number of classes than that in the file."""
+    imports: tuple[str, ...] = ()
+    """Modules to import first, such as one that registers layers of a `.keras` file."""
+
+    @model_validator(mode="after")
+    def _check_head(self) -> ModelConfig:
+        if self.head == "random" and not self.weights:
+            raise ValueError(
+                "model.head = 'random' is not allowed without model.weights: every weight is "
+                "random then"
+            )
+        return self
 
 
 class RuntimeConfig(Section):

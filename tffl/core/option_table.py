@@ -1,4 +1,4 @@
-"""A table of the options of an attack, a defense or a dataset: meaning, allowed values, default."""
+"""A table of options of a dataclass or a function: meaning, allowed values, default."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 from pydantic import PydanticUserError
 from pydantic.errors import PydanticInvalidForJsonSchema
 
+from tffl.core.function_options import function_options, function_schema
 from tffl.core.options import json_schema
 
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}
-SECTION = re.compile(r"^Attributes:\n((?: .*\n?|\n)*)", re.MULTILINE)
+SECTION = re.compile(r"^(?:Attributes|Args):\n((?: .*\n?|\n)*)", re.MULTILINE)
 ENTRY = re.compile(r"^  (\w+): (.*(?:\n {4,}.*)*)", re.MULTILINE)
 
 
@@ -33,17 +34,17 @@ class Option(NamedTuple):
 
 
 def option_table(target: Any, hidden: str = "") -> list[Option]:
-    """Returns the options of a dataclass in their order; an empty list for anything else.
+    """Returns the options of a dataclass or a function in their order.
 
-    Their meanings are read from `Attributes:` in the docstrings of the class and its bases, the
-    allowed values from the annotations.
+    Their meanings are read from `Attributes:` in the docstrings of the class and its bases, or from
+    `Args:` in that of the function, the allowed values from the annotations.
 
     Args:
-      target: The dataclass.
+      target: The dataclass, or a function whose first two parameters are no options.
       hidden: Name of a field that is left out.
     """
     if not (isinstance(target, type) and is_dataclass(target)):
-        return []
+        return [] if isinstance(target, type) else _of_function(target)
     meanings = _meanings(target)
     try:
         schema = json_schema(target).get("properties", {})
@@ -59,6 +60,24 @@ def option_table(target: Any, hidden: str = "") -> list[Option]:
         )
         for field in fields(target)
         if field.init and field.name != hidden
+    ]
+
+
+def _of_function(function: Any) -> list[Option]:
+    meanings = _entries(inspect.getdoc(function) or "")
+    try:
+        schema = function_schema(function).get("properties", {})
+    except (PydanticInvalidForJsonSchema, PydanticUserError, TypeError):
+        schema = {}  # a plug-in's annotation that JSON schema cannot express
+    return [
+        Option(
+            name,
+            meanings.get(name, ""),
+            allowed(schema.get(name, {})),
+            None if each.default is each.empty else each.default,
+            each.default is each.empty,
+        )
+        for name, each in function_options(function).items()
     ]
 
 
@@ -95,7 +114,13 @@ def _default(field: Field[Any]) -> Any:
 def _meanings(cls: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        section = SECTION.search(inspect.cleandoc(vars(base).get("__doc__") or ""))
-        for name, text in ENTRY.findall(section[1]) if section else ():
-            found[name] = " ".join(text.split())
+        found |= _entries(inspect.cleandoc(vars(base).get("__doc__") or ""))
     return found
+
+
+def _entries(doc: str) -> dict[str, str]:
+    """Returns what a docstring says of each attribute or argument."""
+    section = SECTION.search(doc)
+    return {
+        name: " ".join(text.split()) for name, text in ENTRY.findall(section[1] if section else "")
+    }

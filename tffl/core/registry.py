@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from tffl.core.errors import TfflError, TfflWarning, UsageError, first_line, require, unknown
+from tffl.core.function_options import function_options
 from tffl.core.option_table import option_table
 from tffl.core.options import error_line
 
@@ -289,7 +290,11 @@ def _tables_field(cls: Any) -> str:
 
 def _options(target: Any) -> dict[str, Any]:
     if not hasattr(target, "__dataclass_fields__"):
-        return {}
+        options = {} if isinstance(target, type) else function_options(target)
+        return {
+            name: None if each.default is each.empty else each.default
+            for name, each in options.items()
+        }
     return {
         field.name: None if field.default is MISSING else field.default
         for field in fields(target)

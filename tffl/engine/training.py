@@ -6,8 +6,9 @@ It holds no variables, so that one trace per device serves clients of any size, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import keras
@@ -33,7 +34,8 @@ class LocalTraining:
 
     Attributes:
       data: The client's indices into the pool of images, and its labels.
-      order: int32 `[epochs, n]`, the order of the samples in each epoch.
+      order: int32 `[epochs, n]`, the order of the samples in each epoch; with fewer columns, of
+        those that are trained.
       seed: uint32 `[2]`, the seed of random layers such as Dropout, and of augmentation.
       learning_rate: The learning rate of the round.
     """
@@ -60,6 +62,18 @@ class LocalTraining:
         order = np.stack([generator.permutation(rows) for _ in range(epochs)])
         layer_seed = generator.integers(2**32, size=2, dtype=np.uint32)
         return cls(data, order, layer_seed, learning_rate)
+
+    def shortened(self, share: float) -> LocalTraining:
+        """Returns the beginning of the training: whole epochs, or else a part of the first.
+
+        Args:
+          share: Of all epochs, above 0 and up to 1.
+        """
+        epochs, samples = self.order.shape
+        finished = round(share * epochs, 9)
+        if finished >= 1:
+            return replace(self, order=self.order[: math.floor(finished)])
+        return replace(self, order=self.order[:1, : math.ceil(finished * samples)])
 
     def tensors(self) -> tuple[tf.Tensor, ...]:
         """Returns the arguments of the compiled function; casts the integers of any attack."""
@@ -322,7 +336,7 @@ class _Batches:
         return images, tf.gather(self.labels, rows)
 
     def _per_epoch(self) -> tf.Tensor:
-        return (tf.size(self.indices) + self.size - 1) // self.size
+        return (tf.shape(self.order)[1] + self.size - 1) // self.size
 
 
 def _loop(

@@ -9,7 +9,9 @@ They have no convolution, so that there are no heat maps of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from tffl.core.errors import require
 from tffl.models.blocks import cited, dense, logits
@@ -47,7 +49,7 @@ def mlp(
     sample_shape: tuple[int, ...],
     classes: int,
     *,
-    hidden: Sequence[int] = HIDDEN,
+    hidden: Sequence[Annotated[int, Field(ge=1)]] = HIDDEN,
     seed: int = 0,
 ) -> keras.Model:
     """A multilayer perceptron: hidden dense layers with ReLU.

@@ -74,7 +74,12 @@ def check_fits(
         and all(
             expected in (None, side) for expected, side in zip(taken, image_shape, strict=True)
         ),
-        f"{what} takes {samples_of(taken)} of {taken}, but these are {tuple(image_shape)}",
+        f"{what} takes {samples_of(taken)} of {taken}, but these are {tuple(image_shape)}"
+        f"{_how_to_resize(taken, tuple(image_shape))}",
+    )
+    require(
+        outputs != 1,
+        f"{what} has one output, such as a sigmoid's: end in a logit for each of {classes} classes",
     )
     require(
         outputs in allowed,
@@ -85,6 +90,12 @@ def check_fits(
 def samples_of(shape: tuple[int, ...]) -> str:
     """Says what samples of a shape are."""
     return "images" if len(shape) == 3 else "vectors"
+
+
+def _how_to_resize(taken: tuple[Any, ...], given: tuple[int, ...]) -> str:
+    """Says how images become as large as a model takes them, if that is all that is wrong."""
+    square = len(taken) == len(given) == 3 and taken[0] == taken[1] and taken[2] == given[2]
+    return f": set data.image_size = {taken[0]}" if square else ""
 
 
 def _plural(count: int, noun: str) -> str:

@@ -9,6 +9,7 @@ from tffl.attacks import create_attack
 from tffl.config import ComponentConfig, Config
 from tffl.data.build import located
 from tffl.defenses import create_defense
+from tffl.models.own import resolved_model
 
 
 def resolved(config: Config) -> Config:
@@ -27,7 +28,9 @@ def resolved(config: Config) -> Config:
         )
         for section, part in parts.items()
     }
-    return config.model_copy(update={**chosen, "data": located(config.data)})
+    return config.model_copy(
+        update={**chosen, "data": located(config.data), "model": resolved_model(config.model)}
+    )
 
 
 FIRST_KEYS: dict[str, tuple[str, ...]] = {

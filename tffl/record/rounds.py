@@ -13,7 +13,12 @@ from tffl.core.metrics import detection
 
 
 def judged(groups: Sequence[Group]) -> dict[str, Any]:
-    """Returns how many were accepted and how right that was: columns of `rounds.csv`."""
+    """Returns how many were accepted and how right that was: columns of `rounds.csv`.
+
+    Of a round that was skipped, only the counts are defined.
+    """
+    if not groups:
+        return dict.fromkeys(("participants", "accepted", "rejected"), 0)
     malicious = np.concatenate([group.malicious for group in groups])
     verdicts = [group.verdict for group in groups]
     accepted = sum(int(verdict.accepted.sum()) for verdict in verdicts)

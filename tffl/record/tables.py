@@ -231,6 +231,11 @@ class RunTables:
         self.rounds.append(round, [round_row])
         self.clients.append(round, client_rows)
 
+    def skipped(self) -> set[int]:
+        """Returns the rounds that were skipped, of which `clients.csv` has no rows."""
+        rounds = self.rounds.frame()
+        return set(rounds.loc[rounds["participants"] == 0, "round"].tolist())
+
     def keep(self, last: int) -> None:
         """Drops the rows after round `last` from both tables."""
         self.rounds.keep(last)

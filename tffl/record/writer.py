@@ -73,10 +73,11 @@ class RunWriter(Recorder):
         Raises:
           TfflError: A file cannot be written.
         """
-        if len(round.weights) == 1:
+        if len(round.groups) == len(round.weights) == 1:
             self.store_updates(round.updates)
             self.store_pictures(round.number, round.updates.client_ids, round.verdict.shown)
-        self.store_deviations(round)
+        if round.groups:
+            self.store_deviations(round)
         self.write_round(round.row, round.client_rows)
 
     @classmethod
@@ -335,9 +336,12 @@ def _with_end_of(run: RunDirectory, config: Config) -> RunDirectory:
 
 def _check_rounds(run: RunDirectory, last: int) -> None:
     """Raises `TfflError` if one of the rounds up to `last` is not in the tables."""
-    tables = run.tables
-    for name, table in (("rounds.csv", tables.rounds), ("clients.csv", tables.clients)):
-        missing = sorted(set(range(1, last + 1)) - set(table.rounds))
+    tables, played = run.tables, set(range(1, last + 1))
+    for name, table, expected in (
+        ("rounds.csv", tables.rounds, played),
+        ("clients.csv", tables.clients, played - tables.skipped()),
+    ):
+        missing = sorted(expected - set(table.rounds))
         if missing:
             raise TfflError(
                 f"{run.path / name} lacks round {missing[0]}, but there is a checkpoint of "

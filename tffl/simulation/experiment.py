@@ -12,7 +12,7 @@ from tffl.attacks import Attack, create_attack
 from tffl.attacks.adversary import Adversary
 from tffl.config import Config
 from tffl.core import seeds
-from tffl.core.errors import require
+from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
 from tffl.core.weighting import weighted_counts
@@ -27,7 +27,7 @@ from tffl.models.layers import set_weights
 from tffl.record.store_size import check_store_size
 from tffl.simulation.attackers import Attackers
 from tffl.simulation.evaluation import Evaluation
-from tffl.simulation.participants import draw_malicious, draw_participants
+from tffl.simulation.participants import draw_dropouts, draw_malicious, draw_participants
 from tffl.simulation.placement import place
 from tffl.simulation.server import check_defense, make_server, sources
 from tffl.simulation.shared_resources import SharedResources, first_weights
@@ -89,7 +89,7 @@ class Experiment:
 
         observer.phase(f"building {config.model.name}")
         self.compiled = shared.compiled(config, dataset)
-        self.first_weights = first_weights(config, dataset)
+        self.first_weights = first_weights(config, dataset, observer.warning)
         self.server = make_server(config, self.compiled, federation, self._train_root)
         self.check_defense(self.defense, config.defense.name)
         self._check_storing()
@@ -118,9 +118,10 @@ class Experiment:
         """Columns of a flat weight vector."""
         return self.compiled.layout
 
-    def check_defense(self, defense: Defense, name: str) -> None:
-        """Raises `UsageError` if a defense cannot work in this experiment."""
-        check_defense(defense, name, self.config.federation.participant_count, self.server)
+    def check_defense(self, defense: Defense, name: str, participants: int | None = None) -> None:
+        """Raises `UsageError` if a defense cannot work here, by default with all participants."""
+        count = self.config.federation.participant_count if participants is None else participants
+        check_defense(defense, name, count, self.server)
 
     def _check_storing(self) -> None:
         require(
@@ -152,10 +153,24 @@ class Experiment:
         dealt = replace(self.federation, clients=self.attackers.honest)
         return split_table(dealt, self.federation, self.config.data.partition)
 
-    def participants(self, round: int) -> list[tuple[int, np.ndarray]]:
-        """Returns each global model that is trained in a round, and the ids of its clients."""
+    def participants(self, round: int) -> np.ndarray:
+        """Returns the ids of the clients that answer in a round, ascending, int64 `[n]`."""
         generator = seeds.generator(self.config.seed, "participants", round)
         clients = draw_participants(self.config.federation, self.attackers.ids, generator)
+        return clients[~draw_dropouts(self.config, round, clients)]
+
+    def lacking(self, participants: int) -> str:
+        """Returns why so few clients cannot be judged; empty if they can."""
+        if participants == 0:
+            return "there is nothing to average"
+        try:
+            self.check_defense(self.defense, self.config.defense.name, participants)
+        except UsageError as error:
+            return str(error)
+        return ""
+
+    def by_model(self, clients: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Returns each global model that some clients train, and their ids."""
         group = self.groups[clients]
         return [(int(model), clients[group == model]) for model in np.unique(group)]
 

@@ -26,6 +26,7 @@ from tffl.record.tables import as_written
 from tffl.simulation.evaluation import SCORES
 from tffl.simulation.experiment import Experiment
 from tffl.simulation.memory import Memory
+from tffl.simulation.participants import draw_stragglers
 from tffl.simulation.run import Run
 from tffl.simulation.summary import summarize
 
@@ -103,7 +104,8 @@ def play_round(
     """
     clock, groups = Stopwatch(), []
     weights = weights.copy()
-    for model, clients in experiment.participants(round):
+    answering = experiment.participants(round)
+    for model, clients in _judged_clients(experiment, round, answering, callbacks):
         with clock.measure("train"):
             updates = experiment.train(round, clients, weights[model])
         with clock.measure("attack"):
@@ -117,6 +119,9 @@ def play_round(
         groups.append(Group(model, updates, verdict, malicious))
     scores = _scores(experiment, round, weights, clock)
     row = {"round": round, **scores, **judged(groups), **clock.seconds}
+    if experiment.config.federation.dropout:
+        dropped = experiment.config.federation.participant_count - len(answering)
+        row |= {"dropped": dropped, "skipped": not groups}
     if _is_evaluated(experiment, round):
         experiment.evaluation.warn_of_ruin(round, row, callbacks)
     stop = callbacks.round(callbacks.with_columns(_heard(experiment, groups, weights, row)))
@@ -157,6 +162,33 @@ def finish(
     detectors = experiment.defense.exports(experiment.server, memory.defense)
     recorder.finish(model, summary, detectors)
     return Run(config, rounds, clients, summary, model, recorder.path)
+
+
+def _judged_clients(
+    experiment: Experiment, round: int, answering: np.ndarray, callbacks: Callbacks
+) -> list[tuple[int, np.ndarray]]:
+    """Returns each global model and the clients that train it; none if the round is skipped."""
+    expected = experiment.config.federation.participant_count
+    reason = experiment.lacking(len(answering)) if len(answering) < expected else ""
+    if reason:
+        callbacks.warning(
+            f"round {round} is skipped: {len(answering)} of {expected} participants answered, and "
+            f"{reason}"
+        )
+        return []
+    return experiment.by_model(answering)
+
+
+def _client_rows(
+    experiment: Experiment, round: int, groups: Sequence[Group]
+) -> list[dict[str, Any]]:
+    """Returns the rows of `clients.csv`; they tell stragglers if the config has any."""
+    rows = client_rows(round, groups)
+    if experiment.config.federation.stragglers:
+        ids = np.array([row["client"] for row in rows], dtype=np.int64)
+        late = draw_stragglers(experiment.config, round, ids)
+        rows = [{**row, "straggler": bool(one)} for row, one in zip(rows, late, strict=True)]
+    return rows
 
 
 def _is_evaluated(experiment: Experiment, round: int) -> bool:
@@ -236,7 +268,7 @@ def _heard(
         groups=groups,
         weights=seen,
         row={name: as_written(value) for name, value in row.items()},
-        client_rows=client_rows(number, groups),
+        client_rows=_client_rows(experiment, number, groups),
         labels=evaluation.labels(whole),
         predict=cache(lambda: evaluation.logits(seen, whole)),
         evaluated=whole or _is_evaluated(experiment, number),

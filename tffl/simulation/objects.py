@@ -26,6 +26,8 @@ from tffl.data.sources.tf_data import arrays_of, is_tf_data
 from tffl.defenses import Defense, defenses
 from tffl.defenses.score_detector import ScoreDetector
 from tffl.models import models
+from tffl.models.layers import set_weights
+from tffl.models.own import keeping_weights
 
 Arrays: TypeAlias = Any
 """Training samples `[N, …]` and labels `[N]`, then those of the test set, as `from_arrays` takes
@@ -77,7 +79,7 @@ def described(
         name = model if isinstance(model, str) else _name_of(model)
         if not isinstance(model, str):
             register(name, model)
-        changes["model"] = ModelConfig(name=name)
+        changes["model"] = ModelConfig(name=name, imports=config.model.imports)
     if dataset is not None:
         named = isinstance(dataset, str | Path)
         name = str(dataset) if named else _dataset_name(dataset)
@@ -147,10 +149,10 @@ def _same(model: keras.Model) -> Callable[..., keras.Model]:
             f"model {model.name} takes images of {wanted}, and the dataset has {image_shape}",
         )
         twin = keras.models.clone_model(model)
-        twin.set_weights(weights)
+        set_weights(twin, weights)
         return twin
 
-    return build
+    return keeping_weights(build)
 
 
 def _source(dataset: Dataset) -> type:

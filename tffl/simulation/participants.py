@@ -1,4 +1,4 @@
-"""Who is malicious, and who takes part in a round."""
+"""Who is malicious, who takes part in a round, and who of them answers late or never."""
 
 from __future__ import annotations
 
@@ -41,3 +41,20 @@ def draw_participants(
     # The i-th honest id, without a list of them all: i, and one more for each attacker before it.
     before = np.searchsorted(malicious - np.arange(len(malicious)), turns, side="right")
     return np.sort(np.concatenate([chosen, turns + before]))
+
+
+def draw_dropouts(config: Config, round: int, clients: np.ndarray) -> np.ndarray:
+    """Returns which of some clients never answer in a round, bool `[n]`, by their ids `[n]`."""
+    return _drawn(config.seed, "dropout", config.federation.dropout, round, clients)
+
+
+def draw_stragglers(config: Config, round: int, clients: np.ndarray) -> np.ndarray:
+    """Returns which of some clients train less in a round, bool `[n]`, by their ids `[n]`."""
+    return _drawn(config.seed, "stragglers", config.federation.stragglers, round, clients)
+
+
+def _drawn(seed: int, purpose: str, share: float, round: int, clients: np.ndarray) -> np.ndarray:
+    if share == 0:
+        return np.zeros(len(clients), dtype=bool)
+    draws = [seeds.generator(seed, purpose, round, int(client)).random() for client in clients]
+    return np.array(draws) < share

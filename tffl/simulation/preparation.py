@@ -14,8 +14,8 @@ from tffl.core.atomic import make_free_folder
 from tffl.core.errors import require
 from tffl.data.build import check_prepared
 from tffl.defenses import create_defense
-from tffl.models import models
 from tffl.models.normalization import check_normalizable
+from tffl.models.own import model_options
 from tffl.record.identity import resolved
 from tffl.record.writer import RunWriter, refuse_occupied
 
@@ -94,7 +94,7 @@ def check(config: Config) -> None:
       UsageError: A name or an option does not exist, and the message lists the nearest and all; or
         the dataset is not prepared.
     """
-    models[config.model.name]
+    model_options(config.model)
     if config.data.normalization == "per-channel":
         check_normalizable(config.model.name)
     named_metrics(config.record.metrics)

@@ -6,7 +6,7 @@ holds weights, so sharing changes no result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,7 +55,7 @@ class SharedResources:
         if config.data.normalization == "per-channel":
             check_normalizable(config.model.name)
             statistics = dataset.channel_statistics
-        made = config.model.model_dump_json(), training.model_dump_json()
+        made = config.model.model_dump_json(exclude={"weights", "head"}), training.model_dump_json()
         key = (*made, dataset.sample_shape, dataset.classes, dtype, pixels, statistics)
         if key not in self._compiled:
             model = build_model(config, dataset.sample_shape, dataset.classes, pixels)
@@ -68,21 +68,26 @@ class SharedResources:
 
 
 def build_model(
-    config: Config, sample_shape: tuple[int, ...], classes: int, pixels: PixelRange = BYTES
+    config: Config,
+    sample_shape: tuple[int, ...],
+    classes: int,
+    pixels: PixelRange = BYTES,
+    say: Callable[[str], Any] | None = None,
 ) -> keras.Model:
-    """Returns an experiment's model with its first weights.
+    """Returns an experiment's model with random weights, or those of its file.
 
     Args:
       config: Names the model, its precision and the seed.
       sample_shape: Of an image or a feature vector.
       classes: Number of classes.
       pixels: The range of the images. tffl's own models are made for it, others have to be.
+      say: As `build_network` takes it.
 
     Raises:
       UsageError: The model is unknown, too deep for the images, or not what it should be, or the
         processor lacks the precision.
     """
-    name, precision = config.model.name, config.training.precision
+    precision = config.training.precision
     require(
         precision == "float32" or supports_convolution(precision.removeprefix("mixed_")),
         f"training.precision = {precision} is not allowed here: this processor has no convolution "
@@ -90,12 +95,20 @@ def build_model(
     )
     with _dtype_policy(precision):
         seed = seeds.integer(config.seed, "model")
-        return build_network(name, sample_shape, classes, seed, pixels)
+        return build_network(config.model, sample_shape, classes, seed, pixels, say)
 
 
-def first_weights(config: Config, dataset: Dataset) -> np.ndarray:
-    """Returns the flat weights float32 `[d]` that an experiment starts from."""
-    model = build_model(config, dataset.sample_shape, dataset.classes, dataset.pixels)
+def first_weights(
+    config: Config, dataset: Dataset, say: Callable[[str], Any] | None = None
+) -> np.ndarray:
+    """Returns the flat weights float32 `[d]` that an experiment starts from.
+
+    Args:
+      config: The experiment.
+      dataset: Its data.
+      say: As `build_network` takes it.
+    """
+    model = build_model(config, dataset.sample_shape, dataset.classes, dataset.pixels, say)
     return WeightLayout.of(model).flatten(model.get_weights())
 
 

@@ -44,6 +44,17 @@ def summarize(
         "attack_success_images": len(success.targets) if success else None,
         **{f"mean_{name}": _number(rounds[name].astype(float).mean()) for name in means},
         "rejected": int(rounds["rejected"].sum()),
+        **_absences(config, rounds),
+    }
+
+
+def _absences(config: Config, rounds: pd.DataFrame) -> dict[str, int]:
+    """Returns how many answers and rounds are missing, if clients may drop out."""
+    if not config.federation.dropout:
+        return {}
+    return {
+        "dropped": int(rounds["dropped"].sum()),
+        "skipped_rounds": int(rounds["skipped"].sum()),
     }
 
 

@@ -14,6 +14,7 @@ from tffl.engine import on_disk
 from tffl.engine.compiled_model import CompiledModel
 from tffl.engine.placement import DeviceArray, LocalDevices
 from tffl.engine.training import LocalTraining
+from tffl.simulation.participants import draw_stragglers
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Training:
             LocalTraining.draw(data[i], epochs, rate, seed=seed, round=round, client=int(i))
             for i in ids
         ]
+        for row in np.flatnonzero(draw_stragglers(self.config, round, ids)):
+            jobs[row] = jobs[row].shortened(self.config.federation.straggler_work)
         counts = np.array([len(job.data) for job in jobs], dtype=np.int64)
         layout, out = self.compiled.layout, None
         if self.config.runtime.updates_on_disk:

@@ -49,6 +49,8 @@ def _idle(config: Config) -> Iterator[tuple[str, str, str]]:
     if not is_own(data):
         for key in ("test_share", "skip_broken"):
             yield "data", key, f"{data.dataset} has a test part, and images that can be read"
+    if config.federation.stragglers == 0:
+        yield "federation", "straggler_work", "federation.stragglers is 0"
     if training.schedule != "exponential":
         yield "training", "decay", f"training.schedule is {training.schedule}, not exponential"
     if "crop" not in training.augmentation:

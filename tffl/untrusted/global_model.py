@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tffl.core.errors import UsageError
+from tffl.models.file import SUFFIX, load_model_file
 from tffl.models.validation import check_classifier
 
 if TYPE_CHECKING:
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
 
 LOCATIONS = ("global.keras", "export/global.keras")
 """Where the model is in the folder of an export, and in a run directory."""
-
-SUFFIX = ".keras"
-"""Keras accepts it only in lower case."""
 
 
 def find_global(path: Path) -> Path:
@@ -50,22 +46,6 @@ def load_global(path: Path) -> keras.Model:
     from tffl.core.process import silence
 
     silence()
-    import tffl.models.group_convolution  # noqa: F401 (registers its layer)
-
-    try:
-        model = _load(found)
-    except Exception as error:  # a layer can raise anything while Keras loads it
-        line = " ".join(str(error).split())[:300]
-        raise UsageError(f"cannot load the global model {found}: {line}") from None
+    model = load_model_file(found, f"the global model {found}")
     check_classifier(model, f"the global model {found}")
     return model
-
-
-def _load(path: Path) -> keras.Model:
-    import keras
-
-    if path.suffix == SUFFIX:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    with TemporaryDirectory(prefix="tffl-") as folder:
-        copy = shutil.copy(path, Path(folder) / f"global{SUFFIX}")
-        return keras.saving.load_model(copy, compile=False, safe_mode=True)
