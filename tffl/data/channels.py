@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
 
-from tffl.core.pixels import PixelRange
-
-ChannelStatistics: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
-"""Means and standard deviations, one per channel; 0 is the darkest pixel and 1 the brightest."""
+from tffl.core.pixels import ChannelStatistics, PixelRange
 
 CHUNK = 1024
 """Number of images that are converted at a time."""

@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from tffl.core.errors import require
-from tffl.core.pixels import BYTES, PixelRange, pixel_range
-from tffl.data.channels import ChannelStatistics, channel_statistics
+from tffl.core.pixels import BYTES, ChannelStatistics, PixelRange, pixel_range
+from tffl.data.channels import channel_statistics
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tffl.core.errors import require
-from tffl.core.pixels import PixelRange
+from tffl.core.pixels import ChannelStatistics, PixelRange
 from tffl.models import models
 
 if TYPE_CHECKING:
     import keras
-
-    from tffl.data.channels import ChannelStatistics
 
 
 def check_normalizable(name: str) -> None:
