@@ -20,6 +20,7 @@ datasets = Registry(
 _HOMES = {
     **datasets.homes(),
     "build_federation": "tffl.data.build",
+    "from_arrays": "tffl.data.arrays",
     "load_dataset": "tffl.data.build",
 }
 

@@ -36,6 +36,12 @@ def from_arrays(
 
     Raises:
       UsageError: The arrays are nothing that can be trained on; one line says what is wrong.
+
+    Example:
+      >>> samples, labels = np.zeros((6, 4), np.float32), ["no", "yes"] * 3
+      >>> found = from_arrays("mine", (samples, labels), clients=[0, 0, 0, 1, 1, 1])
+      >>> found.sample_shape, found.class_names, len(found.test_labels)
+      ((4,), ('no', 'yes'), 2)
     """
     x, labels = as_samples(train[0], f"{name}: x_train"), _column(train[1])
     owners = None if clients is None else np.asarray(clients)

@@ -14,6 +14,7 @@ from tffl.core.atomic import make_free_folder
 from tffl.core.errors import require
 from tffl.data.build import check_prepared
 from tffl.defenses import create_defense
+from tffl.models.normalization import check_normalizable
 from tffl.models.own import model_options
 from tffl.record.identity import resolved
 from tffl.record.writer import RunWriter, refuse_occupied
@@ -96,6 +97,8 @@ def check(config: Config) -> None:
         the dataset is not prepared.
     """
     model_options(config.model)
+    if config.data.normalization == "per-channel":
+        check_normalizable(config.model.name)
     named_metrics(config.record.metrics)
     create_attack(config.attack.name, config.attack.options)
     create_defense(config.defense.name, config.defense.options)
