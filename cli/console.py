@@ -111,7 +111,9 @@ def print_seeds(rows: Sequence[Mapping[str, Any]]) -> None:
     found = summarize_seeds(rows)
     spread = [(found["mean"][key], found["interval"][key]) for key in RATES]
     rejected = found["mean"]["rejected"], found["interval"]["rejected"]
-    means = [rate(mean) + (f" ± {half * 100:.1f}" if defined(half) else "") for mean, half in spread]
+    means = [
+        rate(mean) + (f" ± {half * 100:.1f}" if defined(half) else "") for mean, half in spread
+    ]
     count = f"{rejected[0]:.3g}" + (f" ± {rejected[1]:.2g}" if defined(rejected[1]) else "")
     table.add_section()
     table.add_row("mean", *means, count)
