@@ -16,6 +16,7 @@ from tffl_cli.options import (
     FOLDER,
     experiment_options,
     json_option,
+    pixels_option,
     quiet_option,
     resume_option,
     run_out_option,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     "model-inversion (an audit's default: needs no images, and finds label flips that are not "
     "scaled), held-out, auxiliary or noise. gan+model-inversion finds most, and takes longest.",
 )
+@pixels_option
 @experiment_options()
 @run_out_option
 @resume_option
@@ -57,6 +59,7 @@ def audit_gan(
     run: Path | None,
     number: int | None,
     audit_source: str | None,
+    pixels: tuple[float, float] | None,
     config: Path | None,
     settings: tuple[str, ...],
     out: Path | None,
@@ -79,7 +82,7 @@ def audit_gan(
     of_experiment = {"config": config, "out": out, "resume": resumed, **options}
     of_experiment = {name: of_experiment[name] for name in of_experiment if name not in SHARED}
     if updates is None and run is None:
-        audit = {"global": global_model, "round": number}
+        audit = {"global": global_model, "round": number, "pixels": pixels}
         refuse_any(audit, "belongs to an audit: give --updates or --run")
         refuse_both(quiet=quiet, json=as_json)
         source = () if audit_source is None else (f"defense.source={audit_source}",)
@@ -90,9 +93,18 @@ def audit_gan(
     refuse_any(of_experiment, "belongs to an experiment: leave out --updates and --run")
     if updates is not None:
         refuse_any({"round": number}, "belongs to --run")
-        found = _audit_files(updates, global_model, audit_source, settings, options)
+        require(global_model is not None, "give --global, your own model, with --updates")
+        assert global_model is not None
+        from tffl.scan.preparation import Inputs, audit_files
+
+        inputs = Inputs(global_model, updates, options["dataset"], options["data_dir"], pixels)
+        found = audit_files(inputs, audit_source, settings, options["seed"])
     else:
-        belongs = {"global": global_model, **{name: options[name] for name in SHARED}}
+        belongs = {
+            "global": global_model,
+            "pixels": pixels,
+            **{name: options[name] for name in SHARED},
+        }
         refuse_any(belongs, "belongs to --updates: a run knows its own")
         assert run is not None
         found = _audit_run(run, number, audit_source, settings)
@@ -106,21 +118,6 @@ def audit_gan(
 
 SHARED = ("data_dir", "dataset", "seed")
 """Options of an experiment that an audit of a folder takes too."""
-
-
-def _audit_files(
-    updates: Path,
-    global_model: Path | None,
-    source: str | None,
-    settings: tuple[str, ...],
-    options: Mapping[str, Any],
-) -> AuditResult:
-    require(global_model is not None, "give --global, your own model, with --updates")
-    assert global_model is not None
-    from tffl.scan.preparation import Inputs, audit_files
-
-    inputs = Inputs(global_model, updates, options["dataset"], options["data_dir"])
-    return audit_files(inputs, source, settings, options["seed"])
 
 
 def _audit_run(

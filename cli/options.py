@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -60,6 +61,22 @@ def allowed(section: str, key: str) -> Name:
     return Name(values)
 
 
+class PixelRangeType(click.ParamType):
+    """Two numbers, the first smaller, as in `0,1`."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns both, or says what they should be."""
+        try:
+            low, high = map(float, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers, as in 0,1", param, ctx)
+        if not -math.inf < low < high < math.inf:
+            self.fail(f"{value!r} does not go from a smaller number to a larger one", param, ctx)
+        return low, high
+
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else."
 )
@@ -68,6 +85,13 @@ data_dir_option = click.option(
     "--data-dir",
     type=FOLDER,
     help="Folder of prepared datasets; by default $TFFL_DATA_DIR, else TFDS's own.",
+)
+pixels_option = click.option(
+    "--pixels",
+    type=PixelRangeType(),
+    metavar="LOW,HIGH",
+    help="Darkest and brightest pixel value that the global model takes, if images are scaled "
+    "outside of it: 0,1 or -1,1. By default 0,255, and for float images the range they are in.",
 )
 rounds_option = click.option(
     "--round",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +17,7 @@ from tffl_cli.options import (
     data_dir_option,
     json_option,
     part_settings_option,
+    pixels_option,
     registered,
     several_option,
 )
@@ -53,22 +53,6 @@ def global_option(required: bool) -> Option[Command]:
     )
 
 
-class PixelRangeType(click.ParamType):
-    """Two numbers, the first smaller, as in `0,1`."""
-
-    name = "range"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Returns both, or says what they should be."""
-        try:
-            low, high = map(float, value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not two numbers, as in 0,1", param, ctx)
-        if not -math.inf < low < high < math.inf:
-            self.fail(f"{value!r} does not go from a smaller number to a larger one", param, ctx)
-        return low, high
-
-
 @click.command(
     epilog="Without --defense, shield judges where there is a --dataset, and else "
     "update-consensus and statistics-consensus. Exit code: 0 if nothing is suspect, 3 if anything "
@@ -84,13 +68,7 @@ class PixelRangeType(click.ParamType):
     help="Dataset, one of `tffl list datasets`, whose test images show what the models look at.",
 )
 @data_dir_option
-@click.option(
-    "--pixels",
-    type=PixelRangeType(),
-    metavar="LOW,HIGH",
-    help="Darkest and brightest pixel value that the global model takes, if images are scaled "
-    "outside of it: 0,1 or -1,1. By default 0,255.",
-)
+@pixels_option
 @click.option(
     "--seed",
     type=click.IntRange(min=0, max=2**32 - 1),
@@ -149,8 +127,8 @@ def scan(
     output = None if out is None else ScanOutput(out, updates, global_model)
     if output is not None:
         output.check()
-    inputs = Inputs(global_model, updates, dataset, data_dir)
-    scanner = make_scanner(inputs, defenses, settings, seed, pixels)
+    inputs = Inputs(global_model, updates, dataset, data_dir, pixels)
+    scanner = make_scanner(inputs, defenses, settings, seed)
     printer = Printer(scanner.seed, as_json, output)
     if watch:
         ctx.exit(_watch(scanner, updates, interval, printer))

@@ -12,6 +12,7 @@ import pytest
 
 from tffl.core.errors import UsageError
 from tffl.core.layout import WeightLayout
+from tffl.core.pixels import BYTES
 from tffl.core.updates import Updates
 from tffl.data.samples import RootData, Samples
 from tffl.defenses import Server, Verdict, create_defense
@@ -126,7 +127,7 @@ def says(server: Server, predictions: np.ndarray) -> Server:
     def logits(updates: Updates, probes: Any) -> np.ndarray:
         return np.eye(CLASSES + 1)[predictions[updates.client_ids, : len(probes)]]
 
-    return replace(server, explainer=SimpleNamespace(logits=logits))  # type: ignore[arg-type]
+    return replace(server, explainer=SimpleNamespace(logits=logits, pixels=BYTES))  # type: ignore[arg-type]
 
 
 def test_all_below_a_fixed_threshold_are_rejected(judge, server) -> None:

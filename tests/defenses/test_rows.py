@@ -130,8 +130,13 @@ def test_what_is_needed_is_a_named_argument() -> None:
     np.testing.assert_array_equal(own.scores, verdict.scores)
     session = tffl.Session(probe_loss, **options)
     np.testing.assert_array_equal(session.judge(rows).scores, verdict.scores)
-    with pytest.raises(tffl.UsageError, match="images"):
+    floats = {**options, "images": images.astype(np.float32)}
+    np.testing.assert_allclose(probe_loss.judge_rows(rows, **floats).scores, own.scores, rtol=1e-4)
+    with pytest.raises(tffl.UsageError, match=r"images are float64: they should be uint8, .* or f"):
         probe_loss.judge_rows(rows, **{**options, "images": images / 255})
+    floats["images"][3, 2, 1] = np.nan
+    with pytest.raises(tffl.UsageError, match="hold NaN or infinity in 1 of 40 samples"):
+        probe_loss.judge_rows(rows, **floats)
     with pytest.raises(tffl.UsageError, match=r"root_update has shape \(3,\)"):
         tffl.defenses.FLTrust().judge_rows(rows, root_update=np.ones(3))
     with pytest.raises(tffl.UsageError, match="ProbeLoss looks at images: give model=, images="):

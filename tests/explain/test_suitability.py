@@ -61,6 +61,14 @@ def test_a_model_whose_images_are_scaled_outside_of_it(pixels):
         check(nearest_mean(pixels))
 
 
+@pytest.mark.parametrize("pixels", [*RANGES[1:], (-2.0, 3.0)])
+def test_float_images_are_tried_in_the_range_they_are_in(pixels):
+    floats = in_range(samples().images.astype(np.float32), pixels)
+    assert check(nearest_mean(pixels), pixels, replace(samples(), images=floats)) == ""
+    with pytest.raises(UsageError, match=r"seems to take pixels of 0…255, .* scale float images"):
+        check(nearest_mean(BYTES), pixels, replace(samples(), images=floats))
+
+
 def test_models_of_noise_are_no_fault_and_a_warning():
     for seed in range(3):
         keras.utils.set_random_seed(seed)
@@ -103,3 +111,8 @@ def test_maps_and_logits_are_of_images_in_the_models_range():
     )
     maps = [explainer.maps(updates, probes, "layer-cam") for explainer in (one, two)]
     np.testing.assert_allclose(*maps, rtol=1e-3, atol=1e-5)
+    floats = replace(probes, images=in_range(probes.images.astype(np.float32), SIGNED))
+    maps = [two.maps(updates, images, "layer-cam") for images in (probes, floats)]
+    np.testing.assert_allclose(*maps, rtol=1e-3, atol=1e-5)
+    logits = [two.logits(updates, images) for images in (probes, floats)]
+    np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-3)

@@ -218,6 +218,32 @@ def test_defenses_that_look_at_images_get_the_samples(tmp_path: Path) -> None:
     assert (tmp_path / "clients.csv").read_text() == table(rows)
 
 
+@pytest.mark.parametrize("defense", ["shield", "gan-audit"])
+def test_float_images_are_judged_as_bytes_are(defense: str, tmp_path: Path) -> None:
+    """A network of pixels from 0 to 1 with floats, and one that scales bytes itself."""
+    from tffl.models import models
+
+    scaling = models["lenet5"]((12, 12, 1), 3, seed=0)
+    inputs = x = keras.Input((12, 12, 1))
+    for layer in scaling.layers[1:]:
+        x = x if isinstance(layer, keras.layers.Rescaling) else layer(x)
+    plain = keras.Model(inputs, x)
+    draw, labels = np.random.default_rng(0), np.arange(12, dtype=np.int32) % 3
+    images = draw.integers(0, 256, (12, 12, 12, 1), dtype=np.uint8)
+    options = {"cam-consensus": {"probes": 3}, "probe-loss": {"probes": 3}}
+    options = options if defense == "shield" else {"images": 12, "inversion_steps": 5}
+    verdicts = []
+    for network, shown in ((scaling, images), (plain, (images / 255).astype(np.float32))):
+        samples = Samples(shown, labels, 3)
+        strategy = make(defense, options, model=network, seed=5, samples=samples)
+        train(strategy, honest(network), network.get_weights())
+        assert strategy.verdict is not None
+        verdicts.append(strategy.verdict)
+    one, two = verdicts
+    assert one.accepted.tolist() == two.accepted.tolist()
+    np.testing.assert_allclose(one.scores, two.scores, atol=0.1)
+
+
 def test_images_that_do_not_suit_the_model_are_found_before_anyone_trains() -> None:
     """A network without a scaling of its own, whose weights suit pixels from 0 to 1."""
     inputs = keras.Input((8, 8, 1))
@@ -248,8 +274,8 @@ def classifier(**options: Any) -> keras.Model:
     ("changes", "reason"),
     [
         (
-            {"images": SAMPLES.images.astype(np.float32)},
-            r"samples\.images are float32: they should",
+            {"images": SAMPLES.images.astype(np.float64)},
+            r"samples\.images are float64: they should",
         ),
         ({"images": SAMPLES.images[..., 0]}, r"samples\.images have shape \(4, 6, 6\)"),
         ({"images": np.zeros((4, 5, 5, 1), np.uint8)}, r"takes images of \(6, 6, 1\)"),

@@ -17,10 +17,10 @@ from tffl_cli.main import cli
 CLASSES = 10
 
 
-def classifier(weights: np.ndarray) -> keras.Model:
-    """A linear model of 8 × 8 images."""
+def classifier(weights: np.ndarray, scaling: bool = True) -> keras.Model:
+    """A linear model of 8 × 8 images, of pixels from 0 to 255 or from 0 to 1."""
     images = keras.Input((8, 8, 1), name="images")
-    x = keras.layers.Rescaling(1 / 255, name="rescale")(images)
+    x = keras.layers.Rescaling(1 / 255, name="rescale")(images) if scaling else images
     x = keras.layers.Conv2D(1, 1, use_bias=False, name="conv")(x)
     logits = keras.layers.Dense(CLASSES, name="logits")(keras.layers.Flatten(name="flat")(x))
     model = keras.Model(images, logits, name="linear")
@@ -75,6 +75,25 @@ def test_the_audit_finds_the_faulty_model_and_its_mistakes(source: str, folder: 
     wrong = np.array(files["5.keras"]["confusion"])
     np.fill_diagonal(wrong, 0)
     assert wrong[1, 7] + wrong[7, 1] > 0.8 * wrong.sum() > 0
+
+
+@pytest.mark.parametrize("source", ["model-inversion", "noise", "held-out+auxiliary"])
+def test_models_of_other_pixels_are_audited_in_their_range(
+    source: str, folder: Path, tmp_path: Path
+) -> None:
+    names = ["global.keras", *(f"clients/{number}.keras" for number in range(6))]
+    (tmp_path / "clients").mkdir()
+    for name in names:
+        weights = keras.saving.load_model(folder / name).get_weights()[1]
+        classifier(weights, scaling=False).save(tmp_path / name)
+    given = ("--dataset", "digits", "--pixels", "0,1") if "+" in source else ("--pixels", "0,1")
+    result = audit(tmp_path, "--audit-source", source, *given, *SMALL, "--json")
+    report = json.loads(result.stdout)
+    assert report["suspects"] == ["5.keras"], result.output
+    reference = audit(folder, "--audit-source", source, *given[:-2], *SMALL, "--json")
+    wanted = [model["accuracy"] for model in json.loads(reference.stdout)["models"][:6]]
+    found = [model["accuracy"] for model in report["models"]]
+    np.testing.assert_allclose(found, wanted, atol=0.05)
 
 
 def test_the_table_names_the_mistakes(folder: Path) -> None:

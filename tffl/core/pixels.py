@@ -9,6 +9,9 @@ import numpy as np
 PixelRange: TypeAlias = tuple[float, float]
 """The values of the darkest pixel and the brightest."""
 
+ChannelStatistics: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Means and standard deviations, one per channel; 0 is the darkest pixel and 1 the brightest."""
+
 BYTES: PixelRange = (0.0, 255.0)
 RANGES: tuple[PixelRange, ...] = (BYTES, (0.0, 1.0), (-1.0, 1.0))
 """Those that are usual, tffl's own first."""
@@ -37,8 +40,20 @@ def as_bytes(images: np.ndarray, pixels: PixelRange) -> np.ndarray:
     """
     if images.dtype == np.uint8:
         return images
+    return np.clip(np.rint(on_byte_scale(images, pixels)), 0, 255).astype(np.uint8)
+
+
+def on_byte_scale(images: np.ndarray, pixels: PixelRange) -> np.ndarray:
+    """Returns floats as `in_range` takes them, 0 … 255, but not rounded: its inverse.
+
+    Args:
+      images: float32 `[m, …]`, or uint8, which are on that scale.
+      pixels: The range of the floats.
+    """
+    if images.dtype == np.uint8:
+        return images.astype(np.float32)
     low, high = pixels
-    return np.clip(np.rint((images - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
+    return (images - low) * (255 / (high - low))
 
 
 def pixel_range(images: np.ndarray) -> PixelRange:

@@ -39,7 +39,7 @@ class Samples:
     """Labeled images.
 
     Attributes:
-      images: uint8 `[m, height, width, channels]`.
+      images: uint8 `[m, height, width, channels]`; or float32, which models get as they are.
       labels: int32 `[m]`.
       classes: Number of classes.
       names: Names of the classes; empty if they are unknown.

@@ -85,12 +85,11 @@ def check_samples(samples: Any, what: str) -> None:
         f"{what} have shape {samples.shape}: it should be (n, height, width, channels) or "
         "(n, features)",
     )
-    bad = int((~np.isfinite(samples.reshape(len(samples), -1)).all(axis=1)).sum())
-    require(bad == 0, f"{what} hold NaN or infinity in {bad} of {len(samples)} samples")
+    _check_finite(samples, what)
 
 
 def check_images(images: Any, what: str) -> None:
-    """Raises `UsageError` unless images are uint8 `[n, height, width, channels]`."""
+    """Raises `UsageError` unless images are `[n, height, width, channels]`, uint8 or float32."""
     _check_array(images, what)
     require(
         images.ndim == 4 and 0 not in images.shape[1:],
@@ -98,10 +97,10 @@ def check_images(images: Any, what: str) -> None:
         + (", so add [..., None]" if images.ndim == 3 else ""),
     )
     require(
-        images.dtype == np.uint8,
-        f"{what} are {images.dtype}: they should be uint8, values 0 to 255"
-        + (", or float32" if images.dtype.kind == "f" else ""),
+        images.dtype in (np.uint8, np.float32),
+        f"{what} are {images.dtype}: they should be uint8, values 0 to 255, or float32",
     )
+    _check_finite(images, what)
 
 
 def check_labels(labels: Any, count: int, classes: int, what: str) -> None:
@@ -114,6 +113,13 @@ def check_labels(labels: Any, count: int, classes: int, what: str) -> None:
         low >= 0 and high < classes,
         f"{what} are {low} to {high}: for {classes} classes they should be 0 to {classes - 1}",
     )
+
+
+def _check_finite(samples: np.ndarray, what: str) -> None:
+    if samples.dtype.kind != "f":
+        return
+    bad = int((~np.isfinite(samples.reshape(len(samples), -1)).all(axis=1)).sum())
+    require(bad == 0, f"{what} hold NaN or infinity in {bad} of {len(samples)} samples")
 
 
 def _type(images: np.ndarray) -> str:

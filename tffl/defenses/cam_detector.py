@@ -25,7 +25,7 @@ from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
 from tffl.defenses.server import Server
 from tffl.explain.maps import Findings, Method, Probes, check_map_size
-from tffl.explain.probes import PICTURED, draw
+from tffl.explain.probes import draw, drawn_images
 
 if TYPE_CHECKING:
     pass
@@ -142,7 +142,7 @@ class CamDetector(Detector):
         maps = self.prepare(raw, probes.images.shape[1]).astype(np.float32)
         usable = np.asarray(np.isfinite(maps).all(axis=(1, 2, 3)))
         scores = np.full(len(updates), np.inf)
-        shown = HeatMaps(raw, probes.images[:PICTURED])
+        shown = HeatMaps(raw, drawn_images(probes, server.explainer.pixels))
         if not usable.any():
             return Evidence(scores, self._notes(findings, scores), shown=(shown,))
         found = self.judge_maps(maps[usable], server, updates.round)

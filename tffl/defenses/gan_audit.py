@@ -35,6 +35,7 @@ from pydantic import BeforeValidator, Field
 from tffl.core import seeds, states
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
+from tffl.core.pixels import as_bytes
 from tffl.core.updates import Updates
 from tffl.core.verdict import AuditImages
 from tffl.data.samples import Samples
@@ -50,6 +51,7 @@ from tffl.gan import audit, sources
 from tffl.gan.dcgan import Dcgan, GanOptions
 from tffl.gan.inversion import Inversion
 from tffl.gan.serving import AuditGraph
+from tffl.models.scaling import of_bytes
 
 if TYPE_CHECKING:
     import keras
@@ -386,14 +388,15 @@ def _average(updates: Updates, chosen: np.ndarray) -> np.ndarray:
 
 
 def _network(server: Server) -> keras.Model:
-    assert server.model is not None
-    return server.model
+    """Returns the model as one of pixels from 0 to 255, which all audit images have."""
+    assert server.model is not None and server.explainer is not None
+    return of_bytes(server.model, server.explainer.pixels)
 
 
 def _pool(server: Server) -> Samples:
     """Returns the server's samples, all of them if they are its own."""
     samples = server.samples
-    assert samples is not None
-    if server.root is None:
-        return samples
-    return Samples(server.root.images, server.root.labels, samples.classes, samples.names)
+    assert samples is not None and server.explainer is not None
+    own = samples if server.root is None else server.root
+    images = as_bytes(own.images, server.explainer.pixels)
+    return Samples(images, own.labels, samples.classes, samples.names)

@@ -69,7 +69,8 @@ def make_server(
       seed: Of what the defense draws.
       learning_rate: What the server multiplies an aggregated update by.
       model: The global network.
-      images: uint8 `[m, height, width, channels]`, to try clients' models on.
+      images: uint8 `[m, height, width, channels]`, to try clients' models on; or float32, which
+        they get as they are, in any range.
       labels: int `[m]`, their classes.
       root_update: The update float32 `[d]` that training on the server's own, trusted data yields
         in the round, or a function (start `[d]`, round) → that update.
@@ -86,6 +87,7 @@ def make_server(
     if model is None:
         return Server(None, layout, clients, seed, _root(root_update, layout.size), learning_rate)
 
+    from tffl.core.pixels import pixel_range
     from tffl.explain.maps import Explainer
     from tffl.explain.samples import check_samples
 
@@ -102,7 +104,7 @@ def make_server(
         _root(root_update, layout.size),
         learning_rate,
         samples,
-        Explainer(model),
+        Explainer(model, pixel_range(shown)),
     )
 
 

@@ -53,7 +53,7 @@ class Probes:
     """Images on which the server evaluates clients' models.
 
     Attributes:
-      images: uint8 `[p, height, width, channels]`.
+      images: uint8 `[p, height, width, channels]`; or float32, which models get as they are.
       classes: int32 `[p]`, the class whose logit each map explains, or `PREDICTED`.
     """
 
@@ -71,11 +71,14 @@ class Explainer:
     Args:
       model: For its structure; its weights do not matter.
       pixels: What it takes for the darkest pixel and the brightest.
+
+    Attributes:
+      pixels: As above.
     """
 
     def __init__(self, model: keras.Model, pixels: PixelRange = BYTES) -> None:
+        self.pixels = pixels
         self._model = model
-        self._pixels = pixels
         self._sized: dict[int, keras.Model] = {}
         self._map_sizes: dict[tuple[str, int], tuple[int, int]] = {}
         self._functions: dict[Any, Any] = {}
@@ -97,7 +100,7 @@ class Explainer:
         """
         import tensorflow as tf
 
-        function = self._function(method, layer, probes.images.shape[1], _make_maps)
+        function = self._function(method, layer, probes.images, _make_maps)
         images, classes = tf.constant(probes.images), tf.constant(probes.classes, tf.int32)
         rows = (
             function(tf.constant(updates.weights(row)), images, classes)
@@ -109,10 +112,15 @@ class Explainer:
         """Returns what each client's model makes of the probes, float32 `[n, p, classes]`."""
         import tensorflow as tf
 
-        size = probes.images.shape[1]
-        if ("logits", size) not in self._functions:
-            self._functions["logits", size] = _make_logits(self._at(size), self._pixels)
-        function, images = self._functions["logits", size], tf.constant(probes.images)
+        size, dtype, images = (
+            probes.images.shape[1],
+            probes.images.dtype,
+            tf.constant(probes.images),
+        )
+        key = ("logits", size, dtype)
+        if key not in self._functions:
+            self._functions[key] = _make_logits(self._at(size), self._range(probes.images))
+        function = self._functions[key]
         rows = (function(tf.constant(updates.weights(row)), images) for row in range(len(updates)))
         return np.stack([logits.numpy() for logits in rows])
 
@@ -138,7 +146,7 @@ class Explainer:
         """
         import tensorflow as tf
 
-        function = self._function(method, layer, probes.images.shape[1], _make_distance)
+        function = self._function(method, layer, probes.images, _make_distance)
         images, classes = tf.constant(probes.images), tf.constant(probes.classes, tf.int32)
         value, gradient = function(tf.constant(weights), images, classes, tf.constant(target))
         return float(value), gradient.numpy()
@@ -166,13 +174,17 @@ class Explainer:
         return self._sized[size]
 
     def _function(
-        self, method: Method, layer: str | None, size: int, make: Callable[..., Any]
+        self, method: Method, layer: str | None, images: np.ndarray, make: Callable[..., Any]
     ) -> Any:
-        name = self.layer_name(layer)
-        key = (method, name, size, make)
+        name, size = self.layer_name(layer), images.shape[1]
+        key = (method, name, size, images.dtype, make)
         if key not in self._functions:
-            self._functions[key] = make(self._at(size), name, METHODS[method], self._pixels)
+            pixels = self._range(images)
+            self._functions[key] = make(self._at(size), name, METHODS[method], pixels)
         return self._functions[key]
+
+    def _range(self, images: np.ndarray) -> PixelRange | None:
+        return self.pixels if images.dtype == np.uint8 else None
 
 
 def check_map_size(size: tuple[int, int], what: str) -> None:
@@ -188,7 +200,9 @@ def check_map_size(size: tuple[int, int], what: str) -> None:
 class _Maps:
     """The graph from weights to maps; compiled by those who use it."""
 
-    def __init__(self, model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange) -> None:
+    def __init__(
+        self, model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange | None
+    ) -> None:
         import tensorflow as tf
 
         self._layer, self._weigh = convolutions(model)[layer], weigh
@@ -196,7 +210,7 @@ class _Maps:
         self.variables = FlatVariables(model)
         self.signature = [
             tf.TensorSpec([WeightLayout.of(model).size], tf.float32),
-            tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+            _images_spec(model, pixels),
             tf.TensorSpec([None], tf.int32),
         ]
 
@@ -206,7 +220,7 @@ class _Maps:
         """Returns maps float32 `[p, h, w]` of trainable and other weights."""
         import tensorflow as tf
 
-        inputs = in_range(tf.cast(images, tf.float32), self._pixels)
+        inputs = _inputs(images, self._pixels)
         with tf.GradientTape() as tape, outputs_of(self._layer) as outputs:
             tape.watch(inputs)
             logits, _ = self.variables.call(*tensors, inputs, training=False)
@@ -217,7 +231,22 @@ class _Maps:
         return self._weigh(*(tf.cast(part, tf.float32) for part in (features, gradients, score)))
 
 
-def _make_maps(model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange) -> Any:
+def _images_spec(model: keras.Model, pixels: PixelRange | None) -> tf.TensorSpec:
+    """Returns what compiled functions take: bytes, or floats if there is no range for bytes."""
+    import tensorflow as tf
+
+    dtype = tf.float32 if pixels is None else tf.uint8
+    return tf.TensorSpec([None, *model.input_shape[1:]], dtype)
+
+
+def _inputs(images: tf.Tensor, pixels: PixelRange | None) -> tf.Tensor:
+    """Returns bytes in the range that a model takes; floats are in it already."""
+    import tensorflow as tf
+
+    return images if pixels is None else in_range(tf.cast(images, tf.float32), pixels)
+
+
+def _make_maps(model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange | None) -> Any:
     """Compiles weights `[d]`, images `[p, …]`, classes `[p]` → maps float32 `[p, h, w]`."""
     import tensorflow as tf
 
@@ -230,25 +259,25 @@ def _make_maps(model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange)
     return maps
 
 
-def _make_logits(model: keras.Model, pixels: PixelRange) -> Any:
+def _make_logits(model: keras.Model, pixels: PixelRange | None) -> Any:
     """Compiles weights `[d]`, images `[p, …]` → logits float32 `[p, classes]`."""
     import tensorflow as tf
 
     variables = FlatVariables(model)
     signature = [
         tf.TensorSpec([WeightLayout.of(model).size], tf.float32),
-        tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8),
+        _images_spec(model, pixels),
     ]
 
     @tf.function(input_signature=signature, autograph=False)
     def logits(flat: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-        inputs = in_range(tf.cast(images, tf.float32), pixels)
+        inputs = _inputs(images, pixels)
         return variables.call(*variables.split(flat), inputs, training=False)[0]
 
     return logits
 
 
-def _make_distance(model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange) -> Any:
+def _make_distance(model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange | None) -> Any:
     """Compiles weights, images, classes, target maps → squared distance, gradient `[d]`."""
     import tensorflow as tf
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tffl.core import seeds
+from tffl.core.pixels import PixelRange, as_bytes
 from tffl.data.resize import resize
 from tffl.data.samples import Samples
 from tffl.explain.maps import PREDICTED, Probes
@@ -52,4 +53,16 @@ def draw(
         "predicted": np.full(count, PREDICTED, np.int32),
         "fixed": np.full(count, fixed, np.int32),
     }
-    return Probes(images if size is None else resize(images, size), classes[rule])
+    if size is not None:
+        images = resize(images, size, images.dtype.type)
+    return Probes(images, classes[rule])
+
+
+def drawn_images(probes: Probes, pixels: PixelRange) -> np.ndarray:
+    """Returns the first probes as they are drawn, uint8 `[q, height, width, channels]`.
+
+    Args:
+      probes: Those that maps are made of.
+      pixels: The darkest and the brightest pixel of float images.
+    """
+    return as_bytes(probes.images[:PICTURED], pixels)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tffl.core.cross_entropy import mean_cross_entropy
 from tffl.core.errors import UsageError
-from tffl.core.pixels import RANGES, PixelRange, in_range
+from tffl.core.pixels import RANGES, PixelRange, in_range, on_byte_scale
 from tffl.data.samples import Samples
 from tffl.explain.probes import draw
 
@@ -41,7 +41,7 @@ def check_model(predict: Predict, samples: Samples, pixels: PixelRange, seed: in
     Args:
       predict: The global model, ending in logits: see `tffl.models.head`.
       samples: The server's images; without any, all is well.
-      pixels: The range that the model is thought to take.
+      pixels: The range that the model is thought to take; of float images, the one they are in.
       seed: Decides which images.
 
     Raises:
@@ -51,7 +51,7 @@ def check_model(predict: Predict, samples: Samples, pixels: PixelRange, seed: in
     if not count:
         return ""
     probes = draw(samples, count, seed)
-    images, labels = probes.images.astype(np.float32), probes.classes
+    images, labels = on_byte_scale(probes.images, pixels), probes.classes
     outputs = predict(in_range(images, pixels))
     _check_range(predict, images, labels, outputs, pixels)
     accuracy = _accuracy(outputs, labels)
@@ -93,8 +93,9 @@ def _check_range(
             raise UsageError(
                 f"the global model seems to take pixels of {_words(other)}, not {_words(pixels)}: "
                 f"its loss on {len(labels)} test images is {_loss(tried, labels):.3g} so, and "
-                f"{loss:.3g} as they are; give that range as pixels ({other[0]:g},{other[1]:g}), "
-                "or build the scaling into the model"
+                f"{loss:.3g} as they are; for uint8 images, give that range as pixels "
+                f"({other[0]:g},{other[1]:g}); scale float images so, or build the scaling into "
+                "the model"
             )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import keras
 
     from tffl.config import Config
+    from tffl.core.pixels import PixelRange
     from tffl.data.samples import Samples
     from tffl.defenses.gan_audit import GanAudit
     from tffl.record.run_directory import RunDirectory
@@ -92,6 +93,7 @@ def audit_folder(
     defense: GanAudit,
     samples: Samples | None = None,
     seed: int | None = None,
+    pixels: PixelRange | None = None,
 ) -> AuditResult:
     """Audits the models in a folder in the way that `gan-audit` audits the clients of a round.
 
@@ -101,11 +103,12 @@ def audit_folder(
       defense: The defense, with `from_round = 1`.
       samples: Images for the sources `gan`, `auxiliary` and `held-out`.
       seed: The seed of all random choices; drawn at random if None.
+      pixels: As `Scanner` takes it; audit images are made in this range.
 
     Raises:
       UsageError: The folder does not exist, or the source needs images and there are none.
     """
-    scan = Scanner(model, {DEFENSE: defense}, samples, seed).scan(folder)
+    scan = Scanner(model, {DEFENSE: defense}, samples, seed, pixels).scan(folder)
     names = samples.names if samples is not None else ()
     unjudged = scan.unjudged.get(DEFENSE, "")
     unknown = Opinion("", False, np.nan, np.nan, "")

@@ -33,12 +33,14 @@ class Inputs:
       folder: A folder with one model per client.
       dataset: The name of the dataset whose test images are used; None for no images.
       data_dir: The folder of prepared datasets; TFDS's own or `TFFL_DATA_DIR` if None.
+      pixels: As `Scanner` takes it.
     """
 
     global_model: Path
     folder: Path
     dataset: str | None = None
     data_dir: Path | None = None
+    pixels: PixelRange | None = None
 
     def check(self) -> None:
         """Checks, without TensorFlow, that everything is there.
@@ -69,29 +71,30 @@ def make_scanner(
     names: Sequence[str] = (),
     settings: Sequence[str] = (),
     seed: int | None = None,
-    pixels: PixelRange | None = None,
 ) -> Scanner:
     """Returns a scanner of a folder.
 
     Args:
-      inputs: The model, the folder and the images.
+      inputs: The model, the folder and the images; `pixels` only with images.
       names: Of defenses; if there are none, those that suit the images and the model.
       settings: Such as `"defense.k=2"`: an option of every defense that has it.
       seed: As `Scanner` takes it.
-      pixels: As `Scanner` takes it.
 
     Raises:
       UsageError: A name or an option does not exist, a value is out of range, or there is no such
         file, folder or dataset.
     """
     chosen = choose_defenses(names, settings, inputs.dataset is not None)
-    require(pixels is None or inputs.dataset is not None, "--pixels belongs to --dataset: give one")
+    require(
+        inputs.pixels is None or inputs.dataset is not None,
+        "--pixels belongs to --dataset: give one",
+    )
     inputs.check()
     model, samples = inputs.load()
     if not names:
         usual = usual_defenses(samples is not None, WeightLayout.of(model))
         chosen = {name: chosen[name] for name in usual}
-    return Scanner(model, chosen, samples, seed, pixels)
+    return Scanner(model, chosen, samples, seed, inputs.pixels)
 
 
 def choose_defenses(
@@ -157,7 +160,7 @@ def audit_files(
     defense = _auditor_of_one_round(source, settings)
     inputs.check()
     model, samples = inputs.load()
-    return audit_folder(model, inputs.folder, defense, samples, seed)
+    return audit_folder(model, inputs.folder, defense, samples, seed, inputs.pixels)
 
 
 def audit_stored_round(

@@ -22,7 +22,7 @@ import numpy as np
 from tffl.core import seeds
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
-from tffl.core.pixels import BYTES, PixelRange, as_bytes
+from tffl.core.pixels import PixelRange, pixel_range
 from tffl.core.verdict import Judgment
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
 from tffl.defenses.base import Defense, State
@@ -148,8 +148,9 @@ class Scanner:
       defenses: Name → defense. It must name suspects, need no history and train nothing.
       samples: Labeled images for defenses that use some.
       seed: The seed that selects images. By default it is random, so attackers cannot know them.
-      pixels: The model's values for the darkest and the brightest pixel; 0 and 255 if None. If the
-        model does not suit the default range, that is an error; a given range only warns.
+      pixels: The model's values for the darkest and the brightest pixel; 0 and 255 if None, or the
+        range of float images. If the model does not suit the default range, that is an error; a
+        given range only warns.
 
     Attributes:
       warnings: Warnings about limits of the verdicts.
@@ -185,7 +186,8 @@ class Scanner:
         self._model = as_logits(model) if end else model
         self._start = self.expected.layout.flatten(model.get_weights())
         self._samples = _limited(samples or _no_samples(model), self.seed)
-        self._explainer = Explainer(self._model, pixels or BYTES)
+        assumed = pixels or pixel_range(self._samples.images)
+        self._explainer = Explainer(self._model, assumed)
         left_out = (
             [f"the global model ends in {end}: defenses see what goes into it"] if end else []
         )
@@ -202,14 +204,9 @@ class Scanner:
         }
         if not declared & {PROBE_DATA, AUXILIARY_DATA}:
             return []
-        require(
-            AUXILIARY_DATA not in declared or pixels in (None, BYTES),
-            "defenses that make images take models of pixels from 0 to 255 only: build the scaling "
-            "into the global model",
-        )
         try:
             predict = predictor(self._model)
-            found = check_model(predict, self._samples, pixels or BYTES, self.seed)
+            found = check_model(predict, self._samples, self._explainer.pixels, self.seed)
         except UsageError as error:
             if pixels is None:
                 raise
@@ -348,8 +345,7 @@ def load_samples(model: keras.Model, dataset: str, data_dir: Path | None) -> Sam
         f"model takes {model.input_shape[1:]} and has {model.output_shape[-1]} outputs: choose "
         "the dataset that it was made for",
     )
-    images = as_bytes(found.test_images, found.pixels)
-    return Samples(images, found.test_labels, found.classes, found.class_names)
+    return Samples(found.test_images, found.test_labels, found.classes, found.class_names)
 
 
 def _limited(samples: Samples, seed: int) -> Samples:

@@ -9,7 +9,6 @@ import numpy as np
 from tffl.config import Config
 from tffl.core import seeds
 from tffl.core.errors import require
-from tffl.core.pixels import as_bytes
 from tffl.data.federation import Federation
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, RootData, Samples
 from tffl.defenses import Defense, Server
@@ -81,10 +80,7 @@ def samples_of(federation: Federation, seed: int) -> Samples:
         pool = np.arange(len(labels))
     generator = seeds.generator(seed, "samples")
     rows = np.sort(generator.permutation(len(pool))[:SAMPLES])
-    shown = images[pool[rows]]
-    if federation.dataset.is_images:
-        shown = as_bytes(shown, federation.dataset.pixels)
-    return Samples(shown, labels[rows], classes, federation.dataset.class_names)
+    return Samples(images[pool[rows]], labels[rows], classes, federation.dataset.class_names)
 
 
 def root_of(

@@ -13,7 +13,7 @@ from tffl.core.verdict import HeatMaps
 from tffl.drawing import heat_maps
 from tffl.drawing.explanation import Explanation, described, recorded
 from tffl.engine.observer import Observer
-from tffl.explain.probes import PICTURED, draw
+from tffl.explain.probes import draw, drawn_images
 from tffl.record.identity import resolved
 from tffl.record.run_directory import FIGURES, PICTURES, RunDirectory, load_updates, round_files
 
@@ -108,7 +108,7 @@ def _layer_cam_maps(config: Config, updates: Updates) -> HeatMaps:
     count = min(PROBES, len(server.samples.labels))
     probes = draw(server.samples, count, server.seed, size=size)
     maps = server.explainer.maps(updates, probes, "layer-cam")
-    return HeatMaps(maps, probes.images[:PICTURED])
+    return HeatMaps(maps, drawn_images(probes, server.explainer.pixels))
 
 
 def _choose_rounds(run: RunDirectory, rounds: Sequence[int]) -> list[int]:

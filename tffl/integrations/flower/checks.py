@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from tffl.core.errors import UsageError, require
-from tffl.core.pixels import BYTES, PixelRange
+from tffl.core.pixels import PixelRange, pixel_range
 from tffl.core.updates import LARGEST_CLAIM
 from tffl.core.weighting import Weighting
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, RootData, Samples
@@ -103,8 +103,8 @@ def check_images(
       model: The model that defenses apply to images; its own weights are restored.
       weights: The weights of the global model, one array for each variable.
       samples: The server's labeled images.
-      pixels: The model's values for the darkest and the brightest pixel; 0 and 255 if None. With a
-        given range, a mismatch is only a warning.
+      pixels: The model's values for the darkest and the brightest pixel; 0 and 255 if None, or the
+        range of float samples. With a given range, a mismatch is only a warning.
       seed: The seed for choosing samples.
 
     Raises:
@@ -116,7 +116,7 @@ def check_images(
     before = model.get_weights()
     try:
         set_weights(model, weights)
-        check_model(predictor(model), samples, pixels or BYTES, seed)
+        check_model(predictor(model), samples, pixels or pixel_range(samples.images), seed)
     except UsageError as error:
         if pixels is None:
             raise

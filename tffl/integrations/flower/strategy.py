@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import FedAvg
 from tffl.core.atomic import write_text
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
-from tffl.core.pixels import BYTES, PixelRange
+from tffl.core.pixels import PixelRange, pixel_range
 from tffl.core.weighting import Weighting
 from tffl.data.samples import PROBE_DATA, RootData, Samples
 from tffl.defenses import Defense, Server, Verdict, create_defense
@@ -65,11 +65,11 @@ class DefendedStrategy(FedAvg):
         default, the number of nodes that are connected when the first round begins.
       seed: The seed of all random choices of the defense.
       learning_rate: The factor of the aggregated update, `> 0`.
-      samples: Labeled images of the server, for defenses that apply clients' models to images. They
-        are checked; a final softmax of the model is left out.
+      samples: Labeled images of the server, for defenses that apply clients' models to images:
+        uint8, or float32 in any range. They are checked; a final softmax of the model is left out.
       pixels: The model's values for the darkest and the brightest pixel of the samples; 0 and 255
-        if None. If the model does not suit the default range, that is an error; a given range only
-        warns.
+        if None, or the range of float samples. If the model does not suit the default range, that
+        is an error; a given range only warns.
       root: Trusted samples of the server and a function that trains on them, for defenses that
         compare clients with the server's own update.
       max_samples: The largest number of samples that a node may claim, 1 to 2**40; a reply that
@@ -322,7 +322,8 @@ class DefendedStrategy(FedAvg):
         if self._samples is not None:
             from tffl.explain.maps import Explainer
 
-            explainer = Explainer(self._model, self._pixels or BYTES)
+            pixels = self._pixels or pixel_range(self._samples.images)
+            explainer = Explainer(self._model, pixels)
         server = Server(
             self._model,
             self.layout,
