@@ -36,6 +36,9 @@ class DataConfig(Section):
     test_limit: Annotated[int, Field(ge=1)] | None = None
     image_size: Annotated[int, Field(ge=4, le=512)] | None = None
     """Resize images to this height and width (bilinear)."""
+    normalization: Literal["none", "per-channel"] = "none"
+    """`per-channel` scales each channel to mean 0 and standard deviation 1 of all training images,
+    inside the model, which still takes images as they are."""
     partition: Literal[
         "iid", "dirichlet", "dirichlet-size", "shards", "round-robin", "natural", "sampled"
     ] = "iid"

@@ -9,6 +9,9 @@ import numpy as np
 PixelRange: TypeAlias = tuple[float, float]
 """The values of the darkest pixel and the brightest."""
 
+ChannelStatistics: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Means and standard deviations, one per channel; 0 is the darkest pixel and 1 the brightest."""
+
 BYTES: PixelRange = (0.0, 255.0)
 RANGES: tuple[PixelRange, ...] = (BYTES, (0.0, 1.0), (-1.0, 1.0))
 """Those that are usual, tffl's own first."""

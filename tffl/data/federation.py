@@ -14,7 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from tffl.core.errors import require
-from tffl.core.pixels import BYTES, PixelRange, pixel_range
+from tffl.core.pixels import BYTES, ChannelStatistics, PixelRange, pixel_range
+from tffl.data.channels import channel_statistics
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,16 @@ class Dataset:
     def pixels(self) -> PixelRange:
         """The values of the darkest pixel and the brightest."""
         return pixel_range(self.train_images) if self.is_images else BYTES
+
+    @cached_property
+    def channel_statistics(self) -> ChannelStatistics:
+        """Mean and standard deviation of each channel of all training images.
+
+        Raises:
+          UsageError: The samples are feature vectors.
+        """
+        self.require_images("data.normalization = 'per-channel'")
+        return channel_statistics(self.train_images, self.pixels)
 
 
 @dataclass(frozen=True, eq=False)

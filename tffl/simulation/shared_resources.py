@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -24,6 +25,8 @@ from tffl.engine.augmentation import check_augmentation
 from tffl.engine.compiled_model import CompiledModel
 from tffl.engine.runtime import supports_convolution
 from tffl.models.build import build_network, check_trainable
+from tffl.models.normalization import check_normalizable, normalize_input
+from tffl.simulation.weights_files import load_weights
 
 
 class SharedResources:
@@ -46,14 +49,20 @@ class SharedResources:
 
         Raises:
           UsageError: As `build_model`, or a model of others cannot be trained, or the samples
-            cannot be augmented.
+            cannot be augmented or normalized.
         """
         check_augmentation(config.training, dataset)
         training, dtype, pixels = config.training, str(dataset.train_images.dtype), dataset.pixels
+        statistics = None
+        if config.data.normalization == "per-channel":
+            check_normalizable(config.model.name)
+            statistics = dataset.channel_statistics
         made = config.model.model_dump_json(exclude={"weights", "head"}), training.model_dump_json()
-        key = (*made, dataset.sample_shape, dataset.classes, dtype, pixels)
+        key = (*made, dataset.sample_shape, dataset.classes, dtype, pixels, statistics)
         if key not in self._compiled:
             model = build_model(config, dataset.sample_shape, dataset.classes, pixels)
+            if statistics is not None:
+                normalize_input(model, statistics, pixels)
             compiled = CompiledModel(model, training, dtype, pixels)
             check_trainable(compiled.model, config.model.name, lambda: compiled.trainer.trace())
             self._compiled[key] = compiled
@@ -102,6 +111,8 @@ def first_weights(
       say: As `build_network` takes it.
     """
     model = build_model(config, dataset.sample_shape, dataset.classes, dataset.pixels, say)
+    if config.model.weights:
+        load_weights(model, Path(config.model.weights).expanduser(), config.model.head)
     return WeightLayout.of(model).flatten(model.get_weights())
 
 
