@@ -101,6 +101,33 @@ def print_comparison(runs: Mapping[str, Run], defense: str) -> None:
     out.print(words(conclusion(outcomes, defense)))
 
 
+def print_seeds(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the figures of each seed, and their means with 95 % confidence intervals."""
+    from tffl.studies.several_seeds import summarize_seeds
+
+    table = PlainTable("seed", *RATES.values(), "rejected")
+    for row in rows:
+        table.add_row(str(row["seed"]), *(rate(row[key]) for key in RATES), str(row["rejected"]))
+    found = summarize_seeds(rows)
+    spread = [(found["mean"][key], found["interval"][key]) for key in RATES]
+    rejected = found["mean"]["rejected"], found["interval"]["rejected"]
+    means = [
+        rate(mean) + (f" ± {half * 100:.1f}" if defined(half) else "") for mean, half in spread
+    ]
+    count = f"{rejected[0]:.3g}" + (f" ± {rejected[1]:.2g}" if defined(rejected[1]) else "")
+    table.add_section()
+    table.add_row("mean", *means, count)
+    out = console()
+    out.print(table)
+    ruins = f" {found['ruined']} of {len(rows)} models are ruined and in no mean."
+    out.print(
+        "Accuracy and attack success after the last round; recall, precision and FPR as means over "
+        "rounds; rejected updates in all. ± is half of the 95 % confidence interval (Student's t)."
+        + (ruins if found["ruined"] else ""),
+        style="dim",
+    )
+
+
 def print_benchmark(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints, for each setting and defense, how it fares without attack and in its worst case."""
     from tffl.studies.benchmark_table import NONE, summaries

@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 import tffl
-from tffl.core.errors import TfflError, WorkersLost
+from tffl.core.errors import TfflError, WorkersLost, require
 from tffl_cli.combinations import refuse_both
 from tffl_cli.main import Interrupted, Invocation
 from tffl_cli.options import (
+    COUNT,
     experiment_options,
     json_option,
     quiet_option,
@@ -47,6 +49,11 @@ class Output(NamedTuple):
 @click.option(
     "--compare", is_flag=True, help="Run it also without the defense, and without the attack."
 )
+@click.option(
+    "--seeds",
+    type=COUNT,
+    help="Run it with so many seeds, from its own on, and print means with intervals.",
+)
 @quiet_option
 @json_option
 @click.pass_obj
@@ -57,18 +64,27 @@ def simulate(
     out: Path | None,
     resumed: Path | None,
     compare: bool,
+    seeds: int | None,
     quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Attack a federation and see what a defense stops."""
     refuse_both(quiet=quiet, json=as_json)
+    refuse_both(compare=compare, seeds=seeds)
     from tffl.config import read_experiment
     from tffl.simulation.preparation import Job
+    from tffl.studies.several_seeds import first_directory
 
-    job = Job.of(read_experiment(config, options, settings, resumed), out, resumed)
-    again = f"tffl simulate --resume {job.directory}{' --compare' if compare else ''}"
-    run = run_comparison if compare else run_experiment
+    begun = first_directory(resumed) if resumed else None
+    require(
+        seeds is not None or begun == resumed,
+        f"{resumed} holds runs of several seeds: give --seeds too, or resume one, such as {begun}",
+    )
+    job = Job.of(read_experiment(config, options, settings, begun), out, resumed)
+    more = " --compare" if compare else f" --seeds {seeds}" if seeds else ""
+    again = f"tffl simulate --resume {job.directory}{more}"
+    run = run_comparison if compare else partial(run_seeds, seeds) if seeds else run_experiment
     with resumable(job, again):
         run(job, invocation.command, Output(quiet, as_json))
 
@@ -108,6 +124,36 @@ def run_comparison(job: Job, command: list[str], output: Output) -> None:
 
         print_comparison(runs, job.config.defense.name)
         click.echo(f"\nThe run is in {job.directory}")
+
+
+def run_seeds(count: int, job: Job, command: list[str], output: Output) -> None:
+    """Runs a job with several seeds, and prints their figures with means and intervals."""
+    from tffl.studies.several_seeds import (
+        check_directories,
+        figures_by_seed,
+        seed_configs,
+        simulate_seeds,
+        summarize_seeds,
+    )
+
+    check_directories(seed_configs(job.config, count), job.directory, job.resume)
+    with watching(output) as watch:
+        runs = simulate_seeds(
+            job.config,
+            count,
+            job.directory,
+            resume=job.resume,
+            watch=lambda seed: [watch(f"seed {seed}")],
+            command=command,
+        )
+    rows = figures_by_seed(runs)
+    if output.as_json:
+        print_json(summarize_seeds(rows))
+    elif output.for_people:
+        from tffl_cli.console import print_seeds
+
+        print_seeds(rows)
+        click.echo(f"\nThe runs are in {job.directory}")
 
 
 @contextmanager
