@@ -171,7 +171,9 @@ def test_one_suspecting_defense_is_enough(with_batchnorm, tmp_path):
     with (tmp_path / "out" / "scan.csv").open(newline="") as table:
         suspects = [row for row in csv.DictReader(table) if row["verdict"] == "suspect"]
     assert [row["defense"] for row in suspects] == ["statistics-consensus"]
-    assert suspects[0]["reason"].startswith("statistics-consensus: its bn/moving_variance is off by")
+    assert suspects[0]["reason"].startswith(
+        "statistics-consensus: its bn/moving_variance is off by"
+    )
 
 
 def test_shield_judges_by_default_where_there_are_images(round_of_clients, folder):
