@@ -152,7 +152,9 @@ def _print_findings(found: Findings) -> None:
         )
         if channels := figures["channels"]:
             means, deviations = (" ".join(f"{x:g}" for x in each) for each in channels.values())
-            click.echo(f"Channels, from black (0) to white (1): mean {means}, deviation {deviations}")
+            click.echo(
+                f"Channels, from black (0) to white (1): mean {means}, deviation {deviations}"
+            )
     for line in found.notes:
         click.echo(f"Note: {line}")
     for line in found.faults[:MAX_ROWS]:
