@@ -26,6 +26,7 @@ from tffl_cli.plain import plain_streams
 
 COMMANDS = {
     "simulate": ("tffl_cli.simulate:simulate", "Attack a federation and see what a defense stops."),
+    "pretrain": ("tffl_cli.pretrain:pretrain", "Train a model on all data, to start from it."),
     "benchmark": ("tffl_cli.benchmark:benchmark", "Run attacks x defenses x settings x seeds."),
     "reproduce": ("tffl_cli.reproduce:reproduce", "Measure a paper's tables and figures again."),
     "page": ("tffl_cli.page:page", "Write a page of results/ from runs or recorded tables."),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,9 @@ class Watch(Warnings):
         """Sets the bar's length."""
         super().start(start)
         self.rounds = start.config.federation.rounds
+        if start.accuracy is not None and start.first == 1:
+            text = self._titled(f"start · accuracy {rate(start.accuracy)}")
+            self.console.print(text, markup=False, soft_wrap=True)
         description, done = self._titled("rounds"), start.first - 1
         self.bar.update(self.task, description=description, total=self.rounds, completed=done)
 
@@ -109,6 +113,39 @@ class Watch(Warnings):
             place = f"{self._titled('round')} {done}/{self.rounds}"
             line = " · ".join(filter(None, (place, figures(row))))
             self.console.print(line, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def epochs_shown(
+    epochs: int, hidden: bool
+) -> Iterator[tuple[Callable[[Mapping[str, float]], None], Callable[[str], None]]]:
+    """Shows epochs as they pass; yields what hears of an epoch, and what prints a warning."""
+    watch = Warnings()
+    if hidden:
+        yield lambda epoch: None, watch.warning
+        return
+    columns = (TextColumn("epochs"), BarColumn(bar_width=None), MofNCompleteColumn())
+    bar = Progress(
+        *(*columns, TextColumn("{task.fields[figures]}"), TimeRemainingColumn()),
+        console=watch.console,
+        expand=True,
+    )
+    task = bar.add_task("", total=epochs, figures="")
+    step = math.ceil(epochs / LINES)
+
+    def hear(epoch: Mapping[str, float]) -> None:
+        done = int(epoch["epoch"])
+        bar.update(task, completed=done, figures=figures(epoch))
+        if not watch.console.is_terminal and (done % step == 0 or done == epochs):
+            watch.console.print(f"epoch {done}/{epochs} · {figures(epoch)}", markup=False)
+
+    if watch.console.is_terminal:
+        bar.start()
+    try:
+        yield hear, watch.warning
+    finally:
+        if watch.console.is_terminal:
+            bar.stop()
 
 
 def figures(row: Mapping[str, Any]) -> str:

@@ -25,7 +25,8 @@ from tffl_cli.output import print_json
 
 if TYPE_CHECKING:
     from tffl.scan.output import ScanOutput
-    from tffl.scan.scanner import Scanner, ScanResult
+    from tffl.scan.result import ScanResult
+    from tffl.scan.scanner import Scanner
 
 SUSPECTS = 3
 """Exit code where anything is suspect."""
@@ -193,16 +194,18 @@ def _print_table(found: ScanResult) -> None:
     headers = ("file", "verdict", "defense", "score", "threshold", "reason")
     table = PlainTable(*headers, right=(3, 4), unbroken=(1, 3, 4), folded=(0, 5))
     for name, opinions in found.files.items():
+        begin = (printable(name), found.verdict(name))
         for opinion in opinions:
+            convicted = opinion.suspect and len(opinions) > 1
             table.add_row(
-                printable(name),
-                "suspect" if opinion.suspect else "ok",
+                *begin,
                 opinion.defense or "–",
                 number(opinion.score),
                 number(opinion.threshold),
-                opinion.reason,
+                opinion.reason or ("suspect" if convicted else ""),
                 style="red" if opinion.suspect else None,
             )
+            begin = ("", "")
         if not opinions:
-            table.add_row(printable(name), "not judged", "–", "–", "–", "")
+            table.add_row(*begin, "–", "–", "–", "")
     console().print(table)

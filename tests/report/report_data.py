@@ -109,7 +109,7 @@ def scan_of(names: Sequence[str], refused: Mapping[str, str] | None = None) -> R
     """Returns what is told of a scan in which every second file is a suspect."""
     from tffl.core.verdict import Verdict
     from tffl.scan.output import ScanOutput, build_report
-    from tffl.scan.scanner import ScanResult
+    from tffl.scan.result import ScanResult
     from tffl.untrusted.model_folder import ModelFolder
 
     guilty = np.arange(len(names)) % 2 == 1

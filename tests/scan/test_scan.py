@@ -134,17 +134,46 @@ def test_the_exit_code_is_zero_without_suspects(round_of_clients, folder):
     assert "0 of 8 files suspect." in result.stdout
 
 
-def test_each_of_several_defenses_gives_its_opinion(round_of_clients, folder):
+def test_several_defenses_give_one_verdict_on_each_file(round_of_clients, folder, tmp_path):
+    (folder / "empty.npz").touch()
     names = ["update-consensus", "multi-krum", "nnm+krum"]
     given = [part for name in names for part in ("--defense", name)]
-    result = scan(round_of_clients, folder, *given, "--set", "defense.malicious=2", "--json")
+    given += ["--set", "defense.malicious=2", "--set", "defense.k=8", "--seed", "1"]
+    result = scan(round_of_clients, folder, *given, "--json", "--out", tmp_path / "out")
     assert result.exit_code == 3, result.output
     report = json.loads(result.stdout)
-    for file in report["files"]:
-        assert [opinion["defense"] for opinion in file["opinions"]] == names
-        assert file["suspect"] == any(opinion["suspect"] for opinion in file["opinions"])
-    by_krum = {f["file"] for f in report["files"] if f["opinions"][1]["suspect"]}
-    assert by_krum == BAD
+    with (tmp_path / "out" / "scan.csv").open(newline="") as table:
+        rows = {row["file"]: row for row in csv.DictReader(table)}
+    verdicts = {file["file"]: file["verdict"] for file in report["files"]}
+    assert verdicts.pop("empty.npz") == rows.pop("empty.npz")["verdict"] == "refused"
+    assert {*rows} == {*verdicts} and {*verdicts.values()} == {"ok", "suspect"}
+    opinions = {file["file"]: file["opinions"] for file in report["files"]}
+    for name, row in rows.items():
+        assert [opinion["defense"] for opinion in opinions[name]] == names
+        blamed_by = [o["defense"] for o in opinions[name] if o["suspect"]]
+        assert row["verdict"] == verdicts[name] == ("suspect" if blamed_by else "ok")
+        assert row["defense"] == ", ".join(blamed_by)
+        assert [float(row[f"{o['defense']} score"]) for o in opinions[name]] == pytest.approx(
+            [o["score"] for o in opinions[name]], rel=1e-4
+        )
+        assert all(f"{defense}: " in row["reason"] for defense in blamed_by)
+    assert {name for name in rows if opinions[name][1]["suspect"]} == BAD
+
+    printed = scan(round_of_clients, folder, *given).stdout.splitlines()
+    words = [line.split()[1] for line in printed if ".keras" in line or ".npz" in line]
+    assert words == ["suspect" if n in BAD else verdicts[n] for n in sorted(rows)] + ["refused"]
+    assert len([line for line in printed if "nnm+krum" in line]) == len(rows)
+
+
+def test_one_suspecting_defense_is_enough(with_batchnorm, tmp_path):
+    result = scan(with_batchnorm, with_batchnorm / "clients", "--out", tmp_path / "out")
+    assert result.exit_code == 3 and "1 of 6 files suspect." in result.stdout
+    with (tmp_path / "out" / "scan.csv").open(newline="") as table:
+        suspects = [row for row in csv.DictReader(table) if row["verdict"] == "suspect"]
+    assert [row["defense"] for row in suspects] == ["statistics-consensus"]
+    assert suspects[0]["reason"].startswith(
+        "statistics-consensus: its bn/moving_variance is off by"
+    )
 
 
 def test_shield_judges_by_default_where_there_are_images(round_of_clients, folder):
@@ -438,7 +467,7 @@ def test_the_report_lists_every_file_and_trusts_no_name(round_of_clients, folder
 
     with (out / "scan.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 10 + 2
+    assert len(rows) == 12
     refused = {row["file"]: row["reason"] for row in rows if row["verdict"] == "refused"}
     assert {*refused} == {STRANGE[0], f"'{STRANGE[1]}"} and all(refused.values())
     suspects = {row["file"] for row in rows if row["verdict"] == "suspect"}

@@ -25,6 +25,8 @@ class Start:
       first: The next round, 1-based; after 1 if the run is resumed.
       rows: The rows of `rounds.csv` of the rounds before `first`; undefined cells are NaN.
       directory: The run directory, if there is one.
+      accuracy: Before round 1, on the test set, of weights that the experiment was given; None if
+        they are random.
 
     Example:
       >>> start = Start(Config(), first=3, rows=[{"accuracy": 0.5}, {"accuracy": 0.7}])
@@ -36,6 +38,7 @@ class Start:
     first: int
     rows: Sequence[Mapping[str, Any]] = ()
     directory: Path | None = None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)

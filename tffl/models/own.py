@@ -76,6 +76,11 @@ def resolved_model(config: ModelConfig) -> ModelConfig:
     return ModelConfig.model_validate(config.model_dump() | changes)
 
 
+def has_weights(config: ModelConfig) -> bool:
+    """Returns whether a config gives a model its first weights, which are random otherwise."""
+    return bool(config.weights) or getattr(find_model(config), KEEPS_WEIGHTS, False)
+
+
 def keeping_weights(build: Any) -> Any:
     """Marks a function whose models have the same weights whatever the seed."""
     setattr(build, KEEPS_WEIGHTS, True)

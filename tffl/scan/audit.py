@@ -13,7 +13,8 @@ from tffl.config import override
 from tffl.core.errors import require
 from tffl.core.verdict import AuditImages, Judgment
 from tffl.record.identity import resolved
-from tffl.scan.scanner import Opinion, Scanner
+from tffl.scan.result import Opinion
+from tffl.scan.scanner import Scanner
 from tffl.untrusted.refusal import printable
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The output of a scan: a page, a table, JSON, and pictures of heat maps.
 
     scan.html     a self-contained page: the verdict and the scores of every file, heat maps
-    scan.csv      a row for each file and defense
+    scan.csv      a row for each file
     scan.json     the output of `tffl scan --json`
     heat_maps/    a PNG for each detector that uses heat maps
 
@@ -36,18 +36,14 @@ from tffl.report.document import Block, Gallery, Plot, Report, Section, Series, 
 from tffl.report.overview import format_number
 from tffl.report.page import html_page
 from tffl.report.verdicts import AT_EDGES
-from tffl.scan.scanner import Opinion, ScanResult
+from tffl.scan.result import OK, REFUSED, SUSPECT, VERDICTS, ScanResult
 from tffl.untrusted.refusal import printable
 
 COLUMNS = ("file", "verdict", "defense", "score", "threshold", "reason")
-"""The columns of `scan.csv`."""
+"""The columns of `scan.csv`; with several defenses, those of `columns`."""
 
 HEAT_MAPS = "heat_maps"
 FILES = ("scan.html", "scan.csv", "scan.json", HEAT_MAPS)
-
-REFUSED, SUSPECT, NOT_JUDGED, OK = "refused", "suspect", "not judged", "ok"
-VERDICTS = (REFUSED, SUSPECT, NOT_JUDGED, OK)
-"""The verdicts on a file, in the order of the page."""
 
 MAX_NAME = 255
 """The largest number of characters of a name in tables; file systems allow no more."""
@@ -110,7 +106,7 @@ class ScanOutput:
           TfflError: A file cannot be written.
         """
         table, data, page = (self.out / name for name in ("scan.csv", "scan.json", "scan.html"))
-        write_text(table, to_csv(COLUMNS, rows(found)))
+        write_text(table, to_csv(columns(found), rows(found)))
         write_json(data, {"seed": seed, **found.as_dict()})
         explained = {
             name: attempt(f"The heat maps of {name}", explain_defense, found, name) or []
@@ -142,30 +138,37 @@ class ScanOutput:
         return [folder / name for name in drawn]
 
 
-def verdict(opinions: list[Opinion]) -> str:
-    """Returns the verdict on a file, one of `VERDICTS`."""
-    if not opinions:
-        return NOT_JUDGED
-    if not any(opinion.suspect for opinion in opinions):
-        return OK
-    return SUSPECT if opinions[0].defense else REFUSED
+def columns(found: ScanResult) -> tuple[str, ...]:
+    """Returns the columns of `scan.csv`; several defenses have a score and a threshold each."""
+    if len(found.defenses) == 1:
+        return COLUMNS
+    numbers = [f"{name} {what}" for name in found.defenses for what in ("score", "threshold")]
+    return ("file", "verdict", "defense", "reason", *numbers)
 
 
 def rows(found: ScanResult) -> list[dict[str, Any]]:
-    """Returns the rows of `scan.csv`, by file and defense."""
-    no_opinion = Opinion("", False, float("nan"), float("nan"), "")
-    return [
-        {
-            "file": printable(name, MAX_NAME),
-            "verdict": verdict([opinion] if opinions else []),
-            "defense": opinion.defense,
-            "score": opinion.score,
-            "threshold": opinion.threshold,
-            "reason": opinion.reason,
-        }
-        for name, opinions in found.files.items()
-        for opinion in opinions or [no_opinion]
-    ]
+    """Returns the rows of `scan.csv`, one for each file; undefined numbers are NaN."""
+    unknown = dict.fromkeys(columns(found), float("nan"))
+    return [{**unknown, **_row(found, name)} for name in found.files]
+
+
+def _row(found: ScanResult, name: str) -> dict[str, Any]:
+    opinions = found.files[name]
+    several = len(found.defenses) > 1
+    numbers = {
+        f"{opinion.defense} {what}" if several else what: value
+        for opinion in opinions
+        if opinion.defense or not several  # a refused file has no scores
+        for what, value in (("score", opinion.score), ("threshold", opinion.threshold))
+    }
+    chosen = [opinion for opinion in opinions if opinion.suspect or not several]
+    return {
+        "file": printable(name, MAX_NAME),
+        "verdict": found.verdict(name),
+        "defense": ", ".join(opinion.defense for opinion in chosen),
+        "reason": "; ".join(found.reason(name).splitlines()) if several else found.reason(name),
+        **numbers,
+    }
 
 
 def explain_defense(found: ScanResult, defense: str) -> list[Explanation]:
@@ -202,8 +205,8 @@ def build_report(
       explained: Defense → its heat maps.
     """
     counts = dict.fromkeys(VERDICTS, 0)
-    for opinions in found.files.values():
-        counts[verdict(opinions)] += 1
+    for name in found.files:
+        counts[found.verdict(name)] += 1
     sections = [Section("Files", [_files(found)] if found.files else [], _sentence(counts))]
     for name, judgment in found.verdicts.items():
         blocks = [_scores(found, name, judgment)]
@@ -212,7 +215,7 @@ def build_report(
         ]
         sections.append(Section(f"Verdicts of {name}", blocks))
     now = datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds")
-    defenses = ", ".join([*found.verdicts, *found.unjudged])
+    defenses = ", ".join(found.defenses)
     return Report(
         title=f"Scan of {printable(output.updates.resolve().name)}",
         sections=sections,
@@ -243,12 +246,12 @@ def _sentence(counts: Mapping[str, int]) -> str:
 def _files(found: ScanResult) -> Block:
     """Returns the table of all files with their verdicts, the worst first."""
     numbers = numbered(found)
-    words = [verdict(found.files[name]) for name in numbers]
+    words = [found.verdict(name) for name in numbers]
     table = Table(
         "Verdict on each file, the worst first",
         ["no.", "file", "verdict", "reason"],
         [
-            [str(number), printable(name, MAX_NAME), word, _reasons(found.files[name])]
+            [str(number), printable(name, MAX_NAME), word, found.reason(name)]
             for (name, number), word in zip(numbers.items(), words, strict=True)
         ],
         words=(1, 2, 3),
@@ -259,17 +262,8 @@ def _files(found: ScanResult) -> Block:
 
 def numbered(found: ScanResult) -> dict[str, int]:
     """Returns file → its number on the page, from 1 for the worst, in tables and charts alike."""
-    names = sorted(found.files, key=lambda name: VERDICTS.index(verdict(found.files[name])))
+    names = sorted(found.files, key=lambda name: VERDICTS.index(found.verdict(name)))
     return {name: number for number, name in enumerate(names, 1)}
-
-
-def _reasons(opinions: list[Opinion]) -> str:
-    several = len(opinions) > 1
-    return "\n".join(
-        f"{opinion.defense}: {opinion.reason}" if several else opinion.reason
-        for opinion in opinions
-        if opinion.suspect and (opinion.reason or several)
-    )
 
 
 def _scores(found: ScanResult, defense: str, judgment: Judgment) -> Block:

@@ -8,14 +8,12 @@ each other, so every new file can change the verdicts on the others.
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,9 +25,9 @@ from tffl.core.verdict import Judgment
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
 from tffl.defenses.base import Defense, State
 from tffl.defenses.server import Server
+from tffl.scan.result import ScanResult
 from tffl.untrusted.expected import ExpectedVariables
-from tffl.untrusted.model_folder import ModelFolder, file_names, read_folder
-from tffl.untrusted.refusal import printable
+from tffl.untrusted.model_folder import file_names, read_folder
 
 if TYPE_CHECKING:
     import keras
@@ -47,97 +45,6 @@ GRAPH_WARNING = (
 )
 """The warning if the folder holds SavedModels. Graphs cannot be checked against a list of harmless
 operations, because every SavedModel contains operations that write files."""
-
-
-@dataclass(frozen=True)
-class Opinion:
-    """The opinion of one defense on one file.
-
-    Attributes:
-      defense: The name of the defense; empty if the file was refused.
-      suspect: Whether the file is a suspect.
-      score: The score; NaN if there is none.
-      threshold: The threshold of the scores; NaN if there is none.
-      reason: The reason in words.
-    """
-
-    defense: str
-    suspect: bool
-    score: float
-    threshold: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class ScanResult:
-    """The result of a scan.
-
-    Attributes:
-      folder: The files, and the updates of those that could be read.
-      verdicts: Defense → its judgment of `folder.updates`, with what it saw.
-      memories: Defense → its state after the scan, such as a fitted autoencoder.
-      unjudged: Defense → the reason why it could not judge, such as too few files.
-      warnings: Warnings about limits of the verdicts.
-    """
-
-    folder: ModelFolder
-    verdicts: Mapping[str, Judgment]
-    memories: Mapping[str, State]
-    unjudged: Mapping[str, str]
-    warnings: Sequence[str] = ()
-
-    def opinions(self, name: str) -> list[Opinion]:
-        """Returns the opinions of all defenses on a file; for a refused file, the reason."""
-        if name in self.folder.refused:
-            return [Opinion("", True, math.nan, math.nan, self.folder.refused[name])]
-        row = self.folder.names.index(name)
-        return [
-            Opinion(
-                defense,
-                bool(verdict.convicted[row]),
-                float(verdict.scores[row]),
-                float(verdict.threshold),
-                verdict.reasons[row],
-            )
-            for defense, verdict in self.verdicts.items()
-        ]
-
-    @cached_property
-    def files(self) -> dict[str, list[Opinion]]:
-        """Name of each file → the opinions on it, sorted by name."""
-        names = sorted([*self.folder.names, *self.folder.refused])
-        return {name: self.opinions(name) for name in names}
-
-    @cached_property
-    def suspects(self) -> list[str]:
-        """Names of the files that are refused, or convicted by any defense."""
-        return [
-            name
-            for name, opinions in self.files.items()
-            if any(opinion.suspect for opinion in opinions)
-        ]
-
-    def check_judged(self) -> None:
-        """Raises `UsageError` if nothing is suspect, but a defense could not judge."""
-        for name, reason in self.unjudged.items():
-            require(bool(self.suspects), f"{name} could not judge: {reason}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the result for JSON, with names that are safe to print."""
-        return {
-            "files": [
-                {
-                    "file": printable(name, 255),
-                    "suspect": name in self.suspects,
-                    "readable": name not in self.folder.refused,
-                    "opinions": [vars(opinion) for opinion in opinions],
-                }
-                for name, opinions in self.files.items()
-            ],
-            "suspects": [printable(name, 255) for name in self.suspects],
-            "unjudged": dict(self.unjudged),
-            "warnings": list(self.warnings),
-        }
 
 
 class Scanner:

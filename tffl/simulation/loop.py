@@ -20,6 +20,7 @@ from tffl.core.errors import TfflError
 from tffl.engine.stopwatch import Stopwatch
 from tffl.engine.voting import majority_model
 from tffl.models.layers import set_weights
+from tffl.models.own import has_weights
 from tffl.record.recorder import Recorder
 from tffl.record.rounds import client_rows, judged
 from tffl.record.tables import as_written
@@ -46,7 +47,8 @@ def play(experiment: Experiment, recorder: Recorder, listening: Sequence[Callbac
     if split := experiment.split():
         recorder.write_table("split.csv", split)
     last, weights, memory = begin(experiment, recorder, callbacks)
-    stop = _start(experiment, recorder, callbacks, last)
+    given = _given_accuracy(experiment)
+    stop = _start(experiment, recorder, callbacks, last, given)
     rounds = experiment.config.federation.rounds
     while last < rounds and not stop:
         last += 1
@@ -55,7 +57,8 @@ def play(experiment: Experiment, recorder: Recorder, listening: Sequence[Callbac
     if last < rounds:
         stopped = {"stopped_after": last, "stopped_because": stop}
         _evaluate_last(experiment, last, weights, recorder, callbacks)
-    run = finish(experiment, weights, memory, recorder, stopped)
+    about = stopped if given is None else {"start_accuracy": given, **stopped}
+    run = finish(experiment, weights, memory, recorder, about)
     callbacks.end(run)
     return run
 
@@ -138,7 +141,7 @@ def finish(
     weights: np.ndarray,
     memory: Memory,
     recorder: Recorder,
-    stopped: Mapping[str, Any],
+    about: Mapping[str, Any],
 ) -> Run:
     """Writes what comes after the last round, and returns the run.
 
@@ -147,13 +150,13 @@ def finish(
       weights: Global weights, float32 `[models, d]`.
       memory: What attackers and defense remember.
       recorder: Has the rounds.
-      stopped: What the summary says of a run that a callback has ended; empty otherwise.
+      about: What the summary says besides, of its start and of why it ended early.
     """
     config, attackers, evaluation = experiment.config, experiment.attackers, experiment.evaluation
     rounds, clients = recorder.frames()
     who = {"malicious_clients": attackers.ids.tolist(), "acting_clients": attackers.acting()}
     summary = summarize(config, rounds, experiment.layout.size, who, evaluation.success)
-    summary |= stopped
+    summary |= about
     if len(weights) > 1:
         certificates = evaluation.certificates(weights)
         summary |= {"certified_accuracy": certificates.accuracy()}
@@ -240,12 +243,23 @@ def _start_weights(experiment: Experiment, callbacks: Callbacks) -> np.ndarray:
     return start + experiment.training.server(data, start, 0, epochs, rate)
 
 
+def _given_accuracy(experiment: Experiment) -> float | None:
+    """Returns the accuracy of first weights that are not random; None if they are."""
+    if not has_weights(experiment.config.model):
+        return None
+    return experiment.evaluation.scores(experiment.first_weights[None])["accuracy"]
+
+
 def _start(
-    experiment: Experiment, recorder: Recorder, callbacks: Callbacks, last: int
+    experiment: Experiment,
+    recorder: Recorder,
+    callbacks: Callbacks,
+    last: int,
+    given: float | None,
 ) -> str | None:
     """Tells callbacks that rounds are about to be played; returns why none should be, if so."""
     rows: Any = recorder.frames()[0].to_dict("records") if last else []
-    stop = callbacks.start(Start(experiment.config, last + 1, rows, recorder.path))
+    stop = callbacks.start(Start(experiment.config, last + 1, rows, recorder.path, given))
     if stop and last == 0:
         raise TfflError(f"a callback ends the run before its first round: {stop}")
     return stop

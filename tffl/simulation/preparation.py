@@ -18,6 +18,7 @@ from tffl.models.normalization import check_normalizable
 from tffl.models.own import model_options
 from tffl.record.identity import resolved
 from tffl.record.writer import RunWriter, refuse_occupied
+from tffl.simulation.weights_files import check_weights_file
 
 RUNS = Path("runs")
 """Where run directories are made that the user does not name."""
@@ -97,6 +98,8 @@ def check(config: Config) -> None:
         the dataset is not prepared.
     """
     model_options(config.model)
+    if config.model.weights:
+        check_weights_file(Path(config.model.weights).expanduser())
     if config.data.normalization == "per-channel":
         check_normalizable(config.model.name)
     named_metrics(config.record.metrics)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ from tffl.engine.compiled_model import CompiledModel
 from tffl.engine.runtime import supports_convolution
 from tffl.models.build import build_network, check_trainable
 from tffl.models.normalization import check_normalizable, normalize_input
+from tffl.simulation.weights_files import load_weights
 
 
 class SharedResources:
@@ -109,6 +111,8 @@ def first_weights(
       say: As `build_network` takes it.
     """
     model = build_model(config, dataset.sample_shape, dataset.classes, dataset.pixels, say)
+    if config.model.weights:
+        load_weights(model, Path(config.model.weights).expanduser(), config.model.head)
     return WeightLayout.of(model).flatten(model.get_weights())
 
 
