@@ -110,7 +110,7 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         MLflow()
     result = CliRunner().invoke(cli, ["simulate", "--track", "wandb"])
     assert result.exit_code == 2 and "pip install 'tffl[wandb]'" in result.output
-    with pytest.raises(UsageError, match="unknown tracker 'mlfow'.*did you mean 'mlflow'"):
+    with pytest.raises(UsageError, match=r"unknown tracker 'mlfow'.*did you mean 'mlflow'"):
         named_trackers(["mlfow"])
 
 

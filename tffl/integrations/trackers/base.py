@@ -114,8 +114,8 @@ def parameters_of(config: Config) -> dict[str, Any]:
 def title_of(start: Start) -> str:
     """Returns what a tracker calls a run: the end of its path, or what is tried.
 
-    >>> title_of(Start(Config(), first=1)), title_of(Start(Config(), 1, (), Path("runs/five/seed-3")))
-    ('none-none', 'five/seed-3')
+    >>> title_of(Start(Config(), first=1, directory=Path("runs/five/seed-3")))
+    'five/seed-3'
     """
     config = start.config
     if start.directory is None:
