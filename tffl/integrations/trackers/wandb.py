@@ -41,15 +41,21 @@ class WandB(Tracker):
         import wandb
 
         quiet = wandb.Settings(
-            **{"console": "off", "silent": True, "disable_git": True, "disable_code": True},
-            **{"x_disable_stats": True, "x_disable_meta": True, "x_disable_machine_info": True},
+            console="off",
+            silent=True,
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+            x_disable_machine_info=True,
         )
+        mode: Any = os.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
             project=self.project,
             name=title_of(start),
             config=parameters_of(start.config),
             dir=self.folder,
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=mode,
             reinit="create_new",
             settings=quiet,
         )
