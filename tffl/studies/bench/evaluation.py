@@ -1,7 +1,7 @@
 """What evaluating less often saves: `tffl bench evaluation`.
 
-One experiment runs with `record.evaluate_every = 1` and with another value, in turns, after an untimed
-run that compiles. Each run writes its directory, as a user's would.
+One experiment runs with `record.evaluate_every = 1` and with another value, in turns, after an
+untimed run that compiles. Each run writes its directory, as a user's would.
 """
 
 from __future__ import annotations
