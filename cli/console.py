@@ -260,6 +260,19 @@ def print_models(entries: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
+def print_layers(layers: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the layers of a network that have feature maps."""
+    table = PlainTable("layer", "kind", "its maps", "", right=(2,), unbroken=(0,))
+    for layer in layers:
+        height, width = layer["map_size"]
+        default = ", the default" if layer["alias"] == "last-block" else ""
+        note = f"{layer['alias']}{default}"
+        table.add_row(layer["layer"], layer["kind"], f"{height} × {width}", note)
+    out = console()
+    out.print(table, markup=False)
+    out.print("Choose one with --set defense.layer=LAYER", markup=False, style="dim")
+
+
 def print_items(lines: Sequence[Line]) -> None:
     """Prints what can be reproduced."""
     from tffl.studies.reproduce.cost import duration

@@ -150,6 +150,11 @@ def _print_findings(found: Findings) -> None:
         click.echo(
             f"{shape} {what}, {figures['dtype']} from {low_high[0]:g} to {low_high[1]:g}{clients}"
         )
+        if channels := figures["channels"]:
+            means, deviations = (" ".join(f"{x:g}" for x in each) for each in channels.values())
+            click.echo(
+                f"Channels, from black (0) to white (1): mean {means}, deviation {deviations}"
+            )
     for line in found.notes:
         click.echo(f"Note: {line}")
     for line in found.faults[:MAX_ROWS]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from tffl.core.errors import require
-from tffl_cli.combinations import belongs_to
-from tffl_cli.options import COUNT, json_option
+from tffl_cli.combinations import belongs_to, refuse_both
+from tffl_cli.options import COUNT, experiment_options, json_option
 from tffl_cli.output import print_json
+
+if TYPE_CHECKING:
+    from tffl.config import DataConfig
+
+IMAGE_SIZE = 32
+"""Height and width of images where neither a size nor a dataset is given."""
 
 KINDS = ("attacks", "defenses", "models", "datasets", "metrics")
 
@@ -56,8 +63,22 @@ def complete_name(
     show_default=True,
     help="Classes that those models tell apart.",
 )
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="With models and a NAME: list the layers that defense.layer may name, with the size of "
+    "their maps, for images of --image-size or --dataset.",
+)
+@experiment_options("dataset", "data_dir", "imports")
 def list_entries(
-    kind: str, name: str | None, as_json: bool, image_size: int | None, channels: int, classes: int
+    kind: str,
+    name: str | None,
+    as_json: bool,
+    image_size: int | None,
+    channels: int,
+    classes: int,
+    layers: bool,
+    **options: Any,
 ) -> None:
     """List attacks, defenses, models, datasets or metrics: what they need, who published them.
 
@@ -66,6 +87,14 @@ def list_entries(
     """
     for option in ("channels", "classes"):
         belongs_to(option, "image-size", image_size is not None)
+    for option in ("dataset", "data-dir", "imports"):
+        belongs_to(option, "layers", layers)
+    shape = (image_size or IMAGE_SIZE, image_size or IMAGE_SIZE, channels)
+    if layers:
+        require(kind == "models" and name is not None, "--layers goes with `tffl list models NAME`")
+        refuse_both(image_size=image_size, dataset=options["dataset"])
+        _print_layers(str(name), shape, classes, as_json, options)
+        return
     from tffl.simulation.registries import registry
 
     entries = registry(kind)
@@ -77,12 +106,47 @@ def list_entries(
     from tffl.models.shape import describe_networks
     from tffl_cli.console import print_models
 
-    shape = (image_size, image_size, channels)
     described = describe_networks(entries.describe_all(), shape, classes)
     if as_json:
         print_json(described)
     else:
         print_models(described)
+
+
+def _print_layers(
+    name: str, shape: tuple[int, ...], classes: int, as_json: bool, options: Mapping[str, Any]
+) -> None:
+    """Prints the layers of a model that have feature maps."""
+    from tffl.config import ModelConfig, read_experiment
+    from tffl.core.process import silence
+    from tffl.models.own import model_options
+
+    model = ModelConfig(name=name, imports=options["imports"] or ())
+    model_options(model)
+    if options["dataset"]:
+        chosen = {key: options[key] for key in ("dataset", "data_dir")}
+        shape, classes = _shape_of(read_experiment(None, chosen, ()).data)
+    silence()
+    from tffl.models.build import build_network
+    from tffl.models.shape import describe_layers
+    from tffl_cli.console import print_layers
+
+    described = describe_layers(build_network(model, shape, classes))
+    if as_json:
+        print_json(described)
+    else:
+        print_layers(described)
+
+
+def _shape_of(config: DataConfig) -> tuple[tuple[int, ...], int]:
+    """Returns the shape of a dataset's samples, and the number of its classes."""
+    from tffl.core.process import silence
+    from tffl.data.build import check_prepared, load_dataset
+
+    check_prepared(config)
+    silence()
+    dataset = load_dataset(config)
+    return dataset.sample_shape, dataset.classes
 
 
 def _print(kind: str, name: str | None, as_json: bool) -> None:

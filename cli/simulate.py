@@ -31,10 +31,17 @@ if TYPE_CHECKING:
 
 
 class Output(NamedTuple):
-    """What a command prints: nothing but errors, JSON, or tables for people."""
+    """What a command prints: nothing but errors, JSON, or tables for people.
+
+    Attributes:
+      quiet: Nothing but errors.
+      as_json: The result as JSON.
+      tracked: Names of trackers that hear of every run.
+    """
 
     quiet: bool
     as_json: bool
+    tracked: tuple[str, ...] = ()
 
     @property
     def for_people(self) -> bool:
@@ -54,6 +61,13 @@ class Output(NamedTuple):
     type=COUNT,
     help="Run it with so many seeds, from its own on, and print means with intervals.",
 )
+@click.option(
+    "--track",
+    "tracked",
+    multiple=True,
+    metavar="mlflow|wandb",
+    help="Log the run to MLflow or, offline, to Weights & Biases. Repeatable.",
+)
 @quiet_option
 @json_option
 @click.pass_obj
@@ -65,6 +79,7 @@ def simulate(
     resumed: Path | None,
     compare: bool,
     seeds: int | None,
+    tracked: tuple[str, ...],
     quiet: bool,
     as_json: bool,
     **options: Any,
@@ -73,6 +88,7 @@ def simulate(
     refuse_both(quiet=quiet, json=as_json)
     refuse_both(compare=compare, seeds=seeds)
     from tffl.config import read_experiment
+    from tffl.integrations.trackers import named_trackers
     from tffl.simulation.preparation import Job
     from tffl.studies.several_seeds import first_directory
 
@@ -81,12 +97,14 @@ def simulate(
         seeds is not None or begun == resumed,
         f"{resumed} holds runs of several seeds: give --seeds too, or resume one, such as {begun}",
     )
+    named_trackers(tracked)  # whether their packages are installed
     job = Job.of(read_experiment(config, options, settings, begun), out, resumed)
     more = " --compare" if compare else f" --seeds {seeds}" if seeds else ""
+    more += "".join(f" --track {name}" for name in tracked)
     again = f"tffl simulate --resume {job.directory}{more}"
     run = run_comparison if compare else partial(run_seeds, seeds) if seeds else run_experiment
     with resumable(job, again):
-        run(job, invocation.command, Output(quiet, as_json))
+        run(job, invocation.command, Output(quiet, as_json, tracked))
 
 
 def run_experiment(job: Job, command: list[str], output: Output) -> None:
@@ -97,7 +115,7 @@ def run_experiment(job: Job, command: list[str], output: Output) -> None:
             job.config,
             job.directory,
             resume=job.resumes,
-            callbacks=[watch("")],
+            callbacks=watch(""),
             command=command,
         )
     if output.as_json:
@@ -143,7 +161,7 @@ def run_seeds(count: int, job: Job, command: list[str], output: Output) -> None:
             count,
             job.directory,
             resume=job.resume,
-            watch=lambda seed: [watch(f"seed {seed}")],
+            watch=lambda seed: watch(f"seed {seed}"),
             command=command,
         )
     rows = figures_by_seed(runs)
@@ -157,18 +175,21 @@ def run_seeds(count: int, job: Job, command: list[str], output: Output) -> None:
 
 
 @contextmanager
-def watching(output: Output) -> Iterator[Callable[[str], Callback]]:
-    """Yields a function that makes the callback which shows a run, from the run's title."""
-    from tffl.callbacks.base import Callback
+def watching(output: Output) -> Iterator[Callable[[str], list[Callback]]]:
+    """Yields a function that makes the callbacks of a run, from the run's title."""
+    from tffl.integrations.trackers import named_trackers
     from tffl_cli.progress import Warnings, Watch
 
+    def trackers() -> list[Callback]:
+        return [*named_trackers(output.tracked)]
+
     if output.quiet:
-        yield lambda title: Callback()
+        yield lambda title: trackers()
     elif output.as_json:
-        yield Warnings
+        yield lambda title: [Warnings(title), *trackers()]
     else:
         with Watch() as watch:
-            yield watch.titled
+            yield lambda title: [watch.titled(title), *trackers()]
 
 
 @contextmanager

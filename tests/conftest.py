@@ -1,6 +1,7 @@
 """TensorFlow as a run sets it up, with four logical CPU devices, before any test starts it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 from tffl.engine.runtime import configure, supports_convolution
 from tffl.record.identity import resolved
+from tffl.simulation.registries import HOMES, registry
 
 configure(devices=4)
 
@@ -17,6 +19,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips what needs an arithmetic that this processor, or its libraries' settings, lack."""
     if item.get_closest_marker("bfloat16") and not supports_convolution("bfloat16"):
         pytest.skip("no convolution in bfloat16 on this processor")
+
+
+@pytest.fixture(autouse=True)
+def registered_names_end_with_the_test() -> Iterator[None]:
+    """Forgets what a test, or a docstring's example before it, has registered."""
+    for kind in HOMES:
+        registry(kind).forget_all()
+    yield
+    for kind in HOMES:
+        registry(kind).forget_all()
 
 
 @pytest.fixture(scope="session")

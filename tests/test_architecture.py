@@ -21,7 +21,7 @@ PAGES = ("README.md", "ARCHITECTURE.md", "SECURITY.md")
 OUTSIDE = {
     *("kill", "ssh", "-N", "-L", "os._exit", "source", "activate", "--logdir", "machine-a"),
     *(".venv", "KERAS_BACKEND", "keras.json", "TF_CONFIG", "TMPDIR", "check_estimator"),
-    *("NormLimit", "norm-limit", "banana", "table-1"),
+    *("NormLimit", "norm-limit", "banana", "table-1", "MLFLOW_TRACKING_URI", "sync"),
 }
 
 

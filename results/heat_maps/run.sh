@@ -42,7 +42,8 @@ for defense in cam-consensus gradcam-ae; do
   for attack in distance-constrained none; do
     out=$home/full/${defense}_$attack
     [ -e "$out/summary.json" ] || "$tffl" simulate --dataset cifar10 --model resnet8 --clients 20 \
-      --malicious 2 --attack $attack --defense $defense --rounds 8 --seed 3 --out "$out" --quiet
+      --malicious 2 --attack $attack --defense $defense --set defense.layer=last-convolution \
+      --rounds 8 --seed 3 --out "$out" --quiet
   done
 done
 

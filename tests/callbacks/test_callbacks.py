@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import tffl
-from tffl.callbacks import Callback, EarlyStopping, Round, Start, metrics
+from tffl.callbacks import Callback, EarlyStopping, Round, Start
 from tffl.config import build
 from tffl.core.errors import TfflError, UsageError
 from tffl.record.run_directory import RunDirectory
@@ -282,12 +282,9 @@ def test_metrics_are_functions_or_names(tmp_path: Path) -> None:
         assert labels.dtype == np.int32 and logits.dtype == np.float32
         return float((logits.argmax(axis=1) != labels).mean())
 
-    try:
-        played = run(tmp_path / "run", rounds=1, metrics={"my-mistakes": mistakes})
-        assert played.config.record.metrics == ("my-mistakes",)
-        more = run(tmp_path / "run", 2, resume=True, metrics=["my-mistakes", "mean-confidence"])
-    finally:
-        metrics.forget("my-mistakes")
+    played = run(tmp_path / "run", rounds=1, metrics={"my-mistakes": mistakes})
+    assert played.config.record.metrics == ("my-mistakes",)
+    more = run(tmp_path / "run", 2, resume=True, metrics=["my-mistakes", "mean-confidence"])
     assert (more.rounds["my_mistakes"] + more.rounds["accuracy"]).tolist() == pytest.approx([1, 1])
     assert more.rounds["mean_confidence"].isna().tolist() == [True, False]
     assert 0.1 <= more.rounds["mean_confidence"][1] <= 1
@@ -297,13 +294,10 @@ def test_a_metric_that_fails_is_named_and_the_round_is_kept(tmp_path: Path) -> N
     def broken(labels: np.ndarray, logits: np.ndarray) -> float:
         raise RuntimeError("no images")
 
-    try:
-        with pytest.raises(TfflError, match=r"^the metric broken failed in round 1: RuntimeError"):
-            run(tmp_path / "run", metrics={"broken": broken})
-        tffl.register("broken", lambda labels, logits: 0.5, kind="metric")
-        again = run(tmp_path / "run", resume=True, metrics=["broken"])
-    finally:
-        metrics.forget("broken")
+    with pytest.raises(TfflError, match=r"^the metric broken failed in round 1: RuntimeError"):
+        run(tmp_path / "run", metrics={"broken": broken})
+    tffl.register("broken", lambda labels, logits: 0.5, kind="metric")
+    again = run(tmp_path / "run", resume=True, metrics=["broken"])
     assert again.rounds["broken"].fillna(-1).tolist() == [-1, 0.5, 0.5]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tffl.core.errors import UsageError
+from tffl.core.pixels import BYTES, PixelRange
 from tffl.data.samples import Samples
 from tffl.defenses import Defense, Server, Verdict
 from tffl.defenses.base import State
@@ -22,6 +23,7 @@ class GivenMaps:
 
     given: np.ndarray
     asked: Any = None
+    pixels: PixelRange = BYTES
 
     def maps(self, updates: Any, probes: Any, method: str, layer: str | None) -> np.ndarray:
         self.asked = (probes, method, layer)

@@ -100,7 +100,7 @@ def test_any_convolution_can_be_chosen():
 
 def test_an_unknown_layer_is_refused_with_those_that_exist():
     explainer = Explainer(models["lenet5"]((28, 28, 1), 6, seed=1))
-    with pytest.raises(UsageError, match=r"unknown convolution of lenet5 'dense1'.*conv2"):
+    with pytest.raises(UsageError, match=r"unknown layer with .* of lenet5 'dense1'.*conv2"):
         explainer.layer_name("dense1")
 
 
@@ -178,7 +178,7 @@ def test_maps_of_a_nested_backbone_equal_those_of_the_flat_network(method, seque
             expected = outside.maps(updates, probes, method, layer)
             assert_equal_maps(inside.maps(updates, probes, method, path), expected)
     assert inside.layer_name("conv1") == inside.layer_name("body/conv1") == "outer/body/conv1"
-    with pytest.raises(UsageError, match=r"unknown convolution of .* 'conv'.*outer/body/conv2"):
+    with pytest.raises(UsageError, match=r"unknown layer with .* of .* 'conv'.*outer/body/conv2"):
         inside.layer_name("conv")
 
 

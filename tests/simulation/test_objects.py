@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,14 +12,10 @@ from pydantic import Field
 from sklearn.datasets import load_digits
 
 import tffl
-from tffl.attacks import attacks
 from tffl.attacks.sign_flip import SignFlip
 from tffl.core.errors import UsageError
 from tffl.core.updates import Updates
-from tffl.data import datasets
-from tffl.defenses import defenses
 from tffl.defenses.detector import Detector
-from tffl.models import models
 
 SMALL: dict[str, Any] = {
     "data": {"train_limit": 200, "test_limit": 50},
@@ -41,16 +36,6 @@ class NormLimit(Detector):
 
     def threshold(self, scores):
         return self.factor * float(np.median(scores))
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays() -> Iterator[None]:
-    registries = (attacks, datasets, defenses, models)
-    before = [{*registry} for registry in registries]
-    yield
-    for registry, known in zip(registries, before, strict=True):
-        for name in {*registry} - known:
-            registry.forget(name)
 
 
 def arrays() -> tuple[np.ndarray, ...]:

@@ -16,7 +16,6 @@ from tffl.config import Config
 from tffl.core.errors import UsageError
 from tffl.core.layout import WeightLayout
 from tffl.core.tensors import read_tensors
-from tffl.data import datasets
 from tffl_cli.main import cli
 
 QUIET = {"tensorboard": False, "export": False, "figures": False}
@@ -122,7 +121,6 @@ def test_floats_are_seen_as_bytes_are(tmp_path: Path) -> None:
         outcomes.append(run.rounds[["accuracy", "attack_success"]].to_numpy())
     for outcome in outcomes[1:]:
         np.testing.assert_allclose(outcome, outcomes[0], atol=0.1)
-    datasets.forget("arrays")
 
 
 def test_a_tf_data_dataset_is_a_dataset() -> None:
@@ -136,7 +134,6 @@ def test_a_tf_data_dataset_is_a_dataset() -> None:
         tffl.simulate(config, dataset=data.map(lambda image, label: image))
     with pytest.raises(UsageError, match="dataset arrays yields nothing"):
         tffl.simulate(config, dataset=data.take(0))
-    datasets.forget("arrays")
 
 
 def test_a_scan_judges_models_of_a_table(table: Path, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_compare_takes_nested_values_and_warns_once() -> None:
     listener = Listener()
     values = {**TINY, "attack": {"name": "label-flip"}, "defense": {"name": "median"}}
     values["data"] = {**TINY["data"], "beta": 0.2}
-    runs = compare(values, watch=lambda variant: listener)
+    runs = compare(values, watch=lambda variant: [listener])
     assert set(runs) == {"defended", "undefended", "attack-free"}
     assert len([line for line in listener.warnings if "data.beta" in line]) == 1
 

@@ -86,6 +86,11 @@ class Registry:
         if self._session.pop(name, None) is not None:
             del self._targets[name]
 
+    def forget_all(self) -> None:
+        """Undoes every `register` of this process."""
+        for name in list(self._session):
+            self.forget(name)
+
     def __iter__(self) -> Iterator[str]:
         """Yields the public names, sorted."""
         return iter(sorted(self._targets))

@@ -46,6 +46,7 @@ class Findings:
             "sample_shape": list(data.sample_shape),
             "dtype": str(data.train_images.dtype),
             "range": [float(data.train_images.min()), float(data.train_images.max())],
+            "channels": _channels(data) if data.is_images else None,
             "clients": len(data.client_names) or None,
             "classes": {
                 name: {part: count[part][label] for part in count}
@@ -77,6 +78,11 @@ def check(config: DataConfig) -> Findings:
     if dataset is not None:
         notes += _duplicates(dataset)
     return Findings(type(source).__name__, tuple(faults), tuple(notes), dataset)
+
+
+def _channels(data: Dataset) -> dict[str, list[float]]:
+    means, deviations = data.channel_statistics
+    return {"mean": list(means), "deviation": list(deviations)}
 
 
 def _duplicates(dataset: Dataset) -> Iterator[str]:

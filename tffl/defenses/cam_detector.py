@@ -26,6 +26,7 @@ from tffl.defenses.detector import Detector, Evidence
 from tffl.defenses.server import Server
 from tffl.explain.maps import Findings, Method, Probes, check_map_size
 from tffl.explain.probes import draw, drawn_images
+from tffl.models.shape import LAST_BLOCK, LAST_CONVOLUTION
 
 if TYPE_CHECKING:
     pass
@@ -67,8 +68,9 @@ class CamDetector(Detector):
       class_rule: The logit that a map explains: of the probe's true class, of the class that each
         model predicts itself, or of a fixed one.
       fixed_class: That class.
-      layer: The convolution whose maps are made, by name, or by path in a nested model, such as
-        `backbone/conv2`; the last one if empty.
+      layer: The layer whose maps are made: `last-block`, which is the last convolution with the
+        BatchNorm, the sum and the activation behind it; `last-convolution` alone, as when empty; or
+        one of `tffl list models NAME --layers`, such as `backbone/conv2` in a nested model.
     """
 
     probes: Annotated[int, Field(ge=1)] = 1
@@ -76,10 +78,16 @@ class CamDetector(Detector):
     redraw: bool = False
     class_rule: ClassRule | None = "true"
     fixed_class: Annotated[int, Field(ge=0)] = 0
-    layer: str = ""
+    layer: str = LAST_BLOCK
 
     method: ClassVar[Method]
     needs: ClassVar[tuple[str, ...]] = (PROBE_DATA,)
+
+    def __post_init__(self) -> None:
+        """Checks the options; recorded runs have an empty `layer` for the last convolution."""
+        super().__post_init__()
+        if self.layer == LAST_CONVOLUTION:
+            object.__setattr__(self, "layer", "")
 
     @property
     def uses_model(self) -> bool:

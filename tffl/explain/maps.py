@@ -32,8 +32,15 @@ from tffl.core.errors import require, unknown
 from tffl.core.layout import FlatVariables, WeightLayout
 from tffl.core.pixels import BYTES, PixelRange, in_range
 from tffl.core.updates import Updates
-from tffl.models.layers import convolutions, outputs_of
-from tffl.models.shape import at_image_size, last_convolution, map_size
+from tffl.models.layers import feature_layers, outputs_of
+from tffl.models.shape import (
+    LAST_BLOCK,
+    LAST_CONVOLUTION,
+    at_image_size,
+    last_block,
+    last_convolution,
+    map_size,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -92,8 +99,8 @@ class Explainer:
           updates: n clients' updates; a map is made of the start weights plus an update.
           probes: p images; square, of any size that the network takes.
           method: How to weigh the feature maps.
-          layer: Path of a convolution, such as `"conv2"` or `"backbone/conv2"`; the last one if
-            absent. Of one that is called several times, the last output counts.
+          layer: As `layer_name` takes it. Of a layer that is called several times, the last output
+            counts.
 
         Raises:
           UsageError: The layer is unknown or has no maps, or the images do not suit the network.
@@ -152,20 +159,31 @@ class Explainer:
         return float(value), gradient.numpy()
 
     def map_size(self, layer: str | None = None, size: int | None = None) -> tuple[int, int]:
-        """Returns height and width of the maps of a layer (the last) at an image size (its own)."""
+        """Returns height and width of the maps of a layer at an image size (the network's own)."""
         path, size = self.layer_name(layer), size or self._model.input_shape[1]
         if (path, size) not in self._map_sizes:
             self._map_sizes[path, size] = map_size(self._at(size), path)
         return self._map_sizes[path, size]
 
     def layer_name(self, layer: str | None = None) -> str:
-        """Returns the path of the convolution whose maps are made; checks that it is one."""
-        if layer is None:
+        """Returns the path of the layer whose feature maps are used.
+
+        Args:
+          layer: A path, such as `"conv2"` or `"backbone/conv2"`, or the end of a path that is the
+            only one; or `LAST_BLOCK`; or `LAST_CONVOLUTION`, as if absent or empty.
+
+        Raises:
+          UsageError: The layer is unknown, or has no feature maps.
+        """
+        if layer in (None, "", LAST_CONVOLUTION):
             return last_convolution(self._model)
-        known = convolutions(self._model)
+        if layer == LAST_BLOCK:
+            return last_block(self._model)
+        known = feature_layers(self._model)
         inside = [path for path in known if path.endswith(f"/{layer}")]
         if layer not in known and len(inside) != 1:
-            raise unknown(f"convolution of {self._model.name}", layer, known)
+            words = (LAST_BLOCK, LAST_CONVOLUTION)
+            raise unknown(f"layer with feature maps of {self._model.name}", layer, [*known, *words])
         return layer if layer in known else inside[0]
 
     def _at(self, size: int) -> keras.Model:
@@ -205,7 +223,7 @@ class _Maps:
     ) -> None:
         import tensorflow as tf
 
-        self._layer, self._weigh = convolutions(model)[layer], weigh
+        self._layer, self._weigh = feature_layers(model)[layer], weigh
         self._pixels = pixels
         self.variables = FlatVariables(model)
         self.signature = [

@@ -25,6 +25,32 @@ def convolutions(model: keras.Model) -> dict[str, keras.layers.Layer]:
     return {path: layer for path, layer in _named_layers(model) if isinstance(layer, kinds)}
 
 
+def feature_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Returns path → layer of all that compute feature maps, in the network's order.
+
+    They are 2D convolutions, and all other layers of the network's graph whose output is
+    `[batch, height, width, channels]`, such as activations and nested models.
+    """
+    found = convolutions(model)
+    return {
+        path: layer
+        for path, layer in _named_layers(model)
+        if path in found or (_computes_features(layer) and not _is_input(layer))
+    }
+
+
+def _computes_features(layer: Any) -> bool:
+    nodes = getattr(layer, "_inbound_nodes", ())
+    outputs: Any = nodes[-1].output_tensors if nodes else ()
+    return len(outputs) == 1 and len(outputs[0].shape) == 4
+
+
+def _is_input(layer: Any) -> bool:
+    from keras import layers
+
+    return isinstance(layer, layers.InputLayer)
+
+
 def _named_layers(outer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields path and layer of all nested layers, each followed by the layers in it."""
     names: dict[str, int] = {}

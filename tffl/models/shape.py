@@ -10,10 +10,15 @@ import numpy as np
 from tffl.core.errors import TfflError, UsageError, require
 from tffl.core.process import silence
 from tffl.models.build import build_network
-from tffl.models.layers import convolutions, output_shape, resized, set_weights
+from tffl.models.layers import convolutions, feature_layers, output_shape, resized, set_weights
 
 if TYPE_CHECKING:
     import keras
+
+
+LAST_CONVOLUTION, LAST_BLOCK = "last-convolution", "last-block"
+"""Stand for a layer of any network: its last convolution, and that or what follows it up to the end
+of its block, such as BatchNorm, the sum with a shortcut, and ReLU."""
 
 
 def last_convolution(model: keras.Model) -> str:
@@ -27,10 +32,53 @@ def last_convolution(model: keras.Model) -> str:
     return found[-1]
 
 
+def last_block(model: keras.Model) -> str:
+    """Returns the path of the layer whose output is that of the network's last block.
+
+    It is the last convolution, or the last BatchNorm, sum or activation behind it, as far as the
+    layers are part of the network's graph.
+
+    Raises:
+      UsageError: The network has no convolution.
+    """
+    from keras import layers
+
+    after = (
+        *(layers.BatchNormalization, layers.GroupNormalization, layers.LayerNormalization),
+        *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU),
+        *(layers.Add, layers.Average, layers.Concatenate, layers.Maximum, layers.Multiply),
+    )
+    found, paths = feature_layers(model), list(feature_layers(model))
+    last = last_convolution(model)
+    behind = paths[paths.index(last) :]
+    return [path for path in behind if path == last or isinstance(found[path], after)][-1]
+
+
 def map_size(model: keras.Model, path: str) -> tuple[int, int]:
-    """Returns height and width of the feature maps of a convolution, named by its path."""
-    height, width, _ = output_shape(model, convolutions(model)[path])
+    """Returns height and width of the feature maps of a layer, named by its path."""
+    height, width, _ = output_shape(model, feature_layers(model)[path])
     return height, width
+
+
+def describe_layers(model: keras.Model) -> list[dict[str, Any]]:
+    """Returns what `tffl list models --layers` shows of each layer with feature maps.
+
+    Its path is `layer`, its class `kind`; `map_size` is height and width, and `alias` the word that
+    stands for it, if there is one.
+
+    Raises:
+      UsageError: The network has no convolution.
+    """
+    aliases = {last_convolution(model): LAST_CONVOLUTION, last_block(model): LAST_BLOCK}
+    return [
+        {
+            "layer": path,
+            "kind": type(layer).__name__,
+            "map_size": list(map_size(model, path)),
+            "alias": aliases.get(path, ""),
+        }
+        for path, layer in feature_layers(model).items()
+    ]
 
 
 def at_image_size(model: keras.Model, size: int) -> keras.Model:

@@ -130,7 +130,7 @@ def compare(
     out: Path | str | None = None,
     *,
     resume: bool = False,
-    watch: Callable[[str], Callback] = lambda variant: Callback(),
+    watch: Callable[[str], Sequence[Callback]] = lambda variant: (),
     command: Sequence[str] = (),
 ) -> dict[str, Run]:
     """Runs an experiment defended, undefended and attack-free.
@@ -140,7 +140,7 @@ def compare(
       out: The run directory of the defended run; the other two are `undefended` and `attack-free`
         inside it.
       resume: Whether to continue the runs that are already there.
-      watch: Returns the callback of a variant.
+      watch: Returns the callbacks of a variant.
       command: As for `tffl.simulate`.
 
     Returns:
@@ -163,7 +163,7 @@ def compare(
             configs[variant],
             folder,
             resume=resume and folder is not None and (folder / "config.toml").exists(),
-            callbacks=[watch(variant)],
+            callbacks=watch(variant),
             command=command,
         )
     return {variant: runs[variant] for variant in VARIANTS}

@@ -55,6 +55,7 @@ def test_missing_values_are_a_note_and_a_foreign_class_a_fault(tmp_path: Path) -
 def test_the_command_ends_with_2_if_there_are_faults(folder: Path) -> None:
     done = CliRunner().invoke(cli, ["data", "check", str(folder)])
     assert done.exit_code == 0 and "5 x 6 x 1 images, uint8 from 0 to 4" in done.output
+    assert "Channels, from black (0) to white (1): mean 0." in done.output
     assert done.output.endswith("No faults.\n")
     (folder / "cat" / "9.png").write_bytes(b"nothing")
     done = CliRunner().invoke(cli, ["data", "check", str(folder), "--json"])
