@@ -52,7 +52,7 @@ def one_line(result: Any, *words: str) -> None:
     assert all(word in result.stderr for word in words), result.stderr
 
 
-MODULE = '''
+MODULE = """
 import keras
 
 @keras.saving.register_keras_serializable("mine")
@@ -62,7 +62,7 @@ class Shift(keras.layers.Layer):
 
     def call(self, inputs):
         return inputs + self.by
-'''
+"""
 
 
 @pytest.fixture
