@@ -108,7 +108,9 @@ def head() -> keras.Model:
 
 def named(model: keras.Model) -> dict[str, np.ndarray]:
     layout = WeightLayout.of(model)
-    return {e.name: model.get_weights()[p] for e, p in zip(layout.entries, layout.positions)}
+    weights = model.get_weights()
+    pairs = zip(layout.entries, layout.positions, strict=True)
+    return {entry.name: weights[position] for entry, position in pairs}
 
 
 WRITERS: dict[str, tuple[Write, str]] = {
