@@ -15,6 +15,7 @@ from tffl_cli.options import (
     Command,
     Option,
     data_dir_option,
+    import_option,
     json_option,
     part_settings_option,
     pixels_option,
@@ -50,7 +51,7 @@ def global_option(required: bool) -> Option[Command]:
         "global_model",
         required=required,
         type=PATH,
-        help="Your own model that the clients started from: a .keras file, or a run.",
+        help="Your own model that the clients started from: a .keras file, a SavedModel, or a run.",
     )
 
 
@@ -60,6 +61,7 @@ def global_option(required: bool) -> Option[Command]:
     "is, 2 if the files cannot be judged."
 )
 @global_option(required=True)
+@import_option
 @updates_option(required=True)
 @several_option("defense")
 @part_settings_option("defense")
@@ -101,6 +103,7 @@ def global_option(required: bool) -> Option[Command]:
 def scan(
     ctx: click.Context,
     global_model: Path,
+    imports: tuple[str, ...] | None,
     updates: Path,
     defenses: tuple[str, ...],
     settings: tuple[str, ...],
@@ -128,7 +131,7 @@ def scan(
     output = None if out is None else ScanOutput(out, updates, global_model)
     if output is not None:
         output.check()
-    inputs = Inputs(global_model, updates, dataset, data_dir, pixels)
+    inputs = Inputs(global_model, updates, dataset, data_dir, pixels, imports or ())
     scanner = make_scanner(inputs, defenses, settings, seed)
     printer = Printer(scanner.seed, as_json, output)
     if watch:
