@@ -64,7 +64,7 @@ def _run(config: Config, every: int, shared: Any) -> tuple[float, float]:
     from tffl.simulation.simulation import simulate
 
     clock = RoundClock()
-    changed = build(override(config.model_dump(), {"record.evaluate_every": every}))
+    changed: Config = build(override(config.model_dump(), {"record.evaluate_every": every}))
     with tempfile.TemporaryDirectory() as folder:
         run = simulate(changed, Path(folder) / "run", callbacks=[clock], shared=shared)
     return clock.times[-1] - clock.times[0], float(run.rounds["evaluate_seconds"].sum())
