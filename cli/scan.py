@@ -15,6 +15,7 @@ from tffl_cli.options import (
     Command,
     Option,
     data_dir_option,
+    import_option,
     json_option,
     part_settings_option,
     pixels_option,
@@ -69,6 +70,7 @@ def global_option(required: bool) -> Option[Command]:
     help="Dataset, one of `tffl list datasets`, whose test images show what the models look at.",
 )
 @data_dir_option
+@import_option
 @pixels_option
 @click.option(
     "--seed",
@@ -107,6 +109,7 @@ def scan(
     dataset: str | None,
     pixels: tuple[float, float] | None,
     data_dir: Path | None,
+    imports: tuple[str, ...] | None,
     seed: int | None,
     watch: bool,
     interval: float,
@@ -128,7 +131,7 @@ def scan(
     output = None if out is None else ScanOutput(out, updates, global_model)
     if output is not None:
         output.check()
-    inputs = Inputs(global_model, updates, dataset, data_dir, pixels)
+    inputs = Inputs(global_model, updates, dataset, data_dir, pixels, imports or ())
     scanner = make_scanner(inputs, defenses, settings, seed)
     printer = Printer(scanner.seed, as_json, output)
     if watch:

@@ -14,6 +14,7 @@ from tffl.core.process import silence
 from tffl.data.build import check_prepared
 from tffl.defenses import Defense, create_defense, defenses
 from tffl.defenses.gan_audit import GanAudit
+from tffl.models.own import import_modules
 from tffl.record.run_directory import RunDirectory
 from tffl.scan.audit import DEFENSE, AuditResult, audit_folder, audit_run
 from tffl.scan.scanner import Scanner, load_samples, usual_defenses
@@ -34,6 +35,7 @@ class Inputs:
       dataset: The name of the dataset whose test images are used; None for no images.
       data_dir: The folder of prepared datasets; TFDS's own or `TFFL_DATA_DIR` if None.
       pixels: As `Scanner` takes it.
+      imports: Modules to import first, such as one that registers layers of the global model.
     """
 
     global_model: Path
@@ -41,6 +43,7 @@ class Inputs:
     dataset: str | None = None
     data_dir: Path | None = None
     pixels: PixelRange | None = None
+    imports: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Checks, without TensorFlow, that everything is there.
@@ -60,6 +63,7 @@ class Inputs:
 
     def load(self) -> tuple[Any, Any]:
         """Returns the Keras model, and its images as `Samples`, None without a dataset."""
+        import_modules(self.imports)
         model = load_global(self.global_model)
         if self.dataset is None:
             return model, None
