@@ -97,7 +97,9 @@ def audit_gan(
         assert global_model is not None
         from tffl.scan.preparation import Inputs, audit_files
 
-        inputs = Inputs(global_model, updates, options["dataset"], options["data_dir"], pixels)
+        data = {name: options[name] for name in ("dataset", "data_dir")}
+        imports = options["imports"] or ()
+        inputs = Inputs(global_model, updates, **data, pixels=pixels, imports=imports)
         found = audit_files(inputs, audit_source, settings, options["seed"])
     else:
         belongs = {
@@ -116,7 +118,7 @@ def audit_gan(
     ctx.exit(SUSPECTS if found.suspects else 0)
 
 
-SHARED = ("data_dir", "dataset", "seed")
+SHARED = ("data_dir", "dataset", "imports", "seed")
 """Options of an experiment that an audit of a folder takes too."""
 
 

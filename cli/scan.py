@@ -51,7 +51,7 @@ def global_option(required: bool) -> Option[Command]:
         "global_model",
         required=required,
         type=PATH,
-        help="Your own model that the clients started from: a .keras file, or a run.",
+        help="Your own model that the clients started from: a .keras file, a SavedModel, or a run.",
     )
 
 
@@ -61,6 +61,7 @@ def global_option(required: bool) -> Option[Command]:
     "is, 2 if the files cannot be judged."
 )
 @global_option(required=True)
+@import_option
 @updates_option(required=True)
 @several_option("defense")
 @part_settings_option("defense")
@@ -70,7 +71,6 @@ def global_option(required: bool) -> Option[Command]:
     help="Dataset, one of `tffl list datasets`, whose test images show what the models look at.",
 )
 @data_dir_option
-@import_option
 @pixels_option
 @click.option(
     "--seed",
@@ -103,13 +103,13 @@ def global_option(required: bool) -> Option[Command]:
 def scan(
     ctx: click.Context,
     global_model: Path,
+    imports: tuple[str, ...] | None,
     updates: Path,
     defenses: tuple[str, ...],
     settings: tuple[str, ...],
     dataset: str | None,
     pixels: tuple[float, float] | None,
     data_dir: Path | None,
-    imports: tuple[str, ...] | None,
     seed: int | None,
     watch: bool,
     interval: float,

@@ -7,7 +7,6 @@ import gc
 import json
 import re
 import shutil
-import sys
 import tracemalloc
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -23,10 +22,10 @@ import tffl
 from tffl.core.errors import TfflError, UsageError
 from tffl.data.samples import Samples
 from tffl.defenses import create_defense, defenses
-from tffl.models.own import import_modules
 from tffl.record.export import export
+from tffl.scan.images import load_samples
 from tffl.scan.preparation import choose_defenses
-from tffl.scan.scanner import Scanner, check_defense, load_samples
+from tffl.scan.scanner import Scanner, check_defense
 from tffl.untrusted import ExpectedVariables
 from tffl.untrusted.global_model import load_global
 from tffl.untrusted.model_folder import read_folder
@@ -353,51 +352,15 @@ def test_the_global_model_must_load_in_safe_mode(tmp_path):
     flat = keras.layers.Flatten()(keras.layers.Lambda(lambda x: x)(images))
     keras.Model(images, keras.layers.Dense(3)(flat)).save(tmp_path / "lambda.keras")
     (tmp_path / "damaged.keras").write_bytes(b"PK")
-    series = [keras.Input((4, 2)), keras.layers.Flatten(), keras.layers.Dense(3)]
-    keras.Sequential(series).save(tmp_path / "series.keras")
     for name, reason in {
         "lambda.keras": "cannot load the global model",
         "damaged.keras": "cannot load the global model",
-        "series.keras": r"it should have one of \(height, width, channels\) or \(features\)",
         "absent.keras": "there is no global model",
         ".": "nor a run that has exported its model",
     }.items():
         with pytest.raises(UsageError, match=reason) as error:
             load_global(tmp_path / name)
         assert "\n" not in str(error.value)
-
-
-def test_a_custom_layer_of_the_global_model_is_known_once_its_module_is_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    Path("doubled_layer.py").write_text(
-        "import keras\n"
-        "@keras.saving.register_keras_serializable(package='scan')\n"
-        "class Doubled(keras.layers.Layer):\n"
-        "    def call(self, x):\n"
-        "        return 2 * x\n"
-    )
-    import_modules(["doubled_layer"])
-    layer = sys.modules["doubled_layer"].Doubled()
-    head = [keras.layers.Flatten(), keras.layers.Dense(2)]
-    model = keras.Sequential([keras.Input((4, 4, 1)), layer, *head])
-    Path("clients").mkdir()
-    start = model.get_weights()
-    model.save("global.keras")
-    for number in range(6):
-        noise = np.random.default_rng(number)
-        model.set_weights([w + noise.normal(0, 0.01, w.shape).astype("f4") for w in start])
-        model.save(f"clients/{number}.keras")
-    keras.saving.get_custom_objects().pop("scan>Doubled", None)
-    del sys.modules["doubled_layer"]
-    command = ["scan", "--global", "global.keras", "--updates", "clients"]
-    refused = CliRunner().invoke(cli, command)
-    assert refused.exit_code == 2 and "know its class Doubled" in refused.stderr
-    found = CliRunner().invoke(cli, [*command, "--import", "doubled_layer", "--json"])
-    assert len(json.loads(found.stdout)["files"]) == 6
-    keras.saving.get_custom_objects().pop("scan>Doubled", None)
 
 
 def test_a_scanner_checks_its_samples(round_of_clients):

@@ -13,8 +13,10 @@ from tffl.config import override
 from tffl.core.errors import require
 from tffl.core.verdict import AuditImages, Judgment
 from tffl.record.identity import resolved
+from tffl.scan.images import check_image_model
 from tffl.scan.result import Opinion
 from tffl.scan.scanner import Scanner
+from tffl.untrusted.global_variables import GlobalVariables
 from tffl.untrusted.refusal import printable
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ class AuditResult:
 
 
 def audit_folder(
-    model: keras.Model,
+    model: keras.Model | GlobalVariables,
     folder: Path,
     defense: GanAudit,
     samples: Samples | None = None,
@@ -109,6 +111,7 @@ def audit_folder(
     Raises:
       UsageError: The folder does not exist, or the source needs images and there are none.
     """
+    model = check_image_model(model, DEFENSE)
     scan = Scanner(model, {DEFENSE: defense}, samples, seed, pixels).scan(folder)
     names = samples.names if samples is not None else ()
     unjudged = scan.unjudged.get(DEFENSE, "")

@@ -14,11 +14,12 @@ from tffl.core.process import silence
 from tffl.data.build import check_prepared
 from tffl.defenses import Defense, create_defense, defenses
 from tffl.defenses.gan_audit import GanAudit
-from tffl.models.own import import_modules
 from tffl.record.run_directory import RunDirectory
 from tffl.scan.audit import DEFENSE, AuditResult, audit_folder, audit_run
-from tffl.scan.scanner import Scanner, load_samples, usual_defenses
+from tffl.scan.images import load_samples
+from tffl.scan.scanner import Scanner, usual_defenses
 from tffl.untrusted.global_model import find_global, load_global
+from tffl.untrusted.global_variables import GlobalVariables
 from tffl.untrusted.model_folder import file_names
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Inputs:
       dataset: The name of the dataset whose test images are used; None for no images.
       data_dir: The folder of prepared datasets; TFDS's own or `TFFL_DATA_DIR` if None.
       pixels: As `Scanner` takes it.
-      imports: Modules to import first, such as one that registers layers of the global model.
+      imports: Modules of the user's own to import first, which register layers of the model.
     """
 
     global_model: Path
@@ -43,7 +44,7 @@ class Inputs:
     dataset: str | None = None
     data_dir: Path | None = None
     pixels: PixelRange | None = None
-    imports: tuple[str, ...] = ()
+    imports: Sequence[str] = ()
 
     def check(self) -> None:
         """Checks, without TensorFlow, that everything is there.
@@ -62,7 +63,9 @@ class Inputs:
             check_prepared(DataConfig(dataset=self.dataset, data_dir=self.data_dir))
 
     def load(self) -> tuple[Any, Any]:
-        """Returns the Keras model, and its images as `Samples`, None without a dataset."""
+        """Returns the global model, and its images as `Samples`, None without a dataset."""
+        from tffl.models.own import import_modules
+
         import_modules(self.imports)
         model = load_global(self.global_model)
         if self.dataset is None:
@@ -96,7 +99,9 @@ def make_scanner(
     inputs.check()
     model, samples = inputs.load()
     if not names:
-        usual = usual_defenses(samples is not None, WeightLayout.of(model))
+        own = isinstance(model, GlobalVariables)
+        layout = model.layout if own else WeightLayout.of(model)
+        usual = usual_defenses(samples is not None, layout)
         chosen = {name: chosen[name] for name in usual}
     return Scanner(model, chosen, samples, seed, inputs.pixels)
 

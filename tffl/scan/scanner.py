@@ -11,29 +11,29 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tffl.core import seeds
 from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
-from tffl.core.pixels import PixelRange, pixel_range
+from tffl.core.pixels import PixelRange
 from tffl.core.verdict import Judgment
-from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, ROOT_DATA, Samples
+from tffl.data.samples import ROOT_DATA, Samples
 from tffl.defenses.base import Defense, State
 from tffl.defenses.server import Server
+from tffl.scan.images import (
+    IMAGES,
+    ImageTests,
+    check_image_model,
+    prepare_tests,
+    uses_images,
+)
 from tffl.scan.result import ScanResult
-from tffl.untrusted.expected import ExpectedVariables
+from tffl.untrusted.global_variables import GlobalVariables
 from tffl.untrusted.model_folder import file_names, read_folder
 
 if TYPE_CHECKING:
     import keras
-
-SAMPLES = 2000
-"""The largest number of images that defenses get."""
 
 STATISTICS = "statistics-consensus"
 WITH_SAMPLES, WITHOUT_SAMPLES = ("shield",), ("update-consensus", STATISTICS)
@@ -51,7 +51,8 @@ class Scanner:
     """Judges folders of clients' models of one global model.
 
     Args:
-      model: The user's own, trusted global model.
+      model: The user's own, trusted global model; or its variables, for defenses that judge updates
+        alone.
       defenses: Name → defense. It must name suspects, need no history and train nothing.
       samples: Labeled images for defenses that use some.
       seed: The seed that selects images. By default it is random, so attackers cannot know them.
@@ -69,56 +70,27 @@ class Scanner:
 
     def __init__(
         self,
-        model: keras.Model,
+        model: keras.Model | GlobalVariables,
         defenses: Mapping[str, Defense],
         samples: Samples | None = None,
         seed: int | None = None,
         pixels: PixelRange | None = None,
     ) -> None:
-        from tffl.explain.maps import Explainer
-        from tffl.explain.samples import check_samples
-        from tffl.models.head import as_logits, final_activation
-        from tffl.models.validation import check_classifier
-
-        check_classifier(model, "the global model")
-        if samples is not None:
-            check_samples(model, "the global model", samples, None)
         for name, defense in defenses.items():
             check_defense(name, defense, samples)
-        self.expected = ExpectedVariables.of(model)
+        looking = [name for name, defense in defenses.items() if uses_images(defense)]
+        known = model if isinstance(model, GlobalVariables) else GlobalVariables.of(model)
+        self.expected, self._start = known.expected, known.start
         self.defenses = defenses
         self.seed = secrets.randbelow(1 << 32) if seed is None else seed
-        knowledge = {word for each in defenses.values() for word in each.declared_knowledge()}
-        end = final_activation(model) if PROBE_DATA in knowledge else ""
-        self._model = as_logits(model) if end else model
-        self._start = self.expected.layout.flatten(model.get_weights())
-        self._samples = _limited(samples or _no_samples(model), self.seed)
-        assumed = pixels or pixel_range(self._samples.images)
-        self._explainer = Explainer(self._model, assumed)
-        left_out = (
-            [f"the global model ends in {end}: defenses see what goes into it"] if end else []
-        )
-        self.warnings = [*left_out, *self._check_images(pixels), *self._check_statistics()]
+        self._tests: ImageTests | None = None
+        if looking or samples is not None:
+            image_model = check_image_model(model, looking[0] if looking else "a scan with samples")
+            rules = defenses.values()
+            self._tests = prepare_tests(image_model, rules, samples, self.seed, pixels)
+        self.warnings = [*(self._tests.warnings if self._tests else ()), *self._check_statistics()]
         for defense in defenses.values():
             defense.check_server(self.server(0))
-
-    def _check_images(self, pixels: PixelRange | None) -> list[str]:
-        """Checks that the model suits the images; returns a warning if that is not an error."""
-        from tffl.explain.suitability import check_model, predictor
-
-        declared = {
-            word for defense in self.defenses.values() for word in defense.declared_knowledge()
-        }
-        if not declared & {PROBE_DATA, AUXILIARY_DATA}:
-            return []
-        try:
-            predict = predictor(self._model)
-            found = check_model(predict, self._samples, self._explainer.pixels, self.seed)
-        except UsageError as error:
-            if pixels is None:
-                raise
-            found = str(error)
-        return [found] if found else []
 
     def _check_statistics(self) -> list[str]:
         """Returns a warning if the model has statistics that no defense judges."""
@@ -132,13 +104,16 @@ class Scanner:
 
     def server(self, clients: int) -> Server:
         """Returns the server that defenses get to judge this number of clients."""
+        layout, tests = self.expected.layout, self._tests
+        if tests is None:
+            return Server(None, layout, clients, self.seed)
         return Server(
-            self._model,
-            self.expected.layout,
+            tests.model,
+            layout,
             clients,
             self.seed,
-            samples=self._samples,
-            explainer=self._explainer,
+            samples=tests.samples,
+            explainer=tests.explainer,
         )
 
     def scan(self, folder: Path) -> ScanResult:
@@ -217,55 +192,9 @@ def check_defense(name: str, defense: Defense, samples: Samples | None) -> None:
         f"{name} trains on samples of the server's own, and a scan trains nothing",
     )
     require(
-        samples is not None or not {PROBE_DATA, AUXILIARY_DATA} & set(declared),
+        samples is not None or not IMAGES & {*declared},
         f"{name} needs images: give a dataset, such as the one that the clients train on",
     )
-
-
-def load_samples(model: keras.Model, dataset: str, data_dir: Path | None) -> Samples:
-    """Returns the test images of a dataset in the size that a model expects.
-
-    Args:
-      model: The model.
-      dataset: The name of the dataset.
-      data_dir: The folder of prepared datasets; None for the default.
-
-    Raises:
-      UsageError: The dataset does not exist or does not suit the model.
-      TfflError: Its files are damaged.
-    """
-    from tffl.config import DataConfig
-    from tffl.data.build import load_dataset
-
-    require(
-        len(model.input_shape) == 4,
-        f"the global model takes feature vectors {model.input_shape[1:]}, and a scan looks at "
-        f"images: leave out the dataset {dataset}, defenses without images judge such models",
-    )
-    height, width, channels = model.input_shape[1:]
-    size = height if height == width else None
-    found = load_dataset(DataConfig(dataset=dataset, data_dir=data_dir, image_size=size))
-    wanted = (height or found.image_shape[0], width or found.image_shape[1], channels)
-    require(
-        found.image_shape == wanted and found.classes <= model.output_shape[-1],
-        f"{dataset} has images of {found.image_shape} in {found.classes} classes, but the global "
-        f"model takes {model.input_shape[1:]} and has {model.output_shape[-1]} outputs: choose "
-        "the dataset that it was made for",
-    )
-    return Samples(found.test_images, found.test_labels, found.classes, found.class_names)
-
-
-def _limited(samples: Samples, seed: int) -> Samples:
-    draw = seeds.generator(seed, "samples").permutation(len(samples.labels))[:SAMPLES]
-    rows = np.sort(draw)
-    return replace(samples, images=samples.images[rows], labels=samples.labels[rows])
-
-
-def _no_samples(model: keras.Model) -> Samples:
-    """Returns an empty set of images with as many classes as the model has outputs."""
-    shape = [side or 1 for side in model.input_shape[1:]]
-    nothing = np.zeros((0, *shape), dtype=np.uint8)
-    return Samples(nothing, np.zeros(0, dtype=np.int32), int(model.output_shape[-1]))
 
 
 def _snapshot(folder: Path) -> dict[str, tuple[int, ...]]:

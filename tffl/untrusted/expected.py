@@ -33,7 +33,8 @@ class ExpectedVariables:
 
     Attributes:
       layout: Names, shapes and order of the variables in the flat vector.
-      h5_paths: The path of each variable in a `.weights.h5`, in the layout's order.
+      h5_paths: The path of each variable in a `.weights.h5`, in the layout's order; empty if they
+        are unknown.
       paths: The path of each variable in TensorFlow; several variables may share one.
       allowed_names: The classes and functions that the config of a client's model may name.
     """

@@ -62,6 +62,11 @@ def _arrays(path: Path, expected: ExpectedVariables) -> dict[str, np.ndarray]:
     if kind is None:
         formats = ", ".join(FORMATS)
         raise Refused(f"has no known format: it should be {formats} or a SavedModel folder")
+    if kind in (".keras", ".weights.h5") and not expected.h5_paths:
+        raise Refused(
+            "is a file of Keras, and the global model is a SavedModel, which does not say where "
+            "such a file keeps each variable: give the global model as a .keras file"
+        )
     read: Reader = import_module(FORMATS[kind]).read
     return read(content, expected)
 

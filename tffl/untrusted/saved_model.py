@@ -143,15 +143,21 @@ def _weight_keys(
     return [key for key in keys if not is_server_variable(dtypes[key])]
 
 
+def variable_graph(content: bytes) -> Any:
+    """Parses the list of a checkpoint's objects, a protocol buffer."""
+    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+    return TrackableObjectGraph.FromString(content)
+
+
 def _keys_by_path(checkpoint: Any, shapes: dict[str, Any]) -> dict[str, list[str]]:
     """Returns the path of every variable → its keys in the checkpoint."""
     from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
     if GRAPH not in shapes:
         raise Refused("is not a SavedModel of TensorFlow 2: its variables have no names")
     try:
-        graph = TrackableObjectGraph.FromString(checkpoint.get_tensor(GRAPH))
+        graph = variable_graph(checkpoint.get_tensor(GRAPH))
     except (DecodeError, TypeError) as error:
         raise Refused(f"has no readable list of variables: {error}") from None
     keys: dict[str, list[str]] = defaultdict(list)
