@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
-from tffl_cli.options import COUNT, json_option, registered
+from tffl_cli.options import COUNT, experiment_options, json_option, registered
 from tffl_cli.output import print_json
 
 quick_option = click.option(
@@ -158,6 +159,39 @@ def clients(
     with Watch() as watch:
         figures = bench_clients(numbers or REGISTERED, workload, watch.phase)
     _show(figures, as_json)
+
+
+@bench.command("evaluation")
+@json_option
+@experiment_options("config", "data_dir", "settings")
+@click.option(
+    "--every",
+    type=COUNT,
+    default=5,
+    show_default=True,
+    help="Rounds from one evaluation to the next, compared with 1.",
+)
+@click.option("--repeats", type=COUNT, default=3, show_default=True, help="Timed runs of each.")
+def evaluation(
+    as_json: bool,
+    config: Path | None,
+    data_dir: Path | None,
+    settings: tuple[str, ...],
+    every: int,
+    repeats: int,
+) -> None:
+    """Measure what evaluating less often saves.
+
+    An experiment, by default quickstart, runs with and without an evaluation in every round.
+    """
+    from tffl.config import read_experiment
+    from tffl.core.process import silence
+
+    chosen = read_experiment(config or Path("quickstart"), {"data_dir": data_dir}, settings)
+    silence()
+    from tffl.studies.bench.evaluation import bench_evaluation
+
+    _show(bench_evaluation(chosen, every, repeats), as_json)
 
 
 @bench.command("cluster")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures how fast tffl is, on a machine that does nothing else, and writes the page:
-#   bash results/speed/run.sh [engine|maps|defenses|clients|cluster|on-disk ...]
+#   bash results/speed/run.sh [engine|evaluation|maps|defenses|clients|cluster|on-disk ...]
 # Where something else runs, give it precedence: sudo chrt --rr 10 bash results/speed/run.sh
 # on-disk takes root and Linux' control groups of version 1, and is measured only if it is named.
 set -euo pipefail
@@ -15,7 +15,7 @@ measure() { # FILE, then what to measure
   mv "$file.part" "$file"
 }
 
-for what in ${@:-engine maps defenses clients cluster}; do
+for what in ${@:-engine evaluation maps defenses clients cluster}; do
   if [ "$what" = defenses ]; then
     for model in cnn resnet18; do
       for clients in 20 100; do

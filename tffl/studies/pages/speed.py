@@ -12,7 +12,7 @@ from tffl.studies.pages.builder import Page, read_json
 from tffl.studies.pages.verdicts import Operator, compare, verdict
 
 DEFENSES = tuple(f"defenses_{model}_{n}" for model in ("cnn", "resnet18") for n in (20, 100))
-MEASURED = ("engine", *DEFENSES, "maps", "clients", "on_disk", "cluster")
+MEASURED = ("engine", "evaluation", *DEFENSES, "maps", "clients", "on_disk", "cluster")
 
 
 def collect(runs: Path) -> Mapping[str, Any]:
@@ -35,6 +35,7 @@ def body(folder: Path) -> Iterator[str]:
     """Yields a section for everything that is measured."""
     found = {name: read_json(folder / f"{name}.json") for name in MEASURED}
     yield from engine(found["engine"])
+    yield from evaluation(found["evaluation"])
     yield from defenses({k: v for name in DEFENSES for k, v in found[name].items()})
     yield from maps(found["maps"])
     yield from clients(found["clients"], found["on_disk"])
@@ -74,6 +75,27 @@ def engine(figures: Mapping[str, Any]) -> Iterator[str]:
         f"{memory['first_round_weight_vectors']:.1f}; the target is at "
         f"most {memory['allowed_weight_vectors']}."
     )
+
+
+def evaluation(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the paragraphs about evaluating less often."""
+    if not figures:
+        return
+    yield "## Evaluation (`tffl bench evaluation`)"
+    yield (
+        f"{figures['rounds']} rounds of an experiment with `{figures['model']}` on "
+        f"{figures['dataset']}, with all that a run writes; medians of {figures['repeats']} runs "
+        "in turns."
+    )
+    rows = [
+        [
+            name.removeprefix("every_"),
+            f"{seconds:.2f}",
+            f"{100 * figures['evaluation'][name]:.0f} %",
+        ]
+        for name, seconds in figures["seconds"].items()
+    ]
+    yield table(["`record.evaluate_every`", "seconds", "of these, evaluation"], rows)
 
 
 def defenses(figures: Mapping[str, Any]) -> Iterator[str]:
