@@ -72,7 +72,9 @@ def test_a_run_starts_from_the_weights_and_says_how_accurate_they_are(
 def test_weights_of_another_normalization_are_said(weights: tuple[Path, list[Epoch]]) -> None:
     path, _ = weights
     assert other_normalization(path, "none") == ""
-    assert "trained with data.normalization = 'none', and" in other_normalization(path, "per-channel")
+    assert "trained with data.normalization = 'none', and" in other_normalization(
+        path, "per-channel"
+    )
     values = {**SMALL, "data": {**SMALL["data"], "normalization": "per-channel"}}
     values["model"] = {**SMALL["model"], "weights": str(path)}
     callback = Heard()
