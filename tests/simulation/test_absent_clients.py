@@ -16,8 +16,8 @@ from tffl.config import build, override
 from tffl.core.errors import TfflError
 from tffl.core.tensors import read_tensors
 from tffl.data.federation import ClientData
-from tffl.engine.training import LocalTraining
 from tffl.drawing.figures import scores
+from tffl.engine.training import LocalTraining
 from tffl.report.content import build_report
 from tffl.report.document import Bars
 from tffl.simulation.participants import draw_dropouts, draw_stragglers
