@@ -166,7 +166,7 @@ def run_seeds(count: int, job: Job, command: list[str], output: Output) -> None:
         )
     rows = figures_by_seed(runs)
     if output.as_json:
-        print_json(summarize_seeds(rows))
+        print_json({**summarize_seeds(rows), "runs": rows})
     elif output.for_people:
         from tffl_cli.console import print_seeds
 
