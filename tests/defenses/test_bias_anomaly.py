@@ -263,3 +263,22 @@ def test_does_not_care_who_the_server_is(updates, server) -> None:
     one = judge(create(), updates(BIAS), server)
     other = judge(create(), updates(BIAS), replace(server, seed=9, clients=50))
     np.testing.assert_array_equal(one.scores, other.scores)
+
+
+def test_a_head_without_bias_says_what_to_choose() -> None:
+    entries = [("conv/kernel", (3, 2)), ("conv/bias", (2,)), ("logits/kernel", (2, 3))]
+    layout = WeightLayout(tuple(Entry(name, shape, True) for name, shape in entries))
+    message = (
+        r"layer logits has no bias .*: set defense.layer to one of conv, or let `tffl localize`"
+    )
+    with pytest.raises(UsageError, match=message):
+        BiasAnomaly().check(4, layout)
+    with pytest.raises(UsageError, match=r"^layer dense has no bias"):
+        BiasAnomaly(layer="dense").check(4, layout)
+    with pytest.raises(UsageError, match=r"let `tffl localize` rank the weights"):
+        BiasAnomaly().check(4, WeightLayout((Entry("logits/kernel", (3, 2), True),)))
+    rows = np.zeros((4, layout.size), np.float32)
+    rows[:, layout["conv/bias"]] = [[0.1, 0], [0, 0.1], [0.1, 0.1], [7, 9]]
+    verdict = BiasAnomaly(layer="conv").judge_rows(rows, layout=layout)
+    assert verdict.accepted.tolist() == [True, True, True, False]
+    assert verdict.reasons[3].startswith("bias of conv deviates from the clients' mean by ")

@@ -21,6 +21,7 @@ from tffl.engine.augmentation import (
     cropped,
     flipped,
 )
+from tffl.engine.compiled_model import CompiledModel
 from tffl.engine.training import LocalTraining, Trainer, mean_cross_entropy
 
 SEED = np.array([2**32 - 1, 7], np.uint32)
@@ -199,6 +200,19 @@ def test_mixed_precision_trains_on_augmented_images() -> None:
     ]
     assert np.isfinite(results).all()
     assert np.abs(results[0] - results[1]).max() > 1e-3
+
+
+def test_the_border_is_black_in_the_range_of_the_samples() -> None:
+    config, client = TrainingConfig(batch_size=4, augmentation="crop"), job()
+    model, pool = network(), tf.fill((30, 6, 5, 3), -1.0)
+    start = tf.constant(WeightLayout.of(model).flatten(model.get_weights()))
+    dark, gray = (
+        CompiledModel(model, config, "float32", pixels).trainer.train(start, pool, client).numpy()
+        for pixels in ((-1.0, 1.0), (0.0, 1.0))
+    )
+    plain = Trainer(model, TrainingConfig(batch_size=4), "float32").train(start, pool, client)
+    np.testing.assert_allclose(dark, plain, atol=1e-6)
+    assert np.abs(gray - plain).max() > 1e-5
 
 
 def operations(trainer: Trainer) -> Iterator[str]:

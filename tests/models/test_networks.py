@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 
@@ -22,6 +23,7 @@ tf = pytest.importorskip("tensorflow")
 PUBLISHED = {
     "resnet18-7x7": 11_689_512,
     "resnet50": 25_557_032,
+    "mobilenet-v2": 3_504_872,
     "mobilenet-v3-large": 5_483_032,
     "regnet-y-800mf": 6_432_512,
 }
@@ -31,7 +33,9 @@ LAST = {
     "resnet8": ("stage3_block1_2_conv", 8),
     "resnet18-7x7": ("stage4_block2_2_conv", 1),
     "resnet50": ("conv5_block3_3_conv", 1),
+    "mobilenet-v2": ("Conv_1", 1),
     "mobilenet-v3-large": ("conv_1", 1),
+    "vgg11": ("stage5_2_conv", 2),
     "regnet-y-800mf": ("stage4_block2_3_conv", 1),
 }
 """The last convolution, and the width of its maps at 32 x 32."""
@@ -156,6 +160,7 @@ def test_describe_network_returns_figures_or_a_refusal() -> None:
 
 REFERENCES = {
     "resnet50": (keras.applications.ResNet50, 255.0),
+    "mobilenet-v2": (keras.applications.MobileNetV2, None),
     "mobilenet-v3-large": (keras.applications.MobileNetV3Large, 1.0),  # it rescales by itself
 }
 
@@ -171,9 +176,24 @@ def test_equals_keras_applications_on_gray_images_of_odd_sizes(name: str) -> Non
         [np.reshape(w, shape) for w, shape in zip(model.get_weights(), shapes, strict=True)]
     )
     images = np.random.default_rng(0).uniform(0, 255, (2, 40, 40, 1)).astype(np.float32)
-    expected = np.asarray(reference(images / scale))
+    scaled = images / 127.5 - 1 if scale is None else images / scale
+    expected = np.asarray(reference(scaled))
     assert np.std(expected) > 0
     np.testing.assert_allclose(model(images), expected, rtol=1e-4, atol=1e-4 * abs(expected).max())
+
+
+def test_alpha_narrows_mobilenet_v2_as_keras_does() -> None:
+    options = {"weights": None, "input_shape": (32, 32, 3), "classes": 10, "alpha": 0.35}
+    narrow = models["mobilenet-v2"]((32, 32, 3), 10, alpha=0.35)
+    assert narrow.count_params() == keras.applications.MobileNetV2(**options).count_params()
+
+
+def test_vgg11_has_the_convolutions_of_configuration_a() -> None:
+    model = models["vgg11"]((32, 32, 3), 10)
+    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    assert [x.filters for x in convolutions] == [64, 128, 256, 256, 512, 512, 512, 512]
+    weights = 9 * sum(a * b for a, b in itertools.pairwise([3, *(x.filters for x in convolutions)]))
+    assert parameters(model) == weights + 2 * 2752 + 513 * 10  # BatchNorm, dense
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tffl.config import Config, build
 from tffl.record.identity import FIRST_KEYS, differences, identity
 from tffl.studies.reproduce.catalogue import read_experiment
@@ -18,12 +20,22 @@ def test_a_later_key_at_its_default_changes_no_identity() -> None:
         assert tuple(found[section]) == first
 
 
-def test_recorded_results_are_still_known() -> None:
-    experiment = read_experiment(ROOT / "configs" / "pdgan" / "mnist.toml")
+@pytest.mark.parametrize("name", ["pdgan/mnist", "gradcam-ae/resnet18", "fedcamae/resnet50"])
+def test_recorded_results_are_still_known(name: str) -> None:
+    experiment = read_experiment(ROOT / "configs" / f"{name}.toml")
     cells = experiment.cells(experiment.spec.items, "small")
-    record = read_record(ROOT / "results" / "pdgan" / "small", experiment.name)
+    record = read_record(ROOT / "results" / Path(name).parent / "small", experiment.name)
     recorded = {key_of(row): row["fingerprint"] for row in record.runs}
-    assert recorded == {key_of(cell.key): fingerprint(cell) for cell in cells}
+    known = {key_of(cell.key): fingerprint(cell) for cell in cells}
+    assert recorded and recorded == {key: known[key] for key in recorded}
+
+
+@pytest.mark.parametrize("table", ["", "bias-anomaly"])
+def test_a_later_option_counts_where_it_is_set(table: str) -> None:
+    options = {"name": "any-of", "of": "bias-anomaly,median"} if table else {"name": "bias-anomaly"}
+    set_layer = {table: {"layer": "dense"}} if table else {"layer": "dense"}
+    unset, changed = build({"defense": options}), build({"defense": options | set_layer})
+    assert "layer" not in str(identity(unset)) and "'layer': 'dense'" in str(identity(changed))
 
 
 def test_a_later_key_counts_where_it_is_set() -> None:

@@ -14,6 +14,7 @@ from tffl.callbacks import Callback
 from tffl.config import build
 from tffl.core.errors import TfflError, UsageError
 from tffl.simulation.pretrain import Epoch, Pretraining, pretrain
+from tffl.simulation.weights_files import other_normalization
 from tffl_cli.main import cli
 
 SMALL = {
@@ -27,6 +28,9 @@ SMALL = {
 class Heard(Callback):
     def start(self, start) -> None:
         self.accuracy = start.accuracy
+
+    def warning(self, text: str) -> None:
+        self.said = text
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,26 @@ def test_a_run_starts_from_the_weights_and_says_how_accurate_they_are(
     assert run.rounds["accuracy"][0] == pytest.approx(history[-1]["accuracy"])
     random = tffl.simulate({**SMALL, "federation": still}, callbacks=[callback])
     assert callback.accuracy is None and "start_accuracy" not in random.summary
+
+
+def test_weights_of_another_normalization_are_said(weights: tuple[Path, list[Epoch]]) -> None:
+    path, _ = weights
+    assert other_normalization(path, "none") == ""
+    assert "trained with data.normalization = 'none', and" in other_normalization(
+        path, "per-channel"
+    )
+    values = {**SMALL, "data": {**SMALL["data"], "normalization": "per-channel"}}
+    values["model"] = {**SMALL["model"], "weights": str(path)}
+    callback = Heard()
+    tffl.simulate({**values, "federation": {"clients": 3, "rounds": 1}}, callbacks=[callback])
+    assert "sees other inputs than those it was trained on" in callback.said
+
+
+def test_weights_from_elsewhere_say_nothing_of_normalization(tmp_path: Path) -> None:
+    for text in (None, "[]", "{}", "nothing", '{"data": 3}'):
+        if text is not None:
+            (tmp_path / "w.npz.json").write_text(text)
+        assert other_normalization(tmp_path / "w.npz", "per-channel") == ""
 
 
 def test_a_model_that_diverges_and_a_file_that_exists_are_errors(tmp_path: Path) -> None:

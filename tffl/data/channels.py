@@ -26,13 +26,13 @@ def channel_statistics(images: np.ndarray, pixels: PixelRange) -> ChannelStatist
     """
     low, high = pixels
     count = images[..., 0].size
-    total, squares = np.zeros(images.shape[-1]), np.zeros(images.shape[-1])
+    total, squares = np.zeros(images.shape[1:]), np.zeros(images.shape[1:])
     for begin in range(0, len(images), CHUNK):
         chunk = images[begin : begin + CHUNK].astype(np.float64)
-        total += chunk.sum(axis=(0, 1, 2))
-        squares += np.square(chunk).sum(axis=(0, 1, 2))
-    means = total / count
-    variances = np.maximum(squares / count - means**2, 0.0)
+        total += chunk.sum(axis=0)
+        squares += np.square(chunk, out=chunk).sum(axis=0)
+    means = total.sum(axis=(0, 1)) / count
+    variances = np.maximum(squares.sum(axis=(0, 1)) / count - means**2, 0.0)
     return (
         tuple(np.round((means - low) / (high - low), DECIMALS).tolist()),
         tuple(np.round(np.sqrt(variances) / (high - low), DECIMALS).tolist()),

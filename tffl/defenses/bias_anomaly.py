@@ -20,7 +20,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl.core.errors import require
+from tffl.core.errors import UsageError, require
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import check_alpha
 from tffl.core.updates import Updates
@@ -55,6 +55,7 @@ class BiasAnomaly(Detector):
         50, if their biases are independently normal (simulated). Real ones are not: in the
         README's quickstart it blames 7 to 16 % of 10 clients of 144 images when nobody attacks.
       alpha: For `mean-std`; 1.5 can still flag 3 equal attackers of 10, 2 could not.
+      layer: The layer whose bias is judged, such as `dense`; by default the final one.
 
     >>> from tffl.core.layout import Entry
     >>> layout = WeightLayout((Entry("logits/bias", (2,), True),))
@@ -67,15 +68,16 @@ class BiasAnomaly(Detector):
     rule: Literal["median-mad", "mean-std"] = "median-mad"
     k: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.5
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.5
+    layer: str | None = None
 
     reference: ClassVar[str] = (
         "Bilgin, Anomaly Localization in Model Gradients Under Backdoor Attacks Against FL, 2021"
     )
 
     def check(self, participants: int, layout: WeightLayout) -> None:
-        """Raises `UsageError` without a final bias, or if the rule could flag nobody."""
+        """Raises `UsageError` without such a bias, or if the rule could flag nobody."""
         super().check(participants, layout)
-        _ = layout.final_bias
+        self._bias(layout)
         if self.rule == "mean-std":
             check_alpha(self.alpha, participants)
             return
@@ -86,8 +88,8 @@ class BiasAnomaly(Detector):
         )
 
     def score(self, updates: Updates, server: Server) -> np.ndarray:
-        """Returns the largest deviation of each client's final bias."""
-        bias = updates.block(updates.layout.final_bias).astype(np.float64)
+        """Returns the largest deviation of each client's bias."""
+        bias = updates.block(self._bias(updates.layout)).astype(np.float64)
         finite = np.isfinite(bias).all(axis=1)
         scores = np.full(len(bias), np.inf)
         if finite.any():
@@ -102,7 +104,25 @@ class BiasAnomaly(Detector):
     def reason(self, score: float, threshold: float) -> str:
         """Says how far the bias deviates, and what the threshold was."""
         point = "the clients' mean" if self.reference_point == "clients" else "the joint model"
-        return f"final bias deviates from {point} by {score:.4g}, above {threshold:.4g}"
+        which = "final bias" if self.layer is None else f"bias of {self.layer}"
+        return f"{which} deviates from {point} by {score:.4g}, above {threshold:.4g}"
+
+    def _bias(self, layout: WeightLayout) -> slice:
+        """Returns the columns of the bias that is judged.
+
+        Raises:
+          UsageError: The layer has none; the message names those that have one.
+        """
+        layer = layout.final_layer if self.layer is None else self.layer
+        if f"{layer}/bias" in layout.slices:
+            return layout[f"{layer}/bias"]
+        having = [entry.layer for entry in layout.entries if entry.name.endswith("/bias")]
+        which = "the final layer " if self.layer is None else "layer "
+        advice = f"set defense.layer to one of {', '.join(having)}, or let" if having else "let"
+        raise UsageError(
+            f"{which}{layer} has no bias for bias-anomaly to judge: {advice} `tffl localize` rank "
+            "the weights that give attackers away, and choose another defense"
+        )
 
     def _reference(self, bias: np.ndarray) -> np.ndarray:
         """Returns the bias to compare with, as a difference from the joint model's."""

@@ -14,6 +14,7 @@ models = Registry(
         "lenet5": "tffl.models.lenet:lenet5",
         "logistic": "tffl.models.perceptron:logistic",
         "mlp": "tffl.models.perceptron:mlp",
+        "mobilenet-v2": "tffl.models.applications:mobilenet_v2",
         "mobilenet-v3-large": "tffl.models.applications:mobilenet_v3_large",
         "pdgan-cnn": "tffl.models.pdgan:pdgan_cnn",
         "regnet-y-800mf": "tffl.models.regnet:regnet_y_800mf",
@@ -21,6 +22,7 @@ models = Registry(
         "resnet18-7x7": "tffl.models.resnet:resnet18_7x7",
         "resnet50": "tffl.models.applications:resnet50",
         "resnet8": "tffl.models.resnet:resnet8",
+        "vgg11": "tffl.models.vgg:vgg11",
     },
 )
 

@@ -1,12 +1,16 @@
-"""ResNet-50 and MobileNetV3-Large, whose layers come from `keras.applications`.
+"""ResNet-50, MobileNetV2 and MobileNetV3-Large, whose layers come from `keras.applications`.
 
     resnet50           conv 7×7, 64, stride 2 – max-pool 3×3, stride 2 – 3, 4, 6, 3 bottlenecks
                        (256, 512, 1024, 2048) – mean over pixels – dense
+    mobilenet-v2       conv 3×3, 32, stride 2 – 17 inverted residuals – conv 1×1, 1280 – mean –
+                       dense
     mobilenet-v3-large conv 3×3, 16, stride 2 – 15 inverted residuals – conv 1×1, 960 – mean –
                        dense 1280, hard-swish – dropout 0.2 – dense
 
 Deep Residual Learning for Image Recognition
     Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun. CVPR 2016.
+MobileNetV2: Inverted Residuals and Linear Bottlenecks
+    Mark Sandler, Andrew Howard, Menglong Zhu, et al. CVPR 2018.
 Searching for MobileNetV3
     Andrew Howard, Mark Sandler, Grace Chu, et al. ICCV 2019.
 
@@ -22,7 +26,9 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from tffl.models.blocks import MOMENTUM, check_size, cited, dense, he_uniform, logits
 
@@ -66,6 +72,53 @@ def resnet50(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) 
     body = _reseeded(body, seed)
     x = layers.GlobalAveragePooling2D(name="mean")(body.output)
     return Model(body.inputs[0], logits(x, classes, seed), name="resnet50")
+
+
+@cited("Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018")
+def mobilenet_v2(
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    alpha: Annotated[float, Field(ge=0.1, le=2)] = 1.0,
+    seed: int = 0,
+) -> keras.Model:
+    """MobileNetV2 for small devices; 2.24 million weights at 10 classes, 0.25 with alpha 0.25.
+
+    Its maps have 1/32 of the image's width. Images are rescaled to -1 … 1, as published.
+
+    Args:
+      image_shape: Height, width, channels; images from 32 × 32 to 512 × 512.
+      classes: Number of logits.
+      alpha: Factor that multiplies the filters of every layer, except that the last convolution
+        never has fewer than 1280.
+      seed: Seed of the He-uniform weights.
+
+    Returns:
+      A model from float32 images in 0 … 255 to float32 logits `[batch, classes]`.
+
+    Raises:
+      UsageError: The images are too small or too large.
+
+    Example:
+      >>> mobilenet_v2((32, 32, 3), 10).count_params()
+      2270794
+    """
+    from keras import Input, Model, applications, layers
+
+    check_size("mobilenet-v2", image_shape, smallest=32)
+    images = Input(image_shape, name="images")
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(images)
+    with _restored_random_state():
+        body = applications.MobileNetV2(
+            include_top=False,
+            weights=None,
+            alpha=alpha,
+            input_tensor=x,
+            input_shape=image_shape,
+        )
+    body = _reseeded(body, seed)
+    x = layers.GlobalAveragePooling2D(name="mean")(body.output)
+    return Model(body.inputs[0], logits(x, classes, seed), name="mobilenet-v2")
 
 
 @cited("Howard et al., Searching for MobileNetV3, ICCV 2019")
@@ -121,6 +174,7 @@ def _reseeded(body: keras.Model, seed: int) -> keras.Model:
 
     # Keras numbers layers without names over all networks of a process, such as add_17.
     numbered = re.compile(r"(activation|add|multiply|re_lu)(_\d+)?")
+    depthwise_pad = re.compile(r".*depthwise_pad|block_\d+_pad")
     names = {id(layer): layer.name for layer in body.operations}
     for number, layer in enumerate(body.operations):
         if match := numbered.fullmatch(layer.name):
@@ -139,7 +193,7 @@ def _reseeded(body: keras.Model, seed: int) -> keras.Model:
         return type(layer).from_config(config)
 
     def call(layer: keras.Operation, *inputs: KerasTensor, **options: object) -> KerasTensor:
-        if layer.name.endswith("depthwise_pad"):
+        if depthwise_pad.fullmatch(layer.name):
             return inputs[0]
         return layer(*inputs, **options)
 

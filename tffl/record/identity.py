@@ -52,6 +52,10 @@ FIRST_KEYS: dict[str, tuple[str, ...]] = {
 differ from their defaults: otherwise a new key would make all those results unknown."""
 
 
+LATER_OPTIONS = {"bias-anomaly": ("layer",)}
+"""Defense → options that it has had only since then: left out where they are None."""
+
+
 def identity(config: Config) -> dict[str, Any]:
     """Returns what decides the numbers of a run: two runs with equal identity are one."""
     found = _deciding(config)
@@ -62,7 +66,18 @@ def identity(config: Config) -> dict[str, Any]:
             for key, value in found[section].items()
             if key in first or key not in defaults[section] or value != defaults[section][key]
         }
+    found["defense"] = _without_later(found["defense"]["name"], found["defense"])
     return found
+
+
+def _without_later(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves unset later options out, also in the tables of combined defenses."""
+    later = {option for part in name.split("+") for option in LATER_OPTIONS.get(part, ())}
+    return {
+        key: _without_later(key, value) if isinstance(value, Mapping) else value
+        for key, value in options.items()
+        if value is not None or key not in later
+    }
 
 
 def _deciding(config: Config) -> dict[str, Any]:

@@ -21,7 +21,12 @@ from tffl.models.layers import set_weights
 from tffl.models.own import model_options
 from tffl.record.environment import environment
 from tffl.record.identity import resolved
-from tffl.simulation.weights_files import check_weights_file, check_weights_path, save_weights
+from tffl.simulation.weights_files import (
+    about_path,
+    check_weights_file,
+    check_weights_path,
+    save_weights,
+)
 
 Epoch = dict[str, float]
 """`epoch`, and `accuracy` and `loss` on the test set after it."""
@@ -45,7 +50,7 @@ class Pretraining:
     @property
     def about(self) -> Path:
         """The JSON file that says how the weights were made."""
-        return self.path.with_name(f"{self.path.name}.json")
+        return about_path(self.path)
 
     def check(self) -> None:
         """Checks, without TensorFlow, what can be checked.

@@ -26,7 +26,7 @@ from tffl.engine.compiled_model import CompiledModel
 from tffl.engine.runtime import supports_convolution
 from tffl.models.build import build_network, check_trainable
 from tffl.models.normalization import check_normalizable, normalize_input
-from tffl.simulation.weights_files import load_weights
+from tffl.simulation.weights_files import load_weights, other_normalization
 
 
 class SharedResources:
@@ -112,7 +112,10 @@ def first_weights(
     """
     model = build_model(config, dataset.sample_shape, dataset.classes, dataset.pixels, say)
     if config.model.weights:
-        load_weights(model, Path(config.model.weights).expanduser(), config.model.head)
+        path = Path(config.model.weights).expanduser()
+        load_weights(model, path, config.model.head)
+        if (difference := other_normalization(path, config.data.normalization)) and say:
+            say(difference)
     return WeightLayout.of(model).flatten(model.get_weights())
 
 

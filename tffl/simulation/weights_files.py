@@ -6,6 +6,7 @@ in `dense_3`, are matched by order where all shapes agree; `.safetensors` files 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -80,6 +81,30 @@ def load_weights(
         require(bool(np.isfinite(values).all()), f"{what}: {entry.name} holds NaN or infinity")
         vector[layout[entry.name]] = values.ravel()
     set_weights(model, layout.unflatten(vector))
+
+
+def about_path(path: Path) -> Path:
+    """Returns the JSON file beside a file of weights that says how `tffl pretrain` made them."""
+    return path.with_name(f"{path.name}.json")
+
+
+def other_normalization(path: Path, normalization: str) -> str:
+    """Says that weights were trained on images of another normalization; empty if not, or unknown.
+
+    Args:
+      path: The file of weights.
+      normalization: The `data.normalization` of the experiment that starts from them.
+    """
+    try:
+        made = json.loads(about_path(path).read_text())["data"].get("normalization", "none")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ""  # from elsewhere
+    if made == normalization:
+        return ""
+    return (
+        f"model.weights = {path} were trained with data.normalization = {made!r}, and this is "
+        f"{normalization!r}: the model sees other inputs than those it was trained on"
+    )
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
