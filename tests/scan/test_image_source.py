@@ -91,9 +91,7 @@ def test_classes_are_numbered_as_the_model_does(folder: Path, probes: bool) -> N
 def test_some_classes_are_enough_if_it_is_known_which(folder: Path, tmp_path: Path) -> None:
     model = knowing([0, 1, 2])
     few = fill(tmp_path / "few", NAMES[:2], count=2)
-    with pytest.raises(
-        UsageError, match=r"images of 2 classes, .* 3 outputs: .* --class-order"
-    ):
+    with pytest.raises(UsageError, match=r"images of 2 classes, .* 3 outputs: .* --class-order"):
         source(None, few).load(model)
     samples = source(None, few, classes=NAMES).load(model)
     assert samples.classes == 3 and samples.labels.tolist() == shown(samples)
