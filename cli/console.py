@@ -78,6 +78,9 @@ def print_run(run: Run) -> None:
     out = console()
     out.print(table)
     _note(out, Outcome.of(run.rounds, run.summary).source)
+    if skipped := run.summary.get("skipped_rounds"):
+        text = f"{skipped} of {len(run.rounds)} rounds were skipped: too few participants answered."
+        out.print(text, style="dim")
 
 
 def print_comparison(runs: Mapping[str, Run], defense: str) -> None:

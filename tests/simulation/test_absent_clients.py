@@ -16,8 +16,10 @@ from tffl.config import build, override
 from tffl.core.errors import TfflError
 from tffl.core.tensors import read_tensors
 from tffl.data.federation import ClientData
+from tffl.drawing.figures import scores
 from tffl.engine.training import LocalTraining
 from tffl.report.content import build_report
+from tffl.report.document import Bars
 from tffl.simulation.participants import draw_dropouts, draw_stragglers
 from tffl.simulation.shared_resources import SharedResources
 
@@ -105,8 +107,17 @@ def test_a_skipped_round_leaves_the_model_as_it_is(dropping: tuple[tffl.Run, Hea
 
 
 def test_reports_cope_with_skipped_rounds(dropping: tuple[tffl.Run, Heard]) -> None:
-    assert dropping[0].directory is not None
-    assert not build_report([dropping[0].directory]).warnings
+    played = dropping[0]
+    assert played.directory is not None
+    report = build_report([played.directory])
+    assert not report.warnings
+    charts = [block.chart for section in report.sections for block in section.blocks]
+    (time,) = [chart for chart in charts if isinstance(chart, Bars)]
+    assert np.isfinite([*time.stacks.values()]).all()
+    lines = scores(played.rounds, played.clients).axes[0].lines
+    (threshold,) = [line for line in lines if line.get_label() == "threshold"]
+    kept = played.rounds.query("skipped == 0")["round"]
+    assert list(threshold.get_xdata()) == kept.tolist()
 
 
 @pytest.mark.parametrize("devices", [1, 3])

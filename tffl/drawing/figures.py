@@ -71,8 +71,9 @@ def scores(rounds: pd.DataFrame, clients: pd.DataFrame, label: str = "score") ->
             axes.scatter(places[mine], shown, marker=marker, label=who, **style)
         mark_infinite(axes, places[mine], values[mine], **style)
     if rounds["threshold"].notna().any():
-        levels = drawing.drawable(rounds["threshold"])
-        axes.plot(rounds["round"], levels, "--", color=GRAY, label="threshold")
+        judged = rounds[rounds["round"].isin(places)]  # others were skipped
+        levels = drawing.drawable(judged["threshold"])
+        axes.plot(judged["round"], levels, "--", color=GRAY, label="threshold")
     if np.isinf(values).any():
         axes.margins(y=0.15)
         axes.scatter([], [], marker="^", color=GRAY, label="infinite")

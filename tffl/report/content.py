@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tffl.report import document
 from tffl.report.benchmarks import benchmark_sections
 from tffl.report.document import Bars, Block, Gallery, MatrixChart, Report, Section, Table
@@ -163,7 +165,9 @@ def _time(run: RecordedRun) -> Block:
     ]
     rows = document.rows_of(["mean", *rounds], columns)
     table = Table("Seconds of each phase", ["round", *seconds], rows)
-    chart = Bars("Time of each phase", "round", "seconds", run.rounds["round"].tolist(), seconds)
+    # What did not happen takes no time: of a bar on something undefined nothing would be seen.
+    bars = {name: np.nan_to_num(column).tolist() for name, column in seconds.items()}
+    chart = Bars("Time of each phase", "round", "seconds", run.rounds["round"].tolist(), bars)
     return Block(table, chart)
 
 

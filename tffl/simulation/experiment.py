@@ -166,7 +166,7 @@ class Experiment:
         try:
             self.check_defense(self.defense, self.config.defense.name, participants)
         except UsageError as error:
-            return str(error)
+            return str(error).partition("; ")[0]  # what follows is advice for a config
         return ""
 
     def by_model(self, clients: np.ndarray) -> list[tuple[int, np.ndarray]]:
