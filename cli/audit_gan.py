@@ -95,11 +95,12 @@ def audit_gan(
         refuse_any({"round": number}, "belongs to --run")
         require(global_model is not None, "give --global, your own model, with --updates")
         assert global_model is not None
+        from tffl.scan.image_source import image_source, split_settings
         from tffl.scan.preparation import Inputs, audit_files
 
-        data = {name: options[name] for name in ("dataset", "data_dir")}
-        imports = options["imports"] or ()
-        inputs = Inputs(global_model, updates, **data, pixels=pixels, imports=imports)
+        data, settings = split_settings(settings)
+        images = image_source(options["dataset"], None, data, data_dir=options["data_dir"])
+        inputs = Inputs(global_model, updates, images, pixels, options["imports"] or ())
         found = audit_files(inputs, audit_source, settings, options["seed"])
     else:
         belongs = {

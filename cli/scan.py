@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tffl_cli.combinations import belongs_to
+from tffl_cli.combinations import belongs_to, refuse_both
 from tffl_cli.options import (
     FOLDER,
     PATH,
@@ -56,7 +56,7 @@ def global_option(required: bool) -> Option[Command]:
 
 
 @click.command(
-    epilog="Without --defense, shield judges where there is a --dataset, and else "
+    epilog="Without --defense, shield judges where there is a --dataset or --probes, and else "
     "update-consensus and statistics-consensus. Exit code: 0 if nothing is suspect, 3 if anything "
     "is, 2 if the files cannot be judged."
 )
@@ -68,9 +68,21 @@ def global_option(required: bool) -> Option[Command]:
 @click.option(
     "--dataset",
     type=registered("datasets"),
-    help="Dataset, one of `tffl list datasets`, whose test images show what the models look at.",
+    help="Dataset whose test images show what the models look at: one of `tffl list datasets`, a "
+    "folder of images per class, or a .npz file.",
 )
 @data_dir_option
+@click.option(
+    "--probes",
+    type=FOLDER,
+    help="Folder with a folder of images per class, all of which show what the models look at.",
+)
+@click.option(
+    "--class-order",
+    metavar="NAME[,NAME…]",
+    help="Classes in the order of the global model's outputs, where that is not the order of their "
+    "names or numbers.",
+)
 @pixels_option
 @click.option(
     "--seed",
@@ -108,8 +120,10 @@ def scan(
     defenses: tuple[str, ...],
     settings: tuple[str, ...],
     dataset: str | None,
-    pixels: tuple[float, float] | None,
     data_dir: Path | None,
+    probes: Path | None,
+    class_order: str | None,
+    pixels: tuple[float, float] | None,
     seed: int | None,
     watch: bool,
     interval: float,
@@ -124,14 +138,20 @@ def scan(
     """
     belongs_to("interval", "watch", watch)
     belongs_to("data-dir", "dataset", dataset is not None)
-    belongs_to("pixels", "dataset", dataset is not None)
+    belongs_to("pixels", "dataset", dataset is not None or probes is not None)
+    belongs_to("class-order", "probes", dataset is not None or probes is not None)
+    refuse_both(dataset=dataset, probes=probes)
+    from tffl.scan.image_source import image_source, split_settings
     from tffl.scan.output import ScanOutput
     from tffl.scan.preparation import Inputs, make_scanner
 
     output = None if out is None else ScanOutput(out, updates, global_model)
     if output is not None:
         output.check()
-    inputs = Inputs(global_model, updates, dataset, data_dir, pixels, imports or ())
+    data, settings = split_settings(settings)
+    names = [name.strip() for name in (class_order or "").split(",") if name.strip()]
+    images = image_source(dataset, probes, data, data_dir=data_dir, classes=names)
+    inputs = Inputs(global_model, updates, images, pixels, imports or ())
     scanner = make_scanner(inputs, defenses, settings, seed)
     printer = Printer(scanner.seed, as_json, output)
     if watch:

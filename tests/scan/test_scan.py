@@ -23,7 +23,7 @@ from tffl.core.errors import TfflError, UsageError
 from tffl.data.samples import Samples
 from tffl.defenses import create_defense, defenses
 from tffl.record.export import export
-from tffl.scan.images import load_samples
+from tffl.scan.image_source import ImageSource, image_source
 from tffl.scan.preparation import choose_defenses
 from tffl.scan.scanner import Scanner, check_defense
 from tffl.untrusted import ExpectedVariables
@@ -68,6 +68,12 @@ def _set(model: keras.Model, layout: Any, weights: np.ndarray) -> None:
 @pytest.fixture
 def folder(round_of_clients: Path, tmp_path: Path) -> Path:
     return shutil.copytree(round_of_clients / "clients", tmp_path / "clients")
+
+
+def digits() -> ImageSource:
+    found = image_source("digits")
+    assert found is not None
+    return found
 
 
 def scan(base: Path, clients: Path, *arguments: object) -> Any:
@@ -365,7 +371,7 @@ def test_the_global_model_must_load_in_safe_mode(tmp_path):
 
 def test_a_scanner_checks_its_samples(round_of_clients):
     model = load_global(round_of_clients / "global.keras")
-    samples = load_samples(model, "digits", None)
+    samples = digits().load(model)
     floats = replace(samples, images=samples.images / 255)
     with pytest.raises(UsageError, match=r"samples\.images are float64: they should be uint8"):
         Scanner(model, {}, floats)
@@ -381,12 +387,12 @@ def test_a_run_directory_names_its_exported_model(round_of_clients, tmp_path):
 
 def test_a_dataset_of_another_image_size_is_refused(round_of_clients):
     model = load_global(round_of_clients / "global.keras")
-    found = load_samples(model, "digits", None)
+    found = digits().load(model)
     assert found.images.shape[1:] == (16, 16, 1)
     images = keras.Input((16, 16, 3))
     other = keras.Model(images, keras.layers.Dense(10)(keras.layers.Flatten()(images)))
     with pytest.raises(UsageError, match="choose the dataset that it was made for"):
-        load_samples(other, "digits", None)
+        digits().load(other)
 
 
 def test_watching_scans_after_a_change_is_complete(round_of_clients, folder):

@@ -53,9 +53,9 @@ def check_model(predict: Predict, samples: Samples, pixels: PixelRange, seed: in
     probes = draw(samples, count, seed)
     images, labels = on_byte_scale(probes.images, pixels), probes.classes
     outputs = predict(in_range(images, pixels))
-    _check_range(predict, images, labels, outputs, pixels)
     accuracy = _accuracy(outputs, labels)
-    _check_order(outputs, labels, accuracy)
+    _check_order(outputs, labels, accuracy)  # first: confident mistakes are milder in other ranges
+    _check_range(predict, images, labels, outputs, pixels)
     chance = np.bincount(labels).max() / count
     if accuracy > chance + 3 * math.sqrt(chance * (1 - chance) / count):
         return ""
@@ -116,7 +116,7 @@ def _check_order(outputs: np.ndarray, labels: np.ndarray, accuracy: float) -> No
         f"the global model has its classes in another order than the dataset: it knows "
         f"{accuracy:.1%} of {len(labels)} test images, and {best:.1%} in its own order, where "
         f"class {moved} is its {columns[moved]}: choose a dataset with the labels that clients "
-        "train on"
+        "train on, or number the classes as the model does"
     )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tffl.core import seeds
-from tffl.core.errors import UsageError, require
+from tffl.core.errors import UsageError
 from tffl.core.pixels import PixelRange, pixel_range
 from tffl.data.samples import AUXILIARY_DATA, PROBE_DATA, Samples
 from tffl.defenses.base import Defense
@@ -126,42 +125,6 @@ def check_image_model(model: keras.Model | GlobalVariables, who: str) -> keras.M
     except UsageError as error:
         raise UsageError(f"{who} looks at images, and {error}; {OTHERS}") from None
     return model
-
-
-def load_samples(
-    model: keras.Model | GlobalVariables, dataset: str, data_dir: Path | None
-) -> Samples:
-    """Returns the test images of a dataset in the size that a model expects.
-
-    Args:
-      model: The global model.
-      dataset: The name or path of the dataset.
-      data_dir: The folder of prepared datasets; None for the default.
-
-    Raises:
-      UsageError: The dataset does not exist or does not suit the model.
-      TfflError: Its files are damaged.
-    """
-    from tffl.config import DataConfig
-    from tffl.data.build import load_dataset
-
-    model = check_image_model(model, f"a scan with the dataset {dataset}")
-    require(
-        len(model.input_shape) == 4,
-        f"the global model takes feature vectors {model.input_shape[1:]}, and a scan looks at "
-        f"images: leave out the dataset {dataset}; {OTHERS}",
-    )
-    height, width, channels = model.input_shape[1:]
-    size = height if height == width else None
-    found = load_dataset(DataConfig(dataset=dataset, data_dir=data_dir, image_size=size))
-    wanted = (height or found.image_shape[0], width or found.image_shape[1], channels)
-    require(
-        found.image_shape == wanted and found.classes <= model.output_shape[-1],
-        f"{dataset} has images of {found.image_shape} in {found.classes} classes, but the global "
-        f"model takes {model.input_shape[1:]} and has {model.output_shape[-1]} outputs: choose "
-        "the dataset that it was made for",
-    )
-    return Samples(found.test_images, found.test_labels, found.classes, found.class_names)
 
 
 def _limited(samples: Samples, seed: int) -> Samples:

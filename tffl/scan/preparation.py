@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tffl.config import DataConfig, part_options
+from tffl.config import part_options
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.process import silence
-from tffl.data.build import check_prepared
 from tffl.defenses import Defense, create_defense, defenses
 from tffl.defenses.gan_audit import GanAudit
 from tffl.record.run_directory import RunDirectory
 from tffl.scan.audit import DEFENSE, AuditResult, audit_folder, audit_run
-from tffl.scan.images import load_samples
+from tffl.scan.image_source import ImageSource
 from tffl.scan.scanner import Scanner, usual_defenses
 from tffl.untrusted.global_model import find_global, load_global
 from tffl.untrusted.global_variables import GlobalVariables
@@ -33,16 +32,14 @@ class Inputs:
     Attributes:
       global_model: The user's own model from which the clients started, as a file or a run.
       folder: A folder with one model per client.
-      dataset: The name of the dataset whose test images are used; None for no images.
-      data_dir: The folder of prepared datasets; TFDS's own or `TFFL_DATA_DIR` if None.
+      images: Where images come from; None for no images.
       pixels: As `Scanner` takes it.
       imports: Modules of the user's own to import first, which register layers of the model.
     """
 
     global_model: Path
     folder: Path
-    dataset: str | None = None
-    data_dir: Path | None = None
+    images: ImageSource | None = None
     pixels: PixelRange | None = None
     imports: Sequence[str] = ()
 
@@ -54,23 +51,16 @@ class Inputs:
         """
         find_global(self.global_model)
         file_names(self.folder)
-        if self.dataset is not None:
-            require(
-                not self.dataset.lower().endswith((".csv", ".parquet")),
-                f"a scan looks at images, and {self.dataset} is a table: leave out --dataset, the "
-                "defenses without images judge such models",
-            )
-            check_prepared(DataConfig(dataset=self.dataset, data_dir=self.data_dir))
+        if self.images is not None:
+            self.images.check()
 
     def load(self) -> tuple[Any, Any]:
-        """Returns the global model, and its images as `Samples`, None without a dataset."""
+        """Returns the global model, and its images as `Samples`, None if there are none."""
         from tffl.models.own import import_modules
 
         import_modules(self.imports)
         model = load_global(self.global_model)
-        if self.dataset is None:
-            return model, None
-        return model, load_samples(model, self.dataset, self.data_dir)
+        return model, None if self.images is None else self.images.load(model)
 
 
 def make_scanner(
@@ -91,11 +81,9 @@ def make_scanner(
       UsageError: A name or an option does not exist, a value is out of range, or there is no such
         file, folder or dataset.
     """
-    chosen = choose_defenses(names, settings, inputs.dataset is not None)
-    require(
-        inputs.pixels is None or inputs.dataset is not None,
-        "--pixels belongs to --dataset: give one",
-    )
+    with_images = inputs.images is not None
+    chosen = choose_defenses(names, settings, with_images)
+    require(inputs.pixels is None or with_images, "--pixels belongs to --dataset: give one")
     inputs.check()
     model, samples = inputs.load()
     if not names:

@@ -45,13 +45,26 @@ class ImageFolder(OwnData):
         """Reads all images."""
         train, test = self.files()
         files = [*train, *test]
+        rows, images = self.read(files)
+        used = [files[row] for row in rows]
+        return self._dataset(used, images, sum(row < len(train) for row in rows))
+
+    def read(self, files: Sequence[ImageFile]) -> tuple[list[int], np.ndarray]:
+        """Reads images.
+
+        Returns:
+          The positions of those files that can be used, ascending, and their images, uint8
+          `[n, height, width, channels]`.
+
+        Raises:
+          UsageError: Images cannot be used and are not to be skipped, or differ in size.
+        """
         decoded = decode([file.path for file in files], self.config.image_size)
         self._check_broken(files, decoded)
         rows = sorted(decoded.images)
         require(bool(rows), f"{self.path}: none of its {len(files)} images can be read")
         used = [files[row] for row in rows]
-        images = self._stacked(used, [decoded.images.pop(row) for row in rows])
-        return self._dataset(used, images, sum(row < len(train) for row in rows))
+        return rows, self._stacked(used, [decoded.images.pop(row) for row in rows])
 
     def faults(self) -> list[str]:
         """Returns what is wrong with each image that cannot be used; reads all of them."""
