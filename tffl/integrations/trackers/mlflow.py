@@ -26,8 +26,8 @@ class MLflow(Tracker):
     Args:
       experiment: MLflow's experiment, which is made if there is none of this name.
       uri: Where to; by default `MLFLOW_TRACKING_URI`, or else MLflow's own, a database in the
-        current folder. A `Path` is a folder, which MLflow takes only if `MLFLOW_ALLOW_FILE_STORE` is
-        set to `true`.
+        current folder. A `Path` is a folder, which MLflow takes only if `MLFLOW_ALLOW_FILE_STORE`
+        is set to `true`.
 
     MLflow's reports of its own use are off, unless `MLFLOW_DISABLE_TELEMETRY` is set to `false`.
 
