@@ -171,7 +171,7 @@ def clients(
     show_default=True,
     help="Rounds from one evaluation to the next, compared with 1.",
 )
-@click.option("--repeats", type=COUNT, default=3, show_default=True, help="Timed runs of each.")
+@click.option("--repeats", type=COUNT, default=5, show_default=True, help="Timed runs of each.")
 def evaluation(
     as_json: bool,
     config: Path | None,

@@ -18,7 +18,7 @@ from tffl.studies.bench.clients import RoundClock
 
 
 def bench_evaluation(
-    config: Config | None = None, every: int = 5, repeats: int = 3
+    config: Config | None = None, every: int = 5, repeats: int = 5
 ) -> dict[str, Any]:
     """Measures the rounds of an experiment with all evaluations and with some.
 

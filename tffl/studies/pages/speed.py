@@ -25,8 +25,8 @@ def collect(runs: Path) -> Mapping[str, Any]:
 def intro(folder: Path) -> str:
     """Says on what kind of machine."""
     return (
-        "Measured without a GPU: training and cluster on a machine that did nothing else, all else "
-        "with priority over other work. Absolute times belong to that machine; ratios are of more "
+        "Measured without a GPU: training and cluster on a machine that did nothing else, all "
+        "else but evaluation with priority over other work. Absolute times belong to that machine; ratios are of more "
         "use elsewhere. A target holds if it is reached."
     )
 
@@ -85,7 +85,7 @@ def evaluation(figures: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"{figures['rounds']} rounds of an experiment with `{figures['model']}` on "
         f"{figures['dataset']}, with all that a run writes; medians of {figures['repeats']} runs "
-        "in turns."
+        "in turns, without priority, on a machine that did little else."
     )
     rows = [
         [
