@@ -46,7 +46,7 @@ def registered(kind: str) -> Name:
 
         return registry(kind)
 
-    return Name(values, files=kind == "datasets")
+    return Name(values, files=kind in ("datasets", "models"))
 
 
 def allowed(section: str, key: str) -> Name:

@@ -127,7 +127,7 @@ def check_names(command, given):
             continue
         values = given[option.name]
         for value in values if isinstance(values, tuple) else [values]:
-            if option.type.files and (value.endswith("/") or Path(value).suffix):
+            if option.type.files and (value.endswith("/") or Path(value).suffix or ":" in value):
                 continue  # a path of the reader's own
             for part in value.split("/")[0].split("+"):
                 assert part in option.type.values()
