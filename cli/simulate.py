@@ -17,6 +17,7 @@ from tffl_cli.combinations import refuse_both
 from tffl_cli.main import Interrupted, Invocation
 from tffl_cli.options import (
     COUNT,
+    Name,
     experiment_options,
     json_option,
     quiet_option,
@@ -65,6 +66,7 @@ class Output(NamedTuple):
     "--track",
     "tracked",
     multiple=True,
+    type=Name(lambda: ("mlflow", "wandb")),
     metavar="mlflow|wandb",
     help="Log the run to MLflow or, offline, to Weights & Biases. Repeatable.",
 )
@@ -166,7 +168,7 @@ def run_seeds(count: int, job: Job, command: list[str], output: Output) -> None:
         )
     rows = figures_by_seed(runs)
     if output.as_json:
-        print_json(summarize_seeds(rows))
+        print_json({**summarize_seeds(rows), "runs": rows})
     elif output.for_people:
         from tffl_cli.console import print_seeds
 

@@ -114,6 +114,15 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         named_trackers(["mlfow"])
 
 
+def recorded(folder: Path) -> list[Any]:
+    """Returns the runs that MLflow has in a folder."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=folder.as_uri())
+    experiment = client.get_experiment_by_name("tffl")
+    return [] if experiment is None else [*client.search_runs([experiment.experiment_id])]
+
+
 @pytest.fixture(scope="module")
 def mlruns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """A run that was killed and resumed, and the folder that MLflow has of it."""
@@ -122,8 +131,11 @@ def mlruns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pat
     path = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        killed = MLflow(uri=path / "mlruns")
         with pytest.raises(KeyboardInterrupt):
-            run(path / "run", MLflow(uri=path / "mlruns"), Kill())
+            run(path / "run", killed, Kill())
+        killed.abandon()  # as at the end of the program
+        assert [each.info.status for each in recorded(path / "mlruns")] == ["KILLED"]
         run(path / "run", MLflow(uri=path / "mlruns"), resume=True)
         yield path / "run", path / "mlruns"
 
@@ -133,9 +145,7 @@ def test_mlflow_has_parameters_rounds_and_tables(mlruns: tuple[Path, Path]) -> N
 
     directory, folder = mlruns
     client = MlflowClient(tracking_uri=folder.as_uri())
-    experiment = client.get_experiment_by_name("tffl")
-    assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])  # the resumed one is no other
+    (found,) = recorded(folder)  # the resumed run is no other
     assert found.info.status == "FINISHED"
     assert found.data.params["defense.name"] == "multi-krum"
     assert found.data.params["federation.clients"] == "5"

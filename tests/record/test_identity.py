@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tffl.config import Config, build
-from tffl.record.identity import FIRST_KEYS, differences, identity
+from tffl.record.identity import FIRST_KEYS, deciding_keys, differences, identity
 from tffl.studies.reproduce.catalogue import read_experiment
 from tffl.studies.reproduce.measure import fingerprint, key_of, read_record
 
@@ -41,4 +41,5 @@ def test_a_later_option_counts_where_it_is_set(table: str) -> None:
 def test_a_later_key_counts_where_it_is_set() -> None:
     rotated = build({"data": {"shift": "rotation"}})
     assert identity(rotated) != identity(Config())
+    assert deciding_keys(Config())["data"]["shift"] == "none"
     assert differences(Config(), rotated) == "data.shift is 'none' there, 'rotation' here"

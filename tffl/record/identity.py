@@ -58,7 +58,7 @@ LATER_OPTIONS = {"bias-anomaly": ("layer",)}
 
 def identity(config: Config) -> dict[str, Any]:
     """Returns what decides the numbers of a run: two runs with equal identity are one."""
-    found = _deciding(config)
+    found = deciding_keys(config)
     defaults = Config().model_dump(mode="json", include=set(FIRST_KEYS))
     for section, first in FIRST_KEYS.items():
         found[section] = {
@@ -80,7 +80,7 @@ def _without_later(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _deciding(config: Config) -> dict[str, Any]:
+def deciding_keys(config: Config) -> dict[str, Any]:
     """Returns all keys that may decide the numbers of a run, resolved."""
     dump = resolved(config).model_dump(
         mode="json", exclude={"runtime": True, "record": True, "data": {"data_dir"}}
@@ -96,7 +96,7 @@ def differences(first: Config, second: Config, limit: int = 3) -> str:
     >>> differences(Config(seed=1), Config(seed=2))
     'seed is 1 there, 2 here'
     """
-    there, here = flat(_deciding(first)), flat(_deciding(second))
+    there, here = flat(deciding_keys(first)), flat(deciding_keys(second))
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     shown = [f"{key} is {there.get(key)!r} there, {here.get(key)!r} here" for key in keys[:limit]]
     return "; ".join(shown) + (f"; and {len(keys) - limit} more" if len(keys) > limit else "")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tffl.record.identity import identity
+from tffl.record.identity import deciding_keys
 from tffl.report.sources import RecordedRun
 from tffl.studies.comparison import percent
 
@@ -69,7 +69,7 @@ def config_differences(runs: Sequence[RecordedRun]) -> dict[str, list[Any]]:
     """
     from tffl.record.identity import flat
 
-    configs = [flat(identity(run.config)) for run in runs]
+    configs = [flat(deciding_keys(run.config)) for run in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
     values = {key: [config.get(key) for config in configs] for key in keys}
     different = {key: row for key, row in values.items() if any(value != row[0] for value in row)}

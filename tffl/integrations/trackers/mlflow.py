@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +28,8 @@ class MLflow(Tracker):
     Args:
       experiment: MLflow's experiment, which is made if there is none of this name.
       uri: Where to; by default `MLFLOW_TRACKING_URI`, or else MLflow's own, a database in the
-        current folder.
+        current folder. A `Path` is a folder, which MLflow takes only if `MLFLOW_ALLOW_FILE_STORE`
+        is set to `true`.
 
     MLflow's reports of its own use are off, unless `MLFLOW_DISABLE_TELEMETRY` is set to `false`.
 
@@ -52,6 +55,7 @@ class MLflow(Tracker):
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self._client = client = MlflowClient(tracking_uri=self.uri)
+        atexit.register(self.abandon)
         found = client.get_experiment_by_name(self.experiment)
         experiment = found.experiment_id if found else client.create_experiment(self.experiment)
         place = sha256(str(start.directory and start.directory.resolve()).encode()).hexdigest()
@@ -86,6 +90,12 @@ class MLflow(Tracker):
                 self._run, str(directory / path), None if folder == "." else folder
             )
         self._client.set_terminated(self._run, "FINISHED")
+        atexit.unregister(self.abandon)
+
+    def abandon(self) -> None:
+        """Marks MLflow's run as killed, when the program ends before the run does."""
+        with suppress(Exception):  # of the last moment, which nobody can do anything about
+            self._client.set_terminated(self._run, "KILLED")
 
     def _known(self, experiment: str, place: str) -> str:
         """Returns the newest run of a run directory, or "" if there is none."""
