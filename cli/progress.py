@@ -11,9 +11,8 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tffl.callbacks.base import Callback, Round, Start
-from tffl_cli.tables import words
-
 from tffl_cli.console import console, rate
+from tffl_cli.tables import words
 
 LINES = 10
 """Lines of progress, at most, of a run whose output is not a terminal."""
