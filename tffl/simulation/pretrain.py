@@ -122,14 +122,17 @@ def pretrain(
             set_weights(compiled.model, compiled.layout.unflatten(weights))
             save_weights(compiled.model, job.path)
             about = {
-                **config.model_dump(mode="json", include={"seed", "data", "model", "training"}),
                 "training_samples": len(federation.clients[0]),
                 "epochs": history,
                 "seconds": round(time.monotonic() - begin, 1),
-                **environment(command),
             }
-            write_json(job.about, about)
+            write_json(job.about, {**_described(config), **about, **environment(command)})
     return history
+
+
+def _described(config: Config) -> dict[str, Any]:
+    """Returns the settings that decide the weights."""
+    return config.model_dump(mode="json", include={"seed", "data", "model", "training"})
 
 
 def _central(job: Pretraining) -> Config:
