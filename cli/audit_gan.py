@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tffl.core.errors import require
+from tffl.core.errors import UsageError, require
 from tffl_cli.combinations import refuse_any, refuse_both
 from tffl_cli.main import Invocation
 from tffl_cli.options import (
@@ -93,21 +93,10 @@ def audit_gan(
     refuse_any(of_experiment, "belongs to an experiment: leave out --updates and --run")
     if updates is not None:
         refuse_any({"round": number}, "belongs to --run")
-        require(global_model is not None, "give --global, your own model, with --updates")
-        assert global_model is not None
-        from tffl.scan.image_source import image_source, split_settings
-        from tffl.scan.preparation import Inputs, audit_files
-
-        data, settings = split_settings(settings)
-        images = image_source(options["dataset"], None, data, data_dir=options["data_dir"])
-        inputs = Inputs(global_model, updates, images, pixels, options["imports"] or ())
-        found = audit_files(inputs, audit_source, settings, options["seed"])
+        found = _audit_files(updates, global_model, pixels, audit_source, settings, options)
     else:
-        belongs = {
-            "global": global_model,
-            "pixels": pixels,
-            **{name: options[name] for name in SHARED},
-        }
+        shared = {name: options[name] for name in SHARED}
+        belongs = {"global": global_model, "pixels": pixels, **shared}
         refuse_any(belongs, "belongs to --updates: a run knows its own")
         assert run is not None
         found = _audit_run(run, number, audit_source, settings)
@@ -121,6 +110,26 @@ def audit_gan(
 
 SHARED = ("data_dir", "dataset", "imports", "seed")
 """Options of an experiment that an audit of a folder takes too."""
+
+
+def _audit_files(
+    updates: Path,
+    global_model: Path | None,
+    pixels: tuple[float, float] | None,
+    audit_source: str | None,
+    settings: tuple[str, ...],
+    options: Mapping[str, Any],
+) -> AuditResult:
+    """Audits a folder of clients' models."""
+    if global_model is None:
+        raise UsageError("give --global, your own model, with --updates")
+    from tffl.scan.image_source import image_source, split_settings
+    from tffl.scan.preparation import Inputs, audit_files
+
+    data, settings = split_settings(settings)
+    images = image_source(options["dataset"], None, data, data_dir=options["data_dir"])
+    inputs = Inputs(global_model, updates, images, pixels, options["imports"] or ())
+    return audit_files(inputs, audit_source, settings, options["seed"])
 
 
 def _audit_run(

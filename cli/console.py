@@ -235,7 +235,7 @@ def print_entry(entry: Mapping[str, Any], needs: str, section: str) -> None:
             "required" if option["required"] else default,
         )
     out.print(table)
-    if section in ("attack", "defense"):
+    if section in ("attack", "defense", "model"):
         example = entry["options"][0]["name"]
         out.print(f"Set one with --set {section}.{example}=VALUE", markup=False, style="dim")
 

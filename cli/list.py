@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -93,7 +94,7 @@ def list_entries(
     if layers:
         require(kind == "models" and name is not None, "--layers goes with `tffl list models NAME`")
         refuse_both(image_size=image_size, dataset=options["dataset"])
-        _print_layers(str(name), shape, classes, as_json, options)
+        _print_layers(str(name), shape, classes, image_size is not None, as_json, options)
         return
     from tffl.simulation.registries import registry
 
@@ -114,12 +115,26 @@ def list_entries(
 
 
 def _print_layers(
-    name: str, shape: tuple[int, ...], classes: int, as_json: bool, options: Mapping[str, Any]
+    name: str,
+    shape: tuple[int, ...],
+    classes: int,
+    sized: bool,
+    as_json: bool,
+    options: Mapping[str, Any],
 ) -> None:
-    """Prints the layers of a model that have feature maps."""
+    """Prints the layers of a model that have feature maps.
+
+    Args:
+      name: The model's name, file or function.
+      shape: Of the images, where neither a dataset nor a file says it.
+      classes: Number of classes, in the same case.
+      sized: Whether the user has given the shape.
+      as_json: Print JSON.
+      options: The other options of the command.
+    """
     from tffl.config import ModelConfig, read_experiment
     from tffl.core.process import silence
-    from tffl.models.own import model_options
+    from tffl.models.own import is_file, model_options, shape_of_file
 
     model = ModelConfig(name=name, imports=options["imports"] or ())
     model_options(model)
@@ -127,6 +142,8 @@ def _print_layers(
         chosen = {key: options[key] for key in ("dataset", "data_dir")}
         shape, classes = _shape_of(read_experiment(None, chosen, ()).data)
     silence()
+    if is_file(name) and not options["dataset"] and not sized:
+        shape, classes = shape_of_file(Path(name).expanduser())
     from tffl.models.build import build_network
     from tffl.models.shape import describe_layers
     from tffl_cli.console import print_layers

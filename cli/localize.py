@@ -90,7 +90,7 @@ def _simulate(experiment: Config, out: Path | None, command: list[str], output: 
 
     directory = out or new_directory("localize")
     with watching(output) as watch:
-        simulate(experiment, directory, callbacks=[watch("")], command=command)
+        simulate(experiment, directory, callbacks=watch(""), command=command)
     return directory
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tffl_cli.combinations import refuse_both
-from tffl_cli.main import Invocation
+from tffl_cli.main import Interrupted, Invocation
 from tffl_cli.options import COUNT, FILE, experiment_options, json_option, quiet_option
 from tffl_cli.output import print_json
 
@@ -57,8 +57,12 @@ def pretrain(
     silence()
     from tffl_cli.progress import epochs_shown
 
-    with epochs_shown(epochs, hidden=quiet or as_json) as (hear, say):
-        history = pretrain(job, hear, say, invocation.command)
+    try:
+        with epochs_shown(epochs, hidden=quiet or as_json) as (hear, say):
+            history = pretrain(job, hear, say, invocation.command)
+    except KeyboardInterrupt:
+        kept = f"the weights of the last finished epoch are in {out}"
+        raise Interrupted(kept if out.exists() else "nothing was written") from None
     if as_json:
         print_json({"weights": str(out), **history[-1]})
     elif not quiet:

@@ -6,17 +6,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tffl.callbacks.base import Callback, Round, Start
-from tffl_cli.tables import words
-
-if TYPE_CHECKING:
-    pass
-
 from tffl_cli.console import console, rate
+from tffl_cli.tables import words
 
 LINES = 10
 """Lines of progress, at most, of a run whose output is not a terminal."""

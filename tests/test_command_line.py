@@ -94,3 +94,10 @@ def test_a_file_replaces_the_base(tmp_path: Path) -> None:
     base = {"federation": {"rounds": 2}}
     assert read_experiment(None, {}, [], base=base).federation.rounds == 2
     assert read_experiment(file, {}, [], base=base).federation.rounds != 2
+
+
+def test_another_model_drops_the_options_of_the_file_s_but_not_its_imports():
+    base = {"model": {"name": "mlp", "hidden": [3], "weights": "a.npz", "imports": ["layers"]}}
+    assert assemble(base, {"model": "cnn"}, []) == {"model": {"imports": ["layers"], "name": "cnn"}}
+    assert assemble(base, {"model": "mlp"}, ["model.hidden=[4]"])["model"]["weights"] == "a.npz"
+    assert assemble({"model": {"weights": "a.npz"}}, {"model": "cnn"}, [])["model"]["weights"]

@@ -15,6 +15,7 @@ from tffl.core.updates import Updates
 from tffl.data.samples import Samples
 from tffl.explain.maps import Explainer, Probes
 from tffl.models import models
+from tffl.record.identity import resolved
 
 MALICIOUS = np.array([1, 4])
 SEEN = np.setdiff1d(np.arange(8), MALICIOUS)
@@ -101,3 +102,26 @@ def test_only_who_knows_the_probes_looks_at_the_servers_images(adversary, update
     declared = attacks.create("adaptive-cam", {"knows_probes": True}).declared_knowledge()
     assert "probe images" in declared
     assert "probe images" not in attacks.create("adaptive-cam", {}).declared_knowledge()
+
+
+@pytest.mark.parametrize(
+    ("defense", "layer"),
+    [
+        ({"name": "none"}, ""),
+        ({"name": "cam-consensus", "layer": "conv1"}, "conv1"),
+        ({"name": "gradcam-ae", "layer": "last-convolution"}, ""),
+        ({"name": "shield"}, "last-block"),
+        ({"name": "bias-anomaly", "layer": "dense1"}, ""),
+    ],
+)
+def test_its_maps_are_of_the_layer_that_the_defense_looks_at(
+    adversary, updates, defense, layer, monkeypatch
+):
+    config = resolved(build({**adversary.config.model_dump(), "defense": defense}))
+    monkeypatch.setattr(adversary, "config", config)
+    asked = []
+    maps, distance = Explainer.maps, Explainer.distance
+    monkeypatch.setattr(Explainer, "maps", lambda *a: asked.append(a[-1]) or maps(*a))
+    monkeypatch.setattr(Explainer, "distance", lambda *a: asked.append(a[-1]) or distance(*a))
+    craft(adversary, updates, steps=2)
+    assert len(asked) == 3 and set(asked) == {layer}

@@ -49,6 +49,9 @@ def test_every_option_of_one_entry():
     assert options["of"]["required"] and not options["enforce"]["required"]
     assert options["enforce"]["default"] is True
 
+    shown = CliRunner().invoke(cli, ["list", "models", "mlp"]).stdout
+    assert "[64, 32]" in shown and "--set model.hidden=VALUE" in shown
+
     result = CliRunner().invoke(cli, ["list", "models", "lenet5"])
     assert result.exit_code == 0 and "It has no options." in result.stdout
 

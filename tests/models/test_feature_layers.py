@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -110,8 +111,11 @@ def test_detectors_show_the_last_block_and_recorded_runs_the_last_convolution() 
     assert CamConsensus(layer="last-convolution").layer == CamConsensus(layer="").layer == ""
 
 
-def test_layers_are_listed() -> None:
+def test_layers_are_listed(tmp_path: Path) -> None:
     run = CliRunner().invoke
+    classifier(block()).save(tmp_path / "my.keras")
+    own = run(cli, ["list", "models", str(tmp_path / "my.keras"), "--layers", "--json"])
+    assert {entry["layer"]: entry["alias"] for entry in json.loads(own.stdout)}["body/out"]
     result = run(cli, ["list", "models", "lenet5", "--layers", "--dataset", "digits", "--json"])
     sizes = {entry["layer"]: entry["map_size"] for entry in json.loads(result.stdout)}
     assert sizes["conv2"] == [10, 10] and sizes["pool2"] == [5, 5]

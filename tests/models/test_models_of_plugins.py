@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import keras
@@ -410,6 +411,15 @@ def test_as_logits_removes_the_final_activation(head: str) -> None:
     function = keras.activations.get(HEADS[head][1])
     again = np.asarray(function(ops.convert_to_tensor(logits(images))))
     assert np.allclose(again, np.asarray(model(images)), atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["dense", "layer", "activation", "nested"])
+def test_a_model_without_its_softmax_is_loaded_without_tffl(head: str, tmp_path: Path) -> None:
+    logits = as_logits(HEADS[head][0]())
+    logits.save(tmp_path / "logits.keras")
+    again = keras.saving.load_model(tmp_path / "logits.keras")
+    images = np.ones((2, *SHAPE), np.float32)
+    np.testing.assert_allclose(again(images), logits(images), rtol=1e-6)
 
 
 def test_as_logits_returns_a_model_with_logits_unchanged() -> None:

@@ -54,11 +54,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def classifier(*ends: Any, channels: int | None = 1, side: int | None = 8) -> keras.Model:
     """Returns a model with most of what real ones have."""
-    images = keras.Input((side, side, channels), name="bilder ä")
+    images = keras.Input((side, side, channels), name="my.pictures")
     scale = layers.Normalization(axis=None)
     x = scale(images)
     x = layers.Conv2D(4, 3, use_bias=False)(x)
-    x = layers.BatchNormalization(momentum=0.9, name="größe 1.a")(x)
+    x = layers.BatchNormalization(momentum=0.9, name="norm.1_a")(x)
     x = layers.Dropout(0.25, seed=7)(layers.ReLU()(x))
     x = layers.GlobalAveragePooling2D()(x)
     for layer in ends or (layers.Dense(CLASSES, activation="softmax"),):

@@ -16,6 +16,7 @@ from tffl.attacks.sign_flip import SignFlip
 from tffl.core.errors import UsageError
 from tffl.core.updates import Updates
 from tffl.defenses.detector import Detector
+from tffl.simulation.objects import described
 
 SMALL: dict[str, Any] = {
     "data": {"train_limit": 200, "test_limit": 50},
@@ -114,6 +115,19 @@ def test_a_model_starts_from_its_own_weights_and_arrays_are_a_dataset() -> None:
     assert run.config.data.dataset == "arrays" and run.summary["parameters"] == 650
     again = tffl.simulate(still, attack="none", model=network, dataset=arrays())
     assert again.config.model.name == "network"
+
+
+def test_options_of_a_function_stand_in_the_config() -> None:
+    def sized(image_shape: tuple[int, ...], classes: int, units: int = 3) -> keras.Model:
+        start = [keras.Input(image_shape), keras.layers.Flatten(), keras.layers.Dense(units)]
+        return keras.Sequential([*start, keras.layers.Dense(classes)])
+
+    still = {"federation": {"clients": 4, "rounds": 1}, "model": {"units": 5}}
+    run = tffl.simulate(still, attack="none", model=sized, dataset=arrays())
+    assert run.model.layers[1].units == 5 and run.config.model.options == {"units": 5}
+    named = {"model": {"name": "mlp", "hidden": [3], "imports": ["os"]}}
+    other = described(tffl.Config.model_validate(named), model="logistic").model
+    assert (other.name, other.options, other.imports) == ("logistic", {}, ("os",))
 
 
 @pytest.mark.parametrize(

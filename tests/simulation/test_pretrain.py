@@ -99,6 +99,22 @@ def test_a_model_that_diverges_and_a_file_that_exists_are_errors(tmp_path: Path)
         Pretraining(build(SMALL), 1, tmp_path / "w.npz").check()
 
 
+def test_finished_epochs_survive_an_interruption(tmp_path: Path) -> None:
+    def interrupt(epoch: Epoch) -> None:
+        if epoch["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    job = Pretraining(build(SMALL), 4, tmp_path / "w.npz")
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(job, interrupt, print)
+    assert len(json.loads(job.about.read_text())["epochs"]) == 2
+    start = {"clients": 3, "rounds": 1}
+    model = {**SMALL["model"], "weights": str(job.path)}
+    run = tffl.simulate({**SMALL, "model": model, "federation": start})
+    accuracy = json.loads(job.about.read_text())["epochs"][-1]["accuracy"]
+    assert run.summary["start_accuracy"] == pytest.approx(accuracy)
+
+
 def test_on_the_command_line(tmp_path: Path) -> None:
     out = tmp_path / "w.weights.h5"
     options = ["--train-limit", "100", "--set", "data.test_limit=50", "--model", "logistic"]

@@ -11,14 +11,15 @@ that of a typical honest client. Every step follows the gradient of the objectiv
 derivatives of the network.
 
 The attack is tffl's own, and measures how well a defense works against attackers who know it:
-against cam-consensus, or with `method = "grad-cam"` against the published detectors.
+against cam-consensus, or with `method = "grad-cam"` against the published detectors. The maps are
+of the layer that the experiment's defense looks at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -36,6 +37,19 @@ if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary
 
 DEFENSE, SECRET_PROBES = "defense", "probe images"
+
+
+def layer_of(defense: Mapping[str, Any]) -> str:
+    """Returns the layer whose heat maps a defense judges; empty for the last convolution.
+
+    Args:
+      defense: All of its options, and tables of those of combined defenses.
+
+    >>> layer_of({"enforce": True, "cam-consensus": {"probe_size": 0, "layer": "last-block"}})
+    'last-block'
+    """
+    tables = [defense, *(value for value in defense.values() if isinstance(value, Mapping))]
+    return next((table["layer"] for table in tables if {"probe_size", "layer"} <= {*table}), "")
 
 
 @dataclass(frozen=True)
@@ -96,12 +110,13 @@ class AdaptiveCam(BoundedAttack):
     def _excess(self, seen: Updates, adversary: Adversary) -> Callable[[np.ndarray], np.ndarray]:
         """Returns the gradient of max(0, D / D₀ − 1) as a function of weights float32 `[d]`."""
         probes, explainer = self._probes(adversary), adversary.explainer
-        maps = explainer.maps(seen, probes, self.method)
+        layer = layer_of(adversary.config.defense.options)
+        maps = explainer.maps(seen, probes, self.method, layer)
         consensus = np.median(maps, axis=0)
         usual = max(float(np.median(np.square(maps - consensus).sum(axis=(1, 2, 3)))), 1e-12)
 
         def gradient(weights: np.ndarray) -> np.ndarray:
-            distance, slope = explainer.distance(weights, probes, self.method, consensus)
+            distance, slope = explainer.distance(weights, probes, self.method, consensus, layer)
             return slope / usual if distance > usual else np.zeros_like(slope)
 
         return gradient

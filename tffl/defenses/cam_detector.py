@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -27,9 +27,6 @@ from tffl.defenses.server import Server
 from tffl.explain.maps import Findings, Method, Probes, check_map_size
 from tffl.explain.probes import draw, drawn_images
 from tffl.models.shape import LAST_BLOCK, LAST_CONVOLUTION
-
-if TYPE_CHECKING:
-    pass
 
 ClassRule = Literal["true", "predicted", "fixed"]
 

@@ -32,7 +32,7 @@ class DetectorExport:
     Attributes:
       networks: Keras models by name.
       endpoints: What it serves, by the signature's name.
-      arrays: What its inputs are made with, such as `probes`, uint8 `[p, height, width, channels]`.
+      arrays: What its inputs are made with, such as `probes`, `[p, height, width, channels]`.
       about: What else is needed to make its inputs and to judge the scores, for a JSON file.
     """
 

@@ -56,6 +56,9 @@ from tffl.models.scaling import of_bytes
 if TYPE_CHECKING:
     import keras
 
+RULE_OPTIONS = ("agreement", "balance", "rule", "theta", "k", "floor")
+"""What decides whether an image counts and a model is suspect."""
+
 PICTURED = 60
 """How many audit images a run keeps of each round."""
 
@@ -271,14 +274,7 @@ class GanAudit(Detector):
             return {}
         outputs = int(_network(server).output_shape[-1])
         auditor = AuditGraph(
-            classes,
-            outputs,
-            self.agreement,
-            self.balance,
-            self.rule,
-            self.theta,
-            self.k,
-            self.floor,
+            classes, outputs, **{name: getattr(self, name) for name in RULE_OPTIONS}
         )
         networks: dict[str, Any] = {}
         if sources.GAN in self.sources:
@@ -289,8 +285,7 @@ class GanAudit(Detector):
             "class_names": _pool(server).names,
             "auxiliary": self._classes(server) if networks else [],
             "outputs": outputs,
-            **{name: getattr(self, name) for name in ("agreement", "balance", "rule")},
-            **{name: getattr(self, name) for name in ("theta", "k", "floor")},
+            **{name: getattr(self, name) for name in RULE_OPTIONS},
             "threshold": float(last["threshold"][0]),
         }
         arrays = {"audit_images": last["images"]}

@@ -62,7 +62,7 @@ def check_model(predict: Predict, samples: Samples, pixels: PixelRange, seed: in
     return (
         f"the global model knows {accuracy:.1%} of {count} test images, no more than chance: tests "
         "with images say little of models that start from it (is it untrained, or made for another "
-        "dataset?)"
+        "dataset, or for another order of classes?)"
     )
 
 

@@ -17,7 +17,7 @@ from tffl.models import models
 from tffl.models.head import as_logits, final_activation
 from tffl.models.layers import resized, set_weights
 from tffl.models.own import KEEPS_WEIGHTS, KEYS, find_model
-from tffl.models.validation import check_classifier, check_fits, samples_of
+from tffl.models.validation import check_classifier, check_fits, check_names, samples_of
 
 if TYPE_CHECKING:
     import keras
@@ -68,6 +68,7 @@ def build_network(
             f"classes: {first_line(error)}"
         ) from error
     check_classifier(network, what)
+    check_names(network, what)
     # A function that was told the number of classes may add the auditor's fake class.
     more = 1 if getattr(build, KEEPS_WEIGHTS, False) else 2
     check_fits(network, what, image_shape, classes, range(classes, classes + more))

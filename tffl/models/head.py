@@ -67,21 +67,24 @@ def as_logits(model: keras.Model) -> keras.Model:
     if not (_bounded_activation(end) and isinstance(end, keras.Layer)):
         raise UsageError(advice)
 
-    class PassThrough(keras.Layer):
-        """Replaces an activation; accepts the mask that softmax is called with."""
-
-        def call(self, values: keras.KerasTensor, mask: Any = None) -> keras.KerasTensor:
-            return values
-
     def copy(layer: keras.Layer) -> keras.Layer:
         if layer is not end:
             return type(layer).from_config(layer.get_config())
         if _has_activation(layer):
             return type(layer).from_config({**layer.get_config(), "activation": "linear"})
-        return PassThrough(name=layer.name)
+        # Of Keras itself, so that a saved model is loaded where tffl is not installed.
+        return keras.layers.Activation("linear", name=layer.name)
 
+    def call(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:
+        if layer.name == end.name and isinstance(layer, keras.layers.Activation):
+            options.pop("mask", None)  # Softmax takes one
+        return layer(*inputs, **options)
+
+    functional = None if isinstance(model, keras.Sequential) else call
     try:
-        logits = keras.models.clone_model(model, clone_function=copy, recursive=True)
+        logits = keras.models.clone_model(
+            model, clone_function=copy, call_function=functional, recursive=True
+        )
         set_weights(logits, model.get_weights())
     except Exception as error:  # layers of plug-ins may raise anything
         raise UsageError(advice) from error

@@ -21,6 +21,7 @@ from tffl.core.errors import TfflError, UsageError, first_line, require, unknown
 from tffl.core.function_options import checked_options
 from tffl.models import models
 from tffl.models.file import check_model_file, load_model_file
+from tffl.models.validation import check_classifier
 
 if TYPE_CHECKING:
     import keras
@@ -54,6 +55,21 @@ def find_model(config: ModelConfig) -> Callable[..., keras.Model]:
         return _imported(name)
     function: Callable[..., keras.Model] = models[name]
     return function
+
+
+def shape_of_file(path: Path) -> tuple[tuple[int, ...], int]:
+    """Returns the shape of the samples that a model file takes, and the number of its outputs.
+
+    Raises:
+      UsageError: The file is missing or damaged, or takes samples of any size.
+    """
+    what = f"model {path}"
+    check_model_file(path, what)
+    model = load_model_file(path, what)
+    check_classifier(model, what)
+    shape = tuple(model.input_shape[1:])
+    require(None not in shape, f"{what} takes images of any size: give one with --image-size")
+    return shape, int(model.output_shape[-1])
 
 
 def model_options(config: ModelConfig) -> dict[str, Any]:

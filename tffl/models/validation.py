@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from tffl.core.errors import require
+from tffl.core.errors import UsageError, require
 
 if TYPE_CHECKING:
     import keras
+
+SCOPE = r"[A-Za-z0-9_.\\/>-]*"
+"""What TensorFlow takes as the name of a scope in a graph."""
 
 
 def check_built(model: Any, what: str) -> None:
@@ -49,6 +53,21 @@ def check_classifier(model: Any, what: str) -> None:
             fits and shapes[0][-1] is not None,
             f"{what} has {_plural(len(shapes), kind)} of shape {', '.join(map(str, shapes))}: it "
             f"should have one of {wanted}",
+        )
+
+
+def check_names(model: keras.Model, what: str) -> None:
+    """Raises `UsageError` for names that TensorFlow cannot use in a graph.
+
+    Keras notices only while it traces, and then leaves the name in front of all later variables.
+    """
+    refused = [
+        layer.name for layer in model._flatten_layers() if not re.fullmatch(SCOPE, layer.name)
+    ]
+    if refused:
+        raise UsageError(
+            f"{what} has a layer named {refused[0]!r}, which TensorFlow cannot compile: use the "
+            "letters A to Z, digits, '_', '.' and '-'"
         )
 
 

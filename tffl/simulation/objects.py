@@ -65,7 +65,7 @@ def described(
     config: Config,
     attack: Attack | str | None = None,
     defense: Defense | str | None = None,
-    model: keras.Model | Callable[..., keras.Model] | str | None = None,
+    model: keras.Model | Callable[..., keras.Model] | Path | str | None = None,
     dataset: Dataset | Arrays | Path | str | None = None,
     own_metrics: Mapping[str, Function] | Sequence[str] = (),
 ) -> Config:
@@ -76,10 +76,11 @@ def described(
     if defense is not None:
         changes["defense"] = _named(defenses, defense)
     if model is not None:
-        name = model if isinstance(model, str) else _name_of(model)
-        if not isinstance(model, str):
+        named = isinstance(model, str | Path)
+        name = str(model) if named else _name_of(model)
+        if not named:
             register(name, model)
-        changes["model"] = ModelConfig(name=name, imports=config.model.imports)
+        changes["model"] = _of_model(config.model, name)
     if dataset is not None:
         named = isinstance(dataset, str | Path)
         name = str(dataset) if named else _dataset_name(dataset)
@@ -94,6 +95,13 @@ def described(
         names = dict.fromkeys((*config.record.metrics, *own_metrics))
         changes["record"] = config.record.model_copy(update={"metrics": tuple(names)})
     return config.model_copy(update=changes)
+
+
+def _of_model(config: ModelConfig, name: str) -> ModelConfig:
+    """Returns a config's model under another name; its options are kept unless it has a name."""
+    if "name" not in config.model_fields_set:
+        return config.model_copy(update={"name": name})
+    return ModelConfig(name=name, imports=config.imports)
 
 
 def _named(registry: Registry, part: Any) -> ComponentConfig:

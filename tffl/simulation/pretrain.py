@@ -86,7 +86,8 @@ def pretrain(
 
     Raises:
       UsageError: The model or the data do not work.
-      TfflError: The model's outputs are not finite, or a file cannot be written.
+      TfflError: The model's outputs are not finite, or a file cannot be written. The weights of the
+        last finished epoch are written then, as they are after Ctrl-C.
     """
     from tffl.engine.placement import LocalDevices
     from tffl.engine.runtime import configure
@@ -103,31 +104,35 @@ def pretrain(
     training = Training(config, compiled, placement, placement.to_devices(federation.images))
     test, labels = placement.to_devices(dataset.test_images), dataset.test_labels
     history: list[Epoch] = []
-    for epoch in range(1, job.epochs + 1):
-        updates = training.clients(epoch, np.array([0]), federation.clients, weights)
-        weights = updates.weights(0)
-        accuracy, loss = compiled.evaluator.evaluate(weights[None], test, labels, placement)
-        if not np.isfinite(accuracy):
-            raise TfflError(
-                f"the model's outputs are not finite after epoch {epoch}: take a smaller "
-                f"training.learning_rate than {config.training.learning_rate:g}"
-            )
-        history.append({"epoch": epoch, "accuracy": accuracy, "loss": loss})
-        hear(history[-1])
-    set_weights(compiled.model, compiled.layout.unflatten(weights))
-    save_weights(compiled.model, job.path)
-    about = {
-        **{
-            key: config.model_dump(mode="json")[key]
-            for key in ("seed", "data", "model", "training")
-        },
-        "training_samples": len(federation.clients[0]),
-        "epochs": history,
-        "seconds": round(time.monotonic() - begin, 1),
-        **environment(command),
-    }
-    write_json(job.about, about)
+    try:
+        for epoch in range(1, job.epochs + 1):
+            updates = training.clients(epoch, np.array([0]), federation.clients, weights)
+            trained = updates.weights(0)
+            accuracy, loss = compiled.evaluator.evaluate(trained[None], test, labels, placement)
+            if not np.isfinite(accuracy):
+                raise TfflError(
+                    f"the model's outputs are not finite after epoch {epoch}: take a smaller "
+                    f"training.learning_rate than {config.training.learning_rate:g}"
+                )
+            weights = trained
+            history.append({"epoch": epoch, "accuracy": accuracy, "loss": loss})
+            hear(history[-1])
+    finally:  # also after Ctrl-C, so that no finished epoch is lost
+        if history:
+            set_weights(compiled.model, compiled.layout.unflatten(weights))
+            save_weights(compiled.model, job.path)
+            about = {
+                "training_samples": len(federation.clients[0]),
+                "epochs": history,
+                "seconds": round(time.monotonic() - begin, 1),
+            }
+            write_json(job.about, {**_described(config), **about, **environment(command)})
     return history
+
+
+def _described(config: Config) -> dict[str, Any]:
+    """Returns the settings that decide the weights."""
+    return config.model_dump(mode="json", include={"seed", "data", "model", "training"})
 
 
 def _central(job: Pretraining) -> Config:

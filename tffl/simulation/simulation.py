@@ -39,7 +39,7 @@ def simulate(
     shared: SharedResources | None = None,
     attack: Attack | str | None = None,
     defense: Defense | str | None = None,
-    model: keras.Model | Callable[..., keras.Model] | str | None = None,
+    model: keras.Model | Callable[..., keras.Model] | Path | str | None = None,
     dataset: Dataset | Arrays | Path | str | None = None,
 ) -> Run:
     """Runs one experiment.
@@ -58,7 +58,8 @@ def simulate(
       attack: An attack, or the name of one, in the place of the config's.
       defense: A defense, or the name of one.
       model: A Keras model, whose weights are the first ones; a function (image_shape, classes) →
-        model; or the name of one.
+        model, whose further parameters are options in the config's `model`; or the name of one, or
+        a `.keras` file.
       dataset: A `Dataset`; `(x_train, y_train, x_test, y_test)`, images or feature vectors, and
         labels from 0 on or names; a `tf.data.Dataset`, or a pair for training and testing; or the
         name or the path of one.

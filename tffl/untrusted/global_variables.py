@@ -88,6 +88,10 @@ def read_global(folder: Path) -> GlobalVariables:
         if value.dtype.kind in "iub":
             own.append(ServerVariable(name, position, value))
             continue
+        require(
+            value.dtype.kind in "fV",
+            f"the global model {folder} has {name} of type {value.dtype}: only numbers are judged",
+        )
         entries.append(Entry(name, value.shape, node in trained, str(value.dtype)))
         paths.append(path)
     layout = WeightLayout(tuple(entries), tuple(own))
