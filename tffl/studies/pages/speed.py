@@ -26,8 +26,8 @@ def intro(folder: Path) -> str:
     """Says on what kind of machine."""
     return (
         "Measured without a GPU: training and cluster on a machine that did nothing else, all "
-        "else but evaluation with priority over other work. Absolute times belong to that machine; ratios are of more "
-        "use elsewhere. A target holds if it is reached."
+        "else but evaluation with priority over other work. Absolute times belong to that machine; "
+        "ratios are of more use elsewhere. A target holds if it is reached."
     )
 
 
