@@ -58,8 +58,8 @@ def pretrain(
     from tffl_cli.progress import epochs_shown
 
     try:
-        with epochs_shown(epochs, hidden=quiet or as_json) as (hear, say):
-            history = pretrain(job, hear, say, invocation.command)
+        with epochs_shown(epochs, hidden=quiet or as_json) as (after_epoch, say):
+            history = pretrain(job, after_epoch, say, invocation.command)
     except KeyboardInterrupt:
         kept = f"the weights of the last finished epoch are in {out}"
         raise Interrupted(kept if out.exists() else "nothing was written") from None

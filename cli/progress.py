@@ -115,7 +115,7 @@ class Watch(Warnings):
 def epochs_shown(
     epochs: int, hidden: bool
 ) -> Iterator[tuple[Callable[[Mapping[str, float]], None], Callable[[str], None]]]:
-    """Shows epochs as they pass; yields what hears of an epoch, and what prints a warning."""
+    """Shows epochs as they pass; yields a function for each epoch, and one for warnings."""
     watch = Warnings()
     if hidden:
         yield lambda epoch: None, watch.warning
@@ -129,7 +129,7 @@ def epochs_shown(
     task = bar.add_task("", total=epochs, figures="")
     step = math.ceil(epochs / LINES)
 
-    def hear(epoch: Mapping[str, float]) -> None:
+    def after_epoch(epoch: Mapping[str, float]) -> None:
         done = int(epoch["epoch"])
         bar.update(task, completed=done, figures=figures(epoch))
         if not watch.console.is_terminal and (done % step == 0 or done == epochs):
@@ -138,7 +138,7 @@ def epochs_shown(
     if watch.console.is_terminal:
         bar.start()
     try:
-        yield hear, watch.warning
+        yield after_epoch, watch.warning
     finally:
         if watch.console.is_terminal:
             bar.stop()

@@ -37,7 +37,7 @@ class Output(NamedTuple):
     Attributes:
       quiet: Nothing but errors.
       as_json: The result as JSON.
-      tracked: Names of trackers that hear of every run.
+      tracked: Names of trackers that follow every run.
     """
 
     quiet: bool

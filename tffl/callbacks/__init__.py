@@ -1,7 +1,7 @@
-"""Callbacks hear of a run round by round; metrics are callbacks of one function.
+"""Callbacks follow a run round by round; metrics are callbacks of one function.
 
-A run's own tables, TensorBoard and pictures, and the progress bar of the command line, hear of it
-in the same way as a callback of yours.
+A run's own tables, TensorBoard and pictures, and the progress bar of the command line, are made in
+the same way as a callback of yours.
 """
 
 from tffl.callbacks.base import Callback, Group, Round, Start

@@ -1,4 +1,4 @@
-"""What a callback hears of a run, and when."""
+"""The methods of a callback, what they receive, and when they are called."""
 
 from __future__ import annotations
 
@@ -139,12 +139,12 @@ class Round:
 
 
 class Callback(Observer):
-    """Hears of a run. Override what you want to hear; as it is, it does nothing.
+    """Follows a run. Override the methods that you need; by default they do nothing.
 
     Several callbacks are asked in their order. In each round, all are asked for columns; then the
-    round is written into the tables; then all hear of it; then there is a checkpoint. An exception
+    round is written into the tables; then all receive it; then there is a checkpoint. An exception
     ends the run with one line that names the callback, after the round is written and the others
-    have heard of it, so that `resume` goes on behind it.
+    have received it, so that `resume` continues after it.
 
     `phase` and `warning` of `tffl.engine.observer.Observer` are called at any time.
 
@@ -156,7 +156,7 @@ class Callback(Observer):
     """
 
     def start(self, start: Start) -> str | None:
-        """Hears that rounds are about to be played.
+        """Is called before the first round that is going to be played.
 
         Returns:
           None; or why no further round should be played, such as in a resumed run.
@@ -175,7 +175,7 @@ class Callback(Observer):
         return {}
 
     def round(self, round: Round) -> str | None:
-        """Hears of a round that is in the tables.
+        """Is called after a round has been written into the tables.
 
         Returns:
           None; or why the run should end after this round, in a few words.
@@ -183,7 +183,7 @@ class Callback(Observer):
         return None
 
     def end(self, run: Any) -> None:
-        """Hears that the run is over, given the `tffl.Run`: its summary has been written."""
+        """Is called with the `tffl.Run` at the end of a run, after its summary has been written."""
 
     def __str__(self) -> str:
         """Names it in messages."""

@@ -1,6 +1,6 @@
-"""Several callbacks, asked in their order; what fails in one does not keep the others from hearing.
+"""Several callbacks, called in their order; if one fails, the others are called all the same.
 
-Where one fails, the others still hear of the round, and the round is kept; then the run ends.
+If one fails, the others still receive the round, and the round is kept; then the run ends.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Observer:
-    """Hears what is being done; as it is, it does nothing: override what you want to hear."""
+    """Receives the current activity and warnings, and by default ignores them."""
 
     def phase(self, text: str) -> None:
         """Hears what is being done outside the rounds, such as `"preparing digits"`."""

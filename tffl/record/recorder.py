@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Recorder(Callback):
     """Keeps the rows of a run and nothing else, for runs without an output folder.
 
-    It is the first callback of a run, so that a round is in the tables when the others hear of it.
+    It is the first callback of a run, so that a round is in the tables when the others receive it.
 
     Attributes:
       path: The run directory, if there is one.

@@ -92,14 +92,14 @@ def play_round(
     recorder: Recorder,
     callbacks: Callbacks,
 ) -> tuple[np.ndarray, Memory, str | None]:
-    """Plays one round and lets callbacks hear of it.
+    """Plays one round and passes it to the callbacks.
 
     Args:
       experiment: What is played.
       round: 1-based.
       weights: Global weights, float32 `[models, d]`.
       memory: What attackers and defense remember.
-      recorder: Keeps the checkpoint, when callbacks have heard of the round.
+      recorder: Keeps the checkpoint, after the callbacks have received the round.
       callbacks: The recorder is the first of them.
 
     Returns:
@@ -127,7 +127,7 @@ def play_round(
         row |= {"dropped": dropped, "skipped": not groups}
     if _is_evaluated(experiment, round):
         experiment.evaluation.warn_of_ruin(round, row, callbacks)
-    stop = callbacks.round(callbacks.with_columns(_heard(experiment, groups, weights, row)))
+    stop = callbacks.round(callbacks.with_columns(_played_round(experiment, groups, weights, row)))
     config = experiment.config
     due = round % config.record.checkpoint_every == 0 or round == config.federation.rounds
     if due or stop or callbacks.failed:
@@ -227,7 +227,9 @@ def _evaluate_last(
     with clock.measure("evaluate"):
         scores = experiment.evaluation.scores(weights)
     rows: Any = recorder.frames(round)[0].to_dict("records")
-    found = _heard(experiment, [], weights, {**rows[0], **scores, **clock.seconds}, whole=True)
+    found = _played_round(
+        experiment, [], weights, {**rows[0], **scores, **clock.seconds}, whole=True
+    )
     recorder.change_round(callbacks.with_metrics(found))
 
 
@@ -265,14 +267,14 @@ def _start(
     return stop
 
 
-def _heard(
+def _played_round(
     experiment: Experiment,
     groups: Sequence[Group],
     weights: np.ndarray,
     row: Mapping[str, Any],
     whole: bool = False,
 ) -> Round:
-    """Returns a round as callbacks hear of it; `whole` if it is evaluated on all test samples."""
+    """Returns a round as callbacks receive it; `whole` if it is evaluated on all test samples."""
     seen = weights.view()
     seen.flags.writeable = False
     evaluation, number = experiment.evaluation, row["round"]

@@ -69,7 +69,7 @@ class Pretraining:
 
 def pretrain(
     job: Pretraining,
-    hear: Callable[[Epoch], Any],
+    after_epoch: Callable[[Epoch], Any],
     say: Callable[[str], Any],
     command: Sequence[str] = (),
 ) -> list[Epoch]:
@@ -77,7 +77,7 @@ def pretrain(
 
     Args:
       job: What is trained.
-      hear: Called after every epoch.
+      after_epoch: Called with the accuracy and loss of every epoch.
       say: Called with one line on what was changed about the model.
       command: The command line, to be recorded.
 
@@ -116,7 +116,7 @@ def pretrain(
                 )
             weights = trained
             history.append({"epoch": epoch, "accuracy": accuracy, "loss": loss})
-            hear(history[-1])
+            after_epoch(history[-1])
     finally:  # also after Ctrl-C, so that no finished epoch is lost
         if history:
             set_weights(compiled.model, compiled.layout.unflatten(weights))

@@ -1,4 +1,4 @@
-"""Settings that change nothing, which a user should hear of."""
+"""Settings that change nothing, of which a user should be warned."""
 
 from __future__ import annotations
 

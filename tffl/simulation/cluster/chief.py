@@ -131,7 +131,7 @@ class Cluster(LocalDevices):
         to_do = deque(range(len(rows)))
         sent: dict[int, float] = {}
         again: set[int] = set()
-        heard = spoken = time.monotonic()  # when the last row came back, and was sent again
+        answered = spoken = time.monotonic()  # when the last row came back, and was sent again
         silence = self._silence()
         while to_do or sent:
             while to_do and len(sent) < AHEAD * len(self._link.workers):
@@ -143,8 +143,8 @@ class Cluster(LocalDevices):
             if isinstance(value, np.ndarray):
                 if row in sent:
                     rows[row] = value
-                    heard = spoken = time.monotonic()
-                    taken = heard - sent.pop(row)
+                    answered = spoken = time.monotonic()
+                    taken = answered - sent.pop(row)
                     if row not in again:  # those waited for somebody who hangs
                         self._slowest = max(self._slowest or 0.0, taken)
                     silence = self._silence()
@@ -157,7 +157,7 @@ class Cluster(LocalDevices):
                 del sent[row]
                 time.sleep(TICK / (AHEAD * len(self._link.workers)))  # all that fail: one tick
             now = time.monotonic()
-            self._give_up(now - heard)
+            self._give_up(now - answered)
             if now - spoken > silence:
                 for row in sent:
                     deliver(row, schedule, back)

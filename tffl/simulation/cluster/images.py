@@ -114,7 +114,7 @@ def answer(
                 f"has another {config.data.dataset}: {len(images)} images with fingerprint "
                 f"{mine[:16]}, the chief's {asked['images']} have {asked['fingerprint'][:16]}"
             )
-    except Exception as error:  # whatever it is, the chief is to hear it in one line
+    except Exception as error:  # whatever it is, the chief receives one line
         line = " ".join(str(error).split()) or type(error).__name__
         told = line if isinstance(error, TfflError) else f"{type(error).__name__}: {line}"
         raise ValueError(f"{MARK}worker {name}: {told}{MARK}") from None
