@@ -264,7 +264,10 @@ def test_failures_outside_of_rounds_name_the_callback(tmp_path: Path) -> None:
         (Fail("clients", reason=[1] * 3), "clients.csv has a column reason already"),
         (Fail("clients", mine=[1, 2]), r"has shape \(2,\): give a number for each of 3 clients"),
         (Fail("clients", mine=["a"] * 3), "column mine of clients.csv is 'a': give a number"),
+        (Fail("rounds", mine=[[1], [1, 2]]), r"mine of rounds.csv is \[\[1\], .*: give numbers"),
+        (Fail("clients", mine=[[1], [1, 2], 3]), r"mine of clients.csv is .*: give numbers"),
         (Fail("why", why=True), "the callback Fail returned True: return None, or why"),
+        (Fail("why", why=np.ones(2)), r"the callback Fail returned array\(.*: return None, or why"),
     ],
 )
 def test_what_is_no_column_is_one_line(callback: Fail, message: str) -> None:
@@ -275,6 +278,8 @@ def test_what_is_no_column_is_one_line(callback: Fail, message: str) -> None:
 def test_what_is_no_callback_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(UsageError, match=r"callbacks = \[… 3 …\] is not allowed"):
         run(callbacks=[3])
+    with pytest.raises(UsageError, match=r"callbacks = EarlyStopping\(.* give a list"):
+        run(callbacks=EarlyStopping())
 
 
 def test_metrics_are_functions_or_names(tmp_path: Path) -> None:
@@ -304,6 +309,8 @@ def test_a_metric_that_fails_is_named_and_the_round_is_kept(tmp_path: Path) -> N
 def test_what_is_no_metric_is_one_line() -> None:
     with pytest.raises(UsageError, match=r"metric x = 3 is not allowed: give a function"):
         run(metrics={"x": 3})
+    with pytest.raises(UsageError, match="metrics = 'mean-confidence' is not allowed: give a list"):
+        run(metrics="mean-confidence")
     with pytest.raises(UsageError, match="unknown metric 'mean-confidense'"):
         run(metrics=["mean-confidense"])
     with pytest.raises(UsageError, match="cannot be registered as kind = 'attack': it is a model"):

@@ -116,6 +116,14 @@ def test_a_folder_of_seeds_is_continued_and_not_begun_again(folder: Path) -> Non
         simulate_seeds(other, 3, folder, resume=True)
 
 
+def test_a_single_run_is_not_overwritten_by_several_seeds(folder: Path) -> None:
+    run = folder / "seed-3"
+    before = (run / "summary.json").read_bytes()
+    with pytest.raises(UsageError, match="holds one run, not one for each seed"):
+        simulate_seeds(SMALL, 2, run, resume=True)
+    assert (run / "summary.json").read_bytes() == before and not list(run.glob("seed*"))
+
+
 def invoke(*arguments: Any) -> Any:
     return CliRunner().invoke(cli, ["simulate", *map(str, arguments)])
 

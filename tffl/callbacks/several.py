@@ -26,10 +26,14 @@ class Callbacks(Observer):
     """The callbacks of one run.
 
     Raises:
-      UsageError: One is not a `Callback`, or is there twice.
+      UsageError: They are no list, or one is not a `Callback`.
     """
 
-    def __init__(self, callbacks: Iterable[Callback]) -> None:
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        require(
+            isinstance(callbacks, Sequence),
+            f"callbacks = {callbacks!r} is not allowed: give a list of them",
+        )
         self._all = list(callbacks)
         self._failure: TfflError | None = None
         for callback in self._all:
@@ -105,16 +109,18 @@ class Callbacks(Observer):
         client_rows: Sequence[dict[str, Any]],
     ) -> None:
         place = f"round {round.number}"
-        found = self._try(callback, place, callback.round_columns, round) or {}
+        found = self._try(callback, place, callback.round_columns, round)
         row.update(_checked(callback, ROUND, found, row))
-        columns = self._try(callback, place, callback.client_columns, round) or {}
+        columns = self._try(callback, place, callback.client_columns, round)
         known = client_rows[0] if client_rows else {}
         cells: dict[str, Sequence[Any]] = {}
         for name, values in _mapping(callback, CLIENTS, columns).items():
-            if np.ndim(values) != 1 or len(values) != len(client_rows):
+            title = f"{callback}: column {name} of {CLIENTS}"
+            shape = _array(title, values).shape
+            if shape != (len(client_rows),):
                 raise TfflError(
-                    f"{callback}: column {name} of {CLIENTS} has shape {np.shape(values)}: give a "
-                    f"number for each of {len(client_rows)} clients"
+                    f"{title} has shape {shape}: give a number for each of {len(client_rows)} "
+                    "clients"
                 )
             cells[name] = [_checked(callback, CLIENTS, {name: v}, known)[name] for v in values]
         for name, column in cells.items():
@@ -145,7 +151,8 @@ class Callbacks(Observer):
 
     def _why(self, reasons: Iterable[Any]) -> str | None:
         """Returns the first reason to end; whoever gives something else has failed."""
-        found = [(callback, why) for callback, why in zip(self._all, reasons, strict=True) if why]
+        pairs = zip(self._all, reasons, strict=True)
+        found = [(callback, why) for callback, why in pairs if _is_said(why)]
         for callback, why in found:
             if not isinstance(why, str):
                 self._remember(
@@ -156,7 +163,16 @@ class Callbacks(Observer):
         return next((why for _, why in found if isinstance(why, str)), None)
 
 
+def _is_said(why: Any) -> bool:
+    try:
+        return bool(why)
+    except ValueError:  # of an array
+        return True
+
+
 def _mapping(callback: Callback, table: str, columns: Any) -> Mapping[str, Any]:
+    if columns is None:
+        return {}
     if not isinstance(columns, Mapping):
         raise TfflError(f"{callback}: columns of {table} are {columns!r}: give names and values")
     return columns
@@ -186,9 +202,16 @@ def _checked(
 
 
 def _number(title: str, value: Any) -> int | float:
-    array = np.asarray(math.nan if value is None else value)
+    array = _array(title, math.nan if value is None else value)
     if array.ndim != 0 or array.dtype.kind not in "biuf":
         what = f"has shape {array.shape}" if array.ndim else f"is {value!r}"
         raise TfflError(f"{title} {what}: give a number, or None for an empty cell")
     number = array.item()
     return nine_digits(number) if isinstance(number, float) else int(number)
+
+
+def _array(title: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:  # lists of different lengths
+        raise TfflError(f"{title} is {values!r}: give numbers") from None

@@ -199,10 +199,6 @@ def _without_images(federation: Federation) -> Federation:
     return replace(federation, images=nothing, dataset=dataset)
 
 
-def _none_of(images: np.ndarray) -> np.ndarray:
-    return np.empty((0, *images.shape[1:]), images.dtype)
-
-
 def _warn_of_threads(runtime: Runtime, observer: Observer) -> None:
     if runtime.intra_op_threads != INTRA_OP_THREADS:
         observer.warning(

@@ -89,6 +89,11 @@ def described(
         data = config.data.model_dump() | {"dataset": name}
         changes["data"] = DataConfig.model_validate(data)
     if own_metrics:
+        require(
+            isinstance(own_metrics, Mapping | Sequence) and not isinstance(own_metrics, str),
+            f"metrics = {own_metrics!r} is not allowed: give a list of names, or "
+            "{name: function}",
+        )
         if isinstance(own_metrics, Mapping):
             for name, function in own_metrics.items():
                 register(name, Metric(name, function).function, kind="metric")

@@ -63,10 +63,16 @@ def check_directories(configs: Mapping[int, Config], out: Path, resume: bool) ->
     """Checks the directories of all seeds before the first run.
 
     Raises:
-      UsageError: One holds another experiment, or, unless `resume`, there is something in the way.
+      UsageError: One holds another experiment, or a single run, or, unless `resume`, there is
+        something in the way.
     """
     begun = [seed for seed in configs if (_directory(out, seed) / "config.toml").exists()]
     if resume:
+        require(
+            not (out / "config.toml").exists(),
+            f"{out} holds one run, not one for each seed: continue it without --seeds, or begin "
+            "others with another --out",
+        )
         for seed in begun:
             RunWriter.resume(_directory(out, seed), resolved(configs[seed]))
         return
