@@ -123,6 +123,10 @@ def test_names_are_no_missing_values_and_damage_is_one_line(tmp_path: Path) -> N
     with pytest.raises(TfflError, match=r"b\.csv is damaged") as error:
         read_table(tmp_path / "b.csv")
     assert "\n" not in str(error.value)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "runs.csv").write_text("attack,defense\nnan,shield\n")
+    with pytest.raises(TfflError, match=r"tables in .*torn: KeyError: 'where'"):
+        make(find("flower"), tmp_path / "torn", tmp_path / "no runs", draw=False)
     with pytest.raises(UsageError, match="no tables"):
         make(page({}), tmp_path / "empty", tmp_path / "no runs")
 
