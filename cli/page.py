@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tffl.core.errors import require
 from tffl_cli.options import FOLDER
 
 
@@ -33,6 +34,8 @@ def page(name: str | None, runs: Path | None, out: Path | None, no_figures: bool
             click.echo(f"{known:14}{about}")
         return
     chosen = find(name)
+    given = runs is None or (runs.is_dir() and any(runs.iterdir()))
+    require(given, f"--runs: there are no runs in {runs}")
     from tffl.studies.pages.builder import make
 
     folder, source = out or chosen.folder, runs or chosen.runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,9 @@ print(sorted({{"pandas", "matplotlib", "tensorflow", "keras"}} & set(sys.modules
         (ROWS, {"ids": np.arange(12)[::-1]}, "ascending"),
         (ROWS, {"ids": np.full(12, 0.5)}, "whole numbers"),
         (ROWS, {"layout": WeightLayout((Entry("w", (3,), True),))}, "layout has 3 columns"),
+        ([[1.0, 2.0], [3.0]], {}, "rows differ in length"),
+        (ROWS, {"layout": "lenet5"}, r"layout is a str: give .* tffl.layout_of\(model\)"),
+        (ROWS, {"ids": np.arange(12) + 2**60}, "number the clients from 0 on"),
         (ROWS, {"start": np.zeros(3)}, r"give \(40,\)"),
         (ROWS, {"images": np.zeros((2, 8, 8, 1)), "labels": [0]}, "images need model="),
         (ROWS[:4], {}, "n > 2f"),
@@ -187,6 +191,25 @@ class TestSession:
         session.save(tmp_path / "file")
         with pytest.raises(tffl.UsageError, match="is of another defense: MultiKrum"):
             tffl.Session(tffl.defenses.MultiKrum(malicious=1)).load(tmp_path / "file")
+
+    @pytest.mark.parametrize(
+        ("defense", "options", "message"),
+        [
+            ("multi-krum", {}, "'multi-krum' is no defense"),
+            (tffl.defenses.MultiKrum, {}, "MultiKrum is no defense: give one, as MultiKrum()"),
+            (tffl.defenses.FedAvg(), {"clients": 0}, "clients = 0 is not allowed"),
+            (tffl.defenses.FedAvg(), {"clients": "12"}, "clients = '12' is not allowed"),
+        ],
+    )
+    def test_what_it_cannot_be_is_said_at_once(self, defense, options, message: str) -> None:
+        with pytest.raises(tffl.UsageError, match=re.escape(message)):
+            tffl.Session(defense, **options)
+
+    def test_updates_of_another_model_are_refused(self) -> None:
+        session = tffl.Session(tffl.defenses.FedAvg())
+        session.judge(Updates.of_rows(ROWS))
+        with pytest.raises(tffl.UsageError, match="layout has 40 columns, and rows have 39"):
+            session.judge(Updates.of_rows(ROWS[:, :39]))
 
 
 def test_options_are_checked_when_one_is_made() -> None:

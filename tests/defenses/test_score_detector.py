@@ -8,6 +8,7 @@ import pytest
 import tffl
 from tffl.core.updates import Updates
 from tffl.defenses import Fixed, Gap, Highest, MedianMad, MultiKrum, ScoreDetector, Vote
+from tffl.defenses.detector import Detector
 from tffl.defenses.parts.thresholds import AllButLowest, MeanStd
 from tffl.testing import check_defense
 
@@ -81,3 +82,38 @@ def test_every_rule_fits(threshold, flagged) -> None:
 def test_parts_refuse_what_they_cannot_be(make, message: str) -> None:
     with pytest.raises(tffl.UsageError, match=message):
         make()
+
+
+def raising(argument: object) -> float:
+    raise KeyError("temperature")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"score": lambda updates: np.ones(2)},
+            r"^score returns float64 \[2\]: .* \[5\], a number",
+        ),
+        ({"score": lambda updates: updates.deltas}, r"^score returns float32 \[5, 1\]: "),
+        ({"score": lambda updates: None}, r"^score returns object \[\]: "),
+        ({"score": raising}, "^score raises KeyError: 'temperature'$"),
+        ({"threshold": lambda scores: None}, r"^threshold returns object \[\]: .* one number$"),
+        ({"threshold": lambda scores: scores > 1}, r"^threshold returns bool \[5\]: "),
+        ({"threshold": raising}, "^threshold raises KeyError: 'temperature'$"),
+    ],
+)
+def test_a_part_that_fails_is_one_line(parts: dict, message: str) -> None:
+    with pytest.raises(tffl.UsageError, match=message):
+        ScoreDetector(**{"score": distances, **parts}).judge_rows(ROWS)
+
+
+def test_a_detector_with_too_few_scores_is_one_line() -> None:
+    class Short(Detector):
+        threshold = MedianMad()
+
+        def score(self, updates, server):
+            return np.ones(2)
+
+    with pytest.raises(tffl.UsageError, match=r"scores have shape \(2,\): give \(5,\)"):
+        Short().judge_rows(ROWS)

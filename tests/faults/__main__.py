@@ -65,7 +65,7 @@ def main() -> int:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    lost = sum(not row["held"] for row in rows)
+    lost = sum(row["held"] == 0 for row in rows)
     print("Nothing was lost." if not lost else f"{lost} faults did harm.")
     return 1 if lost else 0
 

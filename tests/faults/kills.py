@@ -38,7 +38,7 @@ def kills(undisturbed: Undisturbed, count: int, draw: int) -> Iterator[dict[str,
             process.communicate()
             killed += 1
             # Whether anything was lost shows at the run's end.
-            yield row("kill", killed, True, **_about(run, begin, process.returncode))
+            yield row("kill", killed, None, **_about(run, begin, process.returncode))
             continue
         code = process.returncode
         about = _about(run, begin, code)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from . import undisturbed
+from . import kills, undisturbed
 from .disks import full_stdout
 from .undisturbed import SCRATCH, Undisturbed, one_line, row
 
@@ -58,3 +59,33 @@ def test_rows_do_not_name_the_scratch_folder(tmp_path: Path) -> None:
 def test_a_terminal_that_takes_nothing(whole: Undisturbed) -> None:
     rows = list(full_stdout(whole))
     assert [line["held"] for line in rows] == [1, 1], rows
+
+
+def test_a_kill_is_judged_by_its_run_alone(
+    whole: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed once and then ends with other tables: only its end does not hold."""
+
+    class Process:
+        pid, returncode = 0, -9
+
+        def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+            if timeout is not None:
+                raise subprocess.TimeoutExpired("tffl", timeout)
+            return "", ""
+
+    def begin(command: list[str], **_: object) -> Process:
+        process = Process()
+        if "--resume" in command:
+            process.returncode = 0
+        else:
+            write_run(Path(command[command.index("--out") + 1]), accuracy=0.4)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", begin)
+    monkeypatch.setattr(kills.os, "killpg", lambda *_: None)
+    rows = list(kills.kills(whole, 1, draw=1))
+    assert [(row["fault"], row["held"]) for row in rows] == [
+        ("kill", None),
+        ("killed run's end", 0),
+    ]

@@ -66,10 +66,11 @@ def call(command: Sequence[str], **options: Any) -> tuple[int, str]:
     return process.returncode, process.stderr.strip()
 
 
-def row(fault: str, case: object, held: bool, line: str = "", **more: Any) -> dict[str, Any]:
-    """Returns a row of the table, and prints it."""
+def row(fault: str, case: object, held: bool | None, line: str = "", **more: Any) -> dict[str, Any]:
+    """Returns a row of the table, and prints it; `held` is None if another row judges the fault."""
     text = SCRATCH.sub("", " ".join(line.split()))
-    result = {"fault": fault, "case": case, "held": int(held), "line": text[:300], **more}
+    judged = None if held is None else int(held)
+    result = {"fault": fault, "case": case, "held": judged, "line": text[:300], **more}
     print(*(f"{name}={result[name]}" for name in COLUMNS if name in result), flush=True)
     return result
 

@@ -84,7 +84,7 @@ def test_classes_are_numbered_as_the_model_does(folder: Path, probes: bool) -> N
         source(*place, classes=("cat", "ant", "beetle")).load(knowing([0, 1, 2]))
     with pytest.raises(UsageError, match="a class occurs more than once"):
         source(*place, classes=("cat", "ant", "cat"))
-    with pytest.raises(UsageError, match=r"in 4 classes, but .* 3 outputs"):
+    with pytest.raises(UsageError, match=r"names 4 classes, .* only 3 outputs"):
         source(*place, classes=(*NAMES, "dog")).load(knowing([0, 1, 2]))
 
 

@@ -97,6 +97,8 @@ def test_a_model_that_diverges_and_a_file_that_exists_are_errors(tmp_path: Path)
     (tmp_path / "w.npz").touch()
     with pytest.raises(UsageError, match="exists: remove it, or give another --out"):
         Pretraining(build(SMALL), 1, tmp_path / "w.npz").check()
+    with pytest.raises(UsageError, match=r"w\.npz is no folder that you can write to"):
+        Pretraining(build(SMALL), 1, tmp_path / "w.npz" / "inner" / "w.npz").check()
 
 
 def test_finished_epochs_survive_an_interruption(tmp_path: Path) -> None:

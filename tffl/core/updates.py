@@ -101,7 +101,10 @@ class Updates:
         >>> len(Updates.of_rows(np.zeros((3, 5), np.float32)))
         3
         """
-        array = np.asarray(rows)
+        try:
+            array = np.asarray(rows)
+        except ValueError:  # NumPy makes no array of them
+            raise UsageError("rows differ in length: give a matrix, a row per client") from None
         require(
             array.ndim == 2 and array.size > 0 and array.dtype.kind in "fiu",
             f"rows of shape {array.shape} and dtype {array.dtype} are not allowed: give a matrix "
@@ -109,6 +112,11 @@ class Updates:
         )
         n, d = array.shape
         layout = layout or WeightLayout((Entry("weights", (d,), trainable=True),))
+        require(
+            isinstance(layout, WeightLayout),
+            f"layout is a {type(layout).__name__}: give a WeightLayout, such as "
+            "tffl.layout_of(model)",
+        )
         require(layout.size == d, f"layout has {layout.size} columns, and rows have {d}")
         clients = np.arange(n) if ids is None else np.asarray(ids)
         require(

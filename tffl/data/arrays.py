@@ -11,7 +11,7 @@ from tffl.core import seeds
 from tffl.core.errors import require
 from tffl.data.federation import Dataset
 from tffl.data.partition import held_out
-from tffl.data.validation import check_samples
+from tffl.data.validation import check_labels, check_samples
 
 Encoded = tuple[np.ndarray, tuple[str, ...]]
 """int32 `[n]`, and the names of the numbers."""
@@ -78,6 +78,8 @@ def labeled(
       class_names: One per class.
       owners: Whose each training sample is: `[N]`, numbers or names.
     """
+    # TFDS marks what has no label by -1.
+    check_labels(labels, len(x) + len(x_test), len(class_names), f"{name}: labels")
     train, test = labels[: len(x)], labels[len(x) :]
     check_classes(train, test, class_names, name)
     numbers, names = (None, ()) if owners is None else _distinct(owners)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tffl.core.errors import TfflError, UsageError, require
+from tffl.core.errors import TfflError, UsageError, first_line, require
 from tffl.data.federation import Dataset
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class TfdsSource:
         except TfflError:
             raise
         except Exception as error:  # TFDS does not wrap the errors of its many libraries
-            raise TfflError(f"cannot prepare {self.name}: {_first_line(error)}") from error
+            raise TfflError(f"cannot prepare {self.name}: {first_line(error)}") from error
         return Path(builder.data_dir)
 
     def load(self, data_dir: Path | None) -> Dataset:
@@ -105,7 +105,7 @@ class TfdsSource:
         except Exception as error:  # json, protobuf, TensorFlow and TFDS errors alike
             raise TfflError(
                 f"cannot read dataset {self.name} in {folder}, a file is missing or damaged "
-                f"({_first_line(error)}): delete that folder and prepare it again"
+                f"({first_line(error)}): delete that folder and prepare it again"
             ) from error
         ids = _image_ids(train)
         order = np.argsort(ids)
@@ -290,9 +290,3 @@ def _version(folder: Path) -> tuple[int, ...]:
     """Returns `(3, 0, 1)` for a folder `3.0.1`; `()` for one that TFDS has not finished."""
     parts = folder.name.split(".")
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
-
-
-def _first_line(error: Exception) -> str:
-    """Returns the first line of an error, at most 200 characters of it."""
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__

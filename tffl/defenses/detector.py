@@ -10,12 +10,14 @@ last rounds (`tffl.defenses.parts.votes`). `Detector` is what a new one extends.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from pydantic import Field
 
+from tffl.core.errors import TfflError, UsageError, first_line, require
 from tffl.core.updates import Updates
 from tffl.core.verdict import NOT_FINITE, NOT_SELECTED, Judgment, Shown, Verdict
 from tffl.defenses.base import Defense, State, sample_shares
@@ -154,6 +156,28 @@ class Parts(Protocol):
         """Says in words why a client is flagged."""
 
 
+def numbers_of(
+    part: str, function: Callable[[Any], Any], argument: Any, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Returns what a part, which may be anybody's function, makes of its argument, as float64.
+
+    Raises:
+      UsageError: It raises something, or returns anything but numbers of this shape.
+    """
+    try:
+        found = np.asarray(function(argument))
+    except TfflError:
+        raise
+    except Exception as error:  # a user's function may raise anything
+        raise UsageError(f"{part} raises {first_line(error)}") from error
+    require(
+        found.shape == shape and found.dtype.kind in "biuf",
+        f"{part} returns {found.dtype} {list(found.shape)}: it should be "
+        f"{f'float64 {list(shape)}, a number per client' if shape else 'one number'}",
+    )
+    return found.astype(np.float64)
+
+
 def convict(
     updates: Updates, evidence: Evidence, flags: np.ndarray, parts: Parts
 ) -> tuple[Judgment, np.ndarray]:
@@ -167,10 +191,16 @@ def convict(
 
     Returns:
       The judgment, and the memory with this round.
+
+    Raises:
+      UsageError: Not as many scores as clients, or the threshold fails or is not one number.
     """
-    finite = updates.finite()
+    finite, shape = updates.finite(), np.shape(evidence.scores)
+    require(
+        shape == finite.shape, f"scores have shape {shape}: give {finite.shape}, one per client"
+    )
     scores = np.where(finite, evidence.scores, np.inf)
-    threshold = parts.threshold(scores)
+    threshold = numbers_of("threshold", parts.threshold, scores, ()).item()
     flagged = np.isposinf(scores) | (scores > threshold)
     flags, outvoted = parts.vote.decide(flags, updates.client_ids, updates.round, flagged)
     convicted = ~finite | outvoted

@@ -11,7 +11,7 @@ import numpy as np
 from tffl.core.updates import Updates
 from tffl.core.verdict import Judgment, Verdict
 from tffl.defenses.base import Defense, State, sample_shares
-from tffl.defenses.detector import Evidence, convict
+from tffl.defenses.detector import Evidence, convict, numbers_of
 from tffl.defenses.parts.thresholds import MedianMad, Threshold
 from tffl.defenses.parts.votes import Vote
 from tffl.defenses.server import Server
@@ -68,6 +68,8 @@ class ScoreDetector(Defense):
         """Scores finite rows, flags and votes."""
         finite, scores = updates.finite(), np.full(len(updates), np.inf)
         if finite.any():
-            scores[finite] = self.score(updates.select(finite))
+            scores[finite] = numbers_of(
+                "score", self.score, updates.select(finite), (int(finite.sum()),)
+            )
         judgment, flags = convict(updates, Evidence(scores), state["flags"], self)
         return judgment, {"flags": flags}

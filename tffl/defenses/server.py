@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from tffl.explain.maps import Explainer
 
 
+MOST_CLIENTS = 1 << 30
+"""More than any server registers; defenses keep a row of memory for each."""
+
+
 @dataclass(frozen=True)
 class Server:
     """What a real server owns, and nothing more: never the ground truth.
@@ -76,8 +80,13 @@ def make_server(
         in the round, or a function (start `[d]`, round) → that update.
 
     Raises:
-      UsageError: Images come without a model or without as many labels, or the model is another.
+      UsageError: Images come without a model or without as many labels, the model is another, or
+        client ids are too high.
     """
+    require(
+        clients <= MOST_CLIENTS,
+        f"client id {clients - 1} is not allowed: number the clients from 0 on",
+    )
     if model is not None:
         _check_model(WeightLayout.of(model), layout)
     require(

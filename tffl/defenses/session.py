@@ -50,6 +50,12 @@ class Session:
         start: np.ndarray | None = None,
         **server: Any,
     ) -> None:
+        what = defense.__name__ if isinstance(defense, type) else repr(defense)
+        require(isinstance(defense, Defense), f"{what} is no defense: give one, as MultiKrum()")
+        require(
+            clients is None or (isinstance(clients, int | np.integer) and clients > 0),
+            f"clients = {clients!r} is not allowed: give the number of registered clients",
+        )
         self.defense = defense
         self.round = 0
         if model := server.get("model"):
@@ -132,10 +138,15 @@ class Session:
     def _next(
         self, rows: np.ndarray | Updates, counts: np.ndarray | None, ids: np.ndarray | None
     ) -> Updates:
+        known = self._server.layout if self._server else self._layout
         if isinstance(rows, Updates):
             require(counts is None and ids is None, "counts and ids are those of the Updates")
+            size = (known or rows.layout).size
+            require(
+                rows.layout.size == size,
+                f"layout has {size} columns, and rows have {rows.layout.size}",
+            )
             return rows.read_only()
-        known = self._server.layout if self._server else self._layout
         return Updates.of_rows(
             rows,
             counts=counts,

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -60,18 +61,11 @@ def resnet50(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) 
       >>> resnet50((32, 32, 3), 10).count_params()
       23608202
     """
-    from keras import Input, Model, applications, layers
+    from keras import Model, applications
 
     check_size("resnet50", image_shape, smallest=32)
-    images = Input(image_shape, name="images")
-    x = layers.Rescaling(1 / 255, name="rescale")(images)
-    with _restored_random_state():
-        body = applications.ResNet50(
-            include_top=False, weights=None, input_tensor=x, input_shape=image_shape
-        )
-    body = _reseeded(body, seed)
-    x = layers.GlobalAveragePooling2D(name="mean")(body.output)
-    return Model(body.inputs[0], logits(x, classes, seed), name="resnet50")
+    images, x = _body(applications.ResNet50, image_shape, seed, scale=1 / 255)
+    return Model(images, logits(x, classes, seed), name="resnet50")
 
 
 @cited("Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018")
@@ -103,22 +97,12 @@ def mobilenet_v2(
       >>> mobilenet_v2((32, 32, 3), 10).count_params()
       2270794
     """
-    from keras import Input, Model, applications, layers
+    from keras import Model, applications
 
     check_size("mobilenet-v2", image_shape, smallest=32)
-    images = Input(image_shape, name="images")
-    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(images)
-    with _restored_random_state():
-        body = applications.MobileNetV2(
-            include_top=False,
-            weights=None,
-            alpha=alpha,
-            input_tensor=x,
-            input_shape=image_shape,
-        )
-    body = _reseeded(body, seed)
-    x = layers.GlobalAveragePooling2D(name="mean")(body.output)
-    return Model(body.inputs[0], logits(x, classes, seed), name="mobilenet-v2")
+    network = partial(applications.MobileNetV2, alpha=alpha)
+    images, x = _body(network, image_shape, seed, scale=1 / 127.5, offset=-1)
+    return Model(images, logits(x, classes, seed), name="mobilenet-v2")
 
 
 @cited("Howard et al., Searching for MobileNetV3, ICCV 2019")
@@ -144,24 +128,32 @@ def mobilenet_v3_large(
       >>> mobilenet_v3_large((32, 32, 3), 10).count_params()
       4239242
     """
-    from keras import Input, Model, applications, layers
+    from keras import Model, applications, layers
 
     check_size("mobilenet-v3-large", image_shape, smallest=32)
-    images = Input(image_shape, name="images")
-    x = layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(images)
-    with _restored_random_state():
-        body = applications.MobileNetV3Large(
-            include_top=False,
-            weights=None,
-            include_preprocessing=False,
-            input_tensor=x,
-            input_shape=image_shape,
-        )
-    body = _reseeded(body, seed)
-    x = layers.GlobalAveragePooling2D(name="mean")(body.output)
+    network = partial(applications.MobileNetV3Large, include_preprocessing=False)
+    images, x = _body(network, image_shape, seed, scale=1 / 127.5, offset=-1)
     x = dense(x, 1280, "hard_swish", "dense", seed)
     x = layers.Dropout(DROPOUT, seed=seed, name="dropout")(x)
-    return Model(body.inputs[0], logits(x, classes, seed), name="mobilenet-v3-large")
+    return Model(images, logits(x, classes, seed), name="mobilenet-v3-large")
+
+
+def _body(
+    network: Callable[..., keras.Model],
+    image_shape: tuple[int, int, int],
+    seed: int,
+    scale: float,
+    offset: float = 0.0,
+) -> tuple[KerasTensor, KerasTensor]:
+    """Returns the input of a network of `keras.applications`, and its means over pixels."""
+    from keras import Input, layers
+
+    images = Input(image_shape, name="images")
+    x = layers.Rescaling(scale, offset=offset, name="rescale")(images)
+    with _restored_random_state():
+        body = network(include_top=False, weights=None, input_tensor=x, input_shape=image_shape)
+    body = _reseeded(body, seed)
+    return body.inputs[0], layers.GlobalAveragePooling2D(name="mean")(body.output)
 
 
 def _reseeded(body: keras.Model, seed: int) -> keras.Model:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tffl.models.blocks import check_size, cited, he_uniform
+from tffl.models.blocks import check_size, cited, dense, he_uniform, logits
 
 if TYPE_CHECKING:
     import keras
@@ -51,10 +51,6 @@ def lenet5(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) ->
             filters, 5, padding=padding, activation="relu", kernel_initializer=weights, name=name
         )
 
-    def dense(units: int, name: str) -> layers.Layer:
-        weights = he_uniform(seed, name)
-        return layers.Dense(units, activation="relu", kernel_initializer=weights, name=name)
-
     images = Input(image_shape, name="images")
     x = layers.Rescaling(1 / 255, name="rescale")(images)
     x = conv(6, padding, "conv1")(x)
@@ -62,9 +58,6 @@ def lenet5(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) ->
     x = conv(16, "valid", "conv2")(x)
     x = layers.MaxPooling2D(2, name="pool2")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = dense(120, "dense1")(x)
-    x = dense(84, "dense2")(x)
-    logits = layers.Dense(
-        classes, kernel_initializer=he_uniform(seed, "logits"), dtype="float32", name="logits"
-    )(x)
-    return Model(images, logits, name="lenet5")
+    x = dense(x, 120, "relu", "dense1", seed)
+    x = dense(x, 84, "relu", "dense2", seed)
+    return Model(images, logits(x, classes, seed), name="lenet5")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tffl.models.blocks import check_size, cited, he_uniform
+from tffl.models.blocks import check_size, cited, dense, he_uniform, logits
 
 if TYPE_CHECKING:
     import keras
@@ -52,10 +52,5 @@ def cnn(image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> ke
     x = conv("conv2")(x)
     x = layers.MaxPooling2D(2, name="pool")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(
-        128, activation="relu", kernel_initializer=he_uniform(seed, "dense"), name="dense"
-    )(x)
-    logits = layers.Dense(
-        classes, kernel_initializer=he_uniform(seed, "logits"), dtype="float32", name="logits"
-    )(x)
-    return Model(images, logits, name="cnn")
+    x = dense(x, 128, "relu", "dense", seed)
+    return Model(images, logits(x, classes, seed), name="cnn")

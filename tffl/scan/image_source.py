@@ -116,6 +116,11 @@ class ImageSource:
             classes = _usual_order(samples.names, outputs, self.config.dataset)
         if not classes:
             return samples
+        require(
+            len(classes) <= outputs,
+            f"--class-order names {len(classes)} classes, and the global model has only {outputs} "
+            "outputs: name one class for each output",
+        )
         for name in samples.names:
             if name not in classes:
                 raise unknown(f"class of {self.config.dataset}", name, classes)

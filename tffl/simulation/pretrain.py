@@ -5,6 +5,7 @@ The data are not split: one client holds all of them, and trains as clients do i
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,11 +57,17 @@ class Pretraining:
         """Checks, without TensorFlow, what can be checked.
 
         Raises:
-          UsageError: A name or an option does not exist, data are not prepared, or a file exists.
+          UsageError: A name or an option does not exist, data are not prepared, or a file exists
+            or cannot be written.
         """
         check_weights_path(self.path, "--out")
         for path in (self.path, self.about):
             require(not path.exists(), f"{path} exists: remove it, or give another --out")
+        folder = next(each for each in self.path.absolute().parents if each.exists())
+        require(
+            folder.is_dir() and os.access(folder, os.W_OK),
+            f"cannot write {self.path}: {folder} is no folder that you can write to",
+        )
         model_options(self.config.model)
         if self.config.model.weights:
             check_weights_file(Path(self.config.model.weights).expanduser())

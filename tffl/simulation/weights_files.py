@@ -7,6 +7,7 @@ in `dense_3`, are matched by order where all shapes agree; `.safetensors` files 
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -145,6 +146,8 @@ def _read(path: Path, model: keras.Model) -> Arrays:
         from safetensors.numpy import load_file
 
         return dict(load_file(path))
+    # NumPy would take any other file for a pickle, and advise to load it.
+    require(zipfile.is_zipfile(path), f"model.weights = {path} cannot be read: it is no .npz file")
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tffl.config import build
 from tffl.core.errors import UsageError
-from tffl.data.arrays import from_arrays
+from tffl.data.arrays import from_arrays, labeled
 from tffl.data.build import build_federation
 
 LABELS = np.arange(20) % 2
@@ -96,7 +96,9 @@ def test_every_fault_is_one_line(tmp_path: Path, load, changes, message) -> None
 
 def test_what_is_no_npz_file_is_one_line(tmp_path: Path, load) -> None:
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(UsageError, match=r"text\.npz cannot be read as an \.npz file"):
+    with pytest.raises(
+        UsageError, match=r"text\.npz cannot be read as an \.npz file: it is something else$"
+    ):
         load(tmp_path / "text.npz")
     whole = write(tmp_path).read_bytes()
     (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
@@ -114,3 +116,9 @@ def test_a_fingerprint_is_of_samples_labels_and_clients(tmp_path: Path, load) ->
     assert found.fingerprint == same.fingerprint != other.fingerprint
     other = load(write(tmp_path, clients=LABELS, y_train=1 - LABELS))
     assert found.fingerprint != other.fingerprint
+
+
+def test_samples_without_a_label_are_one_line() -> None:
+    x, labels = np.zeros((2, 3), np.float32), np.array([0, 1, -1, -1], np.int32)
+    with pytest.raises(UsageError, match="mine: labels are -1 to 1: for 2 classes they should be"):
+        labeled("mine", x, x, labels, ("cat", "dog"))

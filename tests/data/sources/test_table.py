@@ -112,6 +112,7 @@ def test_parquet_holds_the_same(tmp_path: Path, load) -> None:
         ),
         (frame().reset_index(names=""), {"label": "kind"}, "has a column without a name, such as"),
         (frame(size=np.inf), {"label": "kind"}, "column size holds infinite numbers"),
+        (frame(kind=[1.0, np.inf] * 20), {"label": "kind"}, "kind holds infinite numbers, which"),
         (
             frame(kind=["a", "b"] * 19 + ["c"] * 2, part=["train"] * 38 + ["test"] * 2),
             {"label": "kind", "split": "part"},

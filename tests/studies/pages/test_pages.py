@@ -59,17 +59,22 @@ def test_results_hold_data_pages_and_one_command_each() -> None:
         assert f"page {name}" in script.read_text()
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def call(*arguments: object) -> Any:
         return CliRunner().invoke(cli, ["page", *map(str, arguments)])
 
     assert [line.split()[0] for line in call().stdout.splitlines()] == list(PAGES)
     shutil.copytree(RESULTS / "flower", tmp_path / "flower")
-    done = call("flower", "--out", tmp_path / "flower", "--runs", tmp_path / "none", "--no-figures")
+    monkeypatch.chdir(tmp_path)  # where there is no runs/flower
+    done = call("flower", "--out", "flower", "--no-figures")
     assert done.exit_code == 0 and "from the recorded tables" in done.stdout
     wrong = call("flour")
     assert wrong.exit_code == 2 and "unknown page 'flour': did you mean 'flower'?" in wrong.stderr
-    empty = call("flower", "--out", tmp_path / "empty", "--runs", tmp_path / "none")
+    (tmp_path / "bare").mkdir()
+    for runs in ("none", "bare"):
+        given = call("flower", "--out", "flower", "--runs", runs)
+        assert given.exit_code == 2 and f"there are no runs in {runs}" in given.stderr
+    empty = call("flower", "--out", "empty")
     assert empty.exit_code == 2 and "results/flower/run.sh" in empty.stderr
     assert empty.stderr.count("\n") == 1
 
@@ -118,6 +123,10 @@ def test_names_are_no_missing_values_and_damage_is_one_line(tmp_path: Path) -> N
     with pytest.raises(TfflError, match=r"b\.csv is damaged") as error:
         read_table(tmp_path / "b.csv")
     assert "\n" not in str(error.value)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "runs.csv").write_text("attack,defense\nnan,shield\n")
+    with pytest.raises(TfflError, match=r"tables in .*torn: KeyError: 'where'"):
+        make(find("flower"), tmp_path / "torn", tmp_path / "no runs", draw=False)
     with pytest.raises(UsageError, match="no tables"):
         make(page({}), tmp_path / "empty", tmp_path / "no runs")
 

@@ -71,8 +71,8 @@ class NpzFile(OwnData):
         try:
             file = np.load(self.path, allow_pickle=False)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise UsageError(
-                f"{self.path} cannot be read as an .npz file: {first_line(error)}"
-            ) from None
+            # NumPy takes any other file for a pickle, and advises to load it.
+            reason = "it is something else" if "allow_pickle" in str(error) else first_line(error)
+            raise UsageError(f"{self.path} cannot be read as an .npz file: {reason}") from None
         require(hasattr(file, "files"), f"{self.path} is one array, and no .npz file of several")
         return file

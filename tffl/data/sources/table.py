@@ -108,6 +108,10 @@ class Table(OwnData):
         # Texts and numbers in one column have no order: all of them count as texts.
         plain = column.to_numpy(str) if column.dtype.kind == "O" else column.to_numpy()
         values, numbers = np.unique(plain, return_inverse=True)
+        require(
+            column.dtype.kind != "f" or bool(np.isfinite(values).all()),
+            f"{self.path}: column {self.config.label} holds infinite numbers, which are no classes",
+        )
         whole = column.dtype.kind != "f" or bool((values == np.floor(values)).all())
         require(
             whole and len(values) <= max(2, len(table) // 2),

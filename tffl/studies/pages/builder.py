@@ -100,12 +100,16 @@ def make(page: Page, folder: Path, runs: Path, draw: bool = True) -> bool:
     if found:
         _copy(page.copies, folder, runs)
         write_json(folder / ENVIRONMENT, _environment(runs, page.packages))
-    if draw:
-        from tffl.drawing.figures import save
+    try:
+        if draw:
+            from tffl.drawing.figures import save
 
-        for name, figure in page.figures(folder).items():
-            save(figure, folder / name)
-    write_text(folder / "README.md", text(page, folder))
+            for name, figure in page.figures(folder).items():
+                save(figure, folder / name)
+        write_text(folder / "README.md", text(page, folder))
+    except (KeyError, TypeError, ValueError) as error:  # a column is missing, or not of numbers
+        reason = first_line(error)
+        raise TfflError(f"the page cannot be made of the tables in {folder}: {reason}") from error
     return bool(found)
 
 
