@@ -124,6 +124,13 @@ def test_a_single_run_is_not_overwritten_by_several_seeds(folder: Path) -> None:
     assert (run / "summary.json").read_bytes() == before and not list(run.glob("seed*"))
 
 
+def test_a_table_loses_no_seed(folder: Path) -> None:
+    before = (folder / "seeds.csv").read_bytes()
+    with pytest.raises(UsageError, match="also holds runs of seeds 5, which its tables would lose"):
+        simulate_seeds(SMALL, 2, folder, resume=True)
+    assert (folder / "seeds.csv").read_bytes() == before
+
+
 def invoke(*arguments: Any) -> Any:
     return CliRunner().invoke(cli, ["simulate", *map(str, arguments)])
 

@@ -6,6 +6,7 @@ Each seed has a run directory of its own, `OUT/seed-N`. `OUT/seeds.csv` has a ro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,9 +55,14 @@ def first_directory(out: Path) -> Path:
     """Returns the run directory of the lowest seed in a folder; the folder if it is no such one."""
     if (out / "config.toml").exists():
         return out
-    found = {file.parent for file in out.glob("seed-*/config.toml")}
-    numbered = {int(path.name[5:]): path for path in found if path.name[5:].isdigit()}
+    numbered = _numbered(out)
     return numbered[min(numbered)] if numbered else out
+
+
+def _numbered(out: Path) -> dict[int, Path]:
+    """Returns seed → run directory, of what a folder holds."""
+    found = {file.parent for file in out.glob("seed-*/config.toml")}
+    return {int(path.name[5:]): path for path in found if re.fullmatch("[0-9]+", path.name[5:])}
 
 
 def check_directories(configs: Mapping[int, Config], out: Path, resume: bool) -> None:
@@ -72,6 +78,12 @@ def check_directories(configs: Mapping[int, Config], out: Path, resume: bool) ->
             not (out / "config.toml").exists(),
             f"{out} holds one run, not one for each seed: continue it without --seeds, or begin "
             "others with another --out",
+        )
+        others = sorted({*_numbered(out)} - {*configs})
+        require(
+            not others,
+            f"{out} also holds runs of seeds {', '.join(map(str, others))}, which its tables would "
+            "lose: give the first seed and a --seeds that include them",
         )
         for seed in begun:
             RunWriter.resume(_directory(out, seed), resolved(configs[seed]))
