@@ -220,6 +220,14 @@ def test_early_stopping_counts(mode: Any, values: list[Any], waited: int) -> Non
         assert (reason is not None) == (waited >= patience)
 
 
+def test_early_stopping_counts_a_new_column_from_where_it_begins() -> None:
+    stopping = EarlyStopping("mean_confidence", patience=1)
+    played = [{"accuracy": 0.5}, {"accuracy": 0.7}]
+    assert stopping.start(Start(build({}), first=3, rows=played)) is None
+    later = [*played, {"mean_confidence": 0.5}, {"mean_confidence": 0.4}]
+    assert "has not improved" in (stopping.start(Start(build({}), first=5, rows=later)) or "")
+
+
 def test_early_stopping_checks_its_options() -> None:
     with pytest.raises(UsageError, match="patience = 0 is not allowed"):
         EarlyStopping(patience=0)

@@ -47,10 +47,10 @@ class EarlyStopping(Options, Callback):
     _values: list[float] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def start(self, start: Start) -> str | None:
-        """Counts in the rounds that were played before."""
-        self._values[:] = [self._value(row) for row in start.rows]
+        """Counts in the rounds that were played before, unless the column is new."""
+        self._values[:] = [self._value(row) for row in start.rows if self.metric in row]
         rounds = start.config.federation.rounds
-        return self._reason(start.config.record.evaluates(len(self._values), rounds))
+        return self._reason(start.config.record.evaluates(start.first - 1, rounds))
 
     def round(self, round: Round) -> str | None:
         """Says whether it is time to end."""
@@ -66,7 +66,7 @@ class EarlyStopping(Options, Callback):
 
     def _reason(self, evaluated: bool) -> str | None:
         """Returns why to end; the value of a round without evaluation is yet to come."""
-        if not evaluated and math.isnan(self._values[-1]):
+        if not self._values or (not evaluated and math.isnan(self._values[-1])):
             return None
         waited = rounds_without_improvement(self._values, self.min_delta)
         if waited < self.patience:
