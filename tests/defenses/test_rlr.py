@@ -38,9 +38,7 @@ From `src/aggregation.py` at 711ab52, `compute_robustLR` and `agg_avg`, for thes
 @pytest.mark.parametrize("threshold", AUTHORS)
 def test_steps_are_those_of_the_authors_code(threshold: int, server) -> None:
     verdict = judge(Rlr(threshold=threshold), as_updates(ROWS, COUNTS), server)
-    np.testing.assert_allclose(
-        verdict.aggregate[FROZEN:], AUTHORS[threshold], rtol=1e-6, atol=1e-7
-    )
+    np.testing.assert_allclose(verdict.aggregate[FROZEN:], AUTHORS[threshold], rtol=1e-6, atol=1e-7)
     mean = np.arange(6) @ np.array(COUNTS) / 100  # of statistics, which never go backward
     np.testing.assert_allclose(verdict.aggregate[:FROZEN], mean, rtol=1e-6)
 
