@@ -10,8 +10,8 @@ no paper of its own; clipping against poisoned updates is from
 Can You Really Backdoor Federated Learning?
     Ziteng Sun, Peter Kairouz, Ananda Theertha Suresh, H. Brendan McMahan. 2019. arXiv 1911.07963.
 
-Without options it computes the same as `norm-clipping`, which keeps sample counts too. It differs in
-`quantile`: the median clips half of the updates, honest ones among them, and a higher quantile
+Without options it computes the same as `norm-clipping`, which keeps sample counts too. It differs
+in `quantile`: the median clips half of the updates, honest ones among them, and a higher quantile
 fewer, at the price of tolerating fewer attackers. It adds no noise.
 
 It bounds how far a client can move the model by M times its share. It does not bound the share:

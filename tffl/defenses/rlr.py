@@ -7,11 +7,12 @@
 Defending against Backdoors in Federated Learning with Robust Learning Rate
     Mustafa Safa Özdayi, Murat Kantarcioglu, Yulia R. Gel. AAAI 2021.
 
-θ is a fraction of the round's clients here unless it is a count. Nothing in the paper's code says how
-to choose it: the authors' script has 4 of 10 clients (Fashion-MNIST), 8 of 40 (CIFAR-10) and 8 of 33
-(Federated EMNIST), AlignIns' code 8 of 20. The default, 0.4, is the first and the last of these. Their
-code also combines the rates with other aggregates, clipping and noise; this is the one with FedAvg. BatchNorm statistics, which their models do not
-have, are averaged as they are, for a step backward would make a moving variance negative.
+θ is a fraction of the round's clients here unless it is a count. The authors' script has 4 of 10
+clients (Fashion-MNIST), 8 of 40 (CIFAR-10) and 8 of 33 (Federated EMNIST), AlignIns' code 8 of 20.
+The default, 0.4, is the first and the last of these. Their code combines the rates with other
+aggregates as well, and with clipping and noise; this is the one with FedAvg. BatchNorm statistics,
+which their models do not have, are averaged as they are, for a step backward would make a moving
+variance negative.
 
 The rule leaves nobody out, and a backdoor survives in columns on which its clients agree with
 enough others. Its price: where honest clients disagree, which is most columns near convergence or
