@@ -6,6 +6,7 @@ defenses = Registry(
     "defense",
     {
         "none": "tffl.defenses.none:FedAvg",
+        "alignins": "tffl.defenses.alignins:AlignIns",
         "all-of": "tffl.defenses.combination:AllOf",
         "any-of": "tffl.defenses.combination:AnyOf",
         "auror": "tffl.defenses.auror:Auror",

@@ -66,6 +66,23 @@ def none(case: Case) -> np.ndarray:
     return _average(case.rows, case.updates.sample_counts)
 
 
+def alignins(case: Case) -> np.ndarray:
+    """Averages clipped rows whose signs and angles are near the median."""
+    rows, start = case.rows.astype(np.float64), case.updates.start
+    count = max(1, int(0.3 * rows.shape[1]))
+    principal = np.sign(np.sign(rows).sum(axis=0))
+    largest = [np.argpartition(-np.abs(row), count - 1)[:count] for row in rows]
+    signs = [
+        (np.sign(row[at]) == principal[at]).mean() for row, at in zip(rows, largest, strict=True)
+    ]
+    lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(start)
+    angles = np.divide(rows @ start, lengths, out=np.zeros(len(rows)), where=lengths > 0)
+    kept = np.ones(len(rows), dtype=bool)
+    for values in (np.array(signs), angles):
+        kept &= np.abs(values - np.median(values)) <= values.std() * (1 + 1e-6)
+    return _average(_clipped(case.rows[kept]), case.updates.sample_counts[kept])
+
+
 def auror(case: Case) -> np.ndarray:
     """Tries every split of every sorted column, and counts each client's splits in the minority."""
     n, d = case.rows.shape
@@ -278,6 +295,7 @@ def trimmed_mean(case: Case) -> np.ndarray:
 
 NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "none": none,
+    "alignins": alignins,
     "auror": auror,
     "bias-anomaly": bias_anomaly,
     "bucketing": bucketing,
