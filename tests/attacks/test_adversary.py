@@ -123,7 +123,9 @@ def confined_by_hand(
                 )
                 loss = tf.reduce_mean(losses)
             gradients = tape.gradient(loss, model.trainable_variables)
-            moves = [np.array(v) - o for v, o in zip(model.trainable_variables, origin, strict=True)]
+            moves = [
+                np.array(v) - o for v, o in zip(model.trainable_variables, origin, strict=True)
+            ]
             length = np.sqrt(sum((move**2).sum() for move in moves)) or 1.0
             gradients = [
                 alpha * gradient + (1 - alpha) * move / length

@@ -38,9 +38,7 @@ attacks = Registry(
     base="tffl.attacks.base:Attack",
 )
 
-STANDS_FOR = {
-    name: f"patch-backdoor+{name}" for name in ("constrain-and-scale", "neurotoxin")
-}
+STANDS_FOR = {name: f"patch-backdoor+{name}" for name in ("constrain-and-scale", "neurotoxin")}
 """Name → the joined attack that it stands for: these train on data that another one poisons."""
 
 

@@ -56,9 +56,7 @@ def draw(candidates: np.ndarray, amount: float, seed: int, purpose: str, client:
     return np.sort(generator.choice(candidates, size=count, replace=False))
 
 
-def retrained(
-    own: Updates, adversary: Adversary, **constraints: Any
-) -> np.ndarray:
+def retrained(own: Updates, adversary: Adversary, **constraints: Any) -> np.ndarray:
     """Trains malicious clients again under constraints, float32 `[m, d]`.
 
     Args:
