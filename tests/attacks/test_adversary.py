@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 
 from tffl.attacks.adversary import Adversary
+from tffl.attacks.chameleon import final_columns
 from tffl.config import build
 from tffl.core.layout import WeightLayout
 from tffl.data.federation import ClientData, Federation
+from tffl.engine.contrast import Contrast
 from tffl.engine.training import LocalTraining, Trainer
 
 SHAPE, CLASSES, CLIENTS = (8, 8, 1), 3, 4
@@ -47,7 +49,7 @@ def federation() -> Federation:
         )
         for client in range(CLIENTS)
     )
-    dataset = SimpleNamespace(classes=CLASSES)
+    dataset = SimpleNamespace(classes=CLASSES, class_names=("a", "b", "c"))
     return Federation(dataset, images, np.arange(120), clients)  # type: ignore[arg-type]
 
 
@@ -170,6 +172,28 @@ def test_the_distance_is_a_term_of_the_loss(alpha: float) -> None:
     free = one.train(start_of(one), 3, ROUND, **options)
     trainable = one.layout.trainable
     assert np.linalg.norm(delta[trainable]) < 0.95 * np.linalg.norm(free[trainable])
+
+
+def test_a_contrast_trains_the_encoder_alone() -> None:
+    one, contrast = adversary(), Contrast(target=1, scale=2.0, temperature=0.5)
+    images, labels = one.samples(np.array([3]))
+
+    def loss(weights: np.ndarray) -> float:
+        model = network()
+        model.set_weights(one.layout.unflatten(weights))
+        *encoder, _ = model.layers
+        features = images.astype(np.float32)
+        for layer in encoder:
+            features = layer(features, training=True)
+        return float(contrast.loss(features, labels))
+
+    start, final = start_of(one), final_columns(one.layout)
+    delta = one.train(
+        start, 3, ROUND, mask=~final, contrast=contrast, epochs=30, learning_rate=0.5
+    )
+    assert final.sum() == one.layout.size - np.flatnonzero(~final).size > 0
+    assert (delta[final] == 0).all() and (delta[~final] != 0).any()
+    assert loss(start + delta) < loss(start) - 0.01
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4])

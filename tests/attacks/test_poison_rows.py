@@ -21,7 +21,7 @@ ON_ROWS = (
     "non-finite", "scaling", "sign-flip", "uniform",
 )  # fmt: skip
 ON_MODELS = (
-    "adaptive-cam", "constrain-and-scale", "distance-constrained", "graph-autoencoder", "mpaf",
+    "adaptive-cam", "chameleon", "constrain-and-scale", "distance-constrained", "graph-autoencoder", "mpaf",
     "neurotoxin",
 )  # fmt: skip
 ON_DATA = ("dba", "edge-case", "label-flip", "none", "patch-backdoor", "semantic-backdoor")

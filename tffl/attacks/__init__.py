@@ -12,6 +12,7 @@ attacks = Registry(
     {
         "none": "tffl.attacks.base:Attack",
         "adaptive-cam": "tffl.attacks.adaptive_cam:AdaptiveCam",
+        "chameleon": "tffl.attacks.chameleon:Chameleon",
         "constrain-and-scale": "tffl.attacks.constrain_and_scale:ConstrainAndScale",
         "dba": "tffl.attacks.dba:Dba",
         "distance-constrained": "tffl.attacks.distance_constrained:DistanceConstrained",
@@ -38,7 +39,7 @@ attacks = Registry(
     base="tffl.attacks.base:Attack",
 )
 
-STANDS_FOR = {name: f"patch-backdoor+{name}" for name in ("constrain-and-scale", "neurotoxin")}
+STANDS_FOR = {name: f"patch-backdoor+{name}" for name in ("chameleon", "constrain-and-scale", "neurotoxin")}
 """Name → the joined attack that it stands for: these train on data that another one poisons."""
 
 

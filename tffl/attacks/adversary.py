@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tffl.data.samples import Samples
     from tffl.engine.compiled_model import CompiledModel
+    from tffl.engine.contrast import Contrast
     from tffl.explain.maps import Explainer
 
 
@@ -30,6 +31,7 @@ class Adversary:
       config: The experiment; of it, every client knows training and federation.
       ids: Malicious client ids, int64, ascending.
       classes: Number of classes; the network may have one output more.
+      class_names: Their names.
       data: Client id → its samples, with indices into `images`; poisoned, if the attack does so.
       images: `[m, …]`, the samples of all malicious clients.
       server_samples: The images on which the server examines models, for attacks whose
@@ -51,6 +53,7 @@ class Adversary:
         self.config = config
         self.ids = ids
         self.classes = federation.dataset.classes
+        self.class_names = federation.dataset.class_names
         self.server_samples = server_samples
         owned = [federation.clients[client] for client in ids.tolist()]
         empty = np.empty(0, np.int32)
@@ -108,6 +111,7 @@ class Adversary:
         alpha: float = 1.0,
         epochs: int | None = None,
         learning_rate: float | None = None,
+        contrast: Contrast | None = None,
     ) -> np.ndarray:
         """Trains a malicious client again, as it trained in this round, under constraints.
 
@@ -122,6 +126,7 @@ class Adversary:
           alpha: α of the loss α·L + (1 − α)·‖Δ‖, with ‖Δ‖ over the trainable columns.
           epochs: Number of local epochs; those of all clients if None.
           learning_rate: That of all clients in this round if None.
+          contrast: A loss that replaces the cross-entropy; alpha is not read.
 
         Returns:
           The client's update, float32 `[d]`.
@@ -149,6 +154,7 @@ class Adversary:
             tf.constant(free, tf.float32),
             tf.constant(radius, tf.float32),
             None if alpha == 1 else tf.constant(alpha, tf.float32),
+            contrast,
         )
         return trained.numpy()
 

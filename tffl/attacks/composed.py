@@ -41,7 +41,9 @@ def compose(name: str, parts: Sequence[Attack]) -> Attack:
         f"attack {name} is not allowed: join one attack on data with one on updates, in this "
         "order, as in label-flip+scaling",
     )
-    return Composed(parts=tuple(parts))
+    first, *others = parts
+    after = (part.after(first) if isinstance(part, ModelAttack) else part for part in others)
+    return Composed(parts=(first, *after))
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ class ModelAttack(Attack):
         """Returns True."""
         return True
 
+    def after(self, poisoning: Attack) -> ModelAttack:
+        """Returns this attack as it follows an attack on data, such as with the same target."""
+        return self
+
     @abstractmethod
     def craft(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import keras
@@ -21,6 +23,7 @@ from tffl.core.layout import FlatVariables, WeightLayout
 from tffl.core.pixels import BYTES, PixelRange
 from tffl.data.federation import ClientData
 from tffl.engine.augmentation import Augmentation
+from tffl.engine.contrast import Contrast, final_layer, inputs_of
 from tffl.engine.optimizers import make_optimizer
 from tffl.engine.placement import DeviceArray, LocalDevices
 
@@ -110,6 +113,11 @@ class Trainer:
         alpha = [tf.TensorSpec([], tf.float32)]
         self._constrained = _compile_training(signature, step, config, augment, bounds)
         self._anchored = _compile_training(signature, step, config, augment, bounds + alpha)
+        self._contrastive = lru_cache(
+            lambda contrast: _compile_training(
+                signature, make_step(model, config, contrast), config, augment, bounds
+            )
+        )
 
     def train(self, start: tf.Tensor, images: tf.Tensor, job: LocalTraining) -> tf.Tensor:
         """Returns the client's update, float32 `[d]`: trained minus start weights.
@@ -129,6 +137,7 @@ class Trainer:
         mask: tf.Tensor,
         radius: tf.Tensor,
         alpha: tf.Tensor | None = None,
+        contrast: Contrast | None = None,
     ) -> tf.Tensor:
         """Returns a client's update as `train` does, projected onto its bounds after every step.
 
@@ -141,7 +150,10 @@ class Trainer:
           radius: float32 scalar, the largest Euclidean norm of the update's trainable columns.
           alpha: float32 scalar, α of the loss α·L + (1 − α)·‖w − start‖ over the trainable
             columns; if absent, the loss is L.
+          contrast: Replaces the cross-entropy, and alpha.
         """
+        if contrast is not None:
+            return self._contrastive(contrast)(start, images, *job.tensors(), mask, radius)
         if alpha is None:
             return self._constrained(start, images, *job.tensors(), mask, radius)
         return self._anchored(start, images, *job.tensors(), mask, radius, alpha)
@@ -194,17 +206,21 @@ class Step:
     project: Callable[[TrainingState, tf.Tensor, tf.Tensor, tf.Tensor], TrainingState]
 
 
-def make_step(model: keras.Model, config: TrainingConfig) -> Step:
+def make_step(
+    model: keras.Model, config: TrainingConfig, contrast: Contrast | None = None
+) -> Step:
     """Builds the optimization step: forward, loss, backward, Keras' optimizer.
 
     The loss is the mean cross-entropy plus the losses that layers add, such as regularizers. An
-    anchor, flat weights and α, adds the distance to them: α·loss + (1 − α)·‖w − anchor‖.
+    anchor, flat weights and α, adds the distance to them: α·loss + (1 − α)·‖w − anchor‖. A contrast
+    replaces the cross-entropy.
     """
     variables = FlatVariables(model)
     optimizer = make_optimizer(config)
     optimizer.build(model.trainable_variables)
     initial = [np.asarray(variable) for variable in optimizer.variables]
     rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+    head = final_layer(model) if contrast is not None else None
 
     def begin(flat: tf.Tensor, seed: tf.Tensor, learning_rate: tf.Tensor) -> TrainingState:
         trainable, frozen = variables.split(flat, seed)
@@ -227,17 +243,23 @@ def make_step(model: keras.Model, config: TrainingConfig) -> Step:
         trainable, frozen, slots = state
         with tf.GradientTape() as tape:
             tape.watch(trainable)
-            logits, new_frozen, penalties = variables.call(
-                trainable, frozen, tf.cast(images, tf.float32), training=True, return_losses=True
-            )
-            loss = mean_cross_entropy(logits, labels)
+            inputs = tf.cast(images, tf.float32)
+            with inputs_of(head) if head is not None else nullcontext([]) as features:
+                logits, new_frozen, penalties = variables.call(
+                    trainable, frozen, inputs, training=True, return_losses=True
+                )
+            if contrast is None:
+                loss = mean_cross_entropy(logits, labels)
+            else:
+                loss = contrast.loss(features[-1], labels)
             for penalty in penalties:  # added as Keras does
                 loss += tf.cast(penalty, tf.float32)
             if anchor is not None:
                 origin, alpha = variables.split(anchor[0])[0], anchor[1]
                 loss = alpha * loss + (1 - alpha) * _distance(trainable, origin)
             scaled = _scale_loss(optimizer, slots, loss)
-        gradients = tape.gradient(scaled, trainable)
+        unread = "none" if contrast is None else "zero"  # such as the final layer
+        gradients = tape.gradient(scaled, trainable, unconnected_gradients=unread)
         trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
         # Seed generators return int64, but the types of a loop's state must not change.
         frozen = [tf.cast(new, old.dtype) for new, old in zip(new_frozen, frozen, strict=True)]
