@@ -20,7 +20,10 @@ ON_ROWS = (
     "fang-krum", "fang-trimmed-mean", "gaussian", "ipm", "lie", "mimic", "min-max", "min-sum",
     "non-finite", "scaling", "sign-flip", "uniform",
 )  # fmt: skip
-ON_MODELS = ("adaptive-cam", "distance-constrained", "graph-autoencoder", "mpaf", "neurotoxin")
+ON_MODELS = (
+    "adaptive-cam", "constrain-and-scale", "distance-constrained", "graph-autoencoder", "mpaf",
+    "neurotoxin",
+)  # fmt: skip
 ON_DATA = ("dba", "edge-case", "label-flip", "none", "patch-backdoor", "semantic-backdoor")
 
 

@@ -12,6 +12,7 @@ attacks = Registry(
     {
         "none": "tffl.attacks.base:Attack",
         "adaptive-cam": "tffl.attacks.adaptive_cam:AdaptiveCam",
+        "constrain-and-scale": "tffl.attacks.constrain_and_scale:ConstrainAndScale",
         "dba": "tffl.attacks.dba:Dba",
         "distance-constrained": "tffl.attacks.distance_constrained:DistanceConstrained",
         "edge-case": "tffl.attacks.edge_case:EdgeCase",
@@ -37,8 +38,8 @@ attacks = Registry(
     base="tffl.attacks.base:Attack",
 )
 
-STANDS_FOR = {"neurotoxin": "patch-backdoor+neurotoxin"}
-"""Name → the joined attack that it stands for: neurotoxin needs data that another one poisons."""
+STANDS_FOR = {name: f"patch-backdoor+{name}" for name in ("constrain-and-scale", "neurotoxin")}
+"""Name → the joined attack that it stands for: these train on data that another one poisons."""
 
 
 def create_attack(name: str, options: Mapping[str, Any]) -> Attack:

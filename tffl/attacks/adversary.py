@@ -105,6 +105,9 @@ class Adversary:
         *,
         mask: np.ndarray | None = None,
         radius: float = np.inf,
+        alpha: float = 1.0,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
     ) -> np.ndarray:
         """Trains a malicious client again, as it trained in this round, under constraints.
 
@@ -116,6 +119,9 @@ class Adversary:
             always change.
           radius: Largest Euclidean norm of the update's trainable columns, kept by projection
             after every step.
+          alpha: α of the loss α·L + (1 − α)·‖Δ‖, with ‖Δ‖ over the trainable columns.
+          epochs: Number of local epochs; those of all clients if None.
+          learning_rate: That of all clients in this round if None.
 
         Returns:
           The client's update, float32 `[d]`.
@@ -128,8 +134,8 @@ class Adversary:
         rate = training.learning_rate_of(round, self.config.federation.rounds)
         job = LocalTraining.draw(
             self.data[client],
-            training.local_epochs,
-            rate,
+            training.local_epochs if epochs is None else epochs,
+            rate if learning_rate is None else learning_rate,
             seed=self.seed,
             round=round,
             client=client,
@@ -142,6 +148,7 @@ class Adversary:
             job,
             tf.constant(free, tf.float32),
             tf.constant(radius, tf.float32),
+            None if alpha == 1 else tf.constant(alpha, tf.float32),
         )
         return trained.numpy()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,22 +56,15 @@ def draw(candidates: np.ndarray, amount: float, seed: int, purpose: str, client:
     return np.sort(generator.choice(candidates, size=count, replace=False))
 
 
-def retrained(
-    own: Updates,
-    adversary: Adversary,
-    *,
-    mask: np.ndarray | None = None,
-    radius: float = np.inf,
-) -> np.ndarray:
+def retrained(own: Updates, adversary: Adversary, **constraints: Any) -> np.ndarray:
     """Trains malicious clients again under constraints, float32 `[m, d]`.
 
     Args:
       own: The malicious clients' updates.
       adversary: Trains them.
-      mask: As `Adversary.train` takes it.
-      radius: As `Adversary.train` takes it.
+      **constraints: As `Adversary.train` takes them.
     """
     rows = np.empty((len(own), own.layout.size), np.float32)
     for row, client in zip(rows, own.client_ids.tolist(), strict=True):
-        row[:] = adversary.train(own.start, client, own.round, mask=mask, radius=radius)
+        row[:] = adversary.train(own.start, client, own.round, **constraints)
     return rows
