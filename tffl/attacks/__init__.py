@@ -30,6 +30,8 @@ attacks = Registry(
         "neurotoxin": "tffl.attacks.neurotoxin:Neurotoxin",
         "non-finite": "tffl.attacks.non_finite:NonFinite",
         "patch-backdoor": "tffl.attacks.patch_backdoor:PatchBackdoor",
+        "poisonedfl": "tffl.attacks.poisonedfl:PoisonedFL",
+        "rop": "tffl.attacks.rop:Rop",
         "scaling": "tffl.attacks.scaling:Scaling",
         "semantic-backdoor": "tffl.attacks.semantic_backdoor:SemanticBackdoor",
         "sign-flip": "tffl.attacks.sign_flip:SignFlip",
