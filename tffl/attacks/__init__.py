@@ -59,6 +59,7 @@ def create_attack(name: str, options: Mapping[str, Any]) -> Attack:
 
 _HOMES = {
     **attacks.homes(),
+    "CommonRowAttack": "tffl.attacks.model_attack",
     "DataAttack": "tffl.attacks.data_attack",
     "InformedAttack": "tffl.attacks.model_attack",
     "ModelAttack": "tffl.attacks.model_attack",

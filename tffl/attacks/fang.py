@@ -136,9 +136,11 @@ class FangKrum(InformedAttack):
     """Sends the farthest row against the honest direction that Krum would still choose.
 
     Attributes:
-      spread: As in every attack that crafts one row; or a number, the Euclidean distance of the
-        other colluders' rows from the first one's, each in a random direction (0 sends identical
-        copies). The search assumes that it is small against the distances of honest updates.
+      spread: How the colluders' rows differ. `none` or 0: not at all. `own`: each sends its own
+        trained update, plus what the crafted row has beyond the mean of the updates that the
+        attackers see. `noise`: each adds its own Gaussian noise to the crafted row. A number: the
+        Euclidean distance of the other rows from the first one, each in a random direction; the
+        search assumes that it is small against the distances of honest updates.
 
     Krum's aggregate, which is one of the rows, points against the honest mean:
 
