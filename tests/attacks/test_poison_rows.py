@@ -18,7 +18,7 @@ MALICIOUS = [1, 4, 5]
 HONEST = np.setdiff1d(np.arange(10), MALICIOUS)
 ON_ROWS = (
     "fang-krum", "fang-trimmed-mean", "gaussian", "ipm", "lie", "mimic", "min-max", "min-sum",
-    "non-finite", "scaling", "sign-flip", "uniform",
+    "non-finite", "poisonedfl", "rop", "scaling", "sign-flip", "uniform",
 )  # fmt: skip
 ON_MODELS = (
     "adaptive-cam", "chameleon", "constrain-and-scale", "distance-constrained", "graph-autoencoder", "mpaf",

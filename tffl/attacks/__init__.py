@@ -31,6 +31,8 @@ attacks = Registry(
         "neurotoxin": "tffl.attacks.neurotoxin:Neurotoxin",
         "non-finite": "tffl.attacks.non_finite:NonFinite",
         "patch-backdoor": "tffl.attacks.patch_backdoor:PatchBackdoor",
+        "poisonedfl": "tffl.attacks.poisonedfl:PoisonedFL",
+        "rop": "tffl.attacks.rop:Rop",
         "scaling": "tffl.attacks.scaling:Scaling",
         "semantic-backdoor": "tffl.attacks.semantic_backdoor:SemanticBackdoor",
         "sign-flip": "tffl.attacks.sign_flip:SignFlip",
@@ -58,6 +60,7 @@ def create_attack(name: str, options: Mapping[str, Any]) -> Attack:
 
 _HOMES = {
     **attacks.homes(),
+    "CommonRowAttack": "tffl.attacks.model_attack",
     "DataAttack": "tffl.attacks.data_attack",
     "InformedAttack": "tffl.attacks.model_attack",
     "ModelAttack": "tffl.attacks.model_attack",

@@ -1,4 +1,4 @@
-"""What several attacks need: classes by name or number, drawn samples, constrained training."""
+"""What several attacks need: classes by name, drawn samples, training, the last global step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from tffl.core import seeds
 from tffl.core.errors import require, unknown
+from tffl.core.states import State
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset
 
@@ -68,3 +69,27 @@ def retrained(own: Updates, adversary: Adversary, **constraints: Any) -> np.ndar
     for row, client in zip(rows, own.client_ids.tolist(), strict=True):
         row[:] = adversary.train(own.start, client, own.round, **constraints)
     return rows
+
+
+def last_step(updates: Updates, state: State) -> np.ndarray | None:
+    """Returns how the global weights have changed per round since the attackers last saw them.
+
+    Args:
+      updates: This round's, for its start and number.
+      state: What `seen_weights` returned in an earlier round.
+
+    Returns:
+      float64 `[d]`, 0 in columns that no gradient trains; None if they see them for the first time.
+    """
+    if "start" not in state:
+        return None
+    rounds = updates.round - int(state["round"][0])
+    with np.errstate(invalid="ignore"):
+        change = (updates.start.astype(np.float64) - state["start"]) / rounds
+    change[~updates.layout.trainable] = 0
+    return change
+
+
+def seen_weights(updates: Updates) -> State:
+    """Returns what attackers remember of a round in which they take part: the global weights."""
+    return {"start": updates.start, "round": np.array([updates.round], np.int64)}
