@@ -188,9 +188,7 @@ def test_a_contrast_trains_the_encoder_alone() -> None:
         return float(contrast.loss(features, labels))
 
     start, final = start_of(one), final_columns(one.layout)
-    delta = one.train(
-        start, 3, ROUND, mask=~final, contrast=contrast, epochs=30, learning_rate=0.5
-    )
+    delta = one.train(start, 3, ROUND, mask=~final, contrast=contrast, epochs=30, learning_rate=0.5)
     assert final.sum() == one.layout.size - np.flatnonzero(~final).size > 0
     assert (delta[final] == 0).all() and (delta[~final] != 0).any()
     assert loss(start + delta) < loss(start) - 0.01

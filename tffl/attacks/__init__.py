@@ -41,7 +41,9 @@ attacks = Registry(
     base="tffl.attacks.base:Attack",
 )
 
-STANDS_FOR = {name: f"patch-backdoor+{name}" for name in ("chameleon", "constrain-and-scale", "neurotoxin")}
+STANDS_FOR = {
+    name: f"patch-backdoor+{name}" for name in ("chameleon", "constrain-and-scale", "neurotoxin")
+}
 """Name → the joined attack that it stands for: these train on data that another one poisons."""
 
 

@@ -206,9 +206,7 @@ class Step:
     project: Callable[[TrainingState, tf.Tensor, tf.Tensor, tf.Tensor], TrainingState]
 
 
-def make_step(
-    model: keras.Model, config: TrainingConfig, contrast: Contrast | None = None
-) -> Step:
+def make_step(model: keras.Model, config: TrainingConfig, contrast: Contrast | None = None) -> Step:
     """Builds the optimization step: forward, loss, backward, Keras' optimizer.
 
     The loss is the mean cross-entropy plus the losses that layers add, such as regularizers. An
