@@ -1,4 +1,4 @@
-"""Chameleon: the contrastive loss against the authors', both stages, and the target that it takes."""
+"""Chameleon: the contrastive loss against the authors', both stages, and the target it takes."""
 
 from __future__ import annotations
 

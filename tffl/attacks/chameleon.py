@@ -1,4 +1,4 @@
-"""Chameleon: a backdoor whose images look like the target's images to the network, so that it lasts.
+"""Chameleon: a durable backdoor, whose images look like the target's images to the network.
 
     1. the encoder is trained with a supervised contrastive loss (`tffl.engine.contrast`) on
        poisoned data: images with one label attract each other, and anchors of the target class
