@@ -242,7 +242,8 @@ def make_step(model: keras.Model, config: TrainingConfig, contrast: Contrast | N
         with tf.GradientTape() as tape:
             tape.watch(trainable)
             inputs = tf.cast(images, tf.float32)
-            with inputs_of(head) if head is not None else nullcontext([]) as features:
+            recording: Any = nullcontext([]) if head is None else inputs_of(head)
+            with recording as features:
                 logits, new_frozen, penalties = variables.call(
                     trainable, frozen, inputs, training=True, return_losses=True
                 )
