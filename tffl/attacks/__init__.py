@@ -11,6 +11,7 @@ attacks = Registry(
     "attack",
     {
         "none": "tffl.attacks.base:Attack",
+        "a3fl": "tffl.attacks.a3fl:A3fl",
         "adaptive-cam": "tffl.attacks.adaptive_cam:AdaptiveCam",
         "chameleon": "tffl.attacks.chameleon:Chameleon",
         "constrain-and-scale": "tffl.attacks.constrain_and_scale:ConstrainAndScale",

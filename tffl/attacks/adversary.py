@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tffl.data.samples import Samples
     from tffl.engine.compiled_model import CompiledModel
     from tffl.engine.contrast import Contrast
+    from tffl.engine.trigger_search import TriggerSearch
     from tffl.explain.maps import Explainer
 
 
@@ -112,6 +113,7 @@ class Adversary:
         epochs: int | None = None,
         learning_rate: float | None = None,
         contrast: Contrast | None = None,
+        samples: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
         """Trains a malicious client again, as it trained in this round, under constraints.
 
@@ -127,6 +129,7 @@ class Adversary:
           epochs: Number of local epochs; those of all clients if None.
           learning_rate: That of all clients in this round if None.
           contrast: A loss that replaces the cross-entropy; alpha is not read.
+          samples: Images `[m, …]` and labels int32 `[m]` to train instead of the client's own.
 
         Returns:
           The client's update, float32 `[d]`.
@@ -137,8 +140,12 @@ class Adversary:
 
         training = self.config.training
         rate = training.learning_rate_of(round, self.config.federation.rounds)
+        images, data = self.images, self.data[client]
+        if samples is not None:
+            images = samples[0]
+            data = ClientData(np.arange(len(images), dtype=np.int32), samples[1])
         job = LocalTraining.draw(
-            self.data[client],
+            data,
             training.local_epochs if epochs is None else epochs,
             rate if learning_rate is None else learning_rate,
             seed=self.seed,
@@ -149,7 +156,7 @@ class Adversary:
         free = np.ones(self.layout.size, bool) if mask is None else mask | frozen
         trained = self._compiled.trainer.train_constrained(
             tf.constant(start),
-            tf.constant(self.images),
+            tf.constant(images),
             job,
             tf.constant(free, tf.float32),
             tf.constant(radius, tf.float32),
@@ -157,6 +164,11 @@ class Adversary:
             contrast,
         )
         return trained.numpy()
+
+    @property
+    def trigger_search(self) -> TriggerSearch:
+        """Finds the pixels of a trigger."""
+        return self._compiled.trigger_search
 
     @property
     def pixels(self) -> PixelRange:

@@ -16,6 +16,7 @@ from pydantic import Field
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.options import Options
+from tffl.core.pixels import PixelRange
 from tffl.core.states import State as State
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
@@ -79,6 +80,8 @@ class Attack(Options):
     claims: Annotated[float, Field(gt=0, le=1e6)] = 1.0
 
     reference: ClassVar[str] = ""
+    retrains: ClassVar[bool] = False
+    """Whether the clients train again when they attack, which two joined attacks cannot both do."""
     knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA,)
     """What the attack reads beyond the global model with any options; plain words."""
 
@@ -222,6 +225,18 @@ class Attack(Options):
         if sent is not None:
             matrix[mask] = sent
         return matrix
+
+    def current_success_set(
+        self, first: SuccessSet, pixels: PixelRange, state: State
+    ) -> SuccessSet | None:
+        """Returns the inputs with what the attackers have learned; None if they never change.
+
+        Args:
+          first: What `success_set` returned.
+          pixels: The values of the darkest pixel and the brightest.
+          state: What they remember after the round; with several global models, of the first.
+        """
+        return None
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet | None:
         """Returns the inputs that measure attack success, or None if the attack has no target."""

@@ -88,6 +88,7 @@ class Chameleon(ModelAttack):
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     radius: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
+    retrains: ClassVar[bool] = True
     reference: ClassVar[str] = (
         "Dai and Li, Chameleon: Adapting to Peer Images for Planting Durable Backdoors in "
         "Federated Learning, ICML 2023"

@@ -98,6 +98,7 @@ class ConstrainAndScale(ModelAttack):
     epochs: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
+    retrains: ClassVar[bool] = True
     reference: ClassVar[str] = (
         "Bagdasaryan et al., How to Backdoor Federated Learning, AISTATS 2020"
     )
