@@ -19,8 +19,8 @@ where the code lets normalized pixels go from −2 to 2. λ compares the trainab
 as the implementation in BackFed does; the authors' code compares gradients that were left over from
 the last steps. The code has 200 passes and 5 epochs of a new θ' in each of them, per round: the
 defaults here are 20 passes and a new θ' in every tenth, the first included, as this is what an
-ordinary machine can do; `search_epochs = 200` and `adversarial_every = 1` are the authors' settings. The
-optimizer of θ' is that of the clients. (The paper's text could not be looked up.)
+ordinary machine can do; `search_epochs = 200` and `adversarial_every = 1` are the authors'
+settings. The optimizer of θ' is that of the clients. (The paper's text could not be looked up.)
 
 Nothing is poisoned before the rounds, so that `split.csv` shows honest data. Success is measured
 with the trigger as it is after the round.
