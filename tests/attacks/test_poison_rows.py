@@ -24,7 +24,16 @@ ON_MODELS = (
     "adaptive-cam", "chameleon", "constrain-and-scale", "distance-constrained",
     "graph-autoencoder", "mpaf", "neurotoxin",
 )  # fmt: skip
-ON_DATA = ("a3fl", "dba", "edge-case", "label-flip", "none", "patch-backdoor", "semantic-backdoor")
+ON_DATA = (
+    "a3fl",
+    "dba",
+    "edge-case",
+    "iba",
+    "label-flip",
+    "none",
+    "patch-backdoor",
+    "semantic-backdoor",
+)
 
 
 def test_every_attack_is_listed_above() -> None:

@@ -22,6 +22,7 @@ attacks = Registry(
         "fang-trimmed-mean": "tffl.attacks.fang:FangTrimmedMean",
         "gaussian": "tffl.attacks.gaussian:Gaussian",
         "graph-autoencoder": "tffl.attacks.graph_autoencoder:GraphAutoencoder",
+        "iba": "tffl.attacks.iba:Iba",
         "ipm": "tffl.attacks.ipm:Ipm",
         "label-flip": "tffl.attacks.label_flip:LabelFlip",
         "lie": "tffl.attacks.lie:Lie",

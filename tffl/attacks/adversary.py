@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tffl.data.samples import Samples
     from tffl.engine.compiled_model import CompiledModel
     from tffl.engine.contrast import Contrast
+    from tffl.engine.trigger_generator import GeneratorTraining
     from tffl.engine.trigger_search import TriggerSearch
     from tffl.explain.maps import Explainer
 
@@ -169,6 +170,11 @@ class Adversary:
     def trigger_search(self) -> TriggerSearch:
         """Finds the pixels of a trigger."""
         return self._compiled.trigger_search
+
+    @property
+    def generator_training(self) -> GeneratorTraining:
+        """Trains a network that makes triggers."""
+        return self._compiled.generator_training
 
     @property
     def pixels(self) -> PixelRange:
