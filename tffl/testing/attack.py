@@ -39,8 +39,12 @@ if TYPE_CHECKING:
 CLIENTS, SEED, ROUNDS = 12, 3, 3
 MALICIOUS = np.array([1, 4, 9])
 MODEL = "lenet5"
-SCHEDULE = {"from_round": 2, "until_round": 6, "every_rounds": 2}
-ATTACKED = (2, 4, 6)
+STEADY = {"from_round": 1, "until_round": 0, "every_rounds": 1, "on_rounds": 1, "off_rounds": 0}
+SCHEDULES: tuple[tuple[dict[str, int], tuple[int, ...]], ...] = (
+    ({"from_round": 2, "until_round": 6, "every_rounds": 2}, (2, 4, 6)),
+    ({"from_round": 2, "on_rounds": 2, "off_rounds": 3}, (2, 3, 7, 8)),
+)
+"""Schedules, and the rounds up to 10 that are attacked with them."""
 
 
 def check_attack(attack: Attack, *, name: str = "", skip: Collection[str] = ()) -> None:
@@ -67,7 +71,8 @@ def check_attack(attack: Attack, *, name: str = "", skip: Collection[str] = ()) 
       it draws the updates itself.
     - `state`: the attack continues from a state that was written to a file and read again.
     - `options`: an equal attack can be made from what `options()` returns.
-    - `schedule`: `from_round`, `until_round` and `every_rounds` are respected.
+    - `schedule`: `from_round`, `until_round`, `every_rounds`, `on_rounds` and `off_rounds` are
+      respected.
 
     Args:
       attack: With options that fit that dataset.
@@ -327,9 +332,10 @@ def _check_options(case: AttackCase) -> None:
 
 
 def _check_schedule(case: AttackCase) -> None:
-    attack = case.make({**case.attack.options(), **SCHEDULE})
-    active = tuple(number for number in range(1, 10) if attack.active(number))
-    expect(active == ATTACKED, f"with {SCHEDULE} rounds {active} are attacked, not {ATTACKED}")
+    for schedule, attacked in SCHEDULES:
+        attack = case.make({**case.attack.options(), **STEADY, **schedule})
+        active = tuple(number for number in range(1, 11) if attack.active(number))
+        expect(active == attacked, f"with {schedule} rounds {active} are attacked, not {attacked}")
 
 
 CHECKS: Mapping[str, Callable[[AttackCase], None]] = {

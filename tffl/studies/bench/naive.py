@@ -119,6 +119,11 @@ def centered_clipping(case: Case) -> np.ndarray:
     return center + _clipped(differences).mean(axis=0)
 
 
+def clipped_mean(case: Case) -> np.ndarray:
+    """Averages rows clipped to their median norm."""
+    return norm_clipping(case)
+
+
 def dnc(case: Case) -> np.ndarray:
     """Leaves out the f rows with the longest projection on the first singular vector."""
     n, d = case.rows.shape
@@ -243,6 +248,12 @@ def norm_clipping(case: Case) -> np.ndarray:
     return _average(_clipped(case.rows), case.updates.sample_counts)
 
 
+def rlr(case: Case) -> np.ndarray:
+    """Turns the mean around in columns whose signs lean to one side by less than 0.4·n votes."""
+    votes = np.abs(np.sign(case.rows).sum(axis=0))
+    return np.where(votes < 0.4 * len(case.rows), -1, 1) * none(case)
+
+
 def signguard(case: Case) -> np.ndarray:
     """Averages clipped rows that have a typical norm and are in the largest cluster by signs."""
     from sklearn.cluster import MeanShift, estimate_bandwidth
@@ -272,6 +283,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "bucketing": bucketing,
     "bulyan": bulyan,
     "centered-clipping": centered_clipping,
+    "clipped-mean": clipped_mean,
     "dnc": dnc,
     "faa-dl": faa_dl,
     "flame": flame,
@@ -284,6 +296,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "multi-krum": multi_krum,
     "nnm": nnm,
     "norm-clipping": norm_clipping,
+    "rlr": rlr,
     "signguard": signguard,
     "trimmed-mean": trimmed_mean,
 }
