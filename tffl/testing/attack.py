@@ -14,6 +14,7 @@ from tffl.attacks.base import Attack, State, SuccessSet
 from tffl.attacks.bounded import SAMPLE_COUNTS
 from tffl.attacks.model_attack import ALL_BENIGN, OVERHEARD
 from tffl.config import Config, build
+from tffl.core.pixels import BYTES
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
 from tffl.data.samples import Samples
@@ -58,7 +59,7 @@ def check_attack(attack: Attack, *, name: str = "", skip: Collection[str] = ()) 
     - `reserve`: positions of training images, each once.
     - `poison`: the data changes for malicious clients only; the pool only grows; no array is
       written to; the same seed yields the same data.
-    - `success set`: images, targets and source are as `SuccessSet` says.
+    - `success set`: images, targets and source are as `SuccessSet` says, also after a round.
     - `claims`: `claimed` returns whole numbers that are not negative.
     - `inputs`: `send` writes neither to the updates nor to the state.
     - `send`: the rows have the shape and dtype that `send` promises, and differ from the trained
@@ -228,6 +229,16 @@ def _check_success_set(case: AttackCase) -> None:
     found = case.attack.success_set(case.poisoned, SEED)
     if found is None:
         return
+    _expect_success_set(case, found)
+    _, state = case.sent(case.round(1), case.attack.init(case.adversary))
+    now = case.attack.current_success_set(found, BYTES, state)
+    if now is None:
+        return
+    _expect_success_set(case, now)
+    expect((now.targets == found.targets).all(), "the targets of the current success set differ")
+
+
+def _expect_success_set(case: AttackCase, found: SuccessSet) -> None:
     expect(isinstance(found, SuccessSet), f"success_set returns a {type(found).__name__}")
     count = len(found.targets)
     expect(count > 0, "it holds no images: return None instead")
