@@ -22,9 +22,10 @@ Deviations: the paper's full text and the authors' code could not be read. The s
 abstract and other people's code; τ, and that rounds of correction are counted from the warm-up's
 end, were found only there. Updates are averaged, whatever the run's defense was. Pairs of
 negative curvature are skipped. A client that lacks pairs, as it took part too rarely, is asked for
-an exact update. Moving statistics of BatchNorm are those that the client has sent. Attackers that
-were missed train on their poisoned data in exact rounds, but send what they trained: if they
-craft updates, the exact rounds are kinder than reality.
+an exact update, and every exact update makes a pair, also that of an abnormal estimate. Moving
+statistics of BatchNorm are those that the client has sent. Attackers that were missed train on
+their poisoned data in exact rounds, but send what they trained: if they craft updates, the exact
+rounds are kinder than reality.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from tffl.core.updates import Updates
 from tffl.defenses.base import sample_shares
 from tffl.defenses.parts.lbfgs import hessian_product
 from tffl.record.identity import resolved
-from tffl.record.run_directory import UPDATES, RunDirectory, load_updates, round_files
+from tffl.record.run_directory import UPDATES, RunDirectory, round_files
 from tffl.record.tables import to_csv
 
 if TYPE_CHECKING:
@@ -163,9 +164,8 @@ def rebuild(
             exact |= abnormal
         if exact.any():
             matrix[exact] = train(stored.round, ids[exact], result.weights).matrix
-        if exact.all() or plan.is_exact(stored.round, rounds):
-            for row, client in enumerate(ids):
-                _remember(pairs[int(client)], distance, stored.row(row) - matrix[row])
+        for row in np.flatnonzero(exact):
+            _remember(pairs[int(ids[row])], distance, stored.row(row) - matrix[row])
         if len(ids):
             sent = replace(stored, matrix=matrix, rows=None)
             mean = sent.mean(sample_shares(sent, np.ones(len(ids), bool)))
@@ -330,9 +330,7 @@ def _check_clients(run: RunDirectory, excluded: Collection[int]) -> None:
         not wrong,
         f"client {wrong[0] if wrong else ''} does not exist: the run's clients are 0 … {count - 1}",
     )
-    seen: set[int] = set()
-    for file in round_files(run.path / UPDATES).values():
-        seen |= set(load_updates(file).client_ids.tolist())
+    seen = set(run.frames()[1]["client"].astype(int))
     require(bool(seen - set(excluded)), "no client would be left: leave out fewer")
 
 
