@@ -164,7 +164,7 @@ def rebuild(
             exact |= abnormal
         if exact.any():
             matrix[exact] = train(stored.round, ids[exact], result.weights).matrix
-        for row in np.flatnonzero(exact):
+        for row in np.flatnonzero(exact).tolist():
             _remember(pairs[int(ids[row])], distance, stored.row(row) - matrix[row])
         if len(ids):
             sent = replace(stored, matrix=matrix, rows=None)
