@@ -7,12 +7,22 @@ from pathlib import Path
 import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+# Threads of OpenMP that wait in a loop would take the processor from the other test processes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from tffl.config import Config
+from tffl.data.federation import Dataset
+from tffl.engine.compiled_model import CompiledModel
 from tffl.engine.runtime import configure, supports_convolution
 from tffl.record.identity import resolved
 from tffl.simulation.registries import HOMES, registry
+from tffl.simulation.shared_resources import SharedResources
 
 configure(devices=4)
+
+COMPILED = SharedResources()
+OFTEN_COMPILED = {"cnn", "lenet5"}
+"""The small models of most tests; larger ones would fill the memory."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -29,6 +39,23 @@ def registered_names_end_with_the_test() -> Iterator[None]:
     yield
     for kind in HOMES:
         registry(kind).forget_all()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_models_are_compiled_once() -> Iterator[None]:
+    """Lets all runs of a process share what is compiled for small models: tracing takes longest.
+
+    As with `shared` of `tffl.simulate`, a later run overwrites the weights of the returned model.
+    """
+    compiled = SharedResources.compiled
+
+    def shared(self: SharedResources, config: Config, dataset: Dataset) -> CompiledModel:
+        shares = config.model.name in OFTEN_COMPILED and not config.model.weights
+        return compiled(COMPILED if shares else self, config, dataset)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SharedResources, "compiled", shared)
+        yield
 
 
 @pytest.fixture(scope="session")

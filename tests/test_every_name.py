@@ -31,9 +31,11 @@ BASE: dict[str, Any] = {
     "record": {"tensorboard": False, "export": False, "figures": False},
 }
 NEEDED: dict[str, dict[str, Any]] = {
+    "a3fl": {"attack.search_epochs": 2},
+    "iba": {"attack.search_epochs": 2},
     "semantic-backdoor": {"attack.indices": [5, 17, 99], "attack.target": 3},
 }
-"""Options without which an attack makes no sense on digits."""
+"""Options without which an attack makes no sense on digits, or takes long."""
 
 PARTS: dict[str, dict[str, Any]] = {
     "any-of": {"of": "multi-krum,update-consensus", "multi-krum": {"malicious": 2}},

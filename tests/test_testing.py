@@ -36,8 +36,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gradcam-ae": {"epochs": 5, "window": 2, "votes": 2},
     "layercam-ae": {"epochs": 5},
     "shield": {"cam-consensus": QUICK, "probe-loss": {"probes": 20}},
+    "a3fl": {"search_epochs": 2, "adversarial_epochs": 1},
     "adaptive-cam": {"steps": 2},
     "graph-autoencoder": {"epochs": 3},
+    "iba": {"search_epochs": 1},
     "semantic-backdoor": {"indices": [5, 17, 99], "target": 3},
 }
 """What a defense or attack needs, or makes it quick."""

@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 
 from tffl.attacks.adversary import Adversary
+from tffl.attacks.chameleon import final_columns
 from tffl.config import build
 from tffl.core.layout import WeightLayout
 from tffl.data.federation import ClientData, Federation
+from tffl.engine.contrast import Contrast
 from tffl.engine.training import LocalTraining, Trainer
 
 SHAPE, CLASSES, CLIENTS = (8, 8, 1), 3, 4
@@ -47,7 +49,7 @@ def federation() -> Federation:
         )
         for client in range(CLIENTS)
     )
-    dataset = SimpleNamespace(classes=CLASSES)
+    dataset = SimpleNamespace(classes=CLASSES, class_names=("a", "b", "c"))
     return Federation(dataset, images, np.arange(120), clients)  # type: ignore[arg-type]
 
 
@@ -99,11 +101,17 @@ def test_unconstrained_training_is_the_clients_own_to_the_last_bit(training: dic
 
 
 def confined_by_hand(
-    one: Adversary, client: int, mask: np.ndarray, radius: float
+    one: Adversary,
+    client: int,
+    mask: np.ndarray,
+    radius: float,
+    alpha: float = 1.0,
+    job: LocalTraining | None = None,
 ) -> tuple[np.ndarray, list[float]]:
     """Projects after each eager step, in NumPy; returns the update and its norms on the way."""
     model, layout = network(), one.layout
-    job, images = job_of(one, client), federation().images
+    job, images = job or job_of(one, client), federation().images
+    origin = [np.array(variable) for variable in model.trainable_variables]
     start = layout.flatten(model.get_weights())
     optimizer = keras.optimizers.SGD(job.learning_rate, momentum=one.config.training.momentum)
     norms = []
@@ -116,9 +124,16 @@ def confined_by_hand(
                     job.data.labels[rows], logits
                 )
                 loss = tf.reduce_mean(losses)
-            optimizer.apply(
-                tape.gradient(loss, model.trainable_variables), model.trainable_variables
-            )
+            gradients = tape.gradient(loss, model.trainable_variables)
+            moves = [
+                np.array(v) - o for v, o in zip(model.trainable_variables, origin, strict=True)
+            ]
+            length = np.sqrt(sum((move**2).sum() for move in moves)) or 1.0
+            gradients = [
+                alpha * gradient + (1 - alpha) * move / length
+                for gradient, move in zip(gradients, moves, strict=True)
+            ]
+            optimizer.apply(gradients, model.trainable_variables)
             weights = layout.flatten(model.get_weights()).astype(np.float64)
             move = np.where(layout.trainable & mask, weights - start, 0)
             norms.append(float(np.linalg.norm(move)))
@@ -144,6 +159,39 @@ def test_confined_training_projects_after_every_step(share: float, radius: float
     assert (delta[trainable & ~mask] == 0).all()
     assert np.linalg.norm(delta[trainable].astype(np.float64)) <= radius * (1 + 1e-5)
     assert (delta[~trainable] != 0).any()
+
+
+@pytest.mark.parametrize("alpha", [0.9, 0.3])
+def test_the_distance_is_a_term_of_the_loss(alpha: float) -> None:
+    one, everything = adversary(momentum=0.5), np.ones(start_of(adversary()).size, bool)
+    job = LocalTraining.draw(federation().clients[3], 3, 0.05, seed=7, round=ROUND, client=3)
+    options = {"epochs": 3, "learning_rate": 0.05}
+    delta = one.train(start_of(one), 3, ROUND, alpha=alpha, **options)
+    expected, _ = confined_by_hand(one, 3, everything, np.inf, alpha, job)
+    np.testing.assert_allclose(delta, expected, atol=3e-6, rtol=1e-4)
+    free = one.train(start_of(one), 3, ROUND, **options)
+    trainable = one.layout.trainable
+    assert np.linalg.norm(delta[trainable]) < 0.95 * np.linalg.norm(free[trainable])
+
+
+def test_a_contrast_trains_the_encoder_alone() -> None:
+    one, contrast = adversary(), Contrast(target=1, scale=2.0, temperature=0.5)
+    images, labels = one.samples(np.array([3]))
+
+    def loss(weights: np.ndarray) -> float:
+        model = network()
+        model.set_weights(one.layout.unflatten(weights))
+        *encoder, _ = model.layers
+        features = images.astype(np.float32)
+        for layer in encoder:
+            features = layer(features, training=True)
+        return float(contrast.loss(features, labels))
+
+    start, final = start_of(one), final_columns(one.layout)
+    delta = one.train(start, 3, ROUND, mask=~final, contrast=contrast, epochs=30, learning_rate=0.5)
+    assert final.sum() == one.layout.size - np.flatnonzero(~final).size > 0
+    assert (delta[final] == 0).all() and (delta[~final] != 0).any()
+    assert loss(start + delta) < loss(start) - 0.01
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4])

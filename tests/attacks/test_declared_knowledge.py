@@ -28,6 +28,8 @@ CASES = [
         else (None,)
     )
 ]
+HEARS = {"knows": "overheard", "overheard": 3}
+CASES += [("mpaf", {"spread": "own"}), ("ipm", {"spread": "noise", **HEARS})]
 
 
 @pytest.fixture

@@ -13,7 +13,14 @@ CLASSES = [name for name in tffl.attacks.__all__ if isinstance(getattr(tffl.atta
 
 
 def test_attacks_and_their_bases_are_public() -> None:
-    bases = {"Attack", "DataAttack", "ModelAttack", "InformedAttack", "SuccessSet"}
+    bases = {
+        "Attack",
+        "DataAttack",
+        "ModelAttack",
+        "CommonRowAttack",
+        "InformedAttack",
+        "SuccessSet",
+    }
     assert bases | {"LabelFlip", "SignFlip", "PatchBackdoor"} <= set(CLASSES)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pytest
 
-from tffl.attacks import Attack, attacks
+from tffl.attacks import Attack, attacks, create_attack
 from tffl.attacks.base import OWN_DATA
 from tffl.attacks.model_attack import ALL_BENIGN, COLLUDERS, InformedAttack, ModelAttack
 from tffl.core.errors import UsageError
@@ -133,11 +133,15 @@ def test_declares_what_it_is_granted() -> None:
         ({"until_round": 3}, [1, 2, 3]),
         ({"from_round": 2, "every_rounds": 4}, [2, 6, 10]),
         ({"from_round": 2, "until_round": 9, "every_rounds": 4}, [2, 6]),
+        ({"off_rounds": 3}, [1, 5, 9]),
+        ({"on_rounds": 5}, range(1, 13)),
+        ({"from_round": 3, "on_rounds": 2, "off_rounds": 2}, [3, 4, 7, 8, 11, 12]),
+        ({"from_round": 3, "until_round": 7, "on_rounds": 3, "off_rounds": 1}, [3, 4, 5, 7]),
     ],
 )
 def test_schedule(options: dict, rounds) -> None:
-    for name in ("ipm", "label-flip", "semantic-backdoor"):
-        attack = attacks.create(name, options)
+    for name in ("ipm", "label-flip", "semantic-backdoor", "label-flip+scaling"):
+        attack = create_attack(name, options)
         assert [round for round in range(1, 13) if attack.active(round)] == list(rounds)
 
 
@@ -145,7 +149,11 @@ def test_refuses_a_schedule_without_rounds() -> None:
     attack = attacks.create("ipm", {"from_round": 4, "until_round": 3})
     with pytest.raises(UsageError, match=r"lies before attack\.from_round = 4"):
         attack.check_clients(2, 10)
-    for option in ({"from_round": 0}, {"until_round": -1}, {"every_rounds": 0}):
+    twice = attacks.create("ipm", {"every_rounds": 3, "off_rounds": 1})
+    with pytest.raises(UsageError, match=r"not allowed together: .* attack\.off_rounds = 2"):
+        twice.check_clients(2, 10)
+    wrong = ({"from_round": 0}, {"until_round": -1}, {"every_rounds": 0})
+    for option in (*wrong, {"on_rounds": 0}, {"off_rounds": -1}):
         with pytest.raises(UsageError, match="is not allowed"):
             attacks.create("ipm", option)
 

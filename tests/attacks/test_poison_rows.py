@@ -18,10 +18,22 @@ MALICIOUS = [1, 4, 5]
 HONEST = np.setdiff1d(np.arange(10), MALICIOUS)
 ON_ROWS = (
     "fang-krum", "fang-trimmed-mean", "gaussian", "ipm", "lie", "mimic", "min-max", "min-sum",
-    "non-finite", "scaling", "sign-flip", "uniform",
+    "non-finite", "poisonedfl", "rop", "scaling", "sign-flip", "uniform",
 )  # fmt: skip
-ON_MODELS = ("adaptive-cam", "distance-constrained", "graph-autoencoder", "mpaf", "neurotoxin")
-ON_DATA = ("dba", "edge-case", "label-flip", "none", "patch-backdoor", "semantic-backdoor")
+ON_MODELS = (
+    "adaptive-cam", "chameleon", "constrain-and-scale", "distance-constrained",
+    "graph-autoencoder", "mpaf", "neurotoxin",
+)  # fmt: skip
+ON_DATA = (
+    "a3fl",
+    "dba",
+    "edge-case",
+    "iba",
+    "label-flip",
+    "none",
+    "patch-backdoor",
+    "semantic-backdoor",
+)
 
 
 def test_every_attack_is_listed_above() -> None:

@@ -43,7 +43,8 @@ def prints_in(charset, *arguments):
     result = CliRunner(charset=charset).invoke(cli, list(map(str, arguments)))
     written = result.stdout_bytes.decode(charset), result.stderr_bytes.decode(charset)
     assert "UnicodeEncodeError" not in written[1]
-    assert not re.search(r"\\[xu][0-9a-f]{2}", "".join(written))
+    if "--json" not in arguments:  # where an escape is how a letter is written
+        assert not re.search(r"\\[xu][0-9a-f]{2}", "".join(written))
     return result.exit_code, *written
 
 

@@ -21,35 +21,44 @@ SETTING = {
 }
 
 BARE = """
-import json, sys
+import sys
 import numpy as np, tensorflow as tf
-folder, maps, out = sys.argv[1:]
-served = tf.saved_model.load(folder + "/saved_model").signatures["serving_default"]
-result = served(maps=tf.constant(np.load(maps)))
+for folder in sys.argv[1:]:
+    served = tf.saved_model.load(folder + "/run/export/detector/saved_model")
+    score = served.signatures["serving_default"]
+    result = score(maps=tf.constant(np.load(folder + "/maps.npy")))
+    np.savez(folder + "/out.npz", **{name: value.numpy() for name, value in result.items()})
 assert not any(name.startswith("tffl") for name in sys.modules)
-np.savez(out, **{name: value.numpy() for name, value in result.items()})
 """
 
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"name": "gradcam-ae", "epochs": 5},
-        {"name": "layercam-ae", "variant": "released", "epochs": 5},
-        {"name": "cam-consensus", "probes": 8, "group": 4, "epochs": 5, "folds": 1},
-        {"name": "any-of", "of": "gradcam-ae,update-consensus", "gradcam-ae": {"epochs": 5}},
-    ],
-    ids=lambda options: options["name"],
+DEFENSES = (
+    {"name": "gradcam-ae", "epochs": 5},
+    {"name": "layercam-ae", "variant": "released", "epochs": 5},
+    {"name": "cam-consensus", "probes": 8, "group": 4, "epochs": 5, "folds": 1},
+    {"name": "any-of", "of": "gradcam-ae,update-consensus", "gradcam-ae": {"epochs": 5}},
 )
-def test_a_bare_tensorflow_process_scores_maps_as_the_run_did(tmp_path, options):
-    tffl.simulate({**SETTING, "defense": options}, tmp_path / "run")
-    folder = tmp_path / "run" / "export" / "detector"
-    (shown,) = RunDirectory.open(tmp_path / "run").shown(2)[1]
-    np.save(tmp_path / "maps.npy", shown.maps)
-    script = [sys.executable, "-c", BARE, folder, tmp_path / "maps.npy", tmp_path / "out.npz"]
-    subprocess.run(list(map(str, script)), check=True, cwd=tmp_path, capture_output=True)
-    served = np.load(tmp_path / "out.npz")
-    assert np.isfinite(served["reconstruction"]).all()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A folder per defense with its run, and what one process without tffl makes of the maps."""
+    base = tmp_path_factory.mktemp("served")
+    folders = [base / options["name"] for options in DEFENSES]
+    for folder, options in zip(folders, DEFENSES, strict=True):
+        tffl.simulate({**SETTING, "defense": options}, folder / "run")
+        (shown,) = RunDirectory.open(folder / "run").shown(2)[1]
+        np.save(folder / "maps.npy", shown.maps)
+    script = [sys.executable, "-c", BARE, *map(str, folders)]
+    subprocess.run(script, check=True, cwd=base, capture_output=True)
+    return base
+
+
+@pytest.mark.parametrize("options", DEFENSES, ids=lambda options: options["name"])
+def test_a_bare_tensorflow_process_scores_maps_as_the_run_did(served, options):
+    run = served / options["name"] / "run"
+    folder = run / "export" / "detector"
+    result = np.load(run.parent / "out.npz")
+    assert np.isfinite(result["reconstruction"]).all()
     about = json.loads((folder / "detector.json").read_text())
     assert about["layer"] == "conv2"
     count = options.get("probes", 1)
@@ -61,7 +70,7 @@ def test_a_bare_tensorflow_process_scores_maps_as_the_run_did(tmp_path, options)
 
     if options["name"] == "any-of":
         return  # its scores and threshold are not those of its part
-    rounds, clients = RunDirectory.open(tmp_path / "run").frames()
+    rounds, clients = RunDirectory.open(run).frames()
     scores = clients[clients["round"] == 2]["score"]
-    np.testing.assert_allclose(served["score"], scores, rtol=1e-3)
+    np.testing.assert_allclose(result["score"], scores, rtol=1e-3)
     np.testing.assert_allclose(about["threshold"], rounds["threshold"].iloc[-1], rtol=1e-6)

@@ -11,7 +11,10 @@ attacks = Registry(
     "attack",
     {
         "none": "tffl.attacks.base:Attack",
+        "a3fl": "tffl.attacks.a3fl:A3fl",
         "adaptive-cam": "tffl.attacks.adaptive_cam:AdaptiveCam",
+        "chameleon": "tffl.attacks.chameleon:Chameleon",
+        "constrain-and-scale": "tffl.attacks.constrain_and_scale:ConstrainAndScale",
         "dba": "tffl.attacks.dba:Dba",
         "distance-constrained": "tffl.attacks.distance_constrained:DistanceConstrained",
         "edge-case": "tffl.attacks.edge_case:EdgeCase",
@@ -19,6 +22,7 @@ attacks = Registry(
         "fang-trimmed-mean": "tffl.attacks.fang:FangTrimmedMean",
         "gaussian": "tffl.attacks.gaussian:Gaussian",
         "graph-autoencoder": "tffl.attacks.graph_autoencoder:GraphAutoencoder",
+        "iba": "tffl.attacks.iba:Iba",
         "ipm": "tffl.attacks.ipm:Ipm",
         "label-flip": "tffl.attacks.label_flip:LabelFlip",
         "lie": "tffl.attacks.lie:Lie",
@@ -29,6 +33,8 @@ attacks = Registry(
         "neurotoxin": "tffl.attacks.neurotoxin:Neurotoxin",
         "non-finite": "tffl.attacks.non_finite:NonFinite",
         "patch-backdoor": "tffl.attacks.patch_backdoor:PatchBackdoor",
+        "poisonedfl": "tffl.attacks.poisonedfl:PoisonedFL",
+        "rop": "tffl.attacks.rop:Rop",
         "scaling": "tffl.attacks.scaling:Scaling",
         "semantic-backdoor": "tffl.attacks.semantic_backdoor:SemanticBackdoor",
         "sign-flip": "tffl.attacks.sign_flip:SignFlip",
@@ -37,8 +43,10 @@ attacks = Registry(
     base="tffl.attacks.base:Attack",
 )
 
-STANDS_FOR = {"neurotoxin": "patch-backdoor+neurotoxin"}
-"""Name → the joined attack that it stands for: neurotoxin needs data that another one poisons."""
+STANDS_FOR = {
+    name: f"patch-backdoor+{name}" for name in ("chameleon", "constrain-and-scale", "neurotoxin")
+}
+"""Name → the joined attack that it stands for: these train on data that another one poisons."""
 
 
 def create_attack(name: str, options: Mapping[str, Any]) -> Attack:
@@ -56,6 +64,7 @@ def create_attack(name: str, options: Mapping[str, Any]) -> Attack:
 
 _HOMES = {
     **attacks.homes(),
+    "CommonRowAttack": "tffl.attacks.model_attack",
     "DataAttack": "tffl.attacks.data_attack",
     "InformedAttack": "tffl.attacks.model_attack",
     "ModelAttack": "tffl.attacks.model_attack",

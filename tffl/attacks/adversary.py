@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from tffl.data.samples import Samples
     from tffl.engine.compiled_model import CompiledModel
+    from tffl.engine.contrast import Contrast
+    from tffl.engine.trigger_generator import GeneratorTraining
+    from tffl.engine.trigger_search import TriggerSearch
     from tffl.explain.maps import Explainer
 
 
@@ -30,6 +33,7 @@ class Adversary:
       config: The experiment; of it, every client knows training and federation.
       ids: Malicious client ids, int64, ascending.
       classes: Number of classes; the network may have one output more.
+      class_names: Their names.
       data: Client id → its samples, with indices into `images`; poisoned, if the attack does so.
       images: `[m, …]`, the samples of all malicious clients.
       server_samples: The images on which the server examines models, for attacks whose
@@ -51,6 +55,7 @@ class Adversary:
         self.config = config
         self.ids = ids
         self.classes = federation.dataset.classes
+        self.class_names = federation.dataset.class_names
         self.server_samples = server_samples
         owned = [federation.clients[client] for client in ids.tolist()]
         empty = np.empty(0, np.int32)
@@ -105,6 +110,11 @@ class Adversary:
         *,
         mask: np.ndarray | None = None,
         radius: float = np.inf,
+        alpha: float = 1.0,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        contrast: Contrast | None = None,
+        samples: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
         """Trains a malicious client again, as it trained in this round, under constraints.
 
@@ -116,6 +126,11 @@ class Adversary:
             always change.
           radius: Largest Euclidean norm of the update's trainable columns, kept by projection
             after every step.
+          alpha: α of the loss α·L + (1 − α)·‖Δ‖, with ‖Δ‖ over the trainable columns.
+          epochs: Number of local epochs; those of all clients if None.
+          learning_rate: That of all clients in this round if None.
+          contrast: A loss that replaces the cross-entropy; alpha is not read.
+          samples: Images `[m, …]` and labels int32 `[m]` to train instead of the client's own.
 
         Returns:
           The client's update, float32 `[d]`.
@@ -126,10 +141,14 @@ class Adversary:
 
         training = self.config.training
         rate = training.learning_rate_of(round, self.config.federation.rounds)
+        images, data = self.images, self.data[client]
+        if samples is not None:
+            images = samples[0]
+            data = ClientData(np.arange(len(images), dtype=np.int32), samples[1])
         job = LocalTraining.draw(
-            self.data[client],
-            training.local_epochs,
-            rate,
+            data,
+            training.local_epochs if epochs is None else epochs,
+            rate if learning_rate is None else learning_rate,
             seed=self.seed,
             round=round,
             client=client,
@@ -138,12 +157,24 @@ class Adversary:
         free = np.ones(self.layout.size, bool) if mask is None else mask | frozen
         trained = self._compiled.trainer.train_constrained(
             tf.constant(start),
-            tf.constant(self.images),
+            tf.constant(images),
             job,
             tf.constant(free, tf.float32),
             tf.constant(radius, tf.float32),
+            None if alpha == 1 else tf.constant(alpha, tf.float32),
+            contrast,
         )
         return trained.numpy()
+
+    @property
+    def trigger_search(self) -> TriggerSearch:
+        """Finds the pixels of a trigger."""
+        return self._compiled.trigger_search
+
+    @property
+    def generator_training(self) -> GeneratorTraining:
+        """Trains a network that makes triggers."""
+        return self._compiled.generator_training
 
     @property
     def pixels(self) -> PixelRange:

@@ -16,6 +16,7 @@ from pydantic import Field
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.options import Options
+from tffl.core.pixels import PixelRange
 from tffl.core.states import State as State
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
@@ -53,24 +54,34 @@ class Attack(Options):
     """No attack: every client is honest.
 
     Attributes:
-      from_round: First round of the attack. Before it, after `until_round`, and between every
-        `every_rounds`-th round, malicious clients train their unchanged data honestly.
+      from_round: First round of the attack. In rounds that this and the next four options leave
+        out, malicious clients train their unchanged data honestly.
       until_round: Last round of the attack; 0 for the last round of the run. With `from_round =
         until_round = R` there is one attack, in round R.
       every_rounds: Attack in every k-th round only, counted from `from_round`.
+      on_rounds: Rounds in a row that are attacked, from `from_round` on: a burst.
+      off_rounds: Rounds between two bursts, in which the attackers behave to win trust (an on-off
+        attack); 0 for no pause. Not together with `every_rounds`.
       claims: Factor of the sample counts that malicious clients claim in these rounds.
 
     >>> attack = Attack(from_round=2, until_round=6, every_rounds=2)
     >>> [round for round in range(1, 10) if attack.active(round)]
     [2, 4, 6]
+    >>> on_off = Attack(from_round=3, on_rounds=2, off_rounds=3)
+    >>> [round for round in range(1, 15) if on_off.active(round)]
+    [3, 4, 8, 9, 13, 14]
     """
 
     from_round: Annotated[int, Field(ge=1)] = 1
     until_round: Annotated[int, Field(ge=0)] = 0
     every_rounds: Annotated[int, Field(ge=1)] = 1
+    on_rounds: Annotated[int, Field(ge=1)] = 1
+    off_rounds: Annotated[int, Field(ge=0)] = 0
     claims: Annotated[float, Field(gt=0, le=1e6)] = 1.0
 
     reference: ClassVar[str] = ""
+    retrains: ClassVar[bool] = False
+    """Whether the clients train again when they attack, which two joined attacks cannot both do."""
     knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA,)
     """What the attack reads beyond the global model with any options; plain words."""
 
@@ -78,7 +89,9 @@ class Attack(Options):
         """Says whether the attackers attack in this round, 1-based."""
         since = round - self.from_round
         ended = 0 < self.until_round < round
-        return since >= 0 and since % self.every_rounds == 0 and not ended
+        due = since % self.every_rounds == 0
+        burst = since % (self.on_rounds + self.off_rounds) < self.on_rounds
+        return since >= 0 and due and burst and not ended
 
     def claimed(self, counts: np.ndarray) -> np.ndarray:
         """Returns the sample counts that malicious clients claim, int64 `[n]`.
@@ -117,6 +130,12 @@ class Attack(Options):
             not 0 < self.until_round < self.from_round,
             f"attack.until_round = {self.until_round} lies before attack.from_round = "
             f"{self.from_round}: no round would be attacked",
+        )
+        require(
+            self.every_rounds == 1 or self.off_rounds == 0,
+            f"attack.every_rounds = {self.every_rounds} and attack.off_rounds = {self.off_rounds} "
+            "are not allowed together: attack.on_rounds = 1 with attack.off_rounds = "
+            f"{self.every_rounds - 1} attacks in the same rounds as the former",
         )
 
     def reserve(self, dataset: Dataset) -> np.ndarray:
@@ -206,6 +225,18 @@ class Attack(Options):
         if sent is not None:
             matrix[mask] = sent
         return matrix
+
+    def current_success_set(
+        self, first: SuccessSet, pixels: PixelRange, state: State
+    ) -> SuccessSet | None:
+        """Returns the inputs with what the attackers have learned; None if they never change.
+
+        Args:
+          first: What `success_set` returned.
+          pixels: The values of the darkest pixel and the brightest.
+          state: What they remember after the round; with several global models, of the first.
+        """
+        return None
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet | None:
         """Returns the inputs that measure attack success, or None if the attack has no target."""

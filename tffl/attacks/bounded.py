@@ -38,6 +38,25 @@ def distances_to(updates: Updates, point: np.ndarray) -> np.ndarray:
     return np.sqrt(total)
 
 
+def require_distances(attack: InformedAttack, malicious: int) -> None:
+    """Raises `UsageError` if an attack that needs distances can only ever see one update.
+
+    Args:
+      attack: Its options `knows` and `overheard` are checked.
+      malicious: Number of malicious clients.
+    """
+    require(
+        attack.knows != "overheard" or attack.overheard > 1 or malicious == 0,
+        "attack.overheard = 1 is not allowed here: one update has no distance from the mean, "
+        "so overhear at least 2",
+    )
+    require(
+        attack.knows != "colluders" or malicious != 1,
+        "attack.knows = 'colluders' needs at least 2 malicious clients here: one update has "
+        "no distance from the mean",
+    )
+
+
 def length(vector: np.ndarray) -> float:
     """Returns the Euclidean norm of float64 `[d]`, the same bits whatever the number of threads."""
     return float(np.sqrt(np.einsum("j,j->", vector, vector)))
@@ -126,16 +145,7 @@ class BoundedAttack(InformedAttack):
     def check_clients(self, malicious: int, participants: int) -> None:
         """Raises `UsageError` if only one update can ever be seen."""
         super().check_clients(malicious, participants)
-        require(
-            self.knows != "overheard" or self.overheard > 1 or malicious == 0,
-            "attack.overheard = 1 is not allowed here: one update has no distance from the mean, "
-            "so overhear at least 2",
-        )
-        require(
-            self.knows != "colluders" or malicious != 1,
-            "attack.knows = 'colluders' needs at least 2 malicious clients here: one update has "
-            "no distance from the mean",
-        )
+        require_distances(self, malicious)
 
     def bound(
         self, expected: ExpectedModel, updates: Updates, malicious: np.ndarray, free: np.ndarray

@@ -12,6 +12,7 @@ from tffl.attacks.base import Attack, State, SuccessSet
 from tffl.attacks.model_attack import ModelAttack
 from tffl.core import states
 from tffl.core.errors import require
+from tffl.core.pixels import PixelRange
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
 
@@ -27,7 +28,8 @@ def compose(name: str, parts: Sequence[Attack]) -> Attack:
       parts: At least one; an attack on data first, then one on the updates trained on it.
 
     Raises:
-      UsageError: More than one part is an attack on data, or more than one on updates.
+      UsageError: More than one part is an attack on data, or more than one on updates, or both
+        parts train the clients again.
     """
     if len(parts) == 1:
         return parts[0]
@@ -41,7 +43,14 @@ def compose(name: str, parts: Sequence[Attack]) -> Attack:
         f"attack {name} is not allowed: join one attack on data with one on updates, in this "
         "order, as in label-flip+scaling",
     )
-    return Composed(parts=tuple(parts))
+    require(
+        sum(part.retrains for part in parts) <= 1,
+        f"attack {name} is not allowed: both parts train the clients again, and the second would "
+        "undo the first",
+    )
+    first, *others = parts
+    after = (part.after(first) if isinstance(part, ModelAttack) else part for part in others)
+    return Composed(parts=(first, *after))
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,16 @@ class Composed(Attack):
             if rows is not None:
                 sent, updates = rows, updates.with_rows(malicious, rows)
         return sent, states.join(memories)
+
+    def current_success_set(
+        self, first: SuccessSet, pixels: PixelRange, state: State
+    ) -> SuccessSet | None:
+        """Returns those of the first part that has any."""
+        for number, part in enumerate(self.parts):
+            found = part.current_success_set(first, pixels, states.part(state, number))
+            if found is not None:
+                return found
+        return None
 
     def success_set(self, federation: Federation, seed: int) -> SuccessSet | None:
         """Returns the success inputs of the first part that has any: the attack on data."""

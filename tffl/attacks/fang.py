@@ -34,14 +34,15 @@ mean that drops m values at each end, or a median, does not see the difference.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tffl.attacks.base import State
-from tffl.attacks.model_attack import InformedAttack
+from tffl.attacks.model_attack import InformedAttack, Spread
 from tffl.attacks.statistics import Line, generators, mean, per_coordinate
 from tffl.core.geometry import squared_distances
 from tffl.core.updates import Updates
@@ -52,6 +53,22 @@ if TYPE_CHECKING:
 RULE = "aggregation rule"
 SMALLEST = 1e-5
 """λ below which the search ends."""
+
+
+def spread_or_distance(value: Any) -> Any:
+    """Reads the name of a spread, or a distance."""
+    if value in get_args(Spread):
+        return value
+    try:
+        distance = float(value)
+    except (TypeError, ValueError):
+        distance = -1
+    if not 0 <= distance < math.inf:
+        raise ValueError("'none', 'own' or 'noise', or a distance of at least 0")
+    return distance
+
+
+SpreadOrDistance = Annotated[Spread | float, BeforeValidator(spread_or_distance)]
 
 
 def nearest_sums(distances: np.ndarray, neighbors: int) -> np.ndarray:
@@ -119,9 +136,11 @@ class FangKrum(InformedAttack):
     """Sends the farthest row against the honest direction that Krum would still choose.
 
     Attributes:
-      spread: Euclidean distance of the other colluders' rows from the first one's, each in a random
-        direction; 0 sends identical copies. The search assumes that it is small against the
-        distances of honest updates.
+      spread: How the colluders' rows differ. `none` or 0: not at all. `own`: each sends its own
+        trained update, plus what the crafted row has beyond the mean of the updates that the
+        attackers see. `noise`: each adds its own Gaussian noise to the crafted row. A number: the
+        Euclidean distance of the other rows from the first one, each in a random direction; the
+        search assumes that it is small against the distances of honest updates.
 
     Krum's aggregate, which is one of the rows, points against the honest mean:
 
@@ -133,7 +152,7 @@ class FangKrum(InformedAttack):
     (True, True)
     """
 
-    spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    spread: SpreadOrDistance = 0.0  # type: ignore[assignment]
 
     reference: ClassVar[str] = (
         "Fang et al., Local Model Poisoning Attacks to Byzantine-Robust Federated Learning, "
@@ -150,21 +169,26 @@ class FangKrum(InformedAttack):
         against = -np.sign(mean(seen))
         line = Line.of(seen, np.zeros_like(against), against)
         row = self._step(line, squared_distances(seen), len(own)) * against
-        if self.spread == 0:
+        if self._apart == 0:
             return row[None].astype(np.float32), state
-        return self._spread(row, own, adversary), state
+        return self._copies(row, own, adversary), state
+
+    @property
+    def _apart(self) -> float:
+        """Distance of the other rows from the first one, as crafted."""
+        return 0.0 if isinstance(self.spread, str) else self.spread
 
     def _step(self, line: Line, honest: np.ndarray, malicious: int) -> float:
         if line.square == 0:
             return 0.0
         step = 0.0
         for crafted in [malicious] if self.knows == "all-benign" else range(1, malicious + 1):
-            step, chosen = search(line, honest, crafted, self.spread**2)
+            step, chosen = search(line, honest, crafted, self._apart**2)
             if chosen:
                 break
         return step
 
-    def _spread(self, row: np.ndarray, own: Updates, adversary: Adversary) -> np.ndarray:
+    def _copies(self, row: np.ndarray, own: Updates, adversary: Adversary) -> np.ndarray:
         """Returns `row`, and around it one more for each further colluder, float32 `[m, d]`."""
         sources = generators(own, adversary, "fang-krum")
 
@@ -172,7 +196,7 @@ class FangKrum(InformedAttack):
             return np.stack([source.standard_normal(part.shape[1]) for source in sources])
 
         noise = per_coordinate(own, drawn)
-        noise *= self.spread / np.linalg.norm(noise, axis=1, keepdims=True)
+        noise *= self._apart / np.linalg.norm(noise, axis=1, keepdims=True)
         noise[0] = 0
         return noise + row.astype(np.float32)
 

@@ -1,9 +1,9 @@
 """Attacks on updates: malicious clients send rows that no training produced.
 
-    crafted rows → only the columns that the attack may modify → the matrix
+    crafted rows → spread around them → only the columns that the attack may modify → the matrix
 
 `craft` makes the rows, and `send` confines them to trainable columns, of which `poisoning_ratio` is
-the share that may be modified.
+the share that may be modified. Attacks that craft one row for all can vary it (`CommonRowAttack`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from tffl.attacks.base import OWN_DATA, Attack, State
+from tffl.attacks.spread import around_own, with_noise
 from tffl.core import seeds
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 COLLUDERS, OVERHEARD, ALL_BENIGN = "colluders' updates", "overheard updates", "all benign updates"
 PARTICIPANTS = "number of participants"
+
+Spread = Literal["none", "own", "noise"]
+VARIED = ("own", "noise")
+"""Values of `spread` with which colluders send different rows."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,10 @@ class ModelAttack(Attack):
         """Returns True."""
         return True
 
+    def after(self, poisoning: Attack) -> ModelAttack:
+        """Returns this attack as it follows an attack on data, such as with the same target."""
+        return self
+
     @abstractmethod
     def craft(
         self, updates: Updates, malicious: np.ndarray, adversary: Adversary, state: State
@@ -79,9 +88,16 @@ class ModelAttack(Attack):
         if not malicious.any():
             return None, state
         crafted, state = self.craft(updates, malicious, adversary, state)
+        crafted = self.varied(crafted, updates, malicious, adversary)
         rows = np.array(updates.select(malicious).deltas)
         np.copyto(rows, crafted, where=self.modifiable(updates.layout, adversary.seed))
         return rows, state
+
+    def varied(
+        self, crafted: np.ndarray, updates: Updates, malicious: np.ndarray, adversary: Adversary
+    ) -> np.ndarray:
+        """Returns the rows to send, made of the crafted ones: here, these themselves."""
+        return crafted
 
     def modifiable(self, layout: WeightLayout, seed: int) -> np.ndarray:
         """Returns bool `[d]`: the columns that the attack may modify."""
@@ -96,8 +112,58 @@ class ModelAttack(Attack):
 
 
 @dataclass(frozen=True)
-class InformedAttack(ModelAttack):
-    """Crafts its rows from honest updates, or from updates that stand in for them.
+class CommonRowAttack(ModelAttack):
+    """Crafts one row for all colluders, which they can send in different versions.
+
+    As published, such attacks send identical rows, which a server recognizes by that alone.
+
+    Attributes:
+      spread: How the colluders' rows differ. `none`: not at all, as published. `own`: each sends
+        its own trained update, plus what the crafted row has beyond the mean of the honest updates
+        that the attackers see. `noise`: each adds its own Gaussian noise to the crafted row. Bounds
+        on distances that an attack documents hold for `none`.
+      spread_share: Standard deviation of that noise in each coordinate, as a share of the standard
+        deviation of the honest updates that the attackers see.
+
+    >>> class Zeros(CommonRowAttack):
+    ...     def craft(self, updates, malicious, adversary, state):
+    ...         return np.zeros((1, updates.layout.size), np.float32), state
+    ...     def seen(self, updates, malicious, adversary):
+    ...         return updates.select(~malicious)
+    >>> rows = np.array([[3.0], [6.0], [1.0], [3.0]])  # the last two are honest, with mean 2
+    >>> Zeros(spread="own").poison_rows(rows, malicious=[0, 1]).ravel()
+    array([1., 4., 1., 3.], dtype=float32)
+    """
+
+    spread: Spread = "none"
+    spread_share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    knowledge: ClassVar[tuple[str, ...]] = (OWN_DATA, COLLUDERS)
+
+    def declared_knowledge(self) -> tuple[str, ...]:
+        """Returns what the attack reads with these options: colluders' updates to vary its row."""
+        alike = self.spread not in VARIED
+        return tuple(word for word in self.knowledge if not (alike and word == COLLUDERS))
+
+    def seen(self, updates: Updates, malicious: np.ndarray, adversary: Adversary) -> Updates:
+        """Returns the updates that the attackers treat as honest ones: here, their own."""
+        return updates.select(malicious)
+
+    def varied(
+        self, crafted: np.ndarray, updates: Updates, malicious: np.ndarray, adversary: Adversary
+    ) -> np.ndarray:
+        """Returns the crafted row, or one version of it per colluder, `[m, d]`."""
+        if self.spread not in VARIED:
+            return crafted
+        own, seen = updates.select(malicious), self.seen(updates, malicious, adversary)
+        if self.spread == "own":
+            return around_own(crafted, own, seen)
+        return with_noise(crafted, own, seen, self.spread_share, adversary)
+
+
+@dataclass(frozen=True)
+class InformedAttack(CommonRowAttack):
+    """Crafts its row from honest updates, or from updates that stand in for them.
 
     Attributes:
       knows: `all-benign`, every honest update of the round (the usual worst case); `overheard`, as

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from tffl.attacks.base import State
-from tffl.attacks.model_attack import ModelAttack
+from tffl.attacks.model_attack import CommonRowAttack
 from tffl.core import seeds
 from tffl.core.updates import Updates
 
@@ -39,7 +39,7 @@ def random_weights(adversary: Adversary) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Mpaf(ModelAttack):
+class Mpaf(CommonRowAttack):
     """Sends the difference from the global model to a fixed random one, amplified.
 
     Attributes:

@@ -80,6 +80,7 @@ class Neurotoxin(ModelAttack):
     radius: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
+    retrains: ClassVar[bool] = True
     reference: ClassVar[str] = (
         "Zhang et al., Neurotoxin: Durable Backdoors in Federated Learning, ICML 2022"
     )

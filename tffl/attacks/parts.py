@@ -1,13 +1,14 @@
-"""What several attacks need: classes by name or number, drawn samples, constrained training."""
+"""What several attacks need: classes by name, drawn samples, training, the last global step."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tffl.core import seeds
 from tffl.core.errors import require, unknown
+from tffl.core.states import State
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset
 
@@ -56,22 +57,39 @@ def draw(candidates: np.ndarray, amount: float, seed: int, purpose: str, client:
     return np.sort(generator.choice(candidates, size=count, replace=False))
 
 
-def retrained(
-    own: Updates,
-    adversary: Adversary,
-    *,
-    mask: np.ndarray | None = None,
-    radius: float = np.inf,
-) -> np.ndarray:
+def retrained(own: Updates, adversary: Adversary, **constraints: Any) -> np.ndarray:
     """Trains malicious clients again under constraints, float32 `[m, d]`.
 
     Args:
       own: The malicious clients' updates.
       adversary: Trains them.
-      mask: As `Adversary.train` takes it.
-      radius: As `Adversary.train` takes it.
+      **constraints: As `Adversary.train` takes them.
     """
     rows = np.empty((len(own), own.layout.size), np.float32)
     for row, client in zip(rows, own.client_ids.tolist(), strict=True):
-        row[:] = adversary.train(own.start, client, own.round, mask=mask, radius=radius)
+        row[:] = adversary.train(own.start, client, own.round, **constraints)
     return rows
+
+
+def last_step(updates: Updates, state: State) -> np.ndarray | None:
+    """Returns how the global weights have changed per round since the attackers last saw them.
+
+    Args:
+      updates: This round's, for its start and number.
+      state: What `seen_weights` returned in an earlier round.
+
+    Returns:
+      float64 `[d]`, 0 in columns that no gradient trains; None if they see them for the first time.
+    """
+    if "start" not in state:
+        return None
+    rounds = updates.round - int(state["round"][0])
+    with np.errstate(invalid="ignore"):
+        change = (updates.start.astype(np.float64) - state["start"]) / rounds
+    change[~updates.layout.trainable] = 0
+    return change
+
+
+def seen_weights(updates: Updates) -> State:
+    """Returns what attackers remember of a round in which they take part: the global weights."""
+    return {"start": updates.start, "round": np.array([updates.round], np.int64)}

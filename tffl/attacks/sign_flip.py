@@ -22,6 +22,7 @@ from pydantic import Field
 from tffl.attacks.base import OWN_DATA, State
 from tffl.attacks.model_attack import InformedAttack
 from tffl.attacks.statistics import per_coordinate
+from tffl.core.errors import require
 from tffl.core.updates import Updates
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class SignFlip(InformedAttack):
         the unweighted mean of the updates that the attackers see (`knows`).
       strength: c > 0.
 
+    Raises:
+      UsageError: `spread` is set, and `flips` is `own`.
+
     >>> rows = np.array([[1.0, 2.0], [0.0, 4.0], [2.0, 4.0]])
     >>> SignFlip().poison_rows(rows, malicious=[0])[0]
     array([-1., -2.], dtype=float32)
@@ -51,6 +55,15 @@ class SignFlip(InformedAttack):
         "Li et al., RSA: Byzantine-Robust Stochastic Aggregation Methods for Distributed Learning "
         "from Heterogeneous Datasets, AAAI 2019"
     )
+
+    def __post_init__(self) -> None:
+        """Checks the options, and that only one row for all is varied."""
+        super().__post_init__()
+        require(
+            self.flips == "mean" or self.spread == "none",
+            f"attack.spread = {self.spread!r} needs attack.flips = 'mean': attackers who flip "
+            "their own updates send different rows already",
+        )
 
     def declared_knowledge(self) -> tuple[str, ...]:
         """Returns what the attack reads with these options."""

@@ -71,16 +71,16 @@ class TriggerBackdoor(DataAttack):
             return federation
         target = class_index(federation.dataset, self.target, "attack.target")
         victims = {
-            c: self._victims(federation.clients[c], target, seed, c) for c in malicious.tolist()
+            c: self.victims(federation.clients[c], target, seed, c) for c in malicious.tolist()
         }
         pixels = federation.dataset.pixels
-        stamped = []
+        shown = []
         for turn, (c, v) in enumerate(victims.items()):
             own = partial(self.stamp_own, turn=turn, colluders=len(malicious))
             images = federation.images[federation.clients[c].indices[v]]
-            stamped.append(_stamped(images, pixels, own))
+            shown.append(stamped(images, pixels, own))
         # One copy of the pool, not one per client.
-        federation, copies = federation.append(np.concatenate(stamped))
+        federation, copies = federation.append(np.concatenate(shown))
         require(
             len(copies) > 0,
             f"{self.purpose} poisons nothing: malicious clients {malicious.tolist()} hold too few "
@@ -100,15 +100,16 @@ class TriggerBackdoor(DataAttack):
         dataset = federation.dataset
         target = class_index(dataset, self.target, "attack.target")
         others = dataset.test_images[dataset.test_labels != target]
-        images = _stamped(others, dataset.pixels, self.stamp)
+        images = stamped(others, dataset.pixels, self.stamp)
         return SuccessSet(images, np.full(len(images), target, dtype=np.int32), "test")
 
-    def _victims(self, data: ClientData, target: int, seed: int, client: int) -> np.ndarray:
+    def victims(self, data: ClientData, target: int, seed: int, client: int) -> np.ndarray:
+        """Returns which samples of a client are poisoned, int64, ascending."""
         others = np.flatnonzero(data.labels != target)
         return draw(others, self.rate * len(data), seed, self.purpose, client)
 
 
-def _stamped(
+def stamped(
     images: np.ndarray, pixels: PixelRange, stamp: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
     """Returns what a stamp on bytes makes of images; of floats, what it leaves stays as it was."""

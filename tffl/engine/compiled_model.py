@@ -16,6 +16,8 @@ from tffl.core.pixels import BYTES, PixelRange
 from tffl.engine.evaluation import Evaluator
 from tffl.engine.gradient import Gradient
 from tffl.engine.training import Trainer
+from tffl.engine.trigger_generator import GeneratorTraining
+from tffl.engine.trigger_search import TriggerSearch
 from tffl.explain.maps import Explainer
 
 
@@ -54,6 +56,16 @@ class CompiledModel:
     def explainer(self) -> Explainer:
         """The compiled class activation maps."""
         return Explainer(self.model, self.pixels)
+
+    @cached_property
+    def trigger_search(self) -> TriggerSearch:
+        """The compiled descent on the pixels of a trigger."""
+        return TriggerSearch(self.model, self.dtype, self.pixels, self.training.batch_size)
+
+    @cached_property
+    def generator_training(self) -> GeneratorTraining:
+        """The compiled training of a network that makes triggers."""
+        return GeneratorTraining(self.model, self.dtype, self.pixels, self.training.batch_size)
 
     @cached_property
     def gradient(self) -> Gradient:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import keras
@@ -21,6 +23,7 @@ from tffl.core.layout import FlatVariables, WeightLayout
 from tffl.core.pixels import BYTES, PixelRange
 from tffl.data.federation import ClientData
 from tffl.engine.augmentation import Augmentation
+from tffl.engine.contrast import Contrast, final_layer, inputs_of
 from tffl.engine.optimizers import make_optimizer
 from tffl.engine.placement import DeviceArray, LocalDevices
 
@@ -105,8 +108,16 @@ class Trainer:
     ) -> None:
         step, signature = make_step(model, config), _signature(model, dtype)
         augment = Augmentation.of(config, pixels)
-        self._function = _compile_training(signature, step, config, augment, constrained=False)
-        self._constrained = _compile_training(signature, step, config, augment, constrained=True)
+        self._function = _compile_training(signature, step, config, augment, [])
+        bounds = [signature[0], tf.TensorSpec([], tf.float32)]
+        alpha = [tf.TensorSpec([], tf.float32)]
+        self._constrained = _compile_training(signature, step, config, augment, bounds)
+        self._anchored = _compile_training(signature, step, config, augment, bounds + alpha)
+        self._contrastive = lru_cache(
+            lambda contrast: _compile_training(
+                signature, make_step(model, config, contrast), config, augment, bounds
+            )
+        )
 
     def train(self, start: tf.Tensor, images: tf.Tensor, job: LocalTraining) -> tf.Tensor:
         """Returns the client's update, float32 `[d]`: trained minus start weights.
@@ -125,6 +136,8 @@ class Trainer:
         job: LocalTraining,
         mask: tf.Tensor,
         radius: tf.Tensor,
+        alpha: tf.Tensor | None = None,
+        contrast: Contrast | None = None,
     ) -> tf.Tensor:
         """Returns a client's update as `train` does, projected onto its bounds after every step.
 
@@ -135,8 +148,15 @@ class Trainer:
           mask: float32 `[d]`, 1 where weights may change, 0 where they may not. The optimizers
             treat each weight alone, so that this equals masking the gradients.
           radius: float32 scalar, the largest Euclidean norm of the update's trainable columns.
+          alpha: float32 scalar, α of the loss α·L + (1 − α)·‖w − start‖ over the trainable
+            columns; if absent, the loss is L.
+          contrast: Replaces the cross-entropy, and alpha.
         """
-        return self._constrained(start, images, *job.tensors(), mask, radius)
+        if contrast is not None:
+            return self._contrastive(contrast)(start, images, *job.tensors(), mask, radius)
+        if alpha is None:
+            return self._constrained(start, images, *job.tensors(), mask, radius)
+        return self._anchored(start, images, *job.tensors(), mask, radius, alpha)
 
     def train_all(
         self,
@@ -176,26 +196,29 @@ class Step:
     Attributes:
       begin: Flat weights, layer seed, learning rate → the state before the first step.
       end: State → flat weights.
-      apply: State, images, labels → the state after one step.
+      apply: State, images, labels, and maybe an anchor → the state after one step.
       project: State, start, mask, radius → the state with trainable weights within the bounds.
     """
 
     begin: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], TrainingState]
     end: Callable[[TrainingState], tf.Tensor]
-    apply: Callable[[TrainingState, tf.Tensor, tf.Tensor], TrainingState]
+    apply: Callable[..., TrainingState]
     project: Callable[[TrainingState, tf.Tensor, tf.Tensor, tf.Tensor], TrainingState]
 
 
-def make_step(model: keras.Model, config: TrainingConfig) -> Step:
+def make_step(model: keras.Model, config: TrainingConfig, contrast: Contrast | None = None) -> Step:
     """Builds the optimization step: forward, loss, backward, Keras' optimizer.
 
-    The loss is the mean cross-entropy plus the losses that layers add, such as regularizers.
+    The loss is the mean cross-entropy plus the losses that layers add, such as regularizers. An
+    anchor, flat weights and α, adds the distance to them: α·loss + (1 − α)·‖w − anchor‖. A contrast
+    replaces the cross-entropy.
     """
     variables = FlatVariables(model)
     optimizer = make_optimizer(config)
     optimizer.build(model.trainable_variables)
     initial = [np.asarray(variable) for variable in optimizer.variables]
     rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+    head = final_layer(model) if contrast is not None else None
 
     def begin(flat: tf.Tensor, seed: tf.Tensor, learning_rate: tf.Tensor) -> TrainingState:
         trainable, frozen = variables.split(flat, seed)
@@ -209,18 +232,33 @@ def make_step(model: keras.Model, config: TrainingConfig) -> Step:
         trainable, frozen, _ = state
         return variables.join(trainable, frozen)
 
-    def apply(state: TrainingState, images: tf.Tensor, labels: tf.Tensor) -> TrainingState:
+    def apply(
+        state: TrainingState,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        anchor: tuple[tf.Tensor, tf.Tensor] | None = None,
+    ) -> TrainingState:
         trainable, frozen, slots = state
         with tf.GradientTape() as tape:
             tape.watch(trainable)
-            logits, new_frozen, penalties = variables.call(
-                trainable, frozen, tf.cast(images, tf.float32), training=True, return_losses=True
-            )
-            loss = mean_cross_entropy(logits, labels)
+            inputs = tf.cast(images, tf.float32)
+            recording: Any = nullcontext([]) if head is None else inputs_of(head)
+            with recording as features:
+                logits, new_frozen, penalties = variables.call(
+                    trainable, frozen, inputs, training=True, return_losses=True
+                )
+            if contrast is None:
+                loss = mean_cross_entropy(logits, labels)
+            else:
+                loss = contrast.loss(features[-1], labels)
             for penalty in penalties:  # added as Keras does
                 loss += tf.cast(penalty, tf.float32)
+            if anchor is not None:
+                origin, alpha = variables.split(anchor[0])[0], anchor[1]
+                loss = alpha * loss + (1 - alpha) * _distance(trainable, origin)
             scaled = _scale_loss(optimizer, slots, loss)
-        gradients = tape.gradient(scaled, trainable)
+        unread = "none" if contrast is None else "zero"  # such as the final layer
+        gradients = tape.gradient(scaled, trainable, unconnected_gradients=unread)
         trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
         # Seed generators return int64, but the types of a loop's state must not change.
         frozen = [tf.cast(new, old.dtype) for new, old in zip(new_frozen, frozen, strict=True)]
@@ -251,6 +289,14 @@ def mean_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(losses)
 
 
+def _distance(tensors: Sequence[tf.Tensor], others: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns the Euclidean distance, float32; where it is 0, its gradient is 0 and not NaN."""
+    moved = [tf.cast(t - o, tf.float32) for t, o in zip(tensors, others, strict=True)]
+    squared = tf.add_n([tf.reduce_sum(move**2) for move in moved])
+    positive = squared > 0
+    return tf.where(positive, tf.sqrt(tf.where(positive, squared, 1.0)), 0.0)
+
+
 def _scale_loss(
     optimizer: keras.optimizers.Optimizer, slots: Sequence[tf.Tensor], loss: tf.Tensor
 ) -> tf.Tensor:
@@ -269,14 +315,11 @@ def _compile_training(
     step: Step,
     config: TrainingConfig,
     augment: Augmentation | None,
-    *,
-    constrained: bool,
+    constraints: list[tf.TensorSpec],
 ) -> Any:
-    """Returns the compiled training; a constrained one also takes a mask and a radius."""
-    mask_and_radius = [inputs[0], tf.TensorSpec([], tf.float32)]
-    signature = inputs + (mask_and_radius if constrained else [])
+    """Returns the compiled training, which may also take mask and radius, and maybe alpha."""
 
-    @tf.function(input_signature=signature, autograph=False)
+    @tf.function(input_signature=[*inputs, *constraints], autograph=False)
     def train(
         start: tf.Tensor,
         images: tf.Tensor,
@@ -285,12 +328,15 @@ def _compile_training(
         order: tf.Tensor,
         learning_rate: tf.Tensor,
         seed: tf.Tensor,
-        *bounds: tf.Tensor,
+        *constraints: tf.Tensor,
     ) -> tf.Tensor:
+        bounds, alpha = constraints[:2], constraints[2:]
+        anchor = [(start, *alpha)] if alpha else []
+
         def apply(
             state: TrainingState, batch_images: tf.Tensor, batch_labels: tf.Tensor
         ) -> TrainingState:
-            state = step.apply(state, batch_images, batch_labels)
+            state = step.apply(state, batch_images, batch_labels, *anchor)
             return step.project(state, start, *bounds) if bounds else state
 
         batches = _Batches(images, indices, labels, order, config.batch_size, augment, seed)

@@ -55,6 +55,9 @@ differ from their defaults: otherwise a new key would make all those results unk
 LATER_OPTIONS = {"bias-anomaly": ("layer",)}
 """Defense → options that it has had only since then: left out where they are None."""
 
+LATER_ATTACK_OPTIONS = {"on_rounds": 1, "off_rounds": 0, "spread": "none", "spread_share": 1.0}
+"""Options that attacks have had only since then → the value with which they are left out."""
+
 
 def identity(config: Config) -> dict[str, Any]:
     """Returns what decides the numbers of a run: two runs with equal identity are one."""
@@ -67,6 +70,11 @@ def identity(config: Config) -> dict[str, Any]:
             if key in first or key not in defaults[section] or value != defaults[section][key]
         }
     found["defense"] = _without_later(found["defense"]["name"], found["defense"])
+    found["attack"] = {
+        key: value
+        for key, value in found["attack"].items()
+        if key not in LATER_ATTACK_OPTIONS or value != LATER_ATTACK_OPTIONS[key]
+    }
     return found
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tffl.attacks import SuccessSet
+from tffl.attacks import Attack, SuccessSet
 from tffl.core import seeds
+from tffl.core.states import State
 from tffl.data.federation import Dataset
 from tffl.data.partition import balanced
 from tffl.engine.compiled_model import CompiledModel
@@ -49,12 +50,25 @@ class Evaluation:
         success: SuccessSet | None,
         limit: int | None = None,
     ) -> None:
-        self.success = success
+        self.success, self._limit, self._pixels = success, limit, dataset.pixels
         self._evaluator, self._placement = compiled.evaluator, placement
         self._test = self._whole_and_part(dataset.test_images, dataset.test_labels, limit)
         if success is not None:
             self._success = self._whole_and_part(success.images, success.targets, limit)
         self._ruined = False
+
+    def follow(self, attack: Attack, state: State) -> None:
+        """Takes the success inputs as they are now, such as with a trigger that is learned.
+
+        Args:
+          attack: What the attackers do.
+          state: What they remember of the first global model.
+        """
+        if self.success is None:
+            return
+        found = attack.current_success_set(self.success, self._pixels, state)
+        if found is not None:
+            self._success = self._whole_and_part(found.images, found.targets, self._limit)
 
     def labels(self, whole: bool = True) -> np.ndarray:
         """Returns the labels of the test samples, or of the part, int32 `[N]`."""

@@ -178,6 +178,14 @@ class Experiment:
         """Trains some clients, given their ids int64 `[n]`, from global weights `[d]`."""
         return self.training.clients(round, clients, self.attackers.data(round), weights)
 
+    def follow_attack(self, state: State) -> None:
+        """Measures attack success from now on with what attackers have learned.
+
+        Args:
+          state: What they remember of the first global model.
+        """
+        self.evaluation.follow(self.attack, state)
+
     def judge(
         self, updates: Updates, state: State, defense: Defense | None = None
     ) -> tuple[Verdict, State]:

@@ -47,6 +47,7 @@ def play(experiment: Experiment, recorder: Recorder, listening: Sequence[Callbac
     if split := experiment.split():
         recorder.write_table("split.csv", split)
     last, weights, memory = begin(experiment, recorder, callbacks)
+    experiment.follow_attack(states.part(memory.attack, 0))
     given = _given_accuracy(experiment)
     stop = _start(experiment, recorder, callbacks, last, given)
     rounds = experiment.config.federation.rounds
@@ -120,6 +121,7 @@ def play_round(
             weights[model] += step.astype(np.float32)
         memory = Memory(states.replaced(memory.attack, model, known), state)
         groups.append(Group(model, updates, verdict, malicious))
+    experiment.follow_attack(states.part(memory.attack, 0))
     scores = _scores(experiment, round, weights, clock)
     row = {"round": round, **scores, **judged(groups), **clock.seconds}
     if experiment.config.federation.dropout:

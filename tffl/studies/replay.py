@@ -234,6 +234,7 @@ def _play(
     for honest in stored:
         updates = _with_poisoned_training(experiment, honest)
         updates, malicious, memory = experiment.attackers.send(updates, memory)
+        experiment.follow_attack(memory)
         steps = _StepEvaluator(experiment, honest.start)
         common = {
             "round": honest.round,

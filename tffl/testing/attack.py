@@ -14,6 +14,7 @@ from tffl.attacks.base import Attack, State, SuccessSet
 from tffl.attacks.bounded import SAMPLE_COUNTS
 from tffl.attacks.model_attack import ALL_BENIGN, OVERHEARD
 from tffl.config import Config, build
+from tffl.core.pixels import BYTES
 from tffl.core.updates import Updates
 from tffl.data.federation import Dataset, Federation
 from tffl.data.samples import Samples
@@ -39,8 +40,12 @@ if TYPE_CHECKING:
 CLIENTS, SEED, ROUNDS = 12, 3, 3
 MALICIOUS = np.array([1, 4, 9])
 MODEL = "lenet5"
-SCHEDULE = {"from_round": 2, "until_round": 6, "every_rounds": 2}
-ATTACKED = (2, 4, 6)
+STEADY = {"from_round": 1, "until_round": 0, "every_rounds": 1, "on_rounds": 1, "off_rounds": 0}
+SCHEDULES: tuple[tuple[dict[str, int], tuple[int, ...]], ...] = (
+    ({"from_round": 2, "until_round": 6, "every_rounds": 2}, (2, 4, 6)),
+    ({"from_round": 2, "on_rounds": 2, "off_rounds": 3}, (2, 3, 7, 8)),
+)
+"""Schedules, and the rounds up to 10 that are attacked with them."""
 
 
 def check_attack(attack: Attack, *, name: str = "", skip: Collection[str] = ()) -> None:
@@ -54,7 +59,7 @@ def check_attack(attack: Attack, *, name: str = "", skip: Collection[str] = ()) 
     - `reserve`: positions of training images, each once.
     - `poison`: the data changes for malicious clients only; the pool only grows; no array is
       written to; the same seed yields the same data.
-    - `success set`: images, targets and source are as `SuccessSet` says.
+    - `success set`: images, targets and source are as `SuccessSet` says, also after a round.
     - `claims`: `claimed` returns whole numbers that are not negative.
     - `inputs`: `send` writes neither to the updates nor to the state.
     - `send`: the rows have the shape and dtype that `send` promises, and differ from the trained
@@ -67,7 +72,8 @@ def check_attack(attack: Attack, *, name: str = "", skip: Collection[str] = ()) 
       it draws the updates itself.
     - `state`: the attack continues from a state that was written to a file and read again.
     - `options`: an equal attack can be made from what `options()` returns.
-    - `schedule`: `from_round`, `until_round` and `every_rounds` are respected.
+    - `schedule`: `from_round`, `until_round`, `every_rounds`, `on_rounds` and `off_rounds` are
+      respected.
 
     Args:
       attack: With options that fit that dataset.
@@ -223,6 +229,16 @@ def _check_success_set(case: AttackCase) -> None:
     found = case.attack.success_set(case.poisoned, SEED)
     if found is None:
         return
+    _expect_success_set(case, found)
+    _, state = case.sent(case.round(1), case.attack.init(case.adversary))
+    now = case.attack.current_success_set(found, BYTES, state)
+    if now is None:
+        return
+    _expect_success_set(case, now)
+    expect((now.targets == found.targets).all(), "the targets of the current success set differ")
+
+
+def _expect_success_set(case: AttackCase, found: SuccessSet) -> None:
     expect(isinstance(found, SuccessSet), f"success_set returns a {type(found).__name__}")
     count = len(found.targets)
     expect(count > 0, "it holds no images: return None instead")
@@ -327,9 +343,10 @@ def _check_options(case: AttackCase) -> None:
 
 
 def _check_schedule(case: AttackCase) -> None:
-    attack = case.make({**case.attack.options(), **SCHEDULE})
-    active = tuple(number for number in range(1, 10) if attack.active(number))
-    expect(active == ATTACKED, f"with {SCHEDULE} rounds {active} are attacked, not {ATTACKED}")
+    for schedule, attacked in SCHEDULES:
+        attack = case.make({**case.attack.options(), **STEADY, **schedule})
+        active = tuple(number for number in range(1, 11) if attack.active(number))
+        expect(active == attacked, f"with {schedule} rounds {active} are attacked, not {attacked}")
 
 
 CHECKS: Mapping[str, Callable[[AttackCase], None]] = {
