@@ -17,8 +17,8 @@ never farther than √(n / m) from the median, however far that is: with a large
 
 What tffl takes where the paper says nothing, or does otherwise than the code:
 
-- Columns are the trainable ones; their code takes BatchNorm statistics, too. Here these are averaged
-  over A as they are.
+- Columns are the trainable ones; their code takes BatchNorm statistics, too. Here they are just
+  averaged over A, as they are.
 - A z that equals the radius is kept, so that rounding does not decide; their code leaves it out.
   Where all clients have the same value, z is 0; there it is 0/0, and everybody is left out.
 - All entries that equal the ⌊s·d⌋-th largest belong to the mask; there, the first found.
