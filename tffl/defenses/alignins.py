@@ -75,7 +75,8 @@ def sign_agreement(updates: Updates, share: float) -> np.ndarray:
         agreeing = largest & (signs == principal)
         return np.stack([np.count_nonzero(x, axis=1) for x in (agreeing, largest)])
 
-    agreeing, largest = sum(updates.map_columns(block, trainable=True))
+    blocks = updates.map_columns(block, trainable=True)
+    agreeing, largest = sum(blocks, np.zeros((2, len(updates)), dtype=np.int64))
     return agreeing / largest
 
 
