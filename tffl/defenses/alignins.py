@@ -61,7 +61,7 @@ def sign_agreement(updates: Updates, share: float) -> np.ndarray:
 
     >>> rows = np.array([[1, -2, 9], [2, -1, -9], [3, 5, 0]])
     >>> sign_agreement(Updates.of_rows(rows), share=0.67)
-    array([1. , 0.5, 0.5])
+    array([0.5, 0.5, 0.5])
     """
     trainable = updates.layout.trainable
     count = max(1, int(share * np.count_nonzero(trainable)))

@@ -28,6 +28,7 @@ defenses = Registry(
         "gradcam-ae": "tffl.defenses.gradcam_ae:GradCamAe",
         "gradcam-krum": "tffl.defenses.gradcam_krum:GradCamKrum",
         "krum": "tffl.defenses.krum:Krum",
+        "lasa": "tffl.defenses.lasa:Lasa",
         "layercam-ae": "tffl.defenses.layercam_ae:LayerCamAe",
         "median": "tffl.defenses.median:Median",
         "multi-krum": "tffl.defenses.multi_krum:MultiKrum",

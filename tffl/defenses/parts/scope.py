@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
@@ -30,3 +31,19 @@ def within(updates: Updates, layers: Layers) -> Updates:
         layout=WeightLayout(entries),
         overrides={row: new[columns] for row, new in updates.overrides.items()},
     )
+
+
+def by_variable(updates: Updates) -> Iterator[tuple[slice, Updates]]:
+    """Yields the columns of each trainable variable, and its updates, without copying them."""
+    for entry, columns in zip(updates.layout.entries, updates.layout.spans, strict=True):
+        if entry.trainable:
+            yield (
+                columns,
+                replace(
+                    updates,
+                    start=updates.start[columns],
+                    matrix=updates.matrix[:, columns],
+                    layout=WeightLayout((entry,)),
+                    overrides={row: new[columns] for row, new in updates.overrides.items()},
+                ),
+            )
