@@ -33,7 +33,7 @@ PLAIN = [
 ]
 
 
-SPECIAL = ("bias-anomaly", "faa-dl", "flame", "signguard")
+SPECIAL = ("bias-anomaly", "faa-dl", "flame", "freqfed", "signguard")
 """One needs a layout; the others use scikit-learn, which imports pandas where there is one."""
 
 

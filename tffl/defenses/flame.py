@@ -116,7 +116,7 @@ class Flame(Defense):
             kept = updates.select(finite)
             distances = self._distances(kept)
             inside = majority(distances)
-            accepted[finite], scores[finite] = inside, _mean_distances(distances, inside)
+            accepted[finite], scores[finite] = inside, mean_distances(distances, inside)
             aggregate = self._average(kept, inside, server)
         verdict = Verdict(
             flagged=~accepted,
@@ -147,7 +147,7 @@ class Flame(Defense):
         return result
 
 
-def _mean_distances(distances: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def mean_distances(distances: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Returns each client's mean distance to those inside, but for itself, float64 `[n]`."""
     others = np.maximum(inside.sum() - inside, 1)
     return distances[:, inside].sum(axis=1) / others

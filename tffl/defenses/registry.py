@@ -23,6 +23,7 @@ defenses = Registry(
         "fldetector": "tffl.defenses.fldetector:FLDetector",
         "fltrust": "tffl.defenses.fltrust:FLTrust",
         "foolsgold": "tffl.defenses.foolsgold:FoolsGold",
+        "freqfed": "tffl.defenses.freqfed:FreqFed",
         "gan-audit": "tffl.defenses.gan_audit:GanAudit",
         "geometric-median": "tffl.defenses.geometric_median:GeometricMedian",
         "gradcam-ae": "tffl.defenses.gradcam_ae:GradCamAe",

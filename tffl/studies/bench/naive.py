@@ -225,6 +225,28 @@ def foolsgold(case: Case) -> np.ndarray:
     return weights @ case.rows / weights.sum()
 
 
+def freqfed(case: Case) -> np.ndarray:
+    """Clusters by angles of the low frequencies of the models, and averages the majority."""
+    from scipy.fft import dctn
+    from sklearn.cluster import HDBSCAN
+
+    n, d = case.rows.shape
+    side = int(np.ceil(np.sqrt(d)))
+    squares = np.zeros((n, side * side))
+    squares[:, :d] = case.updates.start + case.rows
+    spectra = dctn(squares.reshape(n, side, side), axes=(1, 2), norm="ortho")
+    half = side // 2
+    low = np.add.outer(np.arange(half), np.arange(half)) <= half
+    clustering = HDBSCAN(
+        min_cluster_size=n // 2 + 1,
+        min_samples=1,
+        metric="cosine",
+        allow_single_cluster=True,
+        copy=True,
+    )
+    return case.average(clustering.fit_predict(spectra[:, :half, :half][:, low]) >= 0)
+
+
 def geometric_median(case: Case) -> np.ndarray:
     """Iterates Weiszfeld's step until the relative change is at most a millionth."""
     center = none(case)
@@ -308,6 +330,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "fldetector": fldetector,
     "fltrust": fltrust,
     "foolsgold": foolsgold,
+    "freqfed": freqfed,
     "geometric-median": geometric_median,
     "krum": krum,
     "median": median,
