@@ -115,6 +115,14 @@ def test_steps_are_those_of_the_authors_code(case: tuple[float, float, float], s
     np.testing.assert_allclose(verdict.aggregate, step, atol=1e-5)
 
 
+def test_a_part_that_is_all_zero_switches_no_filter_off() -> None:
+    """Sparsity empties client 6's last kernel, where the authors' code averages everybody."""
+    authors = [2.239102, -0.694357, 0.714286, 0.712142, 1.0, -1.97675, 0.973892, 1.980072, 0.714286]
+    verdict = Lasa(*_options((0.6, 1.2, 0.8))).judge_rows(ROWS, layout=LAYOUT)
+    np.testing.assert_allclose(verdict.aggregate[15], authors[0], atol=1e-5)
+    assert np.abs(verdict.aggregate[16:] - authors[1:]).max() > 0.1
+
+
 def _options(case: tuple[float, float, float]) -> tuple:
     return (None, 3.5, *case)
 

@@ -264,6 +264,17 @@ def krum(case: Case) -> np.ndarray:
     return case.rows[np.argmin(scores)]
 
 
+def lasa(case: Case) -> np.ndarray:
+    """Averages variable by variable over those of usual norm and balance of signs."""
+    rows, entries = _clipped(case.rows).astype(np.float64), case.updates.layout.entries
+    kernels = np.repeat([len(entry.shape) > 1 for entry in entries], [e.size for e in entries])
+    count = int(kernels.sum() * 0.7)
+    cutoff = np.sort(np.abs(case.rows[:, kernels]), axis=1)[:, -count, None]
+    rows[:, kernels] *= np.abs(case.rows[:, kernels]) > cutoff
+    ends = np.cumsum([entry.size for entry in entries])[:-1]
+    return np.concatenate([_usual_mean(part) for part in np.split(rows, ends, axis=1)])
+
+
 def median(case: Case) -> np.ndarray:
     """Returns the median of each column."""
     return np.median(case.rows, axis=0)
@@ -333,6 +344,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "freqfed": freqfed,
     "geometric-median": geometric_median,
     "krum": krum,
+    "lasa": lasa,
     "median": median,
     "multi-krum": multi_krum,
     "nnm": nnm,
@@ -342,6 +354,16 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "trimmed-mean": trimmed_mean,
 }
 """Name of a defense → its naive version, which returns the aggregate `[d]` of a case."""
+
+
+def _usual_mean(part: np.ndarray) -> np.ndarray:
+    """Averages one variable over rows within a standard deviation of both medians, or all."""
+    signs = np.sign(part)
+    balances = signs.sum(axis=1) / np.maximum(np.abs(signs).sum(axis=1), 1)
+    kept = np.ones(len(part), dtype=bool)
+    for values in (np.linalg.norm(part, axis=1), balances):
+        kept &= np.abs(values - np.median(values)) <= values.std() * (1 + 1e-6)
+    return part[kept if kept.any() else slice(None)].mean(axis=0)
 
 
 def _average(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
