@@ -39,7 +39,7 @@ from tffl.core.geometry import cosines_with
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import TOLERANCE
 from tffl.core.updates import Updates
-from tffl.core.verdict import Verdict
+from tffl.core.verdict import Judgment
 from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
 from tffl.defenses.parts.clipping import clip_factors
@@ -148,13 +148,11 @@ class AlignIns(Detector):
             result[1, finite] = median_distances(cosine, RESOLUTION) / self.cosine_radius
         return result
 
-    def judge(self, updates: Updates, server: Server, state: State) -> tuple[Verdict, State]:
-        """Filters, clips and averages."""
+    def average(self, updates: Updates, judgment: Judgment, weights: np.ndarray) -> np.ndarray:
+        """Clips to the median norm of the accepted, and averages."""
         if not self.enforce:
-            return super().judge(updates, server, state)
-        judgment, memory = self.suspect(updates, server, state)
-        weights = self.weights(updates, judgment.accepted)
+            return super().average(updates, judgment, weights)
         norms = updates.norms(trainable=True)
         inside = norms[judgment.accepted]
         factors = clip_factors(norms, float(np.median(inside)) if len(inside) else 0.0)
-        return Verdict.of(judgment, weights, scaled_mean(updates, weights, factors)), memory
+        return scaled_mean(updates, weights, factors)

@@ -66,7 +66,7 @@ class ClippedMean(RobustMean):
 
     >>> rows = np.array([[1.0], [1.1], [0.9], [1.2], [9.0]])
     >>> ClippedMean().judge_rows(rows, counts=np.array([1, 1, 1, 1, 6])).aggregate.round(3)
-    array([1.08], dtype=float32)
+    array([1.07], dtype=float32)
     """
 
     max_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

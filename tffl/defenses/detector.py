@@ -124,7 +124,17 @@ class Detector(Defense):
         """Scores, flags, votes, and averages those that remain by their sample counts."""
         judgment, memory = self.suspect(updates, server, state)
         weights = self.weights(updates, judgment.accepted)
-        return Verdict.of(judgment, weights, updates.mean(weights)), memory
+        return Verdict.of(judgment, weights, self.average(updates, judgment, weights)), memory
+
+    def average(self, updates: Updates, judgment: Judgment, weights: np.ndarray) -> np.ndarray:
+        """Returns the aggregate float32 `[d]`, for detectors that clip what they average.
+
+        Args:
+          updates: Of all clients.
+          judgment: Whom it suspects.
+          weights: What `weights` returned for the accepted, float64 `[n]`.
+        """
+        return updates.mean(weights)
 
     def weights(self, updates: Updates, accepted: np.ndarray) -> np.ndarray:
         """Returns the accepted clients' shares of the average, float64 `[n]`."""
