@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from tffl.attacks import Attack
+from tffl.attacks.adversary import Adversary
+from tffl.config import build
 from tffl.core.layout import Entry, WeightLayout
 from tffl.core.updates import Updates
 from tffl.data.federation import ClientData, Dataset, Federation
+from tffl.testing.fixtures import small_federation, small_model
 
 COLORS = ("red", "green", "blue", "gray")
 
@@ -121,6 +124,28 @@ class Round:
 @pytest.fixture
 def layout() -> WeightLayout:
     return LAYOUT
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The client and the options of every training that an `Adversary` does from here on."""
+    calls: list[dict[str, Any]] = []
+    train = Adversary.train
+
+    def noted(self: Adversary, *args: Any, **options: Any) -> np.ndarray:
+        calls.append({"client": args[1], **options})
+        return train(self, *args, **options)
+
+    monkeypatch.setattr(Adversary, "train", noted)
+    return calls
+
+
+@pytest.fixture
+def small_adversary() -> Adversary:
+    """The owner of clients 1 and 3 of four."""
+    federation = {"clients": 4, "malicious": 2, "rounds": 3}
+    config = build({"federation": federation, "training": {"batch_size": 16}})
+    return Adversary(small_model(), config, small_federation(4), np.array([1, 3]))
 
 
 @pytest.fixture(scope="session")

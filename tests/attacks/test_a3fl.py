@@ -35,12 +35,6 @@ def create(**options: object) -> A3fl:
     return attacks.create("a3fl", {**QUICK, **options})
 
 
-def adversary() -> Adversary:
-    federation = {"clients": 4, "malicious": 2, "rounds": 3}
-    config = build({"federation": federation, "training": {"batch_size": 16}})
-    return Adversary(small_model(), config, small_federation(4), MALICIOUS)
-
-
 def test_a_pass_of_the_search_by_hand() -> None:
     """Signed steps on the sum of two models' losses, batch by batch, within 0 and 255."""
     model, layout = small_model(), WeightLayout.of(small_model())
@@ -76,8 +70,8 @@ def test_a_pass_of_the_search_by_hand() -> None:
     assert (found[mask[..., 0] == 0] == 127.5).all() and found.min() == 0 and found.max() == 255
 
 
-def test_the_trigger_lowers_the_loss_of_the_target() -> None:
-    one, attack = adversary(), create(target=5, search_epochs=12, balance=0)
+def test_the_trigger_lowers_the_loss_of_the_target(small_adversary: Adversary) -> None:
+    one, attack = small_adversary, create(target=5, search_epochs=12, balance=0)
     start = one.layout.flatten(small_model().get_weights())
     updates = small_round(one.layout, np.arange(4), start)
     malicious = np.isin(updates.client_ids, MALICIOUS)
@@ -93,29 +87,23 @@ def test_the_trigger_lowers_the_loss_of_the_target() -> None:
     assert learned < gray - 0.05
 
 
-def test_what_is_trained_shows_the_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, attack = adversary(), create(target=5, rate=0.25, balance=0.01)
+def test_what_is_trained_shows_the_trigger(
+    small_adversary: Adversary, trainings: list[dict[str, Any]]
+) -> None:
+    one, attack = small_adversary, create(target=5, rate=0.25, balance=0.01)
     start = one.layout.flatten(small_model().get_weights())
     updates = small_round(one.layout, np.arange(4), start)
-    calls: list[dict[str, Any]] = []
-    train = Adversary.train
-
-    def noted(self: Adversary, *args: Any, **options: Any) -> np.ndarray:
-        calls.append({"client": args[1], **options})
-        return train(self, *args, **options)
-
-    monkeypatch.setattr(Adversary, "train", noted)
     malicious = np.isin(updates.client_ids, MALICIOUS)
     _, state = attack.send(updates, malicious, one, attack.init(one))
     trigger = np.asarray(state["trigger"])
     # The model that unlearns it, before passes 1 and 4, on all images and their true labels.
-    assert [call["client"] for call in calls] == [1, 1, 1, 3]
-    for call in calls[:2]:
+    assert [call["client"] for call in trainings] == [1, 1, 1, 3]
+    for call in trainings[:2]:
         images, labels = one.samples(np.array([1]))
         assert call["epochs"] == 1 and call["learning_rate"] == 0.01
         np.testing.assert_array_equal(call["samples"][1], labels)
         assert (call["samples"][0] != images).any(axis=(1, 2, 3)).all()
-    for call in calls[2:]:
+    for call in trainings[2:]:
         images, labels = one.samples(np.array([call["client"]]))
         chosen = call["samples"][1] != labels
         assert chosen.sum() == 15 and (call["samples"][1][chosen] == 5).all()  # a quarter of 60
@@ -164,9 +152,9 @@ def test_a_run_can_be_continued(tmp_path) -> None:
     assert len(half.rounds) == 2
 
 
-def test_it_joins_scaling_but_nothing_that_trains_again() -> None:
+def test_it_joins_scaling_but_nothing_that_trains_again(small_adversary: Adversary) -> None:
     joined = create_attack("a3fl+scaling", {**QUICK, "factor": 2})
-    one = adversary()
+    one = small_adversary
     updates = small_round(one.layout, np.arange(4), one.layout.flatten(small_model().get_weights()))
     malicious = np.isin(updates.client_ids, MALICIOUS)
     rows, state = joined.send(updates, malicious, one, joined.init(one))

@@ -13,7 +13,6 @@ from tffl.attacks import attacks
 from tffl.attacks.adversary import Adversary
 from tffl.attacks.base import SuccessSet
 from tffl.attacks.iba import Iba
-from tffl.config import build
 from tffl.core.layout import WeightLayout
 from tffl.core.pixels import BYTES
 from tffl.engine.trigger_generator import GeneratorTraining, first_weights, generator, perturbed
@@ -30,12 +29,6 @@ MALICIOUS = np.array([1, 3])
 
 def create(**options: object) -> Iba:
     return attacks.create("iba", options)
-
-
-def adversary() -> Adversary:
-    federation = {"clients": 4, "malicious": 2, "rounds": 3}
-    config = build({"federation": federation, "training": {"batch_size": 16}})
-    return Adversary(small_model(), config, small_federation(4), MALICIOUS)
 
 
 def test_a_step_of_the_generator_is_that_of_keras() -> None:
@@ -82,31 +75,25 @@ def test_no_pixel_changes_by_more_than_the_amplitude(shape: tuple[int, int, int]
     np.testing.assert_allclose(255 * moved, shown, atol=0.51)
 
 
-def test_the_pattern_is_learned_trained_and_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = adversary()
+def test_the_pattern_is_learned_trained_and_measured(
+    small_adversary: Adversary, trainings: list[dict[str, Any]]
+) -> None:
+    one = small_adversary
     attack = create(target=5, search_epochs=15, search_learning_rate=0.003, amplitude=0.3)
     start = one.layout.flatten(small_model().get_weights())
     updates = small_round(one.layout, np.arange(4), start)
-    calls: list[dict[str, Any]] = []
-    train = Adversary.train
-
-    def noted(self: Adversary, *args: Any, **options: Any) -> np.ndarray:
-        calls.append({"client": args[1], **options})
-        return train(self, *args, **options)
-
-    monkeypatch.setattr(Adversary, "train", noted)
     first = attack.init(one)
     malicious = np.isin(updates.client_ids, MALICIOUS)
     rows, state = attack.send(updates, malicious, one, first)
     assert rows is not None and rows.shape == (2, one.layout.size)
-    for call in calls:
+    for call in trainings:
         images, labels = one.samples(np.array([call["client"]]))
         chosen = call["samples"][1] != labels
         assert chosen.sum() == 30 and (call["samples"][1][chosen] == 5).all()  # half of 60
         expected = attack.shown(images[chosen], BYTES, state)
         np.testing.assert_array_equal(call["samples"][0][chosen], expected)
         np.testing.assert_array_equal(call["samples"][0][~chosen], images[~chosen])
-    assert [call["client"] for call in calls] == [1, 3]
+    assert [call["client"] for call in trainings] == [1, 3]
 
     clean = attack.success_set(small_federation(4), seed=0)
     assert (clean.targets == 5).all() and clean.source == "test"

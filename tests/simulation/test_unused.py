@@ -84,6 +84,10 @@ TINY = {
             "attack.from_round = 11 lies after the last of 10 rounds: nobody attacks",
         ),
         (
+            {"attack": {"name": "ipm", "on_rounds": 3}},
+            "attack.on_rounds = 3 changes nothing: attack.off_rounds is 0",
+        ),
+        (
             {"record": {"store_updates": "12,20"}},
             "record.store_updates = '12,20' names none of 10 rounds: nothing is stored",
         ),

@@ -155,3 +155,29 @@ def test_a_run_without_all_updates_is_refused(run: Path) -> None:
             recover(run, [1], PLAN)
     finally:
         (run / "moved").rename(stored)
+
+
+def test_rounds_that_were_skipped_need_no_updates(tmp_path: Path) -> None:
+    values = {
+        "seed": 3,
+        "data": {"train_limit": 300, "test_limit": 100},
+        "federation": {"clients": 6, "malicious": 1, "rounds": 6, "dropout": 0.8},
+        "model": {"name": "lenet5"},
+        "attack": {"name": "sign-flip"},
+        "record": {"store_updates": "all", "export": False, "figures": False},
+    }
+    path = tmp_path / "run"
+    skipped = tffl.simulate(values, path).rounds["skipped"].astype(bool)
+    assert 0 < skipped.sum() < 5
+    recover(path, [0], Plan(warm_up=1, tuning=1))
+    table = (path / "recovered" / "rounds.csv").read_text().splitlines()
+    assert len(table) == 1 + (~skipped).sum()
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_anything_is_computed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("tffl.studies.recover.rebuild", None)
+    with pytest.raises(UsageError, match="file is no folder that you can write to"):
+        recover(run, [1], Plan(warm_up=1, tuning=1), out=tmp_path / "file")

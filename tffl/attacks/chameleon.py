@@ -36,7 +36,7 @@ from pydantic import Field
 from tffl.attacks.base import Attack, State
 from tffl.attacks.constrain_and_scale import scaled_within
 from tffl.attacks.model_attack import ModelAttack
-from tffl.attacks.parts import class_index
+from tffl.attacks.parts import class_index, class_number
 from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
@@ -131,8 +131,7 @@ class Chameleon(ModelAttack):
     ) -> np.ndarray:
         from tffl.engine.contrast import Contrast
 
-        names, target = adversary.class_names, self._target
-        number = names.index(target) if isinstance(target, str) else target
+        number = class_number(adversary.class_names, self._target)
         encoder = adversary.train(
             own.start,
             client,

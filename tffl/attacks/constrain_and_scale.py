@@ -34,6 +34,7 @@ import numpy as np
 from pydantic import Field
 
 from tffl.attacks.base import OWN_DATA, State
+from tffl.attacks.bounded import length
 from tffl.attacks.model_attack import PARTICIPANTS, ModelAttack
 from tffl.attacks.parts import retrained
 from tffl.core.updates import Updates
@@ -61,8 +62,7 @@ def scaled_within(
     result = np.empty_like(rows)
     with np.errstate(over="ignore", invalid="ignore"):
         for row, out in zip(rows, result, strict=True):
-            free = row[trainable].astype(np.float64)
-            norm = abs(factor) * float(np.sqrt(np.einsum("j,j->", free, free)))
+            norm = abs(factor) * length(row[trainable].astype(np.float64))
             out[:] = row * np.float32(factor * (bound / norm if norm > bound else 1))
     return result
 

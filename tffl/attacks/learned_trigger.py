@@ -16,7 +16,7 @@ import numpy as np
 
 from tffl.attacks.base import State, SuccessSet
 from tffl.attacks.data_attack import scaled
-from tffl.attacks.parts import class_index
+from tffl.attacks.parts import class_index, class_number
 from tffl.attacks.trigger import TriggerBackdoor
 from tffl.core.errors import require
 from tffl.core.pixels import PixelRange
@@ -90,8 +90,7 @@ class LearnedTrigger(TriggerBackdoor):
         if not malicious.any():
             return None, state
         own = updates.select(malicious)
-        names, target = adversary.class_names, self.target
-        number = names.index(target) if isinstance(target, str) else target
+        number = class_number(adversary.class_names, self.target)
         first = int(own.client_ids[0])
         state = self.learn(own.start, own.round, first, number, adversary, state)
         rows = np.empty((len(own), own.layout.size), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,16 +28,24 @@ def class_index(dataset: Dataset, value: int | str, option: str) -> int:
     Raises:
       UsageError: There is no such class.
     """
-    if isinstance(value, str):
-        if value not in dataset.class_names:
-            raise unknown(f"class of {dataset.name} in {option}:", value, dataset.class_names)
-        return dataset.class_names.index(value)
+    if isinstance(value, str) and value not in dataset.class_names:
+        raise unknown(f"class of {dataset.name} in {option}:", value, dataset.class_names)
+    number = class_number(dataset.class_names, value)
     require(
-        0 <= value < dataset.classes,
+        0 <= number < dataset.classes,
         f"{option} = {value} is not a class of {dataset.name}: "
         f"give a number from 0 to {dataset.classes - 1} or a class name",
     )
-    return value
+    return number
+
+
+def class_number(names: Sequence[str], value: int | str) -> int:
+    """Returns the number of a class that is known to exist, given its name or its number.
+
+    >>> class_number(("cat", "dog"), "dog"), class_number(("cat", "dog"), 0)
+    (1, 0)
+    """
+    return names.index(value) if isinstance(value, str) else value
 
 
 def draw(candidates: np.ndarray, amount: float, seed: int, purpose: str, client: int) -> np.ndarray:

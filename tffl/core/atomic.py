@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tffl.core.errors import TfflError
+from tffl.core.errors import TfflError, require
 
 TEMPORARY = ".tmp-"
 """Prefix of the temporary files that a killed process may leave behind."""
@@ -76,6 +76,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Writes a UTF-8 file atomically; like `write_bytes`, line ends stay as they are."""
     write_bytes(path, content.encode())
+
+
+def check_writable(path: Path) -> None:
+    """Raises `UsageError` if a file cannot be made, before anything is computed for it."""
+    folder = next(each for each in path.absolute().parents if each.exists())
+    require(
+        folder.is_dir() and os.access(folder, os.W_OK),
+        f"cannot write {path}: {folder} is no folder that you can write to",
+    )
 
 
 def make_free_folder(path: Path) -> Path:

@@ -253,6 +253,13 @@ class Updates:
         with ThreadPoolExecutor(cores(), thread_name_prefix="tffl-columns") as pool:
             yield from pool.map(function, self.columns(trainable, size))
 
+    def map_rows(self, function: Callable[[int], Result]) -> Iterator[Result]:
+        """Yields `function(row)` for every position 0 … n − 1, as `map_columns` does for blocks."""
+        from tffl.core.process import cores
+
+        with ThreadPoolExecutor(cores(), thread_name_prefix="tffl-rows") as pool:
+            yield from pool.map(function, range(len(self)))
+
     def norms(self, trainable: bool = False) -> np.ndarray:
         """Returns the Euclidean norm of each row, float64 `[n]`; inf or NaN where not finite."""
 

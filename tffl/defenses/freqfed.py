@@ -32,7 +32,6 @@ models differ. Trainable columns alone are transformed.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -75,8 +74,6 @@ def frequency_distances(updates: Updates, models: bool) -> np.ndarray:
       updates: Finite rows.
       models: Whether whole models are transformed, instead of updates.
     """
-    from tffl.core.process import cores
-
     trainable = updates.layout.trainable
 
     def features(row: int) -> np.ndarray:
@@ -85,8 +82,7 @@ def frequency_distances(updates: Updates, models: bool) -> np.ndarray:
         length = np.linalg.norm(low)
         return (low / length if length > 0 else low).astype(np.float32)
 
-    with ThreadPoolExecutor(cores(), thread_name_prefix="tffl-frequencies") as pool:
-        rows = np.stack(list(pool.map(features, range(len(updates)))))
+    rows = np.stack(list(updates.map_rows(features)))
     return np.round(1 - cosines(products(Updates.of_rows(rows))), DIGITS)
 
 

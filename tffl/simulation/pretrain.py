@@ -5,7 +5,6 @@ The data are not split: one client holds all of them, and trains as clients do i
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tffl.config import ComponentConfig, Config, FederationConfig
+from tffl.core.atomic import check_writable
 from tffl.core.errors import TfflError, require
 from tffl.core.jsonable import write_json
 from tffl.data.build import build_federation, check_prepared
@@ -63,11 +63,7 @@ class Pretraining:
         check_weights_path(self.path, "--out")
         for path in (self.path, self.about):
             require(not path.exists(), f"{path} exists: remove it, or give another --out")
-        folder = next(each for each in self.path.absolute().parents if each.exists())
-        require(
-            folder.is_dir() and os.access(folder, os.W_OK),
-            f"cannot write {self.path}: {folder} is no folder that you can write to",
-        )
+        check_writable(self.path)
         model_options(self.config.model)
         if self.config.model.weights:
             check_weights_file(Path(self.config.model.weights).expanduser())

@@ -75,6 +75,9 @@ def _never(config: Config) -> Iterator[str]:
     begin = config.attack.options.get("from_round", 1)
     if attacked and isinstance(begin, int) and begin > rounds:
         yield f"attack.from_round = {begin} lies after the last of {rounds} rounds: nobody attacks"
+    burst, pause = (config.attack.options.get(key, 0) for key in ("on_rounds", "off_rounds"))
+    if attacked and burst not in (0, 1, "1") and pause in (0, "0"):
+        yield f"attack.on_rounds = {burst} changes nothing: attack.off_rounds is 0"
     stored = config.record.store_updates
     if stored and not config.record.stored_rounds(rounds):
         yield f"record.store_updates = {stored!r} names none of {rounds} rounds: nothing is stored"

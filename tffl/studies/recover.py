@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tffl.config import build, override
-from tffl.core.atomic import write_text
+from tffl.core.atomic import check_writable, write_text
 from tffl.core.errors import UsageError, require
 from tffl.core.jsonable import write_json
 from tffl.core.updates import Updates
@@ -59,7 +59,9 @@ Train = Callable[[int, np.ndarray, np.ndarray], Updates]
 
 @dataclass(frozen=True)
 class Plan:
-    """When clients are asked for exact updates; the defaults are the paper's.
+    """When clients are asked for exact updates.
+
+    The defaults are those of another public implementation; the paper's could not be looked up.
 
     Attributes:
       warm_up: First rounds.
@@ -235,9 +237,10 @@ def recover(
 
     directory = run if isinstance(run, RunDirectory) else RunDirectory.open(Path(run))
     plan, observer = plan or Plan(), observer or Observer()
-    rounds = _check_rounds(directory)
+    rounds, folder = _check_rounds(directory), out or directory.path / "recovered"
     plan.check(rounds)
     _check_clients(directory, excluded)
+    check_writable(folder / "rounds.csv")
     silence()
     configure(directory.config.runtime.devices)
     from tffl.models.layers import set_weights
@@ -264,7 +267,6 @@ def recover(
     missed = sorted(set(experiment.attackers.ids.tolist()) - set(excluded))
     if config.attack.name == "none":
         missed = []
-    folder = out or directory.path / "recovered"
     set_weights(experiment.model, experiment.layout.unflatten(recovered.weights))
     export(experiment.model, folder)
     write_text(folder / "rounds.csv", to_csv(list(recovered.rows[0]), recovered.rows))
@@ -311,9 +313,11 @@ def parse_clients(text: str) -> list[int]:
 
 
 def _check_rounds(run: RunDirectory) -> int:
-    """Returns the number of rounds, all of which must be stored."""
+    """Returns the number of rounds, all of which must be stored but those that were skipped."""
     stored, played = list(round_files(run.path / UPDATES)), len(run.frames()[0])
-    missing = sorted(set(range(1, played + 1)) - set(stored))
+    skipped = run.tables.skipped()
+    require(len(skipped) < played, f"all rounds of {run.path} were skipped: there is no update")
+    missing = sorted(set(range(1, played + 1)) - set(stored) - skipped)
     require(
         bool(stored) and not missing,
         f"{run.path} lacks the updates of "

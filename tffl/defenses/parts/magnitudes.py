@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 from tffl.core.updates import Updates
@@ -21,7 +19,6 @@ def largest_magnitudes(updates: Updates, columns: np.ndarray, count: int) -> np.
     >>> largest_magnitudes(updates, np.array([True, True, False]), count=1)
     array([5., 2.], dtype=float32)
     """
-    from tffl.core.process import cores
 
     def of_row(row: int) -> np.float32:
         magnitudes = np.abs(updates.row(row)[columns])
@@ -29,8 +26,7 @@ def largest_magnitudes(updates: Updates, columns: np.ndarray, count: int) -> np.
         magnitudes.partition(place)
         return magnitudes[place]
 
-    with ThreadPoolExecutor(cores(), thread_name_prefix="tffl-rows") as pool:
-        return np.fromiter(pool.map(of_row, range(len(updates))), np.float32, len(updates))
+    return np.fromiter(updates.map_rows(of_row), np.float32, len(updates))
 
 
 def median_distances(values: np.ndarray, resolution: float) -> np.ndarray:

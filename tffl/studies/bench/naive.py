@@ -77,9 +77,7 @@ def alignins(case: Case) -> np.ndarray:
     ]
     lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(start)
     angles = np.divide(rows @ start, lengths, out=np.zeros(len(rows)), where=lengths > 0)
-    kept = np.ones(len(rows), dtype=bool)
-    for values in (np.array(signs), angles):
-        kept &= np.abs(values - np.median(values)) <= values.std() * (1 + 1e-6)
+    kept = _near_median(np.array(signs)) & _near_median(angles)
     return _average(_clipped(case.rows[kept]), case.updates.sample_counts[kept])
 
 
@@ -360,10 +358,14 @@ def _usual_mean(part: np.ndarray) -> np.ndarray:
     """Averages one variable over rows within a standard deviation of both medians, or all."""
     signs = np.sign(part)
     balances = signs.sum(axis=1) / np.maximum(np.abs(signs).sum(axis=1), 1)
-    kept = np.ones(len(part), dtype=bool)
-    for values in (np.linalg.norm(part, axis=1), balances):
-        kept &= np.abs(values - np.median(values)) <= values.std() * (1 + 1e-6)
+    kept = _near_median(np.linalg.norm(part, axis=1)) & _near_median(balances)
     return part[kept if kept.any() else slice(None)].mean(axis=0)
+
+
+def _near_median(values: np.ndarray) -> np.ndarray:
+    """Returns bool `[n]`: which values are within a standard deviation of the median."""
+    near: np.ndarray = np.abs(values - np.median(values)) <= values.std() * (1 + 1e-6)
+    return near
 
 
 def _average(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
