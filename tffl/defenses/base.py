@@ -89,6 +89,11 @@ class Defense(ABC):
         return False
 
     @property
+    def needs_history(self) -> bool:
+        """Whether one round without names, such as a folder of files, is too little for it."""
+        return self.tracks_clients
+
+    @property
     def judges_statistics(self) -> bool:
         """Whether variables that no gradient trains, such as BatchNorm statistics, are judged.
 

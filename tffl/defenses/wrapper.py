@@ -130,6 +130,11 @@ class Mixed(Defense):
         return self.inner.tracks_clients
 
     @property
+    def needs_history(self) -> bool:
+        """Whether the inner defense does."""
+        return self.inner.needs_history
+
+    @property
     def judges_statistics(self) -> bool:
         """Whether the inner defense does."""
         return self.inner.judges_statistics

@@ -139,6 +139,22 @@ def clipped_mean(case: Case) -> np.ndarray:
     return norm_clipping(case)
 
 
+def coalition(case: Case) -> np.ndarray:
+    """Leaves out groups whose members have much more in common than with others; no images."""
+    centered = case.rows - np.median(case.rows, axis=0).astype(np.float64)
+    centered /= np.linalg.norm(centered, axis=1, keepdims=True)
+    cosines, left = centered @ centered.T, np.arange(len(case.rows))
+    room = len(left) // 2
+    while room >= 2:
+        groups = _proposed(cosines[np.ix_(left, left)], room)
+        gaps = [_cohesion(cosines[np.ix_(left, left)], group) for group in groups]
+        if max(gaps, default=0) <= 0.95:
+            break
+        left = np.delete(left, groups[int(np.argmax(gaps))])
+        room -= len(groups[int(np.argmax(gaps))])
+    return case.average(left)
+
+
 def dnc(case: Case) -> np.ndarray:
     """Leaves out the f rows with the longest projection on the first singular vector."""
     n, d = case.rows.shape
@@ -333,6 +349,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "bulyan": bulyan,
     "centered-clipping": centered_clipping,
     "clipped-mean": clipped_mean,
+    "coalition": coalition,
     "dnc": dnc,
     "faa-dl": faa_dl,
     "flame": flame,
@@ -376,6 +393,28 @@ def _clipped(rows: np.ndarray) -> np.ndarray:
     """Returns the rows, clipped to their median norm."""
     norms = np.linalg.norm(rows, axis=1)
     return rows * np.minimum(1, np.median(norms) / norms)[:, None]
+
+
+def _proposed(cosines: np.ndarray, room: int) -> list[list[int]]:
+    """Returns the ends of the three leading eigenvectors, and the branches of average linkage."""
+    from scipy.cluster.hierarchy import linkage, to_tree
+    from scipy.spatial.distance import squareform
+
+    n, groups = len(cosines), []
+    for vector in np.linalg.eigh(cosines)[1].T[-3:]:
+        order = np.argsort(vector, kind="stable").tolist()
+        groups += [end for k in range(2, n // 2 + 1) for end in (order[:k], order[-k:])]
+    apart = np.clip(np.diag(cosines).mean() - cosines, 0, None)
+    np.fill_diagonal(apart, 0)
+    _, branches = to_tree(linkage(squareform(apart, checks=False), "average"), rd=True)
+    groups += [branch.pre_order() for branch in branches]
+    return [group for group in groups if 2 <= len(group) <= room]
+
+
+def _cohesion(cosines: np.ndarray, group: list[int]) -> float:
+    others = [client for client in range(len(cosines)) if client not in group]
+    within = [cosines[i, j] for i in group for j in group if i != j]
+    return float(np.mean(within) - np.mean([cosines[i, j] for i in group for j in others]))
 
 
 def _squared_distances(rows: np.ndarray) -> np.ndarray:
