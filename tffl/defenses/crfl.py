@@ -21,7 +21,8 @@ The mean is plain, as in their code: sample counts do not matter. What tffl does
   statistics are averaged as they are.
 - They evaluate a round before its noise is added. Here a round is evaluated with it, as clients
   receive the model; the last round has none. So a run cannot be resumed with more rounds, and one
-  that a callback ends early ends with noise.
+  that a callback ends early ends with noise. So does every round where the number of rounds is not
+  known, as in `tffl.Session`.
 
 Other implementations (FLPoison, BackFed) shorten updates instead of the model, which has no
 certificate.
