@@ -16,6 +16,7 @@ defenses = Registry(
         "cam-consensus": "tffl.defenses.cam_consensus:CamConsensus",
         "centered-clipping": "tffl.defenses.centered_clipping:CenteredClipping",
         "clipped-mean": "tffl.defenses.clipped_mean:ClippedMean",
+        "crfl": "tffl.defenses.crfl:Crfl",
         "dnc": "tffl.defenses.dnc:DnC",
         "faa-dl": "tffl.defenses.faa_dl:FaaDl",
         "flame": "tffl.defenses.flame:Flame",

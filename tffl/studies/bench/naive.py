@@ -139,6 +139,15 @@ def clipped_mean(case: Case) -> np.ndarray:
     return norm_clipping(case)
 
 
+def crfl(case: Case) -> np.ndarray:
+    """Averages, clips the model to the norm that round 1 allows, and adds noise."""
+    start = case.updates.start.astype(np.float64)
+    moved = start + case.rows.mean(axis=0)
+    limit = max(2.0, float(np.linalg.norm(start))) + 0.1 * case.updates.round
+    noise = 0.01 * case.generator("crfl").standard_normal(len(moved))
+    return moved * min(1, limit / np.linalg.norm(moved)) + noise - start
+
+
 def dnc(case: Case) -> np.ndarray:
     """Leaves out the f rows with the longest projection on the first singular vector."""
     n, d = case.rows.shape
@@ -352,6 +361,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "bulyan": bulyan,
     "centered-clipping": centered_clipping,
     "clipped-mean": clipped_mean,
+    "crfl": crfl,
     "dnc": dnc,
     "faa-dl": faa_dl,
     "flame": flame,
