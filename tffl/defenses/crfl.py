@@ -23,8 +23,8 @@ The mean is plain, as in their code: sample counts do not matter. What tffl does
   receive the model; the last round has none. So a run cannot be resumed with more rounds, and one
   that a callback ends early ends with noise.
 
-Other implementations (FLPoison, BackFed) shorten the mean update instead of the model, which is
-`norm-clipping` of the average and has no certificate.
+Other implementations (FLPoison, BackFed) shorten updates instead of the model, which has no
+certificate.
 
 The rule has no verdict on clients. Recorded is the norm of each client's own model, divided by ρ_t.
 """
