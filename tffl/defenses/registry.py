@@ -32,6 +32,7 @@ defenses = Registry(
         "krum": "tffl.defenses.krum:Krum",
         "lasa": "tffl.defenses.lasa:Lasa",
         "layercam-ae": "tffl.defenses.layercam_ae:LayerCamAe",
+        "lfighter": "tffl.defenses.lfighter:LFighter",
         "median": "tffl.defenses.median:Median",
         "multi-krum": "tffl.defenses.multi_krum:MultiKrum",
         "nnm": "tffl.defenses.nnm:NearestNeighborMixing",
