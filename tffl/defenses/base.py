@@ -94,6 +94,11 @@ class Defense(ABC):
         return self.tracks_clients
 
     @property
+    def depends_on_total_rounds(self) -> bool:
+        """Whether what it does in a round depends on how many there are in all."""
+        return False
+
+    @property
     def judges_statistics(self) -> bool:
         """Whether variables that no gradient trains, such as BatchNorm statistics, are judged.
 

@@ -105,6 +105,11 @@ class Grouped(Defense):
         """Whether the rule does."""
         return self.inner.tracks_clients
 
+    @property
+    def depends_on_total_rounds(self) -> bool:
+        """Whether the rule does."""
+        return self.inner.depends_on_total_rounds
+
     def groups(self, server: Server) -> np.ndarray:
         """Deals the clients out; raises `UsageError` if there are fewer than groups."""
         clients, groups = server.clients, self.before.groups

@@ -135,6 +135,11 @@ class Mixed(Defense):
         return self.inner.needs_history
 
     @property
+    def depends_on_total_rounds(self) -> bool:
+        """Whether the inner defense does."""
+        return self.inner.depends_on_total_rounds
+
+    @property
     def judges_statistics(self) -> bool:
         """Whether the inner defense does."""
         return self.inner.judges_statistics

@@ -155,6 +155,15 @@ def coalition(case: Case) -> np.ndarray:
     return case.average(left)
 
 
+def crfl(case: Case) -> np.ndarray:
+    """Averages, clips the model to the norm that round 1 allows, and adds noise."""
+    start = case.updates.start.astype(np.float64)
+    moved = start + case.rows.mean(axis=0)
+    limit = max(2.0, float(np.linalg.norm(start))) + 0.1 * case.updates.round
+    noise = 0.01 * case.generator("crfl").standard_normal(len(moved))
+    return moved * min(1, limit / np.linalg.norm(moved)) + noise - start
+
+
 def dnc(case: Case) -> np.ndarray:
     """Leaves out the f rows with the longest projection on the first singular vector."""
     n, d = case.rows.shape
@@ -289,6 +298,25 @@ def lasa(case: Case) -> np.ndarray:
     return np.concatenate([_usual_mean(part) for part in np.split(rows, ends, axis=1)])
 
 
+def lfighter(case: Case) -> np.ndarray:
+    """Splits what changes at two output neurons in two, and averages the looser or larger part."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    layout, n = case.updates.layout, len(case.rows)
+    kernel, bias = (case.rows[:, layout[f"{layout.final_layer}/{x}"]] for x in ("kernel", "bias"))
+    kernel = kernel.reshape(n, -1, bias.shape[1])
+    magnitudes = np.linalg.norm(kernel, axis=1).sum(axis=0) + np.abs(bias).sum(axis=0)
+    features = kernel[:, :, np.argsort(magnitudes)[-2:]].reshape(n, -1)
+    labels = KMeans(2, n_init=10, random_state=0).fit(features).labels_
+    scores = []
+    for label in (0, 1):
+        part = features[labels == label]
+        lowest = (cosine_similarity(part) - np.eye(len(part))).min(axis=1)
+        scores.append(len(part) / n * (1 - lowest.mean()))
+    return case.rows[labels == np.argmax(scores)].mean(axis=0)
+
+
 def median(case: Case) -> np.ndarray:
     """Returns the median of each column."""
     return np.median(case.rows, axis=0)
@@ -350,6 +378,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "centered-clipping": centered_clipping,
     "clipped-mean": clipped_mean,
     "coalition": coalition,
+    "crfl": crfl,
     "dnc": dnc,
     "faa-dl": faa_dl,
     "flame": flame,
@@ -360,6 +389,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "geometric-median": geometric_median,
     "krum": krum,
     "lasa": lasa,
+    "lfighter": lfighter,
     "median": median,
     "multi-krum": multi_krum,
     "nnm": nnm,
