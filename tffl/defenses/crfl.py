@@ -77,8 +77,8 @@ class Crfl(RobustMean):
     Attributes:
       norm: ρ_0 > 0; if None, the norm of the model that round 1 begins with, and at least 2.
       growth: By how much a model may be longer in each round than in the one before.
-      noise: σ >= 0 on every trainable weight, in every round but the last. With none, nothing is
-        certified.
+      noise: σ >= 0 on every trainable weight, in every round but the last. With 0, only poisoned
+        data of the last round can be certified against.
 
     >>> rows = np.array([[3.0, 4.0], [3.0, 4.0], [6.0, 8.0]])
     >>> Crfl(norm=1.9, noise=0).judge_rows(rows).aggregate.round(3)
