@@ -27,8 +27,8 @@ nothing stays hidden, they send what they trained.
 The attack is tffl's own. It bounds the distance, although `coalition` does not, since rules beside
 it do, such as those in `shield`. Without `knows_probes` they take their own images for those of the
 server, and may be convicted after all; so they may with `knows` other than `all-benign`, or after
-rounds in which none of them took part. Where their own updates stand in for honest ones, these are mirrored
-at their mean: a colluder and its stand-in would otherwise be near-duplicates.
+rounds in which none of them took part. Where their own updates stand in for honest ones, these are
+mirrored at their mean: a colluder and its stand-in would otherwise be near-duplicates.
 """
 
 from __future__ import annotations
