@@ -36,7 +36,7 @@ from tffl.models import models
 
 
 def search(affinity: np.ndarray, costs: np.ndarray, held: np.ndarray) -> Coalitions:
-    return Search(least=0.15, relief=0.75)(affinity, lambda left: costs[left], held)
+    return Search(least=0.1, relief=0.75)(affinity, lambda left: costs[left], held)
 
 
 NOBODY = np.zeros(20, dtype=bool)
@@ -138,8 +138,9 @@ class TestSearch:
     def test_convicts_get_no_benefit_of_the_doubt(self) -> None:
         """The same evidence, once of strangers and once of who was convicted last time."""
         members = mask(20, [2, 5, 8, 13])
-        affinity, base = affinity_of(20, [2, 5, 8, 13], 0.4), self.costs * 0.5
-        pushes = [base + push * members[:, None] for push in np.arange(0, 3, 0.1)]
+        affinity, base = affinity_of(20, [2, 5, 8, 13], 0.4), self.costs.copy()
+        base[members] = np.array([-0.2, -0.1, 0.1, 0.2])[:, None]
+        pushes = [base + push * members[:, None] for push in np.arange(-2, 1, 0.02)]
         strangers = [search(affinity, costs, NOBODY).members[members].sum() for costs in pushes]
         convicts = [search(affinity, costs, members).members[members].sum() for costs in pushes]
         assert sum(convicts) > sum(strangers)
