@@ -16,6 +16,7 @@ defenses = Registry(
         "cam-consensus": "tffl.defenses.cam_consensus:CamConsensus",
         "centered-clipping": "tffl.defenses.centered_clipping:CenteredClipping",
         "clipped-mean": "tffl.defenses.clipped_mean:ClippedMean",
+        "deepsight": "tffl.defenses.deepsight:DeepSight",
         "dnc": "tffl.defenses.dnc:DnC",
         "faa-dl": "tffl.defenses.faa_dl:FaaDl",
         "flame": "tffl.defenses.flame:Flame",
