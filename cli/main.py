@@ -32,6 +32,7 @@ COMMANDS = {
     "page": ("tffl_cli.page:page", "Write a page of results/ from runs or recorded tables."),
     "replay": ("tffl_cli.replay:replay", "Try attacks and defenses on a run's stored updates."),
     "recover": ("tffl_cli.recover:recover", "Rebuild a model without convicted clients."),
+    "certify": ("tffl_cli.certify:certify", "Say what a run of crfl proves about its predictions."),
     "localize": ("tffl_cli.localize:localize", "Rank the weights that give attackers away."),
     "explain": ("tffl_cli.explain:explain", "Draw what a heat-map defense saw in a round."),
     "report": ("tffl_cli.report:report", "Show runs and benchmarks as a page, Markdown or LaTeX."),

@@ -33,8 +33,8 @@ PLAIN = [
 ]
 
 
-SPECIAL = ("bias-anomaly", "faa-dl", "flame", "freqfed", "signguard")
-"""One needs a layout; the others use scikit-learn, which imports pandas where there is one."""
+SPECIAL = ("bias-anomaly", "faa-dl", "flame", "freqfed", "lfighter", "signguard")
+"""Two need a layout; the others use scikit-learn, which imports pandas where there is one."""
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -109,6 +109,7 @@ def test_what_does_not_fit_is_one_line(rows: np.ndarray, options: dict, message:
         ("fltrust", "FLTrust compares with the server's own update: give root_update="),
         ("flcert", "judge the rows of each by what stands behind it"),
         ("bias-anomaly", "has no bias"),
+        ("lfighter", "has no kernel"),
     ],
 )
 def test_what_is_missing_is_named(name: str, message: str) -> None:

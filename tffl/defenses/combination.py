@@ -117,6 +117,11 @@ class Combination(Defense):
         return any(part.tracks_clients for part in self.parts.values())
 
     @property
+    def needs_history(self) -> bool:
+        """Whether any part does."""
+        return any(part.needs_history for part in self.parts.values())
+
+    @property
     def judges_statistics(self) -> bool:
         """Whether any part does."""
         return any(part.judges_statistics for part in self.parts.values())

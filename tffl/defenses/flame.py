@@ -32,7 +32,6 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tffl.core import seeds
 from tffl.core.errors import require
 from tffl.core.geometry import cosines, norm, products, products_with
 from tffl.core.layout import WeightLayout
@@ -40,6 +39,7 @@ from tffl.core.updates import Updates
 from tffl.core.verdict import NOT_FINITE, Verdict
 from tffl.defenses.base import Defense, State
 from tffl.defenses.parts.clipping import clip_factors
+from tffl.defenses.parts.noise import add_noise
 from tffl.defenses.server import Server
 
 DIGITS = 12
@@ -139,11 +139,7 @@ class Flame(Defense):
         norms = updates.norms(trainable=True)
         bound = float(np.median(norms))
         result = updates.mean(inside * clip_factors(norms, bound) / inside.sum())
-        generator = seeds.generator(server.seed, "flame", updates.round)
-        for columns in updates.columns(trainable=True):
-            noise = generator.standard_normal(columns.stop - columns.start)
-            with np.errstate(over="ignore"):
-                result[columns] += self.noise * bound * noise
+        add_noise(result, self.noise * bound, updates, server, "flame")
         return result
 
 

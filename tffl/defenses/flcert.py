@@ -96,9 +96,19 @@ class Grouped(Defense):
         return self.before.groups
 
     @property
+    def needs_history(self) -> bool:
+        """Whether the inner defense does."""
+        return self.inner.needs_history
+
+    @property
     def tracks_clients(self) -> bool:
         """Whether the rule does."""
         return self.inner.tracks_clients
+
+    @property
+    def depends_on_total_rounds(self) -> bool:
+        """Whether the rule does."""
+        return self.inner.depends_on_total_rounds
 
     def groups(self, server: Server) -> np.ndarray:
         """Deals the clients out; raises `UsageError` if there are fewer than groups."""

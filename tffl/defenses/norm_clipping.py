@@ -23,11 +23,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tffl.core import seeds
 from tffl.core.layout import WeightLayout
 from tffl.core.updates import Updates
 from tffl.defenses.base import State, sample_shares
 from tffl.defenses.parts.clipping import clip_factors, excess
+from tffl.defenses.parts.noise import add_noise
 from tffl.defenses.parts.scaling import scaled_mean
 from tffl.defenses.parts.tolerance import check_tolerance
 from tffl.defenses.robust_mean import Combined, RobustMean
@@ -69,14 +69,5 @@ class NormClipping(RobustMean):
         limit = float(np.median(norms)) if self.max_norm is None else self.max_norm
         weights = sample_shares(updates, np.ones(len(updates), dtype=bool))
         aggregate = scaled_mean(updates, weights, clip_factors(norms, limit))
-        if self.noise:
-            self._add_noise(aggregate, updates, server)
+        add_noise(aggregate, self.noise, updates, server, "norm-clipping")
         return Combined(aggregate, weights, excess(norms, limit)), state
-
-    def _add_noise(self, aggregate: np.ndarray, updates: Updates, server: Server) -> None:
-        """Adds Gaussian noise to the trainable columns, in place."""
-        generator = seeds.generator(server.seed, "norm-clipping", updates.round)
-        for columns in updates.columns(trainable=True):
-            aggregate[columns] += self.noise * generator.standard_normal(
-                columns.stop - columns.start
-            )

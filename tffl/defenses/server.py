@@ -37,6 +37,7 @@ class Server:
       samples: Labeled images to try clients' models on: its root samples if it has any, else
         the test set, as in the papers.
       explainer: Makes class activation maps of clients' models.
+      rounds: Number of the last round; None where nobody has said it.
 
     >>> from tffl.core.updates import Updates
     >>> layout = Updates.of_rows(np.zeros((1, 4))).layout
@@ -52,6 +53,7 @@ class Server:
     learning_rate: float = 1.0
     samples: Samples | None = None
     explainer: Explainer | None = None
+    rounds: int | None = None
 
 
 def make_server(

@@ -1,6 +1,6 @@
 """Shield: heat maps, updates and losses, each against the clients' consensus; any may convict.
 
-    shield = any-of(cam-consensus, update-consensus, probe-loss)
+    shield = any-of(coalition, cam-consensus, update-consensus, probe-loss)
 
 Training on wrong data or noise changes where a model looks, which heat maps show. An attack on the
 update alone shows in its distance, its direction and near-duplicates, and one that raises the loss
@@ -24,7 +24,7 @@ class Shield(AnyOf):
     """Rejects clients whose heat maps, updates or losses leave the clients' consensus.
 
     >>> Shield().of
-    ('cam-consensus', 'update-consensus', 'probe-loss')
+    ('coalition', 'cam-consensus', 'update-consensus', 'probe-loss')
     >>> Shield().judge_rows([[1.0], [2.0], [3.0]])
     Traceback (most recent call last):
         ...
@@ -32,7 +32,7 @@ class Shield(AnyOf):
     """
 
     of: tuple[str, ...] = field(
-        default=("cam-consensus", "update-consensus", "probe-loss"), init=False
+        default=("coalition", "cam-consensus", "update-consensus", "probe-loss"), init=False
     )
 
     needs: ClassVar[tuple[str, ...]] = (PROBE_DATA,)

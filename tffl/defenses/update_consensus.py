@@ -49,7 +49,7 @@ from tffl.data.samples import ROOT_DATA
 from tffl.defenses.base import State
 from tffl.defenses.detector import Detector, Evidence
 from tffl.defenses.parts.duplicates import nearness
-from tffl.defenses.parts.order import WIDTH, ranked
+from tffl.defenses.parts.order import WIDTH, middle
 from tffl.defenses.parts.thresholds import Fixed, Threshold
 from tffl.defenses.server import Server
 
@@ -77,12 +77,6 @@ def robust_z(values: np.ndarray, floor: float, least: float) -> np.ndarray:
     spread = NORMAL * np.median(np.abs(values - center))
     with np.errstate(over="ignore"):
         return (values - center) / max(spread, floor * center, least)
-
-
-def middle(columns: slice, rows: np.ndarray) -> np.ndarray:
-    """Returns the median of each column, float64 `[width]`; of an even number, the mean of two."""
-    n, ordered = len(rows), ranked(rows)
-    return ordered[:, (n - 1) // 2 : n // 2 + 1].mean(axis=1, dtype=np.float64)
 
 
 def deviations(updates: Updates, point: Point) -> tuple[np.ndarray, np.ndarray, float]:

@@ -113,10 +113,17 @@ def differences(first: Config, second: Config, limit: int = 3) -> str:
 def differences_but_end(first: Config, second: Config) -> str:
     """Says in what two experiments differ, their end aside unless something depends on it."""
     ends = first.federation.rounds, second.federation.rounds
-    if ends[0] != ends[1] and second.training.depends_on_total_rounds:
-        schedule = f"training.schedule = '{second.training.schedule}'"
-        return f"{differences(first, second)} ({schedule} depends on the number of rounds)"
+    if ends[0] != ends[1] and (reason := _depending_on_rounds(second)):
+        return f"{differences(first, second)} ({reason} depends on the number of rounds)"
     return differences(first.with_rounds(ends[1]), second)
+
+
+def _depending_on_rounds(config: Config) -> str:
+    """Returns the key that makes a round depend on how many there are; empty if none does."""
+    if config.training.depends_on_total_rounds:
+        return f"training.schedule = '{config.training.schedule}'"
+    defense = create_defense(config.defense.name, config.defense.options)
+    return f"defense.name = '{config.defense.name}'" if defense.depends_on_total_rounds else ""
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -41,6 +41,7 @@ def make_server(
         config.federation.server_learning_rate,
         samples_of(federation, config.seed),
         compiled.explainer,
+        config.federation.rounds,
     )
 
 

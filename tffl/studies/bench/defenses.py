@@ -41,8 +41,12 @@ LIMIT = 300
 EARLIER_ROUNDS = {"fldetector": 11}
 """Rounds judged before the measured one; the work of the other rules does not grow with time."""
 
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"fldetector": {"start": 12}}
-"""Options that put the first conviction, after which fldetector restarts, in the measured round."""
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "coalition": {"images": 0},
+    "fldetector": {"start": 12},
+}
+"""Without images, coalition needs no network; and the first conviction, after which fldetector
+restarts, is in the measured round."""
 
 SIZES = {"cnn": ((28, 28, 1), 10), "resnet18": ((32, 32, 3), 10)}
 """Model → image shape and classes: 0.8 and 11.2 million weights."""

@@ -140,6 +140,31 @@ def clipped_mean(case: Case) -> np.ndarray:
     return norm_clipping(case)
 
 
+def coalition(case: Case) -> np.ndarray:
+    """Leaves out groups whose members have much more in common than with others; no images."""
+    centered = case.rows - np.median(case.rows, axis=0).astype(np.float64)
+    centered /= np.linalg.norm(centered, axis=1, keepdims=True)
+    cosines, left = centered @ centered.T, np.arange(len(case.rows))
+    room = len(left) // 2
+    while room >= 2:
+        groups = _proposed(cosines[np.ix_(left, left)], room)
+        gaps = [_cohesion(cosines[np.ix_(left, left)], group) for group in groups]
+        if max(gaps, default=0) <= 0.95:
+            break
+        left = np.delete(left, groups[int(np.argmax(gaps))])
+        room -= len(groups[int(np.argmax(gaps))])
+    return case.average(left)
+
+
+def crfl(case: Case) -> np.ndarray:
+    """Averages, clips the model to the norm that round 1 allows, and adds noise."""
+    start = case.updates.start.astype(np.float64)
+    moved = start + case.rows.mean(axis=0)
+    limit = max(2.0, float(np.linalg.norm(start))) + 0.1 * case.updates.round
+    noise = 0.01 * case.generator("crfl").standard_normal(len(moved))
+    return moved * min(1, limit / np.linalg.norm(moved)) + noise - start
+
+
 def deepsight(case: Case) -> np.ndarray:
     """Clips and averages the clients of clusters in which less than a third train for few classes.
 
@@ -301,6 +326,25 @@ def lasa(case: Case) -> np.ndarray:
     return np.concatenate([_usual_mean(part) for part in np.split(rows, ends, axis=1)])
 
 
+def lfighter(case: Case) -> np.ndarray:
+    """Splits what changes at two output neurons in two, and averages the looser or larger part."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    layout, n = case.updates.layout, len(case.rows)
+    kernel, bias = (case.rows[:, layout[f"{layout.final_layer}/{x}"]] for x in ("kernel", "bias"))
+    kernel = kernel.reshape(n, -1, bias.shape[1])
+    magnitudes = np.linalg.norm(kernel, axis=1).sum(axis=0) + np.abs(bias).sum(axis=0)
+    features = kernel[:, :, np.argsort(magnitudes)[-2:]].reshape(n, -1)
+    labels = KMeans(2, n_init=10, random_state=0).fit(features).labels_
+    scores = []
+    for label in (0, 1):
+        part = features[labels == label]
+        lowest = (cosine_similarity(part) - np.eye(len(part))).min(axis=1)
+        scores.append(len(part) / n * (1 - lowest.mean()))
+    return case.rows[labels == np.argmax(scores)].mean(axis=0)
+
+
 def median(case: Case) -> np.ndarray:
     """Returns the median of each column."""
     return np.median(case.rows, axis=0)
@@ -361,6 +405,8 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "bulyan": bulyan,
     "centered-clipping": centered_clipping,
     "clipped-mean": clipped_mean,
+    "coalition": coalition,
+    "crfl": crfl,
     "deepsight": deepsight,
     "dnc": dnc,
     "faa-dl": faa_dl,
@@ -372,6 +418,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "geometric-median": geometric_median,
     "krum": krum,
     "lasa": lasa,
+    "lfighter": lfighter,
     "median": median,
     "multi-krum": multi_krum,
     "nnm": nnm,
@@ -433,6 +480,28 @@ def _clipped(rows: np.ndarray) -> np.ndarray:
     """Returns the rows, clipped to their median norm."""
     norms = np.linalg.norm(rows, axis=1)
     return rows * np.minimum(1, np.median(norms) / norms)[:, None]
+
+
+def _proposed(cosines: np.ndarray, room: int) -> list[list[int]]:
+    """Returns the ends of the three leading eigenvectors, and the branches of average linkage."""
+    from scipy.cluster.hierarchy import linkage, to_tree
+    from scipy.spatial.distance import squareform
+
+    n, groups = len(cosines), []
+    for vector in np.linalg.eigh(cosines)[1].T[-3:]:
+        order = np.argsort(vector, kind="stable").tolist()
+        groups += [end for k in range(2, n // 2 + 1) for end in (order[:k], order[-k:])]
+    apart = np.clip(np.diag(cosines).mean() - cosines, 0, None)
+    np.fill_diagonal(apart, 0)
+    _, branches = to_tree(linkage(squareform(apart, checks=False), "average"), rd=True)
+    groups += [branch.pre_order() for branch in branches]
+    return [group for group in groups if 2 <= len(group) <= room]
+
+
+def _cohesion(cosines: np.ndarray, group: list[int]) -> float:
+    others = [client for client in range(len(cosines)) if client not in group]
+    within = [cosines[i, j] for i in group for j in group if i != j]
+    return float(np.mean(within) - np.mean([cosines[i, j] for i in group for j in others]))
 
 
 def _squared_distances(rows: np.ndarray) -> np.ndarray:
