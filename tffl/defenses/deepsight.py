@@ -21,8 +21,8 @@ BackFed, deepsight_server.py). Where they disagree:
 - A client in no cluster (HDBSCAN's noise) is a cluster of its own here, at distance 1 from
   everybody, and accepted unless it is suspicious, as in BackFed. FLPoison takes all of them for one
   cluster when it measures distances, and rejects all of them in the end.
-- A cluster is rejected if too many of it are suspicious, as in FLPoison; BackFed's code counts those
-  who are not, and accepts a cluster that has less than a third of them.
+- A cluster is rejected if too many of it are suspicious, as in FLPoison; BackFed's code counts
+  those who are not, and accepts a cluster that has less than a third of them.
 - HDBSCAN has `min_samples = 3` and, the last time, may return a single cluster and takes the
   distances as such, as in FLPoison; BackFed has HDBSCAN's defaults, on rows of the matrix. The
   package `hdbscan`, which both use, does not count a point among its own neighbors; scikit-learn
