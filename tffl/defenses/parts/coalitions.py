@@ -66,11 +66,13 @@ class Coalitions:
       evidence: float64 `[n]`: `excess` of its group for a member, above 1; for another client that
         of the best group with it that was not convicted, at most 1.
       suspects: bool `[n]`, the group that the search found first, convicted or not.
+      costs: float64 `[n]`, what each client cost on average over the classes when they were found.
     """
 
     groups: np.ndarray
     evidence: np.ndarray
     suspects: np.ndarray
+    costs: np.ndarray
 
     @property
     def members(self) -> np.ndarray:
@@ -133,6 +135,29 @@ def cohesion(affinity: np.ndarray, groups: np.ndarray) -> np.ndarray:
     within = np.einsum("ki,ki->k", toward, inside) - inside @ np.diag(affinity)
     across = np.einsum("ki,ki->k", toward, 1 - inside)
     return within / (size * (size - 1)) - across / (size * (affinity.shape[0] - size))
+
+
+def coherence(affinity: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Returns how much more each client has in common with a group than with others, `[n]`.
+
+    A client itself counts on neither side, and a side without anyone as 0.
+
+    Args:
+      affinity: float64 `[n, n]`.
+      group: bool `[n]`.
+
+    >>> pair = np.eye(4)
+    >>> pair[0, 2] = pair[2, 0] = 0.9
+    >>> coherence(pair, np.array([True, False, True, False]))
+    array([0.9, 0. , 0.9, 0. ])
+    """
+    apart = ~np.eye(len(group), dtype=bool)
+    inside, outside = apart & group, apart & ~group
+    toward, away = (
+        (affinity * side).sum(axis=1) / np.maximum(side.sum(axis=1), 1)
+        for side in (inside, outside)
+    )
+    return np.asarray(toward - away)
 
 
 def cost(costs: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -239,6 +264,7 @@ class Search:
         """
         n = len(held)
         groups, evidence, suspects = np.full(n, -1), np.zeros(n), np.zeros(n, dtype=bool)
+        first = np.zeros(n)
         while True:
             left = groups < 0
             room, costs = n // 2 - int((~left).sum()), measure(left)
@@ -250,7 +276,7 @@ class Search:
             best = int(np.argmax(ratios))
             group = found[best]
             if not suspects.any():
-                suspects[left] = group
+                suspects[left], first = group, costs.mean(axis=1)
             if ratios[best] <= 1:
                 break
             if group.sum() > 1:
@@ -258,7 +284,7 @@ class Search:
                 group = group | np.isin(np.arange(len(group)), joining)
             members = np.flatnonzero(left)[group]
             evidence[members], groups[members] = ratios[best], groups.max() + 1
-        return Coalitions(groups, evidence, suspects)
+        return Coalitions(groups, evidence, suspects, first)
 
     def _weigh(
         self, affinity: np.ndarray, costs: np.ndarray, held: np.ndarray, room: int
