@@ -18,6 +18,7 @@ defenses = Registry(
         "clipped-mean": "tffl.defenses.clipped_mean:ClippedMean",
         "coalition": "tffl.defenses.coalition:Coalition",
         "crfl": "tffl.defenses.crfl:Crfl",
+        "deepsight": "tffl.defenses.deepsight:DeepSight",
         "dnc": "tffl.defenses.dnc:DnC",
         "faa-dl": "tffl.defenses.faa_dl:FaaDl",
         "flame": "tffl.defenses.flame:Flame",
