@@ -5,8 +5,8 @@ Given the mean cosines A of the clients' deviations, and what each of them costs
     cohesion(S) = mean_{i≠j∈S} A_ij − mean_{i∈S, j∉S} A_ij
     gap_c(S)    = mean_{i∈S} h_ic − mean_{i∉S} h_ic
     breadth(S)  = max(0, Σ_c gap_c) / Σ_c |gap_c|
-    alone(i)    = breadth({i}) · robust z of mean_c h_ic / 2.5
-    cost(S)     = breadth(S) · max( t_Welch(S) / 2.6 , t_Student(S) / 2.4 ) / widening(n)
+    alone(i)    = breadth({i}) · robust z of mean_c h_ic / 3.5
+    cost(S)     = breadth(S) · max( t_Welch(S) / 2.3 , t_Student(S) / 2.1 ) / widening(n) / (1 + 1/k)
     excess(S)   = max( cost(S) · min(1, cohesion(S) / 0.35) , cohesion(S) / 0.95 )
 
 t compares what the members cost, on average over the classes, with what all others do, with the
@@ -14,7 +14,8 @@ variances of both sides apart (Welch) or as one (Student). Honest clients of une
 coherent, too, but cost about what others cost: the expected cost of a group does not depend on who
 is in it, as a sum over clients does not depend on their order. What they do cost comes from classes
 that they lack, and they make up for it in those that they have, so that their breadth is small.
-Attackers harm most classes. Among less than 20 clients t spreads more widely, hence the widening.
+Attackers harm most classes. There are more pairs than groups of eight that chance can make look
+costly, hence 1 + 1/k for k members. Among less than 20 clients t spreads more widely, hence the widening.
 The less a group coheres, the more it has to cost. Members who all but send the same, against the
 others, need not cost anything: cohesion(S) above 0.95 is enough.
 """
@@ -29,7 +30,7 @@ import numpy as np
 
 from tffl.core.thresholds import NORMAL
 
-WELCH, STUDENT = 2.6, 2.4
+WELCH, STUDENT = 2.3, 2.1
 """Limits on breadth times t. Honest groups reached 0.75 of them in tuning rounds."""
 
 CLOSE = 0.35
@@ -38,7 +39,7 @@ CLOSE = 0.35
 CLOSED = 0.95
 """Limit on cohesion. Honest groups reached 0.83 in tuning rounds, and clones have 0.9 to 1.6."""
 
-ALONE = 2.5
+ALONE = 3.5
 """Limit on breadth times robust z of a single client. Honest ones reached 1.0 in tuning rounds."""
 
 TAIL, USUAL = 1.6e-5, 5.5
@@ -169,10 +170,10 @@ def cost(costs: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
     >>> costs = np.array([[0.0], [1.0], [0.0], [1.0], [0.0], [1.0], [9.0], [9.2]])
     >>> cost(costs, np.array([[False] * 6 + [True] * 2])).round(2)
-    array([6.7])
+    array([5.05])
     """
     ratios = np.maximum(*_statistics(costs.mean(axis=1), groups))
-    return breadth(costs, groups) * ratios / widening(len(costs))
+    return breadth(costs, groups) * ratios / widening(len(costs)) / (1 + 1 / groups.sum(axis=1))
 
 
 def alone(costs: np.ndarray) -> np.ndarray:
@@ -182,7 +183,7 @@ def alone(costs: np.ndarray) -> np.ndarray:
       costs: float64 `[n, classes]`.
 
     >>> alone(np.array([[-1.0], [-0.5], [0.0], [0.5], [1.0], [9.0]])).round(2)
-    array([0.  , 0.  , 0.  , 0.  , 0.  , 3.15])
+    array([0.  , 0.  , 0.  , 0.  , 0.  , 2.25])
     """
     total = costs.mean(axis=1)
     middle = np.median(total)
