@@ -99,7 +99,7 @@ class Coalition(Detector):
 
     images: Annotated[int, Field(ge=0)] = 200
     forgetting: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    coherence: Annotated[float, Field(ge=0, le=1)] = 0.15
+    coherence: Annotated[float, Field(ge=0, le=1)] = 0.1
     relief: Annotated[float, Field(gt=0, le=1)] = 0.75
 
     score_name: ClassVar[str] = "excess of the most suspicious group, relative to its limit"
