@@ -30,6 +30,28 @@ def ranked(rows: np.ndarray) -> np.ndarray:
     return result
 
 
+def medians(updates: Updates) -> np.ndarray:
+    """Returns the median of each column, float32 `[d]`.
+
+    Args:
+      updates: Finite rows, at least one.
+
+    >>> medians(Updates.of_rows(np.array([[3.0, 1.0], [2.0, 5.0], [9.0, 0.0], [4.0, 0.0]])))
+    array([3.5, 0.5], dtype=float32)
+    """
+    n = len(updates)
+
+    def block(columns: slice) -> np.ndarray:
+        ordered = ranked(updates.block(columns))
+        return (ordered[:, (n - 1) // 2].astype(np.float64) + ordered[:, n // 2]) / 2
+
+    result = np.empty(updates.layout.size, dtype=np.float32)
+    blocks = updates.map_columns(block, size=WIDTH)
+    for columns, middle in zip(updates.columns(size=WIDTH), blocks, strict=True):
+        result[columns] = middle
+    return result
+
+
 def trims(rows: np.ndarray, ordered: np.ndarray, count: int) -> np.ndarray:
     """Counts the columns in which each row is among the `count` smallest or largest.
 
