@@ -98,36 +98,44 @@ def certify(
 def _print(found: dict[str, Any]) -> None:
     from tffl_cli.console import PlainTable, console, rate
 
-    asked = found["question"]
-    click.echo(
+    asked, out = found["question"], console()
+    out.print(
         f"The vote of {asked['copies']} copies, with noise of {asked['noise']:g}, is right for "
         f"{rate(found['smoothed_accuracy'])} of the test samples.\n"
     )
     if found["unmet"]:
-        click.echo("This is no certificate. The theorem does not hold for this training:")
+        out.print("This is no certificate. The theorem does not hold for this training:")
         for sentence in found["unmet"]:
-            click.echo(f"- {sentence}")
-        click.echo()
+            out.print(f"- {sentence}", markup=False)
+        out.print()
     if found["certified"] is None:
         return
     names = ("accuracy", "rate") if found["unmet"] else ("certified accuracy", "certified rate")
     table = PlainTable("radius", *names, right=(0, 1, 2))
     for row in found["certified"]:
         table.add_row(f"{row['radius']:.4g}", rate(row["accuracy"]), rate(row["rate"]))
-    console().print(table)
+    out.print(table)
     if not found["unmet"]:
-        _print_meaning(found)
+        out.print("\n" + _meaning(found))
     click.echo(f"\nThe radius of each test sample is in {found['folder']}")
 
 
-def _print_meaning(found: dict[str, Any]) -> None:
+def _meaning(found: dict[str, Any]) -> str:
+    """Returns what a certificate says, and what it does not."""
     asked = found["question"]
     one = asked["attackers"] == 1
     clients = "one client that trains" if one else f"{asked['attackers']} clients that train"
-    click.echo(
-        f"\nCertified against {clients} as told, on data of which up to a share of "
+    given = [
+        f"{name} = {asked[key]:g}"
+        for name, key in (("L", "lipschitz"), ("a largest input norm", "input_norm"))
+        if asked[key] is not None
+    ]
+    presumed = f"It presumes {' and '.join(given)}, as you say. " if given else ""
+    return (
+        f"Certified against {clients} as told, on data of which up to a share of "
         f"{asked['share']:.3g} of each batch differs by at most the radius, in round "
         f"{asked['round']} only. The radius is a Euclidean norm over a sample, as the model "
-        "rescales it, and its one-hot label: another label alone is 1.414. Clients that send what "
-        "they like, or attack in several rounds, are not covered."
+        "rescales it, and its one-hot label: another label alone is 1.414. "
+        f"{presumed}Each radius is wrong with a probability of at most {found['error']:.2g}. "
+        "Clients that send what they like, or attack in several rounds, are not covered."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_a_plain_logistic_regression_keeps_every_assumption() -> None:
         ({"attack__name": "sign-flip"}, "attackers (sign-flip) do not train"),
         ({"attack__name": "a3fl"}, "attackers (a3fl) do not train"),
         ({"attack__name": "none", "lipschitz": None}, "No Lipschitz constant"),
-        ({"question": Question(scale=2)}, "γ is 2, but the run's clients multiply their updates"),
+        ({"question": Question(scale=2)}, "γ is 2, but clients of the run multiply"),
         ({"question": Question(round=2)}, "has drawn its noise of rounds 2 to 2"),
     ],
 )
@@ -145,8 +146,31 @@ def test_without_its_assumptions_nothing_is_certified(run: Path, tmp_path: Path)
     shown = invoke(*arguments, "--anyway")
     assert "This is no certificate." in shown and "radius accuracy rate" in shown
     assert "certified accuracy" not in shown and "Certified against" not in shown
-    given = certify(run, Question(copies=20, lipschitz=4.0), out=tmp_path)
-    assert given["facts"]["lipschitz"] == 4.0 and given["largest"] > 0
+
+
+def test_what_the_user_vouches_for_is_said(run: Path, tmp_path: Path) -> None:
+    arguments = ["--copies", "20", "--lipschitz", "4", "--out", str(tmp_path)]
+    assert "presumes L = 4, as you say." in invoke(str(run), *arguments)
+    found = json.loads((tmp_path / "certificate.json").read_text())
+    assert found["facts"]["lipschitz"] == 4.0 and found["largest"] > 0
+    assert found["error"] == pytest.approx(2 * 10 * 0.001)
+
+
+def test_noise_after_the_attacked_round_counts(run: Path, tmp_path: Path) -> None:
+    found = certify(run, Question(copies=1, round=1, noise=5.0), out=tmp_path)
+    norm = read_tensors(run / "checkpoints" / "round-000003.safetensors")[0]["defense/norm"][0]
+    assert found["facts"]["noise"] == 0.01  # that of round 1
+    allowed = max(norm, 2) + 0.1 * 3
+    assert found["facts"]["factor"] == pytest.approx(math.erf(allowed / 5 / math.sqrt(2)))
+
+
+def test_a_round_without_clients_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    rounds = pd.read_csv(copy / "rounds.csv")
+    rounds.loc[2, "participants"] = 0
+    rounds.to_csv(copy / "rounds.csv", index=False)
+    with pytest.raises(UsageError, match=r"round 3 of .* was skipped"):
+        certify(copy)
 
 
 def test_a_run_that_has_not_ended_is_refused(run: Path) -> None:
@@ -157,3 +181,9 @@ def test_a_run_that_has_not_ended_is_refused(run: Path) -> None:
             certify(run)
     finally:
         (run / "moved").rename(last)
+
+
+@pytest.mark.parametrize(("key", "value"), [("copies", 0), ("share", 2), ("alpha", 1)])
+def test_a_question_is_checked_when_it_is_asked(key: str, value: float) -> None:
+    with pytest.raises(UsageError, match=rf"^{key} = {value} is not allowed"):
+        Question(**{key: value})

@@ -44,6 +44,24 @@ def centered_products(updates: Updates) -> np.ndarray:
     return _gram(updates, _centered)
 
 
+def products_from(updates: Updates, point: Callable[[slice, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Returns the inner products of all pairs of Δ_i − p, float64 `[n, n]`.
+
+    Args:
+      updates: Finite rows.
+      point: (columns, the rows in them) → p there, `[width]`.
+    """
+    from threadpoolctl import threadpool_limits
+
+    def block(columns: slice) -> np.ndarray:
+        rows = updates.block(columns)
+        part = rows - point(columns, rows).astype(np.float64)
+        return part @ part.T
+
+    with threadpool_limits(1, user_api="blas"):
+        return _total(updates, block)
+
+
 def squared_distances(updates: Updates) -> np.ndarray:
     """Returns ‖Δ_i − Δ_j‖² for all pairs, float64 `[n, n]`, symmetric, zeros on the diagonal.
 

@@ -89,6 +89,11 @@ class Defense(ABC):
         return False
 
     @property
+    def needs_history(self) -> bool:
+        """Whether one round without names, such as a folder of files, is too little for it."""
+        return self.tracks_clients
+
+    @property
     def depends_on_total_rounds(self) -> bool:
         """Whether what it does in a round depends on how many there are in all."""
         return False

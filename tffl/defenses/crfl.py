@@ -21,7 +21,8 @@ The mean is plain, as in their code: sample counts do not matter. What tffl does
   statistics are averaged as they are.
 - They evaluate a round before its noise is added. Here a round is evaluated with it, as clients
   receive the model; the last round has none. So a run cannot be resumed with more rounds, and one
-  that a callback ends early ends with noise.
+  that a callback ends early ends with noise. So does every round where the number of rounds is not
+  known, as in `tffl.Session`.
 
 Other implementations (FLPoison, BackFed) shorten updates instead of the model, which has no
 certificate.
@@ -76,8 +77,8 @@ class Crfl(RobustMean):
     Attributes:
       norm: ρ_0 > 0; if None, the norm of the model that round 1 begins with, and at least 2.
       growth: By how much a model may be longer in each round than in the one before.
-      noise: σ >= 0 on every trainable weight, in every round but the last. With none, nothing is
-        certified.
+      noise: σ >= 0 on every trainable weight, in every round but the last. With 0, only poisoned
+        data of the last round can be certified against.
 
     >>> rows = np.array([[3.0, 4.0], [3.0, 4.0], [6.0, 8.0]])
     >>> Crfl(norm=1.9, noise=0).judge_rows(rows).aggregate.round(3)

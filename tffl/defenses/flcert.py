@@ -96,6 +96,11 @@ class Grouped(Defense):
         return self.before.groups
 
     @property
+    def needs_history(self) -> bool:
+        """Whether the inner defense does."""
+        return self.inner.needs_history
+
+    @property
     def tracks_clients(self) -> bool:
         """Whether the rule does."""
         return self.inner.tracks_clients

@@ -130,6 +130,11 @@ class Mixed(Defense):
         return self.inner.tracks_clients
 
     @property
+    def needs_history(self) -> bool:
+        """Whether the inner defense does."""
+        return self.inner.needs_history
+
+    @property
     def depends_on_total_rounds(self) -> bool:
         """Whether the inner defense does."""
         return self.inner.depends_on_total_rounds

@@ -158,6 +158,26 @@ class Explainer:
         value, gradient = function(tf.constant(weights), images, classes, tf.constant(target))
         return float(value), gradient.numpy()
 
+    def loss(self, weights: np.ndarray, probes: Probes) -> tuple[float, np.ndarray]:
+        """Returns the mean cross-entropy of a model, and its gradient with respect to weights.
+
+        Args:
+          weights: float32 `[d]`.
+          probes: p images, `p >= 1`, of known classes.
+
+        Returns:
+          The loss; float32 `[d]`, 0 for BatchNorm's statistics.
+        """
+        import tensorflow as tf
+
+        size, dtype = probes.images.shape[1], probes.images.dtype
+        key = ("loss", size, dtype)
+        if key not in self._functions:
+            self._functions[key] = _make_loss(self._at(size), self._range(probes.images))
+        images, classes = tf.constant(probes.images), tf.constant(probes.classes, tf.int32)
+        value, gradient = self._functions[key](tf.constant(weights), images, classes)
+        return float(value), gradient.numpy()
+
     def map_size(self, layer: str | None = None, size: int | None = None) -> tuple[int, int]:
         """Returns height and width of the maps of a layer at an image size (the network's own)."""
         path, size = self.layer_name(layer), size or self._model.input_shape[1]
@@ -293,6 +313,34 @@ def _make_logits(model: keras.Model, pixels: PixelRange | None) -> Any:
         return variables.call(*variables.split(flat), inputs, training=False)[0]
 
     return logits
+
+
+def _make_loss(model: keras.Model, pixels: PixelRange | None) -> Any:
+    """Compiles weights `[d]`, images `[p, …]`, classes `[p]` → mean loss, gradient `[d]`."""
+    import tensorflow as tf
+
+    variables = FlatVariables(model)
+    signature = [
+        tf.TensorSpec([WeightLayout.of(model).size], tf.float32),
+        _images_spec(model, pixels),
+        tf.TensorSpec([None], tf.int32),
+    ]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def loss(flat: tf.Tensor, images: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        trainable, frozen = variables.split(flat)
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            inputs = _inputs(images, pixels)
+            logits = tf.cast(
+                variables.call(trainable, frozen, inputs, training=False)[0], tf.float32
+            )
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+            value = tf.reduce_mean(losses)
+        gradients = tape.gradient(value, trainable, unconnected_gradients="zero")
+        return value, variables.join(gradients, [tf.zeros_like(part) for part in frozen])
+
+    return loss
 
 
 def _make_distance(model: keras.Model, layer: str, weigh: Weigh, pixels: PixelRange | None) -> Any:

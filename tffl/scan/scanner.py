@@ -183,7 +183,7 @@ def check_defense(name: str, defense: Defense, samples: Samples | None) -> None:
         f"{name} names no suspects: choose a detector, such as update-consensus",
     )
     require(
-        not defense.tracks_clients and defense.models == 1,
+        not defense.needs_history and defense.models == 1,
         f"{name} needs the history of a federation: a folder is one round of clients without names",
     )
     declared = defense.declared_knowledge()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import Field
 
 from tffl.attacks import create_attack
 from tffl.attacks.data_attack import DataAttack
 from tffl.attacks.learned_trigger import LearnedTrigger
 from tffl.config import Config
 from tffl.core.errors import UsageError, require
+from tffl.core.options import Options
 from tffl.core.updates import Updates
 from tffl.defenses import create_defense
 from tffl.defenses.crfl import Crfl
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
     from tffl.simulation.experiment import Experiment
 
 
+Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 @dataclass(frozen=True)
-class Question:
+class Question(Options):
     """What is to be certified, and how.
 
     Attributes:
@@ -41,15 +46,15 @@ class Question:
         None, that of images of the brightest pixels.
     """
 
-    attackers: int = 1
-    share: float = 1.0
-    scale: float | None = None
-    round: int | None = None
-    copies: int = 1000
-    alpha: float = 0.001
-    noise: float | None = None
-    lipschitz: float | None = None
-    input_norm: float | None = None
+    attackers: Annotated[int, Field(ge=1)] = 1
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    scale: Above0 | None = None
+    round: Annotated[int, Field(ge=1)] | None = None
+    copies: Annotated[int, Field(ge=1)] = 1000
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    noise: Above0 | None = None
+    lipschitz: Above0 | None = None
+    input_norm: Above0 | None = None
 
     def resolved(self, config: Config) -> Question:
         """Returns it with round, noise and scale filled in.
@@ -81,9 +86,11 @@ class Question:
 
 
 def multiplied(config: Config, round: int) -> float:
-    """Returns what the run's own attackers multiply their updates by in a round."""
+    """Returns the most that clients of the run multiply their updates by in a round, at least 1."""
     attack = create_attack(config.attack.name, config.attack.options)
-    return attack.scale if isinstance(attack, DataAttack) and attack.active(round) else 1.0
+    if not isinstance(attack, DataAttack) or not attack.active(round):
+        return 1.0
+    return max(1.0, abs(attack.scale))
 
 
 def unmet(
@@ -128,8 +135,8 @@ def unmet(
         ),
         (
             question.scale != own,
-            f"γ is {question.scale:g}, but the run's clients multiply their updates by {own:g}: "
-            "both trainings must do the same.",
+            f"γ is {question.scale:g}, but clients of the run multiply their updates by up to "
+            f"{own:g}: both trainings must do the same.",
         ),
         (
             round < rounds,

@@ -62,7 +62,8 @@ def certify(
       out: Folder to write, by default `RUN/certified`.
 
     Returns:
-      `unmet`, the assumptions that fail; `smoothed_accuracy` of the votes; `certified`, for each
+      `unmet`, the assumptions that fail; `smoothed_accuracy` of the votes; `error`, the probability
+      with which a radius is wrong at most, as votes are a sample; `certified`, for each
       `radius` its `accuracy` and `rate`, and the `largest` radius, both None where an assumption
       fails and not `anyway`; the `question` and the `facts` of the training; `folder`.
 
@@ -97,6 +98,7 @@ def certify(
     result = {
         "unmet": failing,
         "smoothed_accuracy": certificates.smoothed_accuracy,
+        "error": min(1.0, 2 * votes.shape[1] * asked.alpha),
         "largest": certificates.largest if known else None,
         "certified": _certified(certificates, radii) if known else None,
         "question": asdict(asked),
@@ -109,11 +111,7 @@ def certify(
 
 def _last_model(run: RunDirectory, asked: Question) -> tuple[np.ndarray, float]:
     """Returns the global weights float32 `[d]` after the last round, and ρ_0's model norm."""
-    files, rounds, skipped = (
-        round_files(run.path / CHECKPOINTS),
-        run.config.federation.rounds,
-        {*run.tables.skipped()},
-    )
+    files, rounds = round_files(run.path / CHECKPOINTS), run.config.federation.rounds
     require(
         max(files, default=0) == rounds,
         f"{run.path} has not ended as planned: there is no checkpoint of its last round, {rounds}, "
@@ -121,7 +119,7 @@ def _last_model(run: RunDirectory, asked: Question) -> tuple[np.ndarray, float]:
     )
     for round in (rounds, asked.round):
         require(
-            round not in skipped,
+            round not in run.tables.skipped(),
             f"round {round} of {run.path} was skipped: nothing can be certified of it",
         )
     tensors, _ = read_tensors(files[rounds])

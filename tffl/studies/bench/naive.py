@@ -10,6 +10,7 @@ benchmark each computes the same as tffl's rule, up to rounding, with these diff
 
 - `bulyan` and `krum` take the first of tied rows; with f = 1 or 2 Bulyan's last rows always tie.
 - `auror` splits all columns at once: scikit-learn's `KMeans` would take hours, column by column.
+- `deepsight` breaks ties between distances by the order of clients.
 - `fldetector` is correct if all clients take part and none has been convicted yet.
 - `mud-hog` is correct in the first round that suspects anyone, if all clients take part.
 - `signguard` needs a bandwidth above 0.
@@ -140,6 +141,22 @@ def clipped_mean(case: Case) -> np.ndarray:
     return norm_clipping(case)
 
 
+def coalition(case: Case) -> np.ndarray:
+    """Leaves out groups whose members have much more in common than with others; no images."""
+    centered = case.rows - np.median(case.rows, axis=0).astype(np.float64)
+    centered /= np.linalg.norm(centered, axis=1, keepdims=True)
+    cosines, left = centered @ centered.T, np.arange(len(case.rows))
+    room = len(left) // 2
+    while room >= 2:
+        groups = _proposed(cosines[np.ix_(left, left)], room)
+        gaps = [_cohesion(cosines[np.ix_(left, left)], group) for group in groups]
+        if max(gaps, default=0) <= 0.95:
+            break
+        left = np.delete(left, groups[int(np.argmax(gaps))])
+        room -= len(groups[int(np.argmax(gaps))])
+    return case.average(left)
+
+
 def crfl(case: Case) -> np.ndarray:
     """Averages, clips the model to the norm that round 1 allows, and adds noise."""
     start = case.updates.start.astype(np.float64)
@@ -147,6 +164,33 @@ def crfl(case: Case) -> np.ndarray:
     limit = max(2.0, float(np.linalg.norm(start))) + 0.1 * case.updates.round
     noise = 0.01 * case.generator("crfl").standard_normal(len(moved))
     return moved * min(1, limit / np.linalg.norm(moved)) + noise - start
+
+
+def deepsight(case: Case) -> np.ndarray:
+    """Clips and averages the clients of clusters in which less than a third train for few classes.
+
+    Needs a server with a network.
+    """
+    from sklearn.cluster import HDBSCAN
+
+    layout, n = case.updates.layout, len(case.rows)
+    bias = case.rows[:, layout.final_bias].astype(np.float64)
+    kernel = case.rows[:, layout[f"{layout.final_layer}/kernel"]].astype(np.float64)
+    kernel = kernel.reshape(n, -1, bias.shape[1])
+    energies = (np.abs(bias) + np.abs(kernel).sum(axis=1)) ** 2
+    energies /= energies.sum(axis=1, keepdims=True)
+    relative = energies / energies.max(axis=1, keepdims=True)
+    counts = (relative > max(0.01, 1 / bias.shape[1])).sum(axis=1)
+    suspects = counts <= np.median(counts) / 2
+    near = HDBSCAN(min_samples=4, copy=True)
+    angles = HDBSCAN(min_samples=4, copy=True, metric="cosine")
+    last = HDBSCAN(min_samples=4, copy=True, metric="precomputed", allow_single_cluster=True)
+    by_output = [_apart(near.fit_predict(each)) for each in _division_differences(case)]
+    by_angle, by_energy = _apart(angles.fit_predict(bias)), _apart(near.fit_predict(energies))
+    merged = np.mean([by_angle, by_energy, np.mean(by_output, axis=0)], axis=0)
+    same = ~_apart(last.fit_predict(merged))
+    kept = (same & suspects).sum(axis=1) / same.sum(axis=1) < 1 / 3
+    return _clipped(case.rows)[kept].mean(axis=0)
 
 
 def dnc(case: Case) -> np.ndarray:
@@ -384,7 +428,9 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "bulyan": bulyan,
     "centered-clipping": centered_clipping,
     "clipped-mean": clipped_mean,
+    "coalition": coalition,
     "crfl": crfl,
+    "deepsight": deepsight,
     "dnc": dnc,
     "faa-dl": faa_dl,
     "flame": flame,
@@ -406,6 +452,34 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "trimmed-mean": trimmed_mean,
 }
 """Name of a defense → its naive version, which returns the aggregate `[d]` of a case."""
+
+
+def _division_differences(case: Case) -> list[np.ndarray]:
+    """Returns the mean ratios of clients' to joint probabilities for three draws of noise."""
+    from scipy.special import softmax
+
+    from tffl.explain.maps import Probes
+
+    model, explainer = case.server.model, case.server.explainer
+    assert model is not None and explainer is not None
+    start, layout = case.updates.start, case.updates.layout
+    still, result = Updates.of_rows(np.zeros((1, len(start))), layout=layout, start=start), []
+    for draw in range(3):
+        generator = seeds.generator(case.server.seed, "deepsight", draw)
+        images = generator.integers(0, 256, (1000, *model.input_shape[1:]), dtype=np.uint8)
+        probes = Probes(images, np.zeros(1000, np.int32))
+        local, joint = (
+            softmax(explainer.logits(each, probes).astype(np.float64), axis=-1)
+            for each in (case.updates, still)
+        )
+        result.append((local / (joint + 1e-6)).mean(axis=1))
+    return result
+
+
+def _apart(labels: np.ndarray) -> np.ndarray:
+    """Returns bool `[n, n]`: which pairs are in two clusters, or one of them is noise."""
+    together = (labels[:, None] == labels) & (labels >= 0)
+    return ~(together | np.eye(len(labels), dtype=bool))
 
 
 def _usual_mean(part: np.ndarray) -> np.ndarray:
@@ -430,6 +504,28 @@ def _clipped(rows: np.ndarray) -> np.ndarray:
     """Returns the rows, clipped to their median norm."""
     norms = np.linalg.norm(rows, axis=1)
     return rows * np.minimum(1, np.median(norms) / norms)[:, None]
+
+
+def _proposed(cosines: np.ndarray, room: int) -> list[list[int]]:
+    """Returns the ends of the three leading eigenvectors, and the branches of average linkage."""
+    from scipy.cluster.hierarchy import linkage, to_tree
+    from scipy.spatial.distance import squareform
+
+    n, groups = len(cosines), []
+    for vector in np.linalg.eigh(cosines)[1].T[-3:]:
+        order = np.argsort(vector, kind="stable").tolist()
+        groups += [end for k in range(2, n // 2 + 1) for end in (order[:k], order[-k:])]
+    apart = np.clip(np.diag(cosines).mean() - cosines, 0, None)
+    np.fill_diagonal(apart, 0)
+    _, branches = to_tree(linkage(squareform(apart, checks=False), "average"), rd=True)
+    groups += [branch.pre_order() for branch in branches]
+    return [group for group in groups if 2 <= len(group) <= room]
+
+
+def _cohesion(cosines: np.ndarray, group: list[int]) -> float:
+    others = [client for client in range(len(cosines)) if client not in group]
+    within = [cosines[i, j] for i in group for j in group if i != j]
+    return float(np.mean(within) - np.mean([cosines[i, j] for i in group for j in others]))
 
 
 def _squared_distances(rows: np.ndarray) -> np.ndarray:
