@@ -466,8 +466,8 @@ def _division_differences(case: Case) -> list[np.ndarray]:
     still, result = Updates.of_rows(np.zeros((1, len(start))), layout=layout, start=start), []
     for draw in range(3):
         generator = seeds.generator(case.server.seed, "deepsight", draw)
-        images = generator.integers(0, 256, (1000, *model.input_shape[1:]), dtype=np.uint8)
-        probes = Probes(images, np.zeros(1000, np.int32))
+        images = generator.integers(0, 256, (250, *model.input_shape[1:]), dtype=np.uint8)
+        probes = Probes(images, np.zeros(len(images), np.int32))
         local, joint = (
             softmax(explainer.logits(each, probes).astype(np.float64), axis=-1)
             for each in (case.updates, still)
