@@ -20,7 +20,8 @@ c9ccd75), not the paper's text, which was not at hand. What that code does, and 
 expect:
 
 - Step 3 leaves somebody out of every round from the fourth on, attacked or not: two clusters there
-  always are.
+  always are. In a trial on digits (cnn, 10 clients, 10 rounds, one seed) 3 sign-flippers were out
+  from round 5 on, and so were 3 of the 7 others.
 - ε is a distance between updates, so that it has to suit model, learning rate and data: 0.5 for
   MNIST, 1.3 for Fashion-MNIST, 18 for CIFAR-10 in their scripts. With a smaller one all clients are
   noise, and with a larger one none: either way step 2 suspects nobody. Noise counts as a cluster
