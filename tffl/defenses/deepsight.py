@@ -33,9 +33,11 @@ Where tffl does something else than both:
 - They divide what their networks return, which are logits for most: near 0 in any of them, the
   ratio is arbitrarily large, and the mean over x is that of a few noise images. tffl divides
   probabilities (option `outputs`).
-- They draw 20,000 noise images three times; tffl 1,000. Each costs a forward pass of every client's
-  model: 0.15 s per client and round for LeNet-5 on two cores, 3 s with 20,000. There, the draws'
-  results differed by 0.4 % of what those of 20 clients did, and by 1 % with 250 images.
+- They draw 20,000 noise images three times; tffl 250 (option `noise_images`). Each costs a forward
+  pass of every client's model: 0.06 s per client and round for LeNet-5 on two busy cores, 11 s for
+  ResNet-18, and 80 times that with 20,000. On small digits D of three draws differed by 1 % of what
+  D of 20 clients did, by 0.4 % with 1,000 images; in eight rounds the last clusters were those that
+  2,000 yield, with 100 already.
 - Distances between co-memberships are tied by the dozen, and HDBSCAN breaks ties by the order of
   its rows. Here it gets the clients in the order of their energies, whoever they are.
 
@@ -45,6 +47,10 @@ What follows from the rule:
   with alike data and fewer than five attackers, all clients are one cluster: nobody is rejected,
   or, if a third of them are suspicious, everybody, and the global model stays as it is. Option
   `smallest` lets fewer than five clients be a cluster.
+- It finds attackers by the narrowness of their data. Of small digits, 8 of 24 clients with nothing
+  but `patch-backdoor`'s images were all rejected in each of 4 rounds, at most one other client with
+  them. With the attack's default share of such images, 6 of 20 were in a cluster with all others:
+  nobody was rejected, and in one round everybody.
 - The server's seed decides the noise, which is the same every round, uniform over the range of the
   pixels that the network takes (0 … 255 if the server has no images to tell it by).
 """
@@ -221,7 +227,7 @@ class DeepSight(Defense):
     tffl.core.errors.UsageError: DeepSight looks at clients' models: give model=
     """
 
-    noise_images: Annotated[int, Field(ge=1)] = 1000
+    noise_images: Annotated[int, Field(ge=1)] = 250
     suspicious: Annotated[float, Field(gt=0, le=1)] = 1 / 3
     smallest: Annotated[int, Field(ge=2)] = 5
     outputs: Outputs = "probabilities"

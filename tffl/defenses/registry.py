@@ -36,6 +36,7 @@ defenses = Registry(
         "layercam-ae": "tffl.defenses.layercam_ae:LayerCamAe",
         "lfighter": "tffl.defenses.lfighter:LFighter",
         "median": "tffl.defenses.median:Median",
+        "mud-hog": "tffl.defenses.mud_hog:MudHog",
         "multi-krum": "tffl.defenses.multi_krum:MultiKrum",
         "nnm": "tffl.defenses.nnm:NearestNeighborMixing",
         "norm-clipping": "tffl.defenses.norm_clipping:NormClipping",

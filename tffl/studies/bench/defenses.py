@@ -38,7 +38,7 @@ SLOW = 30.0
 LIMIT = 300
 """Seconds after which a rule is stopped: Flower's Bulyan would take hours for 100 clients."""
 
-EARLIER_ROUNDS = {"fldetector": 11}
+EARLIER_ROUNDS = {"fldetector": 11, "mud-hog": 3}
 """Rounds judged before the measured one; the work of the other rules does not grow with time."""
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {

@@ -12,6 +12,7 @@ benchmark each computes the same as tffl's rule, up to rounding, with these diff
 - `auror` splits all columns at once: scikit-learn's `KMeans` would take hours, column by column.
 - `deepsight` breaks ties between distances by the order of clients.
 - `fldetector` is correct if all clients take part and none has been convicted yet.
+- `mud-hog` is correct in the first round that suspects anyone, if all clients take part.
 - `signguard` needs a bandwidth above 0.
 """
 
@@ -350,6 +351,28 @@ def median(case: Case) -> np.ndarray:
     return np.median(case.rows, axis=0)
 
 
+def mud_hog(case: Case) -> np.ndarray:
+    """Leaves out the noise of the last three updates, and the minority of all updates so far."""
+    from sklearn.cluster import DBSCAN, KMeans
+
+    short = (case.rows + case.state["recent"].sum(axis=1)) / 3
+    suspects = short @ np.median(short, axis=0) < 0
+    rest = np.flatnonzero(~suspects)
+    labels = DBSCAN(eps=0.5, min_samples=5).fit_predict(short[rest])
+    usual = labels == np.bincount(labels + 1).argmax() - 1
+    distances = np.linalg.norm(short[rest] - np.median(short[rest][usual], axis=0), axis=1)
+    ranked = np.sort(distances[~usual])
+    gap = np.diff(ranked).argmax() if len(ranked) > 1 else 0
+    middle = ranked[gap : gap + 2].mean() if len(ranked) > 1 else 0
+    noise = rest[~usual & (labels == -1) & (distances > middle)]
+    suspects[noise] = True
+    rest = np.flatnonzero(~suspects)
+    long = case.state["total"] + case.rows
+    labels = KMeans(2, n_init=10, random_state=0).fit(long[rest]).labels_
+    minority = rest[labels == (2 * labels.sum() < len(rest))]
+    return np.delete(case.rows, [*noise, *minority], axis=0).mean(axis=0)
+
+
 def multi_krum(case: Case) -> np.ndarray:
     """Averages the n − f rows with the lowest scores."""
     scores = _krum_scores(_squared_distances(case.rows), case.malicious)
@@ -420,6 +443,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "lasa": lasa,
     "lfighter": lfighter,
     "median": median,
+    "mud-hog": mud_hog,
     "multi-krum": multi_krum,
     "nnm": nnm,
     "norm-clipping": norm_clipping,
@@ -442,8 +466,8 @@ def _division_differences(case: Case) -> list[np.ndarray]:
     still, result = Updates.of_rows(np.zeros((1, len(start))), layout=layout, start=start), []
     for draw in range(3):
         generator = seeds.generator(case.server.seed, "deepsight", draw)
-        images = generator.integers(0, 256, (1000, *model.input_shape[1:]), dtype=np.uint8)
-        probes = Probes(images, np.zeros(1000, np.int32))
+        images = generator.integers(0, 256, (250, *model.input_shape[1:]), dtype=np.uint8)
+        probes = Probes(images, np.zeros(len(images), np.int32))
         local, joint = (
             softmax(explainer.logits(each, probes).astype(np.float64), axis=-1)
             for each in (case.updates, still)
