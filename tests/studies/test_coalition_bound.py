@@ -12,8 +12,19 @@ from tffl.core.errors import UsageError
 from tffl.core.thresholds import NORMAL
 from tffl.defenses import UpdateConsensus
 from tffl.defenses.coalition import CLIP, Coalition, standardized
-from tffl.defenses.parts.coalitions import CLOSED, Search, alone, cohesion, cost, proposals
+from tffl.defenses.parts.coalitions import (
+    CLOSE,
+    CLOSED,
+    STUDENT,
+    Search,
+    alone,
+    cohesion,
+    cost,
+    proposals,
+)
+from tffl.defenses.shield import Shield
 from tffl.studies.coalition_bound import (
+    greatest_cohesion,
     greatest_distance,
     greatest_spread,
     group_gap,
@@ -220,16 +231,19 @@ class TestLoss:
         reached = climb(best(traded(honest, f, steps=30), honest, near), honest, near, 0, 40)
         assert 0.5 * trade < reached <= trade * BEYOND
 
+    @pytest.mark.parametrize("cosine", [0.2, 0.5])
     @pytest.mark.parametrize(("n", "f"), [(7, 2), (12, 3), (20, 5)])
-    def test_the_search_itself_when_it_proposes_the_group(self, n: int, f: int) -> None:
+    def test_the_search_itself_when_it_proposes_the_group(
+        self, n: int, f: int, cosine: float
+    ) -> None:
         """It proposes parts of the group, too, and so leaves less."""
-        honest, affinity = honest_costs(n, f, 2, parts=1), affinity_of(n, f, 0.5)
-        bound = group_gap(slack_of(honest, f))
+        honest, affinity = honest_costs(n, f, 2, parts=1), affinity_of(n, f, cosine)
+        bound = group_gap(slack_of(honest, f), cohesion=cosine)
 
         def escapes(costs: np.ndarray) -> bool:
             return not convicted(affinity, costs).any()
 
-        reached = climb(best(level(honest, f), honest, escapes), honest, escapes, 0, 200)
+        reached = climb(best(level(honest, f), honest, escapes), honest, escapes, 0, 100)
         assert 0.4 * bound < reached <= bound * BEYOND
 
     def test_whoever_makes_the_unit_small_has_honest_clients_convicted(self) -> None:
@@ -247,7 +261,7 @@ class TestLoss:
             if not found[:f].any() and found.sum() < n // 2 and f < len(left):
                 reached.append((sent.mean() - left.mean()) / traded_gap(slack_of(left, f)))
         assert len(reached) > 10 and max(reached) <= BEYOND
-        assert np.mean(shares) > 0.2
+        assert np.mean(shares) > 0.15
         honest_only = [
             convicted(np.eye(n), honest_costs(n, 0, seed, 10) + honest_costs(n, 0, seed + 99, 1))
             for seed in range(20)
@@ -289,24 +303,26 @@ class TestMean:
     def test_rows_that_pass_without_images(self, n: int, f: int) -> None:
         rng = np.random.default_rng(0)
         honest, reached = rng.normal(size=(n - f, 300)), []
-        for shift in np.linspace(0.2, 5, 80):
+        for shift in np.linspace(0.2, 5, 50):
             rows = sent_rows(honest, f, rng, shift)
             if Coalition(images=0).judge_rows(rows).accepted.all() and is_proposed(rows, f):
                 reached.append(share_of_the_bound(rows, f, CLOSED))
         assert 0.8 < max(reached) <= BEYOND
 
-    @pytest.mark.parametrize(("n", "f"), [(12, 3), (20, 2), (20, 5), (20, 8)])
+    @pytest.mark.parametrize(("n", "f"), [(12, 3), (20, 5), (20, 8)])
     def test_rows_that_cost_too_much_for_a_group(self, n: int, f: int) -> None:
         rng = np.random.default_rng(0)
         honest, reached = rng.normal(size=(n - f, 300)), []
-        costs = np.concatenate([np.full((f, 1), 1.95), normal_costs(n - f)])
-        assert convicted(affinity_of(n, f, 2 * LEAST), costs)[:f].all()
-        for shift in np.linspace(0.3, 1.2, 120):
+        top = 1.1 * STUDENT * (1 / f + 1 / (n - f)) ** 0.5
+        costs = np.concatenate([np.full((f, 1), top), normal_costs(n - f)])
+        limit = greatest_cohesion(cost(standardized(costs), members_of(n, f)[None]).item())
+        assert LEAST <= limit < CLOSE
+        for shift in np.linspace(0.3, 1.4, 120):
             rows = sent_rows(honest, f, rng, shift)
             _, units = directions(rows)
             if not convicted(units @ units.T, costs).any() and is_proposed(rows, f):
-                assert cohesion(units @ units.T, members_of(n, f)[None]).item() < LEAST
-                reached.append(share_of_the_bound(rows, f, LEAST))
+                assert cohesion(units @ units.T, members_of(n, f)[None]).item() < limit * BEYOND
+                reached.append(share_of_the_bound(rows, f, limit))
         assert 0.7 < max(reached) <= BEYOND
 
     @pytest.mark.parametrize(("r", "f"), [(15, 5), (12, 8)])
@@ -321,12 +337,12 @@ class TestMean:
 
     def test_the_greatest_distance_is_that_of_update_consensus(self) -> None:
         rng = np.random.default_rng(0)
-        rows = rng.normal(size=(20, 3000))
+        rows, part = rng.normal(size=(20, 3000)), Shield.usual["update-consensus"]
         distance, units = directions(rows)
         for factor, accepted in ((0.93, True), (1.1, False)):
             moved = rows.copy()
             moved[0] += units[0] * (greatest_distance() * factor - 1) * np.median(distance)
-            assert UpdateConsensus().judge_rows(moved).accepted[0] == accepted
+            assert UpdateConsensus(**part).judge_rows(moved).accepted[0] == accepted
 
 
 def is_proposed(rows: np.ndarray, f: int) -> bool:
@@ -335,4 +351,5 @@ def is_proposed(rows: np.ndarray, f: int) -> bool:
 
 
 def test_the_committed_page_is_what_the_functions_say() -> None:
+    """After a change to a limit, write it again as `coalition_bound_page.py` says."""
     assert PAGE.read_text(encoding="utf-8") == page()

@@ -23,9 +23,10 @@ import numpy as np
 
 from tffl.core.errors import require
 from tffl.core.thresholds import NORMAL
-from tffl.defenses.coalition import CLIP
-from tffl.defenses.parts.coalitions import ALONE, STUDENT, WELCH, widening
-from tffl.defenses.update_consensus import DISTANCE_FLOOR, UpdateConsensus
+from tffl.defenses.coalition import CLIP, Coalition
+from tffl.defenses.parts.coalitions import ALONE, CLOSE, CLOSED, STUDENT, WELCH, widening
+from tffl.defenses.shield import Shield
+from tffl.defenses.update_consensus import DISTANCE_FLOOR
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def normal_costs(others: int) -> np.ndarray:
 def single_gap(slack: Slack, breadth: float = 1.0) -> float:
     """Bounds the gap by the test of single clients, of colluders of at least this breadth.
 
-        breadth · z <= 2  ⟹  gap <= m + 2σ / breadth
+        breadth · z <= ALONE  ⟹  gap <= m + ALONE · σ / breadth
 
     Args:
       slack: See `slack_of`.
@@ -144,7 +145,7 @@ def single_gap(slack: Slack, breadth: float = 1.0) -> float:
 def traded_gap(slack: Slack, reach: float = CLIP) -> float:
     """Bounds the gap by the test of single clients, of colluders who lower the loss of some parts.
 
-    For x <= 40:  gap <= ½ (m + √( m² + 8σ (xσn/r + ρ) ))
+    For x <= 40:  gap <= ½ (m + √( m² + 4 · ALONE · σ (xσn/r + ρ) ))
     For x > 40, where the detector cuts costs, with that gap at 40:
                   gap + ½ (x − 40)(σ + (gap + ρ)/40)
 
@@ -159,10 +160,10 @@ def traded_gap(slack: Slack, reach: float = CLIP) -> float:
     return gap + (reach - seen) * (sigma + (gap + slack.lean) / CLIP) / 2
 
 
-def group_gap(slack: Slack, breadth: float = 1.0) -> float:
+def group_gap(slack: Slack, breadth: float = 1.0, cohesion: float = CLOSE) -> float:
     """Bounds the gap as `single_gap` does, if the search also proposes the colluders as a group.
 
-        breadth · t <= limit · widening(n), with Student's t and 2.6 and with Welch's and 2.8
+        breadth · t · min(1, cohesion / CLOSE) <= limit · widening(n), limit STUDENT and WELCH
 
     Both t shrink when colluders differ in what they cost. They differ most, with none of them above
     U = `single_gap`, when all but one are there and that one makes up for it:
@@ -172,27 +173,30 @@ def group_gap(slack: Slack, breadth: float = 1.0) -> float:
     Args:
       slack: See `slack_of`.
       breadth: Of each colluder as above, and of the group.
+      cohesion: Of the group, at least the option `coherence` of `coalition`.
     """
-    limit = single_gap(slack, breadth)
-    return _group_root(slack, limit, limit, lambda gap: breadth)
+    limit, weight = single_gap(slack, breadth), min(1, cohesion / CLOSE)
+    return _group_root(slack, limit, limit, lambda gap: breadth * weight)
 
 
-def traded_group_gap(slack: Slack) -> float:
+def traded_group_gap(slack: Slack, cohesion: float = CLOSE) -> float:
     """Bounds the gap as `traded_gap` does at x = 40, if the search also proposes the group.
 
     The breadth of the group is at least gap / (40σ + ρ). No single colluder costs more than
-    U = ½ (αg + m + √( (αg − m)² + 8σ (40σ(n + f − 2) + rρ)/n )), with g the `traded_gap`.
+    U = ½ (αg + m + √( (αg − m)² + 4 · ALONE · σ (40σ(n + f − 2) + rρ)/n )), with g the `traded_gap`
+    and α = f/n.
     """
     alone, n, f = traded_gap(slack), slack.clients, slack.colluders
     m, sigma, reach = slack.shift, slack.spread, CLIP * slack.spread + slack.lean
     product = ALONE * sigma * (CLIP * sigma * (n + f - 2) + slack.others * slack.lean) / n
     average = f / n * alone
     highest = (average + m + sqrt((average - m) ** 2 + 4 * product)) / 2
-    return _group_root(slack, alone, min(highest, reach), lambda gap: min(1, gap / reach))
+    weight = min(1, cohesion / CLOSE)
+    return _group_root(slack, alone, min(highest, reach), lambda gap: weight * min(1, gap / reach))
 
 
 def _group_root(
-    slack: Slack, largest: float, highest: float, breadth: Callable[[float], float]
+    slack: Slack, largest: float, highest: float, weight: Callable[[float], float]
 ) -> float:
     """Returns the largest gap up to `largest` that both t allow, if no colluder costs more."""
     from scipy.optimize import brentq
@@ -207,20 +211,35 @@ def _group_root(
         pooled = (own + slack.squares) / (n - 2) * (1 / f + 1 / r)
         apart = own / (f * (f - 1)) + slack.squares / (r * (r - 1))
         allowed = wide * min(STUDENT * sqrt(pooled), WELCH * sqrt(apart))
-        return breadth(gap) * gap - allowed
+        return weight(gap) * gap - allowed
 
     return largest if excess(largest) <= 0 else float(brentq(excess, 0, largest))
+
+
+def greatest_cohesion(cost: float) -> float:
+    """Bounds the cohesion of an unconvicted group that is proposed, by its `cost`.
+
+        cost · min(1, cohesion / CLOSE) <= 1  or  cohesion < coherence,  and  cohesion <= CLOSED
+
+    Args:
+      cost: breadth · t, relative to the limits; see `tffl.defenses.parts.coalitions.cost`.
+
+    >>> greatest_cohesion(0.5), greatest_cohesion(1.4), greatest_cohesion(100)
+    (0.95, 0.25, 0.1)
+    """
+    return CLOSED if cost <= 1 else max(CLOSE / cost, Coalition().coherence)
 
 
 def greatest_distance(spread: float = 0.0) -> float:
     """Bounds the distance to the median update that `shield` lets pass, in median distances.
 
-        z <= 4  ⟹  distance <= 1 + 4 · max(0.3, spread)
+        z <= k  ⟹  distance <= 1 + k · max(0.3, spread),  k that of its part update-consensus
 
     Args:
       spread: 1.4826 · MAD of all distances, relative to their median.
     """
-    return 1 + UpdateConsensus().k * max(DISTANCE_FLOOR, spread)
+    k = float(Shield.usual["update-consensus"]["k"])
+    return 1 + k * max(DISTANCE_FLOOR, spread)
 
 
 def median_pull(others: int, colluders: int, samples: int = 4000) -> float:
