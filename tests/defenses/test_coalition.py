@@ -85,7 +85,7 @@ class TestStatistics:
         welch, student = (ttest_ind(*both, equal_var=equal).statistic for equal in (False, True))
         gaps = costs[self.group].mean(axis=0) - costs[~self.group].mean(axis=0)
         share = gaps.sum() / np.abs(gaps).sum()
-        expected = share * max(welch / WELCH, student / STUDENT)
+        expected = share * max(welch / WELCH, student / STUDENT) / (1 + 1 / 3)
         np.testing.assert_allclose(cost(costs, self.group[None]), [expected])
         np.testing.assert_allclose(breadth(costs, self.group[None]), [share])
 

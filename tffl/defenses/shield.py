@@ -7,7 +7,7 @@ all that any part found. The others are the second line, for what costs nothing 
 images in the round in which it is sent: cam-consensus sees models that look elsewhere,
 update-consensus rows that are absurdly long, near-duplicates and odd directions, and probe-loss
 models that do worse than all others. They stand with higher limits than alone, since each adds its
-false alarms: k = 5 for the consensus parts and 6 for the loss, and pointing against the median is
+false alarms: k = 5 for the consensus parts and 8 for the loss, and pointing against the median is
 no offense (`opposed`), as honest clients of very uneven data do.
 
 What escapes it is told in README and in results/coalition: attackers who cost little in any one
@@ -48,7 +48,7 @@ class Shield(AnyOf):
         {
             "cam-consensus": MappingProxyType({"k": 5.0}),
             "update-consensus": MappingProxyType({"k": 5.0, "opposed": False}),
-            "probe-loss": MappingProxyType({"k": 6.0}),
+            "probe-loss": MappingProxyType({"k": 8.0}),
         }
     )
     needs: ClassVar[tuple[str, ...]] = (PROBE_DATA,)
