@@ -87,9 +87,7 @@ def test_the_plane_shows_everyone_and_frames_the_convicted() -> None:
 def test_who_was_not_convicted_is_said_to_be_most_suspicious() -> None:
     text = "most suspicious, 1.25 times the limit, not convicted"
     assert points(drawing.plane(NOBODY)).keys() == {"benign", "malicious", text}
-    assert NOBODY.sentences() == [
-        "clients 10, 11, 12 push together: 1.25 times the limit, not convicted"
-    ]
+    assert NOBODY.sentences() == ["none; most suspicious: clients 10, 11, 12, 1.25 times the limit"]
     assert a_round().sentences() == [
         "clients 10, 11, 12 push together: 1.25 times the limit",
         "client 19 costs the server's images alone: 1.5 times the limit",

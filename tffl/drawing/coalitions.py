@@ -89,12 +89,14 @@ class SeenCoalition:
 
     def sentences(self) -> list[str]:
         """Says of each group who belongs to it; or of the suspects, if nobody was convicted."""
-        groups = self.groups or [self.plane.suspects]
-        verdict = "" if self.groups else ", not convicted"
+        if not self.groups:
+            suspects, excess = self.plane.suspects, self.excess(self.plane.suspects)
+            named = _names(self.client_ids[suspects])
+            return [f"none; most suspicious: {named}, {excess:.3g} times the limit"]
         return [
             f"{_names(self.client_ids[group])} {_deed(group)}: "
-            f"{self.excess(group):.3g} times the limit{verdict}"
-            for group in groups
+            f"{self.excess(group):.3g} times the limit"
+            for group in self.groups
         ]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -199,8 +201,13 @@ def plane(seen: SeenCoalition) -> Figure:
     axes.axvline(0, color=GRAY, linewidth=0.6, zorder=0)
     axes.margins(0.1)
     axes.set_title(f"Round {seen.round}: {drawing.label(seen.title, 100)}", fontsize=10)
-    axes.set_xlabel("coherence: mean cosine with the most suspicious group, less with others")
-    axes.set_ylabel("cost to the server's images, over rounds\n(robust deviations from the median)")
+    axes.set_xlabel(
+        "coherence\n(mean cosine with the most suspicious group, less that with the others)"
+    )
+    axes.set_ylabel(
+        "cost to the server's images, mean over classes and rounds\n"
+        "(robust standard deviations from the median)"
+    )
     figures.legend(figure, columns=2, fontsize=9)
     return figure
 
@@ -214,7 +221,7 @@ def by_round(seen: Sequence[SeenCoalition]) -> Figure:
     from matplotlib.colors import to_rgb
 
     clients, malicious, everyone = _rows_by_round(seen)
-    colors = np.ones((len(clients), len(seen), 3))
+    colors = np.full((len(clients), len(seen), 3), np.nan)
     height = 0.19 * len(clients) + 1.6
     figure, axes = figures.canvas(min(12.0, max(5.0, 0.32 * len(seen) + 2)), height)
     legend = {}
@@ -230,17 +237,31 @@ def by_round(seen: Sequence[SeenCoalition]) -> Figure:
                 ink = "white" if color in (ALONE, GRAY, GROUPS[1], GROUPS[2]) else "black"
                 where = (column, place[client])
                 axes.text(*where, letter, color=ink, fontsize=7, ha="center", va="center")
-    axes.imshow(colors, aspect="auto", interpolation="none")
+    if np.isnan(colors).any():
+        legend["did not take part"] = "white"
+    axes.imshow(np.nan_to_num(colors, nan=1), aspect="auto", interpolation="none")
     _label_cells(axes, seen, clients, malicious)
     for text in sorted(legend):
-        axes.scatter([], [], marker="s", s=60, color=legend[text], label=text)
-    left = f"; {everyone - len(clients)} of {everyone} clients are left out" * (
-        everyone > len(clients)
-    )
-    truth = "Red: malicious, which only the picture knows" if malicious.any() else ""
-    axes.set_title(f"{drawing.label(seen[0].title, 100)}\n{truth}{left}", fontsize=9)
+        edge = GRAY if legend[text] == "white" else legend[text]
+        style: dict[str, Any] = {"facecolors": legend[text], "edgecolors": edge}
+        axes.scatter([], [], 60, marker="s", label=text, **style)
+    axes.set_title("\n".join(_title_by_round(seen, malicious, everyone)), fontsize=9)
     figures.legend(figure, columns=3, fontsize=9)
     return figure
+
+
+def _title_by_round(
+    seen: Sequence[SeenCoalition], malicious: np.ndarray, everyone: int
+) -> list[str]:
+    """Says what is drawn, and what colors and the legend do not say."""
+    lines = [drawing.label(seen[0].title, 100)]
+    if any(len(one.groups) > 1 for one in seen):
+        lines.append("Groups are numbered anew in each round.")
+    if malicious.any():
+        lines.append("Red name: malicious, which only the picture knows.")
+    if everyone > len(malicious):
+        lines.append(f"{everyone - len(malicious)} of {everyone} clients are left out.")
+    return lines
 
 
 def _label_cells(
