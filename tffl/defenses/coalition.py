@@ -34,6 +34,9 @@ Choices:
   who do little else than push together. Attackers who hide a smaller shift in their own updates,
   and whoever acts alone, are then not found.
 
+What harm is left to colluders whom it does not convict is bounded in `results/coalition/BOUND.md`;
+`tffl.studies.coalition_bound` computes the bounds.
+
 Two papers that look for colluders in the clients' graph:
 FedCut: A Spectral Analysis Framework for Reliable Detection of Byzantine Colluders
     Hanlin Gu, Lixin Fan, Xingxing Tang, Qiang Yang. TPAMI 2024.
