@@ -14,6 +14,7 @@ from tffl.studies.comparison import Outcome, conclusion, last_and_mean, percent
 from tffl_cli.tables import PlainTable, words
 
 if TYPE_CHECKING:
+    from tffl.drawing.coalitions import SeenCoalition
     from tffl.drawing.explanation import Explanation
     from tffl.report.document import Table as ReportTable
     from tffl.simulation.run import Run
@@ -201,6 +202,15 @@ def print_explanation(found: Explanation) -> None:
         "map is relative to that of the median client.",
         style="dim",
     )
+
+
+def print_coalition(found: SeenCoalition) -> None:
+    """Prints which clients pushed together in a round."""
+    detector = f", {found.part}" if found.part else ""
+    out = console()
+    out.print(words(f"Coalitions of round {found.round}: {found.title}{detector}"))
+    for sentence in found.sentences():
+        out.print(words(f"  {sentence}"))
 
 
 def print_entries(entries: Iterable[Mapping[str, Any]], needs: str) -> None:

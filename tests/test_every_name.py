@@ -42,11 +42,12 @@ PARTS: dict[str, dict[str, Any]] = {
     "any-of": {"of": "multi-krum,update-consensus", "multi-krum": {"malicious": 2}},
     "all-of": {"of": ["bias-anomaly", "median"], "bias-anomaly": {"window": 3, "votes": 2}},
     "cam-consensus": {"probes": 20, "group": 10},  # fewer than the server's images
+    "deepsight": {"noise_images": 20},
     "gan-audit": {"images": 20, "inversion_steps": 5},
     "probe-loss": {"probes": 40},
     "shield": {"cam-consensus": {"probes": 20, "group": 10}, "probe-loss": {"probes": 40}},
 }
-"""What defenses that ask others are made of, and what they need here."""
+"""What defenses that ask others are made of, what they need here, or makes them quick."""
 
 WRAPPED = ("nnm+krum", "nnm+trimmed-mean", "bucketing+median", "bucketing+multi-krum")
 JOINED = ("label-flip+scaling", "patch-backdoor+lie", "label-flip+sign-flip")

@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "all-of": {"of": ["bias-anomaly", "median"], "bias-anomaly": {"window": 3, "votes": 2}},
     "any-of": {"of": "multi-krum,update-consensus", "multi-krum": {"malicious": 2}},
     "cam-consensus": QUICK,
+    "deepsight": {"noise_images": 50},
     "gan-audit": {"images": 20, "inversion_steps": 3},
     "gradcam-ae": {"epochs": 5, "window": 2, "votes": 2},
     "layercam-ae": {"epochs": 5},

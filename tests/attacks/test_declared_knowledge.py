@@ -28,7 +28,7 @@ CASES = [
         else (None,)
     )
 ]
-QUICK = {"adaptive-coalition": {"steps": 2, "halvings": 1}}
+QUICK = {"adaptive-coalition": {"halvings": 1, "margin": 1.0}}
 HEARS = {"knows": "overheard", "overheard": 3}
 CASES += [("mpaf", {"spread": "own"}), ("ipm", {"spread": "noise", **HEARS})]
 

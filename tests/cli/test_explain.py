@@ -149,6 +149,27 @@ def test_each_detector_of_a_combination_has_its_pictures(tmp_path: Path) -> None
     assert (tmp_path / "run" / "figures" / "heat_maps_gradcam-krum_round_0002.png").exists()
 
 
+def test_coalitions_are_drawn_with_heat_maps_or_without(tmp_path: Path) -> None:
+    defense = {"name": "coalition", "images": 20}
+    record = {**RECORD, "figures": True, "store_updates": "2"}
+    tffl.simulate({**SETTING, "defense": defense, "record": record}, tmp_path / "run")
+    folder = tmp_path / "run" / "figures"
+    assert (folder / "coalition_round_0002.png").exists()
+    first = json.loads(call(tmp_path / "run", "--round", 1, "--json").stdout)
+    assert first["explanations"] == []
+    (seen,) = first["coalitions"]
+    assert (seen["round"], len(seen["clients"])) == (1, 8)
+    assert seen["pictures"] == [str(folder / "coalition_round_0001.png")]
+    assert first["pictures"] == [str(folder / "coalition_rounds.png")]
+    assert all(Path(path).exists() for path in (*seen["pictures"], *first["pictures"]))
+
+    said = call(tmp_path / "run").stdout
+    assert said.index("(LayerCAM)") < said.index("Coalitions of round 2: uniform against coalition")
+    assert "the limit" in said
+    assert all(name in said for name in ("consensus_round_0002.png", "coalition_round_0002.png"))
+    assert call(tmp_path / "run", "--round", 3).exception is not None
+
+
 def test_a_run_draws_every_k_rounds_and_resumes(tmp_path: Path) -> None:
     """The pictures of an interrupted run are those of an uninterrupted one, each of them once."""
     record = {**RECORD, "tensorboard": True, "pictures_every": 2}

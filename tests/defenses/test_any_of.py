@@ -309,9 +309,11 @@ def test_works_behind_others(server) -> None:
 
 
 def test_shield_is_any_of_four() -> None:
-    shield = create_defense("shield", {"update-consensus": {"k": 5, "reference_point": "root"}})
+    shield = create_defense("shield", {"update-consensus": {"k": 7, "reference_point": "root"}})
     assert list(shield.parts) == ["coalition", "cam-consensus", "update-consensus", "probe-loss"]
-    assert shield.parts["update-consensus"].k == 5
+    assert shield.parts["update-consensus"].k == 7
+    assert not shield.parts["update-consensus"].opposed  # shield's, and stays where k is given
+    assert create_defense("shield", {}).parts["probe-loss"].k == 8
     assert shield.declared_knowledge() == (PROBE_DATA, ROOT_DATA)
     assert "of" not in shield.options()
     with pytest.raises(UsageError, match="unknown option of defense shield 'of'"):

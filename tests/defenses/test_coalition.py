@@ -25,6 +25,7 @@ from tffl.defenses.parts.coalitions import (
     Coalitions,
     Search,
     breadth,
+    coherence,
     cohesion,
     cost,
     proposals,
@@ -36,7 +37,7 @@ from tffl.models import models
 
 
 def search(affinity: np.ndarray, costs: np.ndarray, held: np.ndarray) -> Coalitions:
-    return Search(least=0.15, relief=0.75)(affinity, lambda left: costs[left], held)
+    return Search(least=0.1, relief=0.75)(affinity, lambda left: costs[left], held)
 
 
 NOBODY = np.zeros(20, dtype=bool)
@@ -69,6 +70,14 @@ class TestStatistics:
         found = cohesion(affinity, self.group[None])
         np.testing.assert_allclose(found, [within - across])
 
+    @pytest.mark.parametrize("members", [[1, 4, 7], [5]])
+    def test_coherence_is_that_of_a_loop(self, members) -> None:
+        affinity = np.corrcoef(np.random.default_rng(2).normal(size=(9, 30)))
+        for client, found in enumerate(coherence(affinity, mask(9, members))):
+            mates = [affinity[client, j] for j in members if j != client]
+            others = [affinity[client, j] for j in range(9) if j not in (*members, client)]
+            assert found == pytest.approx(np.mean(mates or 0) - np.mean(others))
+
     def test_cost_is_the_larger_t_of_scipy_times_breadth(self) -> None:
         costs = self.costs + 2 * self.group[:, None]
         total = costs.mean(axis=1)
@@ -76,7 +85,7 @@ class TestStatistics:
         welch, student = (ttest_ind(*both, equal_var=equal).statistic for equal in (False, True))
         gaps = costs[self.group].mean(axis=0) - costs[~self.group].mean(axis=0)
         share = gaps.sum() / np.abs(gaps).sum()
-        expected = share * max(welch / WELCH, student / STUDENT)
+        expected = share * max(welch / WELCH, student / STUDENT) / (1 + 1 / 3)
         np.testing.assert_allclose(cost(costs, self.group[None]), [expected])
         np.testing.assert_allclose(breadth(costs, self.group[None]), [share])
 
@@ -111,8 +120,10 @@ class TestSearch:
         affinity = (
             affinity_of(20, [0, 1, 2], 0.4) + affinity_of(20, [10, 11, 12, 13], 0.4) - np.eye(20)
         )
-        found = search(affinity, self.costs + 4 * (one | two)[:, None], NOBODY)
+        costs = self.costs + 4 * (one | two)[:, None]
+        found = search(affinity, costs, NOBODY)
         assert found.members.tolist() == (one | two).tolist()
+        assert found.costs.tolist() == costs.mean(axis=1).tolist()
 
     def test_coherence_without_cost_is_honest_uneven_data(self) -> None:
         found = search(affinity_of(20, [0, 1, 2, 3], 0.7), self.costs, NOBODY)
@@ -136,14 +147,11 @@ class TestSearch:
         assert np.flatnonzero(found.members).tolist() == [7]
 
     def test_convicts_get_no_benefit_of_the_doubt(self) -> None:
-        """The same evidence, once of strangers and once of who was convicted last time."""
-        members = mask(20, [2, 5, 8, 13])
-        affinity, base = affinity_of(20, [2, 5, 8, 13], 0.4), self.costs * 0.5
-        pushes = [base + push * members[:, None] for push in np.arange(0, 3, 0.1)]
-        strangers = [search(affinity, costs, NOBODY).members[members].sum() for costs in pushes]
-        convicts = [search(affinity, costs, members).members[members].sum() for costs in pushes]
-        assert sum(convicts) > sum(strangers)
-        assert convicts[0] == 0 and convicts[-1] == 4
+        """The same cohesion, 0.8, once of strangers and once of who was convicted last time."""
+        members, nothing = mask(20, [2, 5, 8, 13]), np.zeros((20, 3))
+        affinity = affinity_of(20, [2, 5, 8, 13], 0.8)
+        assert not search(affinity, nothing, NOBODY).members.any()
+        assert search(affinity, nothing, members).members.tolist() == members.tolist()
 
     def test_followers_join_by_direction_and_cost(self) -> None:
         """One member is as near as the others but costs less than makes a group of all."""
@@ -226,6 +234,12 @@ class TestDefense:
         assert np.flatnonzero(verdict.convicted).tolist() == [1, 4, 6, 9]
         assert verdict.accepted.tolist() == (~verdict.convicted).tolist()
         assert "pushes with 4, 6, 9" in verdict.reasons[1]
+        (plane,) = verdict.shown
+        assert plane.groups.tolist() == np.where(verdict.convicted, 0, -1).tolist()
+        assert plane.suspects.tolist() == verdict.convicted.tolist()
+        assert plane.evidence.tolist() == verdict.scores.tolist()
+        for values in (plane.coherence, plane.cost):
+            assert values[verdict.convicted].min() > values[~verdict.convicted].max()
         plain = create_defense("update-consensus", {}).judge_rows(rows, layout=server.layout)
         assert plain.accepted[[1, 4, 6, 9]].all()
 
@@ -277,6 +291,10 @@ class TestDefense:
         rows[3, 0] = np.nan
         verdict = self.judge(server, replace(updates, matrix=rows))
         assert np.flatnonzero(~verdict.accepted).tolist() == [3]
+        (plane,) = verdict.shown
+        assert np.isnan([plane.coherence[3], plane.cost[3], plane.evidence[3]]).all()
+        assert np.isfinite(np.delete(plane.coherence, 3)).all()
+        assert (plane.groups[3], plane.suspects[3]) == (-1, False)
         rows[:9] = np.nan
         verdict = self.judge(server, replace(updates, matrix=rows))
         assert verdict.accepted.tolist() == [False] * 9 + [True] * 3

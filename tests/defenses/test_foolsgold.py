@@ -116,6 +116,19 @@ def test_sybils_lose_their_weight_and_the_loners_keep_it(server: Server) -> None
     assert verdict.reasons[0] == ""
 
 
+def test_a_row_that_takes_the_place_of_another_does_not_replace_the_history(server: Server) -> None:
+    defense = FoolsGold()
+    _, state = defense.judge(make(rows(0)), server, defense.init(server))
+    matrix, away = rows(1), rows(1)
+    away[2] = 0
+    moved = make(away, round=2).with_rows(np.arange(6) == 2, matrix[2:3].astype(np.float32))
+    found = [
+        defense.judge(updates, server, state)[0].scores
+        for updates in (make(matrix, round=2), moved)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
 def test_history_remembers_what_one_round_does_not_show(server: Server) -> None:
     """Two sybils add opposite noise to each update; over two rounds it cancels."""
     defense, base = FoolsGold(), rows(0)

@@ -33,7 +33,7 @@ PLAIN = [
 ]
 
 
-SPECIAL = ("bias-anomaly", "faa-dl", "flame", "freqfed", "lfighter", "signguard")
+SPECIAL = ("bias-anomaly", "faa-dl", "flame", "freqfed", "lfighter", "mud-hog", "signguard")
 """Two need a layout; the others use scikit-learn, which imports pandas where there is one."""
 
 

@@ -182,6 +182,7 @@ def test_pointing_against_the_median_is_enough_unless_most_do(server) -> None:
     rows = np.stack([cosines, sides], axis=1)
     verdict = judge(create(duplicate=0), as_updates(rows), server)
     assert verdict.convicted.tolist() == [False] * 12 + [True] * 8
+    assert judge(create(duplicate=0, opposed=False), as_updates(rows), server).accepted.all()
     captured = np.concatenate([np.full(9, 5.0), np.full(9, -1.0), [-5.0, 5.0]])
     rows = np.stack([captured, np.full(20, 3.0)], axis=1)
     assert not judge(create(duplicate=0), as_updates(rows), server).flagged.all()

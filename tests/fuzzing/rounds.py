@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "any-of": {"of": "multi-krum,update-consensus"},
     "all-of": {"of": "bias-anomaly,median"},
     "cam-consensus": {"probes": 6, "group": 3, "epochs": 3},
+    "deepsight": {"noise_images": 6},
     "fldetector": {"window": 2, "start": 2},
     "gan-audit": {"images": 4, "inversion_steps": 1},
     "gradcam-ae": {"epochs": 2},
@@ -49,7 +50,7 @@ NAMES = (
 
 SLOW = (
     *("cam-consensus", "gan-audit", "gradcam-ae", "gradcam-krum", "layercam-ae", "shield"),
-    *("geometric-median", "signguard"),
+    *("deepsight", "geometric-median", "signguard"),
 )
 """Those that take tenths of seconds for a case: most of them run or train networks."""
 

@@ -38,6 +38,13 @@ def test_a_later_option_counts_where_it_is_set(table: str) -> None:
     assert "layer" not in str(identity(unset)) and "'layer': 'dense'" in str(identity(changed))
 
 
+def test_a_later_option_with_a_default_counts_where_it_differs() -> None:
+    name = {"name": "update-consensus"}
+    unset, changed = build({"defense": name}), build({"defense": name | {"opposed": False}})
+    assert "opposed" not in str(identity(unset))
+    assert "'opposed': False" in str(identity(changed))
+
+
 def test_a_later_key_counts_where_it_is_set() -> None:
     rotated = build({"data": {"shift": "rotation"}})
     assert identity(rotated) != identity(Config())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from tffl.config import build
 from tffl.core.tensors import write_tensors
-from tffl.core.verdict import AuditImages, HeatMaps, Shown
+from tffl.core.verdict import AuditImages, CoalitionPlane, HeatMaps, Shown
 from tffl.record.run_directory import PICTURES, RunDirectory, round_file
 from tffl.record.shown import from_arrays, to_arrays
 from tffl.record.tables import RunTables
@@ -31,6 +32,13 @@ IMAGES = AuditImages(
     confusions=np.zeros((2, 4, 4), np.int64),
     auxiliary=np.zeros((1, 4, 4, 1), np.uint8),
 )
+PLANE = CoalitionPlane(
+    coherence=np.array([0.5, np.nan]),
+    cost=np.array([-2.0, np.nan]),
+    groups=np.array([0, -1]),
+    suspects=np.array([True, False]),
+    evidence=np.array([1.5, np.nan]),
+)
 HEAT = {"maps", "probes", "inputs", "rebuilt", "best", "dead", "non_finite"}
 AUDIT = {
     *("audit_images", "audit_labels", "audit_support", "audit_kept", "audit_accuracies"),
@@ -42,6 +50,9 @@ def test_arrays_have_the_names_that_files_have_always_had() -> None:
     arrays = to_arrays([MAPS, IMAGES])
     assert set(arrays) == HEAT | AUDIT
     assert arrays["dead"].tolist() == [1, 1] and arrays["non_finite"].tolist() == [0, 1]
+    assert set(to_arrays([PLANE])) == {f"coalition_{name}" for name in vars(PLANE)} - {
+        "coalition_part"
+    }
     assert set(to_arrays([HeatMaps(MAPS.maps)])) == {"maps", "dead", "non_finite"}
 
 
@@ -50,6 +61,7 @@ def test_arrays_have_the_names_that_files_have_always_had() -> None:
     [
         (),
         (MAPS, IMAGES),
+        (PLANE, MAPS, replace(PLANE, part="shield/coalition/")),
         (HeatMaps(MAPS.maps, part="a/"), HeatMaps(MAPS.maps, best=MAPS.best, part="b/c/")),
     ],
 )

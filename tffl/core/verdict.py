@@ -66,7 +66,33 @@ class AuditImages:
     part: str = ""
 
 
-Shown: TypeAlias = HeatMaps | AuditImages
+@dataclass(frozen=True)
+class CoalitionPlane:
+    """Who of n clients pushes together, and what that costs, for a person to look at.
+
+    Attributes:
+      coherence: float64 `[n]`, the mean cosine of a client's deviation with those of the suspects,
+        less that with the others'; NaN for clients that were not judged.
+      cost: float64 `[n]`, what it costs the server's images, over rounds and averaged over classes,
+        in robust standard deviations from the median client, while all clients were in the average;
+        NaN as above.
+      groups: int64 `[n]`, the number of the group with which it was convicted, in the order in
+        which they were found, from 0 on; −1 for none.
+      suspects: bool `[n]`, the group that was found first, convicted or not.
+      evidence: float64 `[n]`, the excess of its group relative to the limit, above 1; for others
+        how near they come to it; NaN as above.
+      part: As in `HeatMaps`.
+    """
+
+    coherence: np.ndarray
+    cost: np.ndarray
+    groups: np.ndarray
+    suspects: np.ndarray
+    evidence: np.ndarray
+    part: str = ""
+
+
+Shown: TypeAlias = HeatMaps | AuditImages | CoalitionPlane
 """What a defense may show of a round. No decision is read from it."""
 
 

@@ -34,6 +34,9 @@ Choices:
   who do little else than push together. Attackers who hide a smaller shift in their own updates,
   and whoever acts alone, are then not found.
 
+What harm is left to colluders whom it does not convict is bounded in `results/coalition/BOUND.md`;
+`tffl.studies.coalition_bound` computes the bounds.
+
 Two papers that look for colluders in the clients' graph:
 FedCut: A Spectral Analysis Framework for Reliable Detection of Byzantine Colluders
     Hanlin Gu, Lixin Fan, Xingxing Tang, Qiang Yang. TPAMI 2024.
@@ -54,10 +57,11 @@ from tffl.core.errors import require
 from tffl.core.layout import WeightLayout
 from tffl.core.thresholds import NORMAL
 from tffl.core.updates import Updates
+from tffl.core.verdict import CoalitionPlane
 from tffl.data.samples import PROBE_DATA
 from tffl.defenses.base import State, sample_shares
 from tffl.defenses.detector import Detector, Evidence
-from tffl.defenses.parts.coalitions import Coalitions, Search
+from tffl.defenses.parts.coalitions import Coalitions, Search, coherence
 from tffl.defenses.parts.order import middle
 from tffl.defenses.parts.pair_history import PairHistory
 from tffl.defenses.parts.thresholds import Fixed, Threshold
@@ -98,7 +102,7 @@ class Coalition(Detector):
 
     images: Annotated[int, Field(ge=0)] = 200
     forgetting: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    coherence: Annotated[float, Field(ge=0, le=1)] = 0.15
+    coherence: Annotated[float, Field(ge=0, le=1)] = 0.1
     relief: Annotated[float, Field(gt=0, le=1)] = 0.75
 
     score_name: ClassVar[str] = "excess of the most suspicious group, relative to its limit"
@@ -163,7 +167,8 @@ class Coalition(Detector):
         found = Search(self.coherence, self.relief)(pairs, measure, held)
         scores[finite], notes[finite] = found.evidence, _notes(found, pairs, ids)
         history = history.with_values(ids, costs, self.forgetting)
-        return Evidence(scores, tuple(notes), history.convicting(ids, found.members).state)
+        memory, shown = history.convicting(ids, found.members).state, _plane(found, pairs, finite)
+        return Evidence(scores, tuple(notes), memory, (shown,))
 
     @property
     def threshold(self) -> Threshold:
@@ -225,6 +230,23 @@ def standardized(costs: np.ndarray) -> np.ndarray:
     if spread == 0:
         return np.zeros_like(centered)
     return np.clip(centered / spread, -CLIP, CLIP)
+
+
+def _plane(found: Coalitions, pairs: np.ndarray, judged: np.ndarray) -> CoalitionPlane:
+    """Returns what a person may see of a search among the clients that were judged, bool `[n]`."""
+
+    def among_all(values: np.ndarray, missing: float) -> np.ndarray:
+        result = np.full(len(judged), missing, dtype=values.dtype)
+        result[judged] = values
+        return result
+
+    return CoalitionPlane(
+        coherence=among_all(coherence(pairs, found.suspects), np.nan),
+        cost=among_all(found.costs, np.nan),
+        groups=among_all(found.groups, -1),
+        suspects=among_all(found.suspects, False),
+        evidence=among_all(found.evidence, np.nan),
+    )
 
 
 def _notes(found: Coalitions, pairs: np.ndarray, ids: np.ndarray) -> list[str]:

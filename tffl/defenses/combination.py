@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -90,6 +91,8 @@ class Combination(Defense):
 
     tables_field: ClassVar[str] = "tables"
     reference: ClassVar[str] = "tffl's own"
+    usual: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+    """Options of parts that differ from their defaults, unless the tables say otherwise."""
     merge: ClassVar[np.ufunc]
     """The maximum of booleans is true if any is, and the minimum if all are."""
 
@@ -103,7 +106,10 @@ class Combination(Defense):
                 name in self.of,
                 f"defense.{name} is not allowed: {name} is not among {', '.join(self.of)}",
             )
-        parts = {name: _create(name, self.tables.get(name, {})) for name in self.of}
+        parts = {
+            name: _create(name, {**self.usual.get(name, {}), **self.tables.get(name, {})})
+            for name in self.of
+        }
         object.__setattr__(self, "parts", parts)
 
     @property

@@ -131,7 +131,7 @@ class FoolsGold(Defense):
         history = state["history"].copy()
         for columns in kept.columns(trainable=True):
             history[kept.client_ids, columns] += kept.block(columns)
-        past = replace(kept, matrix=history, rows=kept.client_ids, mixing=None)
+        past = replace(kept, matrix=history, rows=kept.client_ids, mixing=None, overrides={})
 
         scores, weights = np.full(len(updates), np.inf), np.zeros(len(updates))
         scores[finite] = similarity(cosines(products(past)))

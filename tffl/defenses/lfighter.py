@@ -19,8 +19,10 @@ both, as it often is of honest clients, the smaller one is rejected, and the den
 The earlier paper's other filter, for clients with a single class each, is not in that code.
 
 Somebody is rejected in every round, attacked or not: two clusters there always are, unless all rows
-are equal. A majority of attackers can win only if it is looser than the honest minority, yet so can
-a minority of attackers that scatters. One client of huge weights can choose both neurons.
+are equal. A majority of attackers wins unless the honest rows are looser by more than they are
+fewer, and a minority of attackers that scatters can win, too. One client of huge weights can choose
+both neurons. In a trial on digits (cnn, 10 clients, 6 rounds, one seed) it left out 1 or 2 of 10
+honest clients a round; of 3 that flipped labels it found half, and left out 19 % of the other 7.
 
 Where tffl departs from the code:
 

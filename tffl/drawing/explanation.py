@@ -154,6 +154,15 @@ def explanations(
     ]
 
 
+def title_of(config: Config) -> str:
+    """Returns who fights whom, such as `"lie against shield"`."""
+    defense, attack = config.defense.name, config.attack.name
+    return (
+        f"{'no attack' if attack == 'none' else attack} against "
+        f"{'no defense' if defense == 'none' else defense}"
+    )
+
+
 def described(
     config: Config,
     round: int,
@@ -164,11 +173,10 @@ def described(
 ) -> Explanation:
     """Returns heat maps of clients int64 `[n]`, with what the tables of a run say of them."""
     mine = clients[clients["round"] == round].set_index("client").loc[client_ids]
-    defense, attack = config.defense.name, config.attack.name
+    defense = config.defense.name
     return Explanation(
         round=round,
-        title=f"{'no attack' if attack == 'none' else attack} against "
-        f"{'no defense' if defense == 'none' else defense}",
+        title=title_of(config),
         score_name=score_name(defense, f"score of {defense}"),
         client_ids=client_ids,
         malicious=mine["malicious"].to_numpy(bool),

@@ -155,12 +155,12 @@ def _references(source: HeatMaps) -> list[Panel]:
     count = _width(source)
     median = np.median(source.maps[usable], axis=0) if usable.any() else source.maps[0] * np.nan
     if _rebuilds(source):
-        bare = [Cell(None, "no image") if source.probes is None else Cell(_gray(source.probes[0]))]
+        bare = [Cell(None, "no image") if source.probes is None else Cell(gray(source.probes[0]))]
         return [Panel([*bare, _map_cell(source, median, 0)], "probe, median of all maps")]
     medians = Panel([_map_cell(source, median, probe) for probe in range(count)], "median of all")
     if source.probes is None:
         return [medians]
-    return [Panel([Cell(_gray(probe)) for probe in source.probes[:count]], "probes"), medians]
+    return [Panel([Cell(gray(probe)) for probe in source.probes[:count]], "probes"), medians]
 
 
 def _client(seen: Explanation, row: int, scale: float) -> Panel:
@@ -188,7 +188,7 @@ def _map_cell(source: HeatMaps, maps: np.ndarray, probe: int) -> Cell:
         return Cell(None, "not finite")
     if not one.any():
         return Cell(None, "dead")
-    return Cell(_overlay(source, enlarge(one, _size(source))[0], probe))
+    return Cell(overlay(source, enlarge(one, map_size(source))[0], probe))
 
 
 def _rebuilt_cells(source: HeatMaps, row: int, scale: float) -> list[Cell]:
@@ -200,13 +200,13 @@ def _rebuilt_cells(source: HeatMaps, row: int, scale: float) -> list[Cell]:
     before, after = source.inputs[row, 0], source.rebuilt[row, 0]
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return [Cell(None, "–"), Cell(None, "–")]
-    factors = np.divide(_size(source), after.shape)
+    factors = np.divide(map_size(source), after.shape)
     shown = np.clip(zoom(after.astype(np.float64), factors, order=1), 0, 1)
     wrong = matplotlib.colormaps["Reds"](np.abs(before - after) / scale)[..., :3]
-    return [Cell(_overlay(source, shown, 0)), Cell(wrong)]
+    return [Cell(overlay(source, shown, 0)), Cell(wrong)]
 
 
-def _overlay(source: HeatMaps, values: np.ndarray, probe: int) -> np.ndarray:
+def overlay(source: HeatMaps, values: np.ndarray, probe: int) -> np.ndarray:
     """Colors values `[height, width]` in 0 … 1, the stronger the less of the probe is seen."""
     import matplotlib
 
@@ -214,10 +214,10 @@ def _overlay(source: HeatMaps, values: np.ndarray, probe: int) -> np.ndarray:
     if source.probes is None:
         return colors
     opacity = (0.35 + 0.4 * values)[..., None]
-    return np.asarray(opacity * colors + (1 - opacity) * _gray(source.probes[probe]))
+    return np.asarray(opacity * colors + (1 - opacity) * gray(source.probes[probe]))
 
 
-def _gray(image: np.ndarray) -> np.ndarray:
+def gray(image: np.ndarray) -> np.ndarray:
     """Returns an image uint8 `[height, width, channels]` in gray, so that colors are the map's."""
     values = image.astype(np.float64) / 255
     weights = [0.299, 0.587, 0.114] if image.shape[2] == 3 else np.full(image.shape[2], 1.0)
@@ -235,7 +235,8 @@ def _width(source: HeatMaps) -> int:
     return 3 if _rebuilds(source) else min(source.maps.shape[1], known)
 
 
-def _size(source: HeatMaps) -> tuple[int, int]:
+def map_size(source: HeatMaps) -> tuple[int, int]:
+    """Returns the size to which maps are enlarged: that of the probes, if they are known."""
     if source.probes is not None:
         return source.probes.shape[1], source.probes.shape[2]
     return source.maps.shape[2] * ENLARGED, source.maps.shape[3] * ENLARGED

@@ -11,13 +11,13 @@ from tffl.record.tensorboard import EventLog
 
 
 class HeatMapDrawing(Callback):
-    """Draws the heat maps that a defense has looked at, in the rounds in which that is due."""
+    """Draws the heat maps and coalitions that a defense saw, in the rounds in which that is due."""
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
 
     def round(self, round: Round) -> None:
-        """Draws the heat maps of a round.
+        """Draws the heat maps and coalitions of a round.
 
         Raises:
           TfflError: A picture cannot be written.
@@ -28,12 +28,15 @@ class HeatMapDrawing(Callback):
         client_ids, shown = self._run.shown(number)
         if not shown:
             return
-        from tffl.drawing import heat_maps
+        from tffl.drawing import coalitions, heat_maps
         from tffl.drawing.explanation import recorded
 
-        frames = self._run.frames(number)
-        for seen in recorded(self._run.config, number, *frames, client_ids, shown):
-            heat_maps.write(seen, self._run.path / FIGURES)
+        rounds, clients = self._run.frames(number)
+        config, folder = self._run.config, self._run.path / FIGURES
+        for seen in recorded(config, number, rounds, clients, client_ids, shown):
+            heat_maps.write(seen, folder)
+        for seen_coalition in coalitions.recorded(config, number, clients, client_ids, shown):
+            coalitions.write(seen_coalition, folder)
 
 
 class TensorBoardLog(Callback):

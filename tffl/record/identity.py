@@ -52,8 +52,11 @@ FIRST_KEYS: dict[str, tuple[str, ...]] = {
 differ from their defaults: otherwise a new key would make all those results unknown."""
 
 
-LATER_OPTIONS = {"bias-anomaly": ("layer",)}
-"""Defense → options that it has had only since then: left out where they are None."""
+LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "bias-anomaly": {"layer": None},
+    "update-consensus": {"opposed": True},
+}
+"""Defense → options that it has had only since then → the value with which they are left out."""
 
 LATER_ATTACK_OPTIONS = {"on_rounds": 1, "off_rounds": 0, "spread": "none", "spread_share": 1.0}
 """Options that attacks have had only since then → the value with which they are left out."""
@@ -80,11 +83,12 @@ def identity(config: Config) -> dict[str, Any]:
 
 def _without_later(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves unset later options out, also in the tables of combined defenses."""
-    later = {option for part in name.split("+") for option in LATER_OPTIONS.get(part, ())}
+    parts = [LATER_OPTIONS.get(part, {}) for part in name.split("+")]
+    later = {option: value for part in parts for option, value in part.items()}
     return {
         key: _without_later(key, value) if isinstance(value, Mapping) else value
         for key, value in options.items()
-        if value is not None or key not in later
+        if key not in later or value != later[key]
     }
 
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
-from tffl.core.verdict import AuditImages, HeatMaps, Shown
+from tffl.core.verdict import AuditImages, CoalitionPlane, HeatMaps, Shown
 from tffl.explain.maps import Findings
 
-AUDIT = {
-    "images": "audit_images",
-    "labels": "audit_labels",
-    "support": "audit_support",
-    "kept": "audit_kept",
-    "label_counts": "label_counts",
-    "accuracies": "audit_accuracies",
-    "confusions": "confusions",
-    "auxiliary": "auxiliary_images",
-}
-"""Field of `AuditImages` → name of its array; fields of `HeatMaps` are named as they are."""
 
-MAPS = {field.name: field.name for field in fields(HeatMaps) if field.name != "part"}
+def _named(kind: type, prefix: str, plain: tuple[str, ...] = ()) -> dict[str, str]:
+    names = [field.name for field in fields(kind) if field.name != "part"]
+    return {name: name if name in plain else prefix + name for name in names}
+
+
+NAMES: dict[type[Shown], dict[str, str]] = {
+    HeatMaps: _named(HeatMaps, ""),
+    AuditImages: {
+        **_named(AuditImages, "audit_", ("label_counts", "confusions")),
+        "auxiliary": "auxiliary_images",
+    },
+    CoalitionPlane: _named(CoalitionPlane, "coalition_"),
+}
+"""Field → name of its array. The array of the first field is always there."""
 
 
 def to_arrays(shown: Iterable[Shown]) -> dict[str, np.ndarray]:
@@ -34,8 +37,7 @@ def to_arrays(shown: Iterable[Shown]) -> dict[str, np.ndarray]:
     """
     found: dict[str, np.ndarray] = {}
     for one in shown:
-        names = MAPS if isinstance(one, HeatMaps) else AUDIT
-        arrays = {name: getattr(one, field) for field, name in names.items()}
+        arrays = {name: getattr(one, field) for field, name in NAMES[type(one)].items()}
         if isinstance(one, HeatMaps):
             arrays |= vars(Findings.of(one.maps))
         found |= {one.part + name: a for name, a in arrays.items() if a is not None}
@@ -49,18 +51,18 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[Shown, ...]:
     >>> from_arrays(to_arrays([maps])) == (maps,)
     True
     """
+    kinds = {next(iter(names.values())): kind for kind, names in NAMES.items()}
     found: list[Shown] = []
     for name in arrays:
         part, slash, leaf = name.rpartition("/")
-        if leaf == "maps":
-            found.append(HeatMaps(**_fields(arrays, MAPS, part + slash), part=part + slash))
-        elif leaf == "audit_images":
-            found.append(AuditImages(**_fields(arrays, AUDIT, part + slash), part=part + slash))
+        if kind := kinds.get(leaf):
+            found.append(_read(kind, arrays, part + slash))
     return tuple(found)
 
 
-def _fields(
-    arrays: Mapping[str, np.ndarray], names: Mapping[str, str], part: str
-) -> dict[str, np.ndarray]:
-    """Returns the fields of a part that are there."""
-    return {field: arrays[part + name] for field, name in names.items() if part + name in arrays}
+def _read(kind: type[Shown], arrays: Mapping[str, np.ndarray], part: str) -> Shown:
+    """Returns what a part showed, of the fields that are there."""
+    there: dict[str, Any] = {
+        field: arrays[part + name] for field, name in NAMES[kind].items() if part + name in arrays
+    }
+    return kind(**there, part=part)

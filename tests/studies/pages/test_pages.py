@@ -20,7 +20,7 @@ import tffl
 from tffl.core.errors import TfflError, UsageError
 from tffl.studies.pages import PAGES, bias_anomaly, find, flower, gan_audit, heat_maps
 from tffl.studies.pages.bias_anomaly_claims import Evidence, claims
-from tffl.studies.pages.builder import Page, make, measured_with, read_table
+from tffl.studies.pages.builder import CONSENSUS_TESTS, Page, make, measured_with, read_table
 from tffl.studies.pages.grid import draw_grids
 from tffl.studies.pages.reliability import fault_claims, input_claims
 from tffl_cli.main import cli
@@ -223,6 +223,14 @@ def test_flower_collects(tmp_path: Path) -> None:
     (tmp_path / "nan_shield" / "truth.csv").write_text("node,malicious\n1,0\n")
     with pytest.raises(TfflError, match=r"nodes that truth\.csv does not have"):
         flower.collect(tmp_path)
+
+
+def test_the_page_of_flower_tells_shield_from_the_tests_that_it_was(tmp_path: Path) -> None:
+    recorded = (RESULTS / "flower" / "runs.csv").read_text()
+    assert "tffl's consensus tests" in "".join(flower.body(RESULTS / "flower"))
+    (tmp_path / "runs.csv").write_text(recorded.replace(CONSENSUS_TESTS, "shield"))
+    text = "".join(flower.body(tmp_path))
+    assert "tffl's shield" in text and CONSENSUS_TESTS not in text
 
 
 def test_bias_anomaly_collects(tmp_path: Path) -> None:

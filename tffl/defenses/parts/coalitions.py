@@ -1,21 +1,26 @@
 """Which clients push together, and what that costs: the search of `tffl.defenses.coalition`.
 
-Given the mean cosines A of the clients' deviations, and what each of them costs each class, h_ic:
+Given the mean cosines A of n clients' deviations, and what each of them costs each class, h_ic, for
+a client i and a group S of k clients:
 
     cohesion(S) = mean_{i≠j∈S} A_ij − mean_{i∈S, j∉S} A_ij
     gap_c(S)    = mean_{i∈S} h_ic − mean_{i∉S} h_ic
     breadth(S)  = max(0, Σ_c gap_c) / Σ_c |gap_c|
-    alone(i)    = breadth({i}) · robust z of mean_c h_ic / 2
-    cost(S)     = breadth(S) · max( t_Welch(S) / 2.8 , t_Student(S) / 2.6 ) / widening(n)
-    excess(S)   = max( cost(S) , cohesion(S) / 0.95 )
+
+    cost(S)     = breadth(S) · max(t_Welch / 2.3, t_Student / 2.1) / (1 + 1/k) / widening(n)
+    excess(S)   = max( cost(S) · min(1, cohesion(S) / 0.35) , cohesion(S) / 0.95 )
+    alone(i)    = breadth({i}) · (robust z of mean_c h_ic) / 3.5
 
 t compares what the members cost, on average over the classes, with what all others do, with the
 variances of both sides apart (Welch) or as one (Student). Honest clients of uneven data are
 coherent, too, but cost about what others cost: the expected cost of a group does not depend on who
 is in it, as a sum over clients does not depend on their order. What they do cost comes from classes
 that they lack, and they make up for it in those that they have, so that their breadth is small.
-Attackers harm most classes. Among less than 20 clients t spreads more widely, hence the widening.
-Members who all but send the same, against the others, need not cost anything.
+Attackers harm most classes.
+
+Chance makes some pair look costly more easily than some group of eight, hence 1 + 1/k, and t
+spreads more widely among few clients, hence `widening`. The less a group coheres, the more it has
+to cost. Members who all but send the same, against the others, need not cost anything.
 """
 
 from __future__ import annotations
@@ -28,17 +33,26 @@ import numpy as np
 
 from tffl.core.thresholds import NORMAL
 
-WELCH, STUDENT = 2.8, 2.6
-"""Limits on breadth times t. Honest groups reached 0.75 of them in tuning rounds."""
+WELCH, STUDENT = 2.3, 2.1
+"""Limits on breadth times t. Honest groups reached 0.9 of the limit in tuning rounds."""
+
+CLOSE = 0.35
+"""Cohesion below which a group has to cost more. Honest groups that cost have 0.2 to 0.3."""
 
 CLOSED = 0.95
-"""Limit on cohesion. Honest groups reached 0.75 in tuning rounds, and clones have 0.9 to 1.6."""
+"""Limit on cohesion. Honest groups reached 0.83 in tuning rounds, and clones have 0.9 to 1.6."""
 
-ALONE = 2.0
-"""Limit on breadth times robust z of a single client. Honest ones reached 1.0 in tuning rounds."""
+ALONE = 3.5
+"""Limit on breadth times robust z of a single client.
+
+Honest ones reached 1 in tuning rounds, but one with hardly any class but one (Dirichlet 0.1) 3.9.
+"""
 
 TAIL, USUAL = 1.6e-5, 5.5
 """Student's distribution for 20 clients has that much beyond this value."""
+
+FOLLOWING = 2 / 3
+"""How far on the way from the others to a group its followers begin."""
 
 EIGENVECTORS = 3
 """How many leading ones propose groups."""
@@ -59,11 +73,13 @@ class Coalitions:
       evidence: float64 `[n]`: `excess` of its group for a member, above 1; for another client that
         of the best group with it that was not convicted, at most 1.
       suspects: bool `[n]`, the group that the search found first, convicted or not.
+      costs: float64 `[n]`, what each client cost on average over the classes when they were found.
     """
 
     groups: np.ndarray
     evidence: np.ndarray
     suspects: np.ndarray
+    costs: np.ndarray
 
     @property
     def members(self) -> np.ndarray:
@@ -128,6 +144,29 @@ def cohesion(affinity: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return within / (size * (size - 1)) - across / (size * (affinity.shape[0] - size))
 
 
+def coherence(affinity: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Returns how much more each client has in common with a group than with others, `[n]`.
+
+    A client itself counts on neither side, and a side without anyone as 0.
+
+    Args:
+      affinity: float64 `[n, n]`.
+      group: bool `[n]`.
+
+    >>> pair = np.eye(4)
+    >>> pair[0, 2] = pair[2, 0] = 0.9
+    >>> coherence(pair, np.array([True, False, True, False]))
+    array([0.9, 0. , 0.9, 0. ])
+    """
+    apart = ~np.eye(len(group), dtype=bool)
+    inside, outside = apart & group, apart & ~group
+    toward, away = (
+        (affinity * side).sum(axis=1) / np.maximum(side.sum(axis=1), 1)
+        for side in (inside, outside)
+    )
+    return np.asarray(toward - away)
+
+
 def cost(costs: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Returns what groups cost more than the others, relative to the limit, float64 `[k]`.
 
@@ -137,10 +176,10 @@ def cost(costs: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
     >>> costs = np.array([[0.0], [1.0], [0.0], [1.0], [0.0], [1.0], [9.0], [9.2]])
     >>> cost(costs, np.array([[False] * 6 + [True] * 2])).round(2)
-    array([6.22])
+    array([5.05])
     """
     ratios = np.maximum(*_statistics(costs.mean(axis=1), groups))
-    return breadth(costs, groups) * ratios / widening(len(costs))
+    return breadth(costs, groups) * ratios / widening(len(costs)) / (1 + 1 / groups.sum(axis=1))
 
 
 def alone(costs: np.ndarray) -> np.ndarray:
@@ -150,7 +189,7 @@ def alone(costs: np.ndarray) -> np.ndarray:
       costs: float64 `[n, classes]`.
 
     >>> alone(np.array([[-1.0], [-0.5], [0.0], [0.5], [1.0], [9.0]])).round(2)
-    array([0.  , 0.  , 0.  , 0.  , 0.  , 3.93])
+    array([0.  , 0.  , 0.  , 0.  , 0.  , 2.25])
     """
     total = costs.mean(axis=1)
     middle = np.median(total)
@@ -232,6 +271,7 @@ class Search:
         """
         n = len(held)
         groups, evidence, suspects = np.full(n, -1), np.zeros(n), np.zeros(n, dtype=bool)
+        first = np.zeros(n)
         while True:
             left = groups < 0
             room, costs = n // 2 - int((~left).sum()), measure(left)
@@ -243,15 +283,15 @@ class Search:
             best = int(np.argmax(ratios))
             group = found[best]
             if not suspects.any():
-                suspects[left] = group
+                suspects[left], first = group, costs.mean(axis=1)
             if ratios[best] <= 1:
                 break
             if group.sum() > 1:
-                joining = _followers(here, costs, group)[: room - int(group.sum())]
+                joining = _followers(here, group)[: room - int(group.sum())]
                 group = group | np.isin(np.arange(len(group)), joining)
             members = np.flatnonzero(left)[group]
             evidence[members], groups[members] = ratios[best], groups.max() + 1
-        return Coalitions(groups, evidence, suspects)
+        return Coalitions(groups, evidence, suspects, first)
 
     def _weigh(
         self, affinity: np.ndarray, costs: np.ndarray, held: np.ndarray, room: int
@@ -269,22 +309,21 @@ class Search:
         coherence = cohesion(affinity, groups)
         coherent = coherence >= self.least * relief
         groups, relief, coherence = groups[coherent], relief[coherent], coherence[coherent]
-        ratios = np.maximum(cost(costs, groups), coherence / CLOSED) / relief
+        ratios = cost(costs, groups) * np.minimum(1, coherence / CLOSE)
+        ratios = np.maximum(ratios, coherence / CLOSED) / relief
         if ratios.max(initial=0) > 1 or room < 1:
             return groups, ratios
         singles = np.eye(len(costs), dtype=bool)
         return np.concatenate([groups, singles]), np.append(ratios, alone(costs))
 
 
-def _followers(affinity: np.ndarray, costs: np.ndarray, group: np.ndarray) -> np.ndarray:
+def _followers(affinity: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Returns who else belongs to a group, nearest first, int64 `[m]`.
 
-    Nearer to its members than halfway between them and the others, and more costly than the others
-    by a robust standard deviation.
+    They lie beyond two thirds of the way from the others to the members, whatever they cost: the
+    data of their own may hide it.
     """
-    near, total = affinity[group].mean(axis=0), costs.mean(axis=1)
-    halfway = near[~group].mean() + cohesion(affinity, group[None]).item() / 2
-    middle = np.median(total[~group])
-    spread = NORMAL * np.median(np.abs(total[~group] - middle))
-    rows = np.flatnonzero(~group & (near > halfway) & (total > middle + spread))
+    near = affinity[group].mean(axis=0)
+    border = near[~group].mean() + FOLLOWING * cohesion(affinity, group[None]).item()
+    rows = np.flatnonzero(~group & (near > border))
     return rows[np.argsort(-near[rows], kind="stable")]

@@ -41,6 +41,26 @@ def middle(columns: slice, rows: np.ndarray) -> np.ndarray:
     return ordered[:, (n - 1) // 2 : n // 2 + 1].mean(axis=1, dtype=np.float64)
 
 
+def medians(updates: Updates) -> np.ndarray:
+    """Returns the median of each column, float32 `[d]`.
+
+    Args:
+      updates: Finite rows, at least one.
+
+    >>> medians(Updates.of_rows(np.array([[3.0, 1.0], [2.0, 5.0], [9.0, 0.0], [4.0, 0.0]])))
+    array([3.5, 0.5], dtype=float32)
+    """
+
+    def block(columns: slice) -> np.ndarray:
+        return middle(columns, updates.block(columns))
+
+    result = np.empty(updates.layout.size, dtype=np.float32)
+    blocks = updates.map_columns(block, size=WIDTH)
+    for columns, values in zip(updates.columns(size=WIDTH), blocks, strict=True):
+        result[columns] = values
+    return result
+
+
 def trims(rows: np.ndarray, ordered: np.ndarray, count: int) -> np.ndarray:
     """Counts the columns in which each row is among the `count` smallest or largest.
 

@@ -7,9 +7,9 @@ calls with the same input (slow calls are not repeated) and the memory beyond th
 defense that takes more than five minutes is stopped.
 
 `nnm` and `bucketing` precede plain averaging. `flcert` is left out, because it adds no work to that
-of the rule it wraps; heat-map detectors are measured by `tffl bench maps`. Of the defenses that
-need the network, only `gan-audit` is measured, with images from model inversion; it has nothing to
-be compared with.
+of the rule it wraps; heat-map detectors are measured by `tffl bench maps`. Of the other defenses
+that need the network, `deepsight` and `gan-audit` are measured, the latter with images from model
+inversion; it has nothing to be compared with.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SLOW = 30.0
 LIMIT = 300
 """Seconds after which a rule is stopped: Flower's Bulyan would take hours for 100 clients."""
 
-EARLIER_ROUNDS = {"fldetector": 11}
+EARLIER_ROUNDS = {"fldetector": 11, "mud-hog": 3}
 """Rounds judged before the measured one; the work of the other rules does not grow with time."""
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -51,7 +51,7 @@ restarts, is in the measured round."""
 SIZES = {"cnn": ((28, 28, 1), 10), "resnet18": ((32, 32, 3), 10)}
 """Model → image shape and classes: 0.8 and 11.2 million weights."""
 
-NEED_NETWORK = ("gan-audit",)
+NEED_NETWORK = ("deepsight", "gan-audit")
 """Defenses that need the network itself."""
 
 Judge = Callable[[], Any]
@@ -125,7 +125,7 @@ def bench_defenses(
     Raises:
       UsageError: There is no defense of a name.
     """
-    chosen = list(names) or [*NAIVE, *NEED_NETWORK]
+    chosen = list(names) or list(dict.fromkeys([*NAIVE, *NEED_NETWORK]))
     for name in chosen:
         defenses[name]  # refuses unknown ones before the first minute
     result: dict[str, Any] = {}

@@ -39,7 +39,7 @@ def bench_maps(model: str = "resnet18", rounds: int = 3, clients: int = CLIENTS)
       `first_seconds`, of the first turn; `seconds`, of the maps, of each detector's verdict with
       its maps, of tf-keras-vis and of the clients' training; `detectors_against_training` (target:
       at most 0.02) and `maps_against_tf_keras_vis` (target: at least 2), for Grad-CAM; and
-      `growth`, the MiB by which the process grows over 200 rounds of `shield`.
+      `growth`, the MiB by which the process grows over 200 rounds of `shield`, and its parts.
     """
     from tffl.core.process import silence
     from tffl.engine.runtime import configure
@@ -78,20 +78,21 @@ WARM_UP = 20
 """Rounds before the measurement starts."""
 
 
-def _growth() -> dict[str, float]:
-    """Measures how the memory of the process grows while `shield` judges rounds of `lenet5`."""
-    from tffl.defenses import create_defense
+def _growth() -> dict[str, Any]:
+    """Measures how memory grows while `shield` judges rounds of `lenet5`; names its parts."""
+    from tffl.defenses import Shield
     from tffl.studies.bench.process import linux_bytes
 
     setting = _Setting.create("lenet5", clients=10)
-    defense = create_defense("shield", {"cam-consensus": {"epochs": 20}})
+    defense = Shield(tables={"cam-consensus": {"epochs": 20}})
     state = defense.init(setting.server)
     resident = []
     for round in range(1, WARM_UP + ROUNDS + 1):
         updates = replace(setting.updates, round=round, matrix=setting.updates.matrix * round)
         _, state = defense.judge(updates, setting.server, state)
         resident.append(linux_bytes("self/status", "VmRSS"))
-    return {"rounds": ROUNDS, "mib": (resident[-1] - resident[WARM_UP - 1]) / 2**20}
+    grown = (resident[-1] - resident[WARM_UP - 1]) / 2**20
+    return {"rounds": ROUNDS, "mib": grown, "parts": list(defense.parts)}
 
 
 DETECTORS = {

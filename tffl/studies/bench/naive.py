@@ -10,7 +10,9 @@ benchmark each computes the same as tffl's rule, up to rounding, with these diff
 
 - `bulyan` and `krum` take the first of tied rows; with f = 1 or 2 Bulyan's last rows always tie.
 - `auror` splits all columns at once: scikit-learn's `KMeans` would take hours, column by column.
+- `deepsight` breaks ties between distances by the order of clients.
 - `fldetector` is correct if all clients take part and none has been convicted yet.
+- `mud-hog` is correct in the first round that suspects anyone, if all clients take part.
 - `signguard` needs a bandwidth above 0.
 """
 
@@ -162,6 +164,33 @@ def crfl(case: Case) -> np.ndarray:
     limit = max(2.0, float(np.linalg.norm(start))) + 0.1 * case.updates.round
     noise = 0.01 * case.generator("crfl").standard_normal(len(moved))
     return moved * min(1, limit / np.linalg.norm(moved)) + noise - start
+
+
+def deepsight(case: Case) -> np.ndarray:
+    """Clips and averages the clients of clusters in which less than a third train for few classes.
+
+    Needs a server with a network.
+    """
+    from sklearn.cluster import HDBSCAN
+
+    layout, n = case.updates.layout, len(case.rows)
+    bias = case.rows[:, layout.final_bias].astype(np.float64)
+    kernel = case.rows[:, layout[f"{layout.final_layer}/kernel"]].astype(np.float64)
+    kernel = kernel.reshape(n, -1, bias.shape[1])
+    energies = (np.abs(bias) + np.abs(kernel).sum(axis=1)) ** 2
+    energies /= energies.sum(axis=1, keepdims=True)
+    relative = energies / energies.max(axis=1, keepdims=True)
+    counts = (relative > max(0.01, 1 / bias.shape[1])).sum(axis=1)
+    suspects = counts <= np.median(counts) / 2
+    near = HDBSCAN(min_samples=4, copy=True)
+    angles = HDBSCAN(min_samples=4, copy=True, metric="cosine")
+    last = HDBSCAN(min_samples=4, copy=True, metric="precomputed", allow_single_cluster=True)
+    by_output = [_apart(near.fit_predict(each)) for each in _division_differences(case)]
+    by_angle, by_energy = _apart(angles.fit_predict(bias)), _apart(near.fit_predict(energies))
+    merged = np.mean([by_angle, by_energy, np.mean(by_output, axis=0)], axis=0)
+    same = ~_apart(last.fit_predict(merged))
+    kept = (same & suspects).sum(axis=1) / same.sum(axis=1) < 1 / 3
+    return _clipped(case.rows)[kept].mean(axis=0)
 
 
 def dnc(case: Case) -> np.ndarray:
@@ -322,6 +351,28 @@ def median(case: Case) -> np.ndarray:
     return np.median(case.rows, axis=0)
 
 
+def mud_hog(case: Case) -> np.ndarray:
+    """Leaves out the noise of the last three updates, and the minority of all updates so far."""
+    from sklearn.cluster import DBSCAN, KMeans
+
+    short = (case.rows + case.state["recent"].sum(axis=1)) / 3
+    suspects = short @ np.median(short, axis=0) < 0
+    rest = np.flatnonzero(~suspects)
+    labels = DBSCAN(eps=0.5, min_samples=5).fit_predict(short[rest])
+    usual = labels == np.bincount(labels + 1).argmax() - 1
+    distances = np.linalg.norm(short[rest] - np.median(short[rest][usual], axis=0), axis=1)
+    ranked = np.sort(distances[~usual])
+    gap = np.diff(ranked).argmax() if len(ranked) > 1 else 0
+    middle = ranked[gap : gap + 2].mean() if len(ranked) > 1 else 0
+    noise = rest[~usual & (labels == -1) & (distances > middle)]
+    suspects[noise] = True
+    rest = np.flatnonzero(~suspects)
+    long = case.state["total"] + case.rows
+    labels = KMeans(2, n_init=10, random_state=0).fit(long[rest]).labels_
+    minority = rest[labels == (2 * labels.sum() < len(rest))]
+    return np.delete(case.rows, [*noise, *minority], axis=0).mean(axis=0)
+
+
 def multi_krum(case: Case) -> np.ndarray:
     """Averages the n − f rows with the lowest scores."""
     scores = _krum_scores(_squared_distances(case.rows), case.malicious)
@@ -379,6 +430,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "clipped-mean": clipped_mean,
     "coalition": coalition,
     "crfl": crfl,
+    "deepsight": deepsight,
     "dnc": dnc,
     "faa-dl": faa_dl,
     "flame": flame,
@@ -391,6 +443,7 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "lasa": lasa,
     "lfighter": lfighter,
     "median": median,
+    "mud-hog": mud_hog,
     "multi-krum": multi_krum,
     "nnm": nnm,
     "norm-clipping": norm_clipping,
@@ -399,6 +452,34 @@ NAIVE: Mapping[str, Callable[[Case], np.ndarray]] = {
     "trimmed-mean": trimmed_mean,
 }
 """Name of a defense → its naive version, which returns the aggregate `[d]` of a case."""
+
+
+def _division_differences(case: Case) -> list[np.ndarray]:
+    """Returns the mean ratios of clients' to joint probabilities for three draws of noise."""
+    from scipy.special import softmax
+
+    from tffl.explain.maps import Probes
+
+    model, explainer = case.server.model, case.server.explainer
+    assert model is not None and explainer is not None
+    start, layout = case.updates.start, case.updates.layout
+    still, result = Updates.of_rows(np.zeros((1, len(start))), layout=layout, start=start), []
+    for draw in range(3):
+        generator = seeds.generator(case.server.seed, "deepsight", draw)
+        images = generator.integers(0, 256, (250, *model.input_shape[1:]), dtype=np.uint8)
+        probes = Probes(images, np.zeros(len(images), np.int32))
+        local, joint = (
+            softmax(explainer.logits(each, probes).astype(np.float64), axis=-1)
+            for each in (case.updates, still)
+        )
+        result.append((local / (joint + 1e-6)).mean(axis=1))
+    return result
+
+
+def _apart(labels: np.ndarray) -> np.ndarray:
+    """Returns bool `[n, n]`: which pairs are in two clusters, or one of them is noise."""
+    together = (labels[:, None] == labels) & (labels >= 0)
+    return ~(together | np.eye(len(labels), dtype=bool))
 
 
 def _usual_mean(part: np.ndarray) -> np.ndarray:

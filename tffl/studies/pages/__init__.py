@@ -14,6 +14,7 @@ from tffl.studies.pages.builder import Page
 
 PAGES = {
     "opponents": "attacks against defenses",
+    "coalition": "colluders who are not clones, against shield",
     "heat_maps": "heat-map detectors",
     "bias_anomaly": "Bilgin's bias anomaly",
     "gan_audit": "the GAN auditor",

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from tffl.core.errors import TfflError
 from tffl.studies.benchmark_table import percent, table
-from tffl.studies.pages.builder import Page, read_table, records
+from tffl.studies.pages.builder import (
+    ABOUT_CONSENSUS_TESTS,
+    CONSENSUS_TESTS,
+    Page,
+    read_table,
+    records,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +28,7 @@ DEFENSES = {
     "flower-fedavg": "none: Flower's FedAvg",
     "flower-multi-krum": "Flower's Multi-Krum, which is given f",
     "update-consensus": "tffl's update-consensus",
+    CONSENSUS_TESTS: f"tffl's {CONSENSUS_TESTS}",
     "shield": "tffl's shield",
 }
 PLACES = {"simulation": "Simulation", "deployment": "SuperLink and SuperNodes"}
@@ -98,6 +105,8 @@ def intro(folder: Path) -> str:
 def body(folder: Path) -> Iterator[str]:
     """Yields a section for each kind of deployment."""
     rows = read_table(folder / "runs.csv")
+    if CONSENSUS_TESTS in set(rows["defense"]):
+        yield ABOUT_CONSENSUS_TESTS
     header = ["malicious nodes send", "strategy", "accuracy", "attackers caught", "honest blamed"]
     for place, title in PLACES.items():
         part = records(rows[rows["where"] == place])

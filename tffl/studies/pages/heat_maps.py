@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tffl.core.errors import TfflError
 from tffl.studies.pages import heat_maps_tables as tables
-from tffl.studies.pages.builder import Page, distinct, read_table
+from tffl.studies.pages.builder import ABOUT_CONSENSUS_TESTS, Page, distinct, read_table
 from tffl.studies.pages.grid import draw_grids
 from tffl.studies.pages.heat_maps_claims import claims
 from tffl.studies.pages.heat_maps_tables import (
@@ -144,6 +144,7 @@ def body(folder: Path) -> Iterator[str]:
         "other runs: Fashion-MNIST with LeNet-5, IID and Dirichlet 0.5, Adam and SGD, and CIFAR-10 "
         "with ResNet-8, Adam, with seeds 101 to 106. `replay.csv` has every mean over rounds."
     )
+    yield ABOUT_CONSENSUS_TESTS
     yield "## Claim by claim"
     yield f"{counts(found)}."
     yield claim_table(found)
@@ -159,8 +160,8 @@ def body(folder: Path) -> Iterator[str]:
     yield from single_settings(rows)
     yield from whole_runs(runs, full, folder)
     yield (
-        "## Where `shield` has recall below 95 % or FPR above 5 %, with at most a quarter of "
-        "attackers"
+        "## Where the consensus tests have recall below 95 % or FPR above 5 %, with at most a "
+        "quarter of attackers"
     )
     yield tables.missed(rows)
     yield tables.reasons(rows)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tffl.studies.benchmark_table import percent
+from tffl.studies.pages.builder import CONSENSUS_TESTS as TESTS
 from tffl.studies.pages.heat_maps_tables import CLIENTS, harmful
 from tffl.studies.pages.verdicts import Judged, compare, judged
 
@@ -30,13 +31,13 @@ def claims(rows: pd.DataFrame, blamed: pd.DataFrame, runs: pd.DataFrame) -> Iter
     few, many = found[(share <= QUARTER) & ~uneven], found[share > QUARTER]
     for name in ("gradcam-ae", "layercam-ae", "gradcam-krum"):
         yield published_finds_most(found, name)
-    for name in ("cam-consensus", "update-consensus", "probe-loss", "shield"):
+    for name in ("cam-consensus", "update-consensus", "probe-loss", TESTS):
         yield blames_few(blamed, name)
     yield consensus_ranks_better(found)
-    root, duplicates = "shield, root data", "shield, near-duplicates allowed"
-    yield finds_nearly_all(few, "shield", "with up to 25 % attackers and Dirichlet ≥ 0.5")
+    root, duplicates = f"{TESTS}, root data", f"{TESTS}, near-duplicates allowed"
+    yield finds_nearly_all(few, TESTS, "with up to 25 % attackers and Dirichlet ≥ 0.5")
     yield finds_nearly_all(few, duplicates, "the same without the test for near-duplicates")
-    yield finds_nearly_all(many, "shield", "with 40 % attackers")
+    yield finds_nearly_all(many, TESTS, "with 40 % attackers")
     yield finds_nearly_all(many, root, "with 40 % attackers and trusted root data")
     yield keeps_a_round(few)
     yield keeps_whole_runs(runs)
@@ -60,7 +61,7 @@ def blames_few(blamed: pd.DataFrame, name: str) -> Judged:
     count, honest = int(mine["blamed"].sum()), int(mine["honest"].sum())
     share = count / honest if honest else math.nan
     return judged(
-        f"`{name}` blames at most 1 % of honest clients without an attacker",
+        f"{name}: at most 1 % of honest clients blamed without an attacker",
         f"{percent(share, 1)} %: {count} of {honest:,} client-rounds",
         compare(share, "<=", 0.01),
     )
@@ -79,10 +80,10 @@ def consensus_ranks_better(found: pd.DataFrame) -> Judged:
 
 
 def finds_nearly_all(found: pd.DataFrame, name: str, where: str) -> Judged:
-    """`shield` finds nearly all attackers behind harmful attacks, and blames few others."""
+    """Some tests find nearly all attackers behind harmful attacks, and blame few others."""
     recall, fpr = _mean(found, name, "recall"), _mean(found, name, "fpr")
     return judged(
-        f"`shield`: recall ≥ 95 %, FPR ≤ 2 %, {where}",
+        f"{TESTS}: recall ≥ 95 %, FPR ≤ 2 %, {where}",
         f"recall {percent(recall, 1)} %, FPR {percent(fpr, 1)} %",
         compare(recall, ">=", 0.95),
         compare(fpr, "<=", 0.02),
@@ -90,24 +91,24 @@ def finds_nearly_all(found: pd.DataFrame, name: str, where: str) -> Judged:
 
 
 def keeps_a_round(few: pd.DataFrame) -> Judged:
-    """`shield` loses hardly any accuracy in a round."""
-    lost = _mean(few, "shield", "lost")
+    """The consensus tests lose hardly any accuracy in a round."""
+    lost = _mean(few, TESTS, "lost")
     return judged(
-        "With up to 25 % attackers `shield` keeps a round within 1.5 points of the honest one",
+        f"{TESTS}: a round stays within 1.5 points of the honest one, with up to 25 % attackers",
         f"{100 * lost:.1f} points lost on average",
         compare(lost, "<=", 0.015),
     )
 
 
 def keeps_whole_runs(runs: pd.DataFrame) -> Judged:
-    """`shield` loses hardly any accuracy in a whole run."""
+    """The consensus tests lose hardly any accuracy in a whole run."""
     claim = (
-        "With 25 % attackers accuracy under `shield` ends within 1.5 points of the attack-free "
-        "run, whatever the attack"
+        f"{TESTS}: accuracy ends within 1.5 points of the attack-free run, with 25 % attackers, "
+        "whatever the attack"
     )
     if runs.empty:
         return judged(claim, "no whole run is recorded", None)
-    lost = runs[runs["defense"] == "shield"].groupby("attack")["lost"].mean()
+    lost = runs[runs["defense"] == TESTS].groupby("attack")["lost"].mean()
     worst = float(lost.max())
     return judged(
         claim,

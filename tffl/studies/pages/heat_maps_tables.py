@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tffl.studies.benchmark_table import NONE, percent, table
+from tffl.studies.pages.builder import CONSENSUS_TESTS as TESTS
 from tffl.studies.pages.builder import by_key, distinct, records
 
 if TYPE_CHECKING:
@@ -133,9 +134,9 @@ def full_size(rows: pd.DataFrame) -> str:
 
 
 def missed(rows: pd.DataFrame) -> str:
-    """Harmful attacks of at most a quarter of attackers that `shield` misses part of."""
+    """Harmful attacks of at most a quarter of attackers that the consensus tests miss part of."""
     mine = harmful(rows)
-    mine = mine[(mine["defense"] == "shield") & (mine["malicious"] / CLIENTS <= 0.25)]
+    mine = mine[(mine["defense"] == TESTS) & (mine["malicious"] / CLIENTS <= 0.25)]
     mine = mine[(mine["recall"] < 0.95) | (mine["fpr"] > 0.05)]
     lines = [
         [
@@ -146,13 +147,13 @@ def missed(rows: pd.DataFrame) -> str:
         ]
         for row in records(mine)
     ]
-    header = ["", "recall, %", "FPR, %", "points lost undefended", "with shield"]
+    header = ["", "recall, %", "FPR, %", "points lost undefended", f"with {TESTS}"]
     return table(header, lines) if lines else "Nowhere."
 
 
 def reasons(rows: pd.DataFrame) -> str:
     """Why many attackers and uneven data are hard, with numbers, as a list."""
-    found = harmful(rows)
+    found, root = harmful(rows), f"{TESTS}, root data"
 
     def rates(frame: pd.DataFrame, defense: str) -> str:
         mine = frame[frame["defense"] == defense]
@@ -163,16 +164,16 @@ def reasons(rows: pd.DataFrame) -> str:
         found[found["malicious"] == 8],
         found[found["setting"].str.endswith("t0.1")],
     )
-    shield = uneven[uneven["defense"] == "shield"]
-    exact = shield[(shield["recall"] == 1) & (shield["fpr"] == 0)]["lost"]
+    judged = uneven[uneven["defense"] == TESTS]
+    exact = judged[(judged["recall"] == 1) & (judged["fpr"] == 0)]["lost"]
     return (
         "- 8 of 20: attackers who agree pull the median update, and the clients' median map, "
-        f"towards themselves: {rates(many, 'shield')}. With the server's own update instead of the "
-        f"median: {rates(many, 'shield, root data')}.\n"
+        f"towards themselves: {rates(many, TESTS)}. With the server's own update instead of the "
+        f"median: {rates(many, root)}.\n"
         "- Dirichlet 0.1: most clients have two or three classes, so that honest updates differ "
-        f"from each other as much as some attacks do: {rates(uneven, 'shield')}; with root data "
-        f"{rates(uneven, 'shield, root data')}. Leaving a client out also takes away classes that "
-        "hardly any other client has: where `shield` leaves out all attackers and nobody else, the "
+        f"from each other as much as some attacks do: {rates(uneven, TESTS)}; with root data "
+        f"{rates(uneven, root)}. Leaving a client out also takes away classes that hardly any "
+        "other client has: where the consensus tests leave out all attackers and nobody else, the "
         f"round still loses {100 * exact.mean():.1f} points."
     )
 

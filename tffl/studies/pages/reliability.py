@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tffl.studies.benchmark_table import NONE, table
-from tffl.studies.pages.builder import Page, read_table, records
+from tffl.studies.pages.builder import (
+    ABOUT_CONSENSUS_TESTS,
+    CONSENSUS_TESTS,
+    Page,
+    read_table,
+    records,
+)
 from tffl.studies.pages.verdicts import Judged, claim_table, counts, judged, words_table
 
 if TYPE_CHECKING:
@@ -126,6 +132,8 @@ def hostile_input(rows: pd.DataFrame) -> Iterator[str]:
             yield f"### {title}"
             yield about
             yield table(header, list(map(_target, mine)))
+        if CONSENSUS_TESTS in {row["target"] for row in mine}:
+            yield ABOUT_CONSENSUS_TESTS
 
 
 def _target(row: Mapping[str, Any]) -> list[str]:

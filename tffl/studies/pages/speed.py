@@ -171,8 +171,8 @@ def maps(figures: Mapping[str, Any]) -> Iterator[str]:
     ratio, growth = figures["maps_against_tf_keras_vis"], figures["growth"]
     yield f"The maps alone are {ratio:.1f} × as fast as tf-keras-vis, called once per client."
     yield (
-        f"Over {growth['rounds']} rounds of `shield` with `lenet5` the process grew by "
-        f"{growth['mib']:.1f} MiB."
+        f"Over {growth['rounds']} rounds judged by {', '.join(growth['parts'])} together, with "
+        f"`lenet5`, the process grew by {growth['mib']:.1f} MiB."
     )
 
 
