@@ -3,7 +3,7 @@
 # TFFL_DATA_DIR set:  bash results/coalition/run.sh
 set -euo pipefail
 tffl=${TFFL:-tffl}
-for grid in fashion_mnist elsewhere alarms adaptive; do
+for grid in reference fashion_mnist elsewhere alarms adaptive; do
   "$tffl" benchmark configs/coalition/$grid.toml --out runs/coalition/$grid --quiet
 done
 

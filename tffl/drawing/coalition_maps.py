@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 COLORS = "PuOr_r"
 
+BEYOND = 0.005
+"""Share of the pixels that may differ more than the colors tell."""
+
 SHOWN = 3
 """Groups in a picture, at most."""
 
@@ -72,18 +75,32 @@ def rarity(shapes: np.ndarray, group: np.ndarray) -> int:
     return int((squares[1:] < squares[0]).sum())
 
 
+def in_common(source: HeatMaps, groups: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the groups with maps in common: those of at least 2 clients whose maps are finite.
+
+    Args:
+      source: The maps of n clients.
+      groups: Each bool `[n]`.
+
+    Returns:
+      Name → bool `[n]`, without clients whose maps are not finite.
+    """
+    usable = finite(source.maps)
+    found = {f"group {number}": group & usable for number, group in enumerate(groups, 1)}
+    return {name: group for name, group in found.items() if group.sum() > 1}
+
+
 def common_maps(heading: str, source: HeatMaps, groups: Sequence[np.ndarray]) -> Figure:
     """Draws how the mean map of each group, and of who is in none, differs from the median map.
 
     Args:
       heading: Of the picture.
       source: The maps of n clients.
-      groups: Each bool `[n]`.
+      groups: Each bool `[n]`; at least one has maps `in_common`.
     """
     usable = finite(source.maps)
     maps = shapes(source.maps)[usable]
-    found = {f"group {number}": group[usable] for number, group in enumerate(groups, 1)}
-    named = {name: group for name, group in found.items() if group.any()}
+    named = {name: group[usable] for name, group in in_common(source, groups).items()}
     drawn = dict(list(named.items())[:SHOWN])
     others = ~np.any(groups, axis=0)[usable]
     rows = {**drawn, "others": others} if others.any() else drawn
@@ -91,16 +108,22 @@ def common_maps(heading: str, source: HeatMaps, groups: Sequence[np.ndarray]) ->
     figure, grid = _grid(source, 1 + len(apart))
     lines = grid[len(grid) - len(apart) :]
     _draw_median(grid[len(grid) - len(apart) - 1], source, np.median(maps, axis=0), len(maps))
-    largest = max(float(np.abs(each[: grid.shape[1]]).max()) for each in apart.values())
+    largest = _usual_largest([each[: grid.shape[1]] for each in apart.values()])
     for line, (name, each) in zip(lines, apart.items(), strict=True):
         count = int(rows[name].sum())
         _name(line, f"{name},", f"{count} client{'s' * (count > 1)}")
         for probe, axes in enumerate(line):
-            axes.imshow(_tinted(source, each, probe, largest or 1.0))
-    _add_scale(figure, lines, largest or 1.0)
+            axes.imshow(_tinted(source, each, probe, largest))
+    _add_scale(figure, lines, largest)
     caption = [drawing.label(heading, 100), *_caption(maps, drawn, len(named) - len(drawn))]
     figure.suptitle("\n".join(caption), fontsize=9)
     return figure
+
+
+def _usual_largest(apart: list[np.ndarray]) -> float:
+    """Returns at which difference colors end: few pixels are beyond it."""
+    sizes = np.abs(np.concatenate([each.ravel() for each in apart]))
+    return float(np.quantile(sizes, 1 - BEYOND) or sizes.max() or 1.0)
 
 
 def _caption(maps: np.ndarray, groups: Mapping[str, np.ndarray], left: int) -> list[str]:
@@ -149,7 +172,7 @@ def _tinted(source: HeatMaps, apart: np.ndarray, probe: int, largest: float) -> 
     from scipy.ndimage import zoom
 
     factors = np.divide(map_size(source), apart.shape[1:])
-    values = zoom(apart[probe].astype(np.float64), factors, order=1) / largest
+    values = np.clip(zoom(apart[probe].astype(np.float64), factors, order=1) / largest, -1, 1)
     colors = np.asarray(matplotlib.colormaps[COLORS]((values + 1) / 2)[..., :3])
     if source.probes is None:
         return colors
@@ -164,7 +187,7 @@ def _add_scale(figure: Figure, lines: np.ndarray, largest: float) -> None:
 
     colors = ScalarMappable(Normalize(-largest, largest), COLORS)
     label = "mean map less median map,\neach scaled to 0 … 1"
-    figure.colorbar(colors, ax=lines.ravel().tolist(), label=label, aspect=30)
+    figure.colorbar(colors, ax=lines.ravel().tolist(), label=label, aspect=30, extend="both")
 
 
 def _name(line: np.ndarray, *words: str) -> None:

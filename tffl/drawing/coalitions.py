@@ -19,8 +19,8 @@ import numpy as np
 from tffl.core.verdict import CoalitionPlane, HeatMaps, Shown
 from tffl.drawing import figures
 from tffl.drawing import guard as drawing
-from tffl.drawing.coalition_maps import common_maps
-from tffl.drawing.explanation import finite, title_of
+from tffl.drawing.coalition_maps import common_maps, in_common
+from tffl.drawing.explanation import title_of
 from tffl.drawing.figures import BLUE, GRAY, RED
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def write(seen: SeenCoalition, folder: Path) -> list[Path]:
     end = f"{_part(seen)}_round_{seen.round:04d}.png"
     path = folder / f"coalition{end}"
     written = [path] if drawing.write(path, plane, seen) else []
-    if seen.heat_maps is None or not (finite(seen.heat_maps.maps) & (seen.plane.groups >= 0)).any():
+    if seen.heat_maps is None or not in_common(seen.heat_maps, seen.groups):
         return written
     path = folder / f"coalition_maps{end}"
     heading = f"Round {seen.round}: {seen.title}"
@@ -190,9 +190,11 @@ def plane(seen: SeenCoalition) -> Figure:
     ):
         if mine.any():
             axes.scatter(x[mine], y[mine], 32, color=color, marker=marker, label=who, zorder=3)
-    style: dict[str, Any] = {"facecolors": "none", "linewidths": 1.8}
     for color, marker, mine, text in _frames(seen):
-        axes.scatter(x[mine], y[mine], 130, marker=marker, edgecolors=color, label=text, **style)
+        # A diamond has room for a square.
+        style: dict[str, Any] = {"facecolors": "none", "linewidths": 1.8 if marker == "s" else 1.2}
+        size = 130 if marker == "s" else 280
+        axes.scatter(x[mine], y[mine], size, marker=marker, edgecolors=color, label=text, **style)
     beside: dict[str, Any] = {"xytext": (6, 5), "textcoords": "offset points"}
     for row in np.flatnonzero(judged) if len(x) <= NAMED else ():
         client = str(seen.client_ids[row])

@@ -56,7 +56,7 @@ LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "bias-anomaly": {"layer": None},
     "update-consensus": {"opposed": True},
 }
-"""Defense → options that it has had only since then: left out where they are None."""
+"""Defense → options that it has had only since then → the value with which they are left out."""
 
 LATER_ATTACK_OPTIONS = {"on_rounds": 1, "off_rounds": 0, "spread": "none", "spread_share": 1.0}
 """Options that attacks have had only since then → the value with which they are left out."""

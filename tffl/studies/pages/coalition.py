@@ -16,11 +16,11 @@ from tffl.studies.pages.verdicts import Judged, compare, counts, judged, words_t
 if TYPE_CHECKING:
     import pandas as pd
 
-GRIDS = ("fashion_mnist", "elsewhere", "alarms", "adaptive")
+GRIDS = ("fashion_mnist", "elsewhere", "alarms", "adaptive", "reference")
 """Configs of `configs/coalition`, and the tables that come of them."""
 
-LEFT_OUT = "attackers left out"
-"""Label of the attack that any detector refuses: what remains is a run without the attackers."""
+EXACT = "exact"
+"""Label of the defense that leaves out exactly the attackers, in runs that are only a reference."""
 
 CLONES = ("LIE z 1.5", "min-max", "distance-constrained", "mpaf")
 TRAINED = ("label flip", "patch-backdoor", "patch backdoor, scaled")
@@ -70,8 +70,10 @@ def results(folder: Path, *names: str) -> pd.DataFrame:
     runs = runs[runs["error"].isna()]
     # A run that did not fail and has no accuracy ruined its model: all accuracy is lost.
     runs = runs.assign(accuracy=runs["accuracy"].fillna(0.0))
-    left_out = runs[(runs["attack"] == LEFT_OUT) & (runs["defense"] == "shield")]
-    base = left_out.set_index(["setting", "seed"])["accuracy"]
+    exact = read_table(folder / "reference.csv")
+    require(not exact.empty, f"there are no runs without the attackers in {folder}: reference.csv")
+    exact = exact[(exact["defense"] == EXACT) & (exact["attack"] != NONE)]
+    base = exact.set_index(["setting", "seed"])["accuracy"]
     keys = pd.MultiIndex.from_frame(runs[["setting", "seed"]])
     runs = runs.assign(lost=base.reindex(keys).to_numpy() - runs["accuracy"].to_numpy())
     undefended = runs[runs["defense"] == NONE].groupby(["setting", "attack"])["lost"].mean()
@@ -117,7 +119,7 @@ def intro(folder: Path) -> str:
     few, many = int(seeds.min()), int(seeds.max())
     how_many = f"{many} seeds" if few == many else f"{few} to {many} seeds"
     return (
-        f"{len(set(runs['attack']) - {NONE, LEFT_OUT})} attacks against `shield` in "
+        f"{len(set(runs['attack']) - {NONE})} attacks against `shield` in "
         f"{runs['setting'].nunique()} settings, whole runs, {how_many}. "
         "Colluders send one identical row, as published, or hide the common shift in updates of "
         'their own (`spread = "own"`). What a run loses is measured against the same run in which '
@@ -156,7 +158,7 @@ def claims(folder: Path) -> Iterator[Judged]:
     """Yields the goals, with what was reached."""
     runs = results(folder, "fashion_mnist", "elsewhere")
     harmful = runs[(runs["harm"] >= HARM) & (runs["defense"] == "shield")]
-    harmful = harmful[~harmful["attack"].isin([NONE, LEFT_OUT])]
+    harmful = harmful[harmful["attack"] != NONE]
     few, even = harmful["share"] <= 0.25, harmful["beta"] >= 0.5
     spread, clones = harmful["kind"] == "spread", harmful["kind"] == "clones"
     yield _detection("Clones, up to 25 %, Dirichlet ≥ 0.5", harmful[few & even & clones], 98, 1)
@@ -186,7 +188,7 @@ def claims(folder: Path) -> Iterator[Judged]:
             _with_interval(center, half),
             compare(center, "<=", 0.005),
         )
-    yield _worst(defended[~defended["attack"].isin([NONE, LEFT_OUT])])
+    yield _worst(defended[defended["attack"] != NONE])
     yield _seconds(folder)
 
 
@@ -246,7 +248,7 @@ def escaping(folder: Path) -> str:
     """Lists the harmful attacks that are found less than nine times in ten."""
     runs = results(folder, "fashion_mnist", "elsewhere")
     mine = runs[(runs["harm"] >= HARM) & (runs["defense"] == "shield")]
-    mine = mine[~mine["attack"].isin([NONE, LEFT_OUT])]
+    mine = mine[mine["attack"] != NONE]
     means = by_key(mine.groupby(["setting", "attack"])[["harm", "lost", "recall"]].mean())
     missed = {key: row for key, row in means.items() if row["recall"] < 0.9}
     lines = [
@@ -263,7 +265,7 @@ def adaptive(folder: Path) -> str:
     if runs.empty:
         return "Not measured."
     runs = results(folder, "adaptive")
-    runs = runs[~runs["attack"].isin([NONE, LEFT_OUT])]
+    runs = runs[runs["attack"] != NONE]
     columns = ["lost", "recall", "fpr"]
     means = by_key(runs.groupby(["setting", "attack", "defense"], sort=False)[columns].mean())
     rows = [
@@ -285,8 +287,6 @@ def setting_table(runs: pd.DataFrame) -> str:
     unknown = dict.fromkeys(columns, math.nan)
     rows = []
     for attack in distinct(runs, "attack"):
-        if attack == LEFT_OUT:
-            continue
         bare, mine = (means.get((attack, defense), unknown) for defense in (NONE, "shield"))
         success = " → ".join(percent(cell["attack_success"], 0) for cell in (bare, mine))
         lost = f"{100 * bare['lost']:.1f}"
