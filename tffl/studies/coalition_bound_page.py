@@ -90,8 +90,8 @@ r = n − f are honest, R, and f < r. All weights are 1/n, and the detector has 
 `tffl.studies.coalition_bound` computes it for any n, f and honest costs.
 
 Limits: breadth · z ≤ A = $single for single clients; breadth · t ≤ $student (Student) and $welch
-(Welch) for groups, more for n < 20; cohesion at least $least for a group to be tested, $close for t
-to count in full, and at most $closed. Costs are cut at X = $clip.
+(Welch), times 1 + 1/f, for groups, more for n < 20; cohesion at least $least for a group to be
+tested, $close for t to count in full, and at most $closed. Costs are cut at X = $clip.
 
 ## The loss, to first order
 
@@ -134,7 +134,7 @@ differ within S make t small. They differ most when all but one are at U, the bo
 clients, and that one makes up for it: Σ_S (k − mean_S)² ≤ f (f − 1)(U − gap)². That leaves, for
 Student's t, with Q = Σ_R (k − mean_R)²,
 
-    breadth · gap ≤ $student √( (f (f − 1)(U − gap)² + Q)/(n − 2) · (1/f + 1/r) )
+    breadth · gap ≤ $student (1 + 1/f) √( (f (f − 1)(U − gap)² + Q)/(n − 2) · (1/f + 1/r) )
 
 Colluders that all cost the same have 0 in the place of f (f − 1)(U − gap)². At a lower cohesion the
 limit is $close / cohesion times as high.
