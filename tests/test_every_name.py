@@ -32,6 +32,7 @@ BASE: dict[str, Any] = {
 }
 NEEDED: dict[str, dict[str, Any]] = {
     "a3fl": {"attack.search_epochs": 2},
+    "adaptive-coalition": {"attack.steps": 2, "attack.halvings": 1},
     "iba": {"attack.search_epochs": 2},
     "semantic-backdoor": {"attack.indices": [5, 17, 99], "attack.target": 3},
 }

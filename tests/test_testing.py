@@ -39,6 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "shield": {"cam-consensus": QUICK, "probe-loss": {"probes": 20}},
     "a3fl": {"search_epochs": 2, "adversarial_epochs": 1},
     "adaptive-cam": {"steps": 2},
+    "adaptive-coalition": {"steps": 2, "halvings": 1},
     "graph-autoencoder": {"epochs": 3},
     "iba": {"search_epochs": 1},
     "semantic-backdoor": {"indices": [5, 17, 99], "target": 3},

@@ -21,8 +21,8 @@ ON_ROWS = (
     "non-finite", "poisonedfl", "rop", "scaling", "sign-flip", "uniform",
 )  # fmt: skip
 ON_MODELS = (
-    "adaptive-cam", "chameleon", "constrain-and-scale", "distance-constrained",
-    "graph-autoencoder", "mpaf", "neurotoxin",
+    "adaptive-cam", "adaptive-coalition", "chameleon", "constrain-and-scale",
+    "distance-constrained", "graph-autoencoder", "mpaf", "neurotoxin",
 )  # fmt: skip
 ON_DATA = (
     "a3fl",

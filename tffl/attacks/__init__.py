@@ -13,6 +13,7 @@ attacks = Registry(
         "none": "tffl.attacks.base:Attack",
         "a3fl": "tffl.attacks.a3fl:A3fl",
         "adaptive-cam": "tffl.attacks.adaptive_cam:AdaptiveCam",
+        "adaptive-coalition": "tffl.attacks.adaptive_coalition:AdaptiveCoalition",
         "chameleon": "tffl.attacks.chameleon:Chameleon",
         "constrain-and-scale": "tffl.attacks.constrain_and_scale:ConstrainAndScale",
         "dba": "tffl.attacks.dba:Dba",

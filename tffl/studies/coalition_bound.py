@@ -163,7 +163,9 @@ def traded_gap(slack: Slack, reach: float = CLIP) -> float:
 def group_gap(slack: Slack, breadth: float = 1.0, cohesion: float = CLOSE) -> float:
     """Bounds the gap as `single_gap` does, if the search also proposes the colluders as a group.
 
-        breadth · t · min(1, cohesion / CLOSE) <= limit · widening(n), limit STUDENT and WELCH
+        breadth · t · min(1, cohesion / CLOSE) <= limit · (1 + 1/f) · widening(n)
+
+    with STUDENT and WELCH the limits of both t.
 
     Both t shrink when colluders differ in what they cost. They differ most, with none of them above
     U = `single_gap`, when all but one are there and that one makes up for it:
@@ -204,7 +206,7 @@ def _group_root(
     n, f, r = slack.clients, slack.colluders, slack.others
     if f < 2:
         return largest
-    wide = widening(n)
+    wide = (1 + 1 / f) * widening(n)
 
     def excess(gap: float) -> float:
         own = f * (f - 1) * max(highest - gap, 0) ** 2

@@ -90,8 +90,8 @@ r = n − f are honest, R, and f < r. All weights are 1/n, and the detector has 
 `tffl.studies.coalition_bound` computes it for any n, f and honest costs.
 
 Limits: breadth · z ≤ A = $single for single clients; breadth · t ≤ $student (Student) and $welch
-(Welch) for groups, more for n < 20; cohesion at least $least for a group to be tested, $close for t
-to count in full, and at most $closed. Costs are cut at X = $clip.
+(Welch), times 1 + 1/f, for groups, more for n < 20; cohesion at least $least for a group to be
+tested, $close for t to count in full, and at most $closed. Costs are cut at X = $clip.
 
 ## The loss, to first order
 
@@ -127,14 +127,16 @@ most ½ + (gap + ρ)/2Xσ of the parts can be cut, so that
     gap ≤ gap(X) + ½ (x − X)(σ + (gap(X) + ρ)/X)
 
 x itself is bounded only by the lengths of the update and of the gradient. **This is the largest
-harm that the detector leaves.** It takes colluders who improve nearly half of the classes a lot.
+harm that the detector leaves.** It takes colluders who improve nearly half of the classes a lot. X
+is not far out: of honest clients, the greatest x was 34 to 66 in 8 rounds of Fashion-MNIST (lenet5,
+20 clients of 150 images on average, Dirichlet 0.5 and 0.1), and a typical one 3 to 8.
 
 **If S is proposed as a group**, with cohesion of $close or more, its t counts, too. Costs that
 differ within S make t small. They differ most when all but one are at U, the bound for single
 clients, and that one makes up for it: Σ_S (k − mean_S)² ≤ f (f − 1)(U − gap)². That leaves, for
 Student's t, with Q = Σ_R (k − mean_R)²,
 
-    breadth · gap ≤ $student √( (f (f − 1)(U − gap)² + Q)/(n − 2) · (1/f + 1/r) )
+    breadth · gap ≤ $student (1 + 1/f) √( (f (f − 1)(U − gap)² + Q)/(n − 2) · (1/f + 1/r) )
 
 Colluders that all cost the same have 0 in the place of f (f − 1)(U − gap)². At a lower cohesion the
 limit is $close / cohesion times as high.
@@ -189,7 +191,8 @@ nothing and too much. The bound for groups of which some parts gain is the loose
   honest ones exceed the limit: 8 of 20 who do only that, in any directions, have a fifth or more of
   the honest convicted, if costs are normal. The bounds then hold with those who are left as n and
   r, as long as fewer than half of all are convicted; then the search ends.
-- **Honest costs cut at Xσ**, for the same reason: the bounds assume that there are none.
+- **Honest costs cut at Xσ**: the bounds assume that there are none. In the rounds above, 0 to 1 %
+  of them were cut; a small σ makes it more.
 - **Long rows.** The gradient's point is the average only if no row is longer than $longest times
   the median.
 - **Statistics** that no gradient trains, such as BatchNorm's; unequal sample counts.
