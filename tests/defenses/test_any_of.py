@@ -313,7 +313,7 @@ def test_shield_is_any_of_four() -> None:
     assert list(shield.parts) == ["coalition", "cam-consensus", "update-consensus", "probe-loss"]
     assert shield.parts["update-consensus"].k == 7
     assert not shield.parts["update-consensus"].opposed  # shield's, and stays where k is given
-    assert create_defense("shield", {}).parts["probe-loss"].k == 8
+    assert create_defense("shield", {}).parts["probe-loss"].k == 12
     assert shield.declared_knowledge() == (PROBE_DATA, ROOT_DATA)
     assert "of" not in shield.options()
     with pytest.raises(UsageError, match="unknown option of defense shield 'of'"):

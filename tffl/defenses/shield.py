@@ -5,10 +5,10 @@
 `coalition` finds who pushes together and costs, and who costs alone; in tuning runs it found nearly
 all that any part found. The others are the second line, for what costs nothing on the server's
 images in the round in which it is sent: cam-consensus sees models that look elsewhere,
-update-consensus rows that are absurdly long, near-duplicates and odd directions, and probe-loss
-models that do worse than all others. They stand with higher limits than alone, since each adds its
-false alarms: k = 5 for the consensus parts and 8 for the loss, and pointing against the median is
-no offense (`opposed`), as honest clients of very uneven data do.
+update-consensus rows that are absurdly long or point elsewhere, and probe-loss models that do much
+worse than all others. They stand with higher limits than alone, since each adds its false alarms on
+very uneven data (Dirichlet 0.1): there honest clients point against the median (`opposed`), or,
+with the same single class, send nearly the same (`duplicate`).
 
 What escapes it is told in README and in results/coalition: attackers who cost little in any one
 round, unscaled label flips on uneven data, and most attacks on very uneven data (Dirichlet 0.1).
@@ -47,8 +47,8 @@ class Shield(AnyOf):
     usual: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
             "cam-consensus": MappingProxyType({"k": 5.0}),
-            "update-consensus": MappingProxyType({"k": 5.0, "opposed": False}),
-            "probe-loss": MappingProxyType({"k": 8.0}),
+            "update-consensus": MappingProxyType({"k": 8.0, "opposed": False, "duplicate": 0.0}),
+            "probe-loss": MappingProxyType({"k": 12.0}),
         }
     )
     needs: ClassVar[tuple[str, ...]] = (PROBE_DATA,)

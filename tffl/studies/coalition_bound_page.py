@@ -127,7 +127,9 @@ most ½ + (gap + ρ)/2Xσ of the parts can be cut, so that
     gap ≤ gap(X) + ½ (x − X)(σ + (gap(X) + ρ)/X)
 
 x itself is bounded only by the lengths of the update and of the gradient. **This is the largest
-harm that the detector leaves.** It takes colluders who improve nearly half of the classes a lot.
+harm that the detector leaves.** It takes colluders who improve nearly half of the classes a lot. X
+is not far out: of honest clients, the greatest x was 34 to 66 in 8 rounds of Fashion-MNIST (lenet5,
+20 clients of 150 images on average, Dirichlet 0.5 and 0.1), and a typical one 3 to 8.
 
 **If S is proposed as a group**, with cohesion of $close or more, its t counts, too. Costs that
 differ within S make t small. They differ most when all but one are at U, the bound for single
@@ -189,7 +191,8 @@ nothing and too much. The bound for groups of which some parts gain is the loose
   honest ones exceed the limit: 8 of 20 who do only that, in any directions, have a fifth or more of
   the honest convicted, if costs are normal. The bounds then hold with those who are left as n and
   r, as long as fewer than half of all are convicted; then the search ends.
-- **Honest costs cut at Xσ**, for the same reason: the bounds assume that there are none.
+- **Honest costs cut at Xσ**: the bounds assume that there are none. In the rounds above, 0 to 1 %
+  of them were cut; a small σ makes it more.
 - **Long rows.** The gradient's point is the average only if no row is longer than $longest times
   the median.
 - **Statistics** that no gradient trains, such as BatchNorm's; unequal sample counts.
