@@ -25,10 +25,11 @@ unevennesses; and of all that stays hidden they send what makes E largest after 
 nothing stays hidden, they send what they trained.
 
 The attack is tffl's own. It bounds the distance, although `coalition` does not, since rules beside
-it do, such as those in `shield`. Without `knows_probes` they take their own images for those of the
-server, and may be convicted after all; so they may with `knows` other than `all-benign`, or after
-rounds in which none of them took part. Where their own updates stand in for honest ones, these are
-mirrored at their mean: a colluder and its stand-in would otherwise be near-duplicates.
+it do, such as those in `shield`. Without `knows_probes` they take one half of their own images for
+those of the server, and craft with the other half. They may be convicted after all; so they may
+with `knows` other than `all-benign`, or after rounds in which none of them took part. Where their
+own updates stand in for honest ones, these are mirrored at their mean: a colluder and its stand-in
+would otherwise be near-duplicates.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ from tffl.data.federation import Dataset
 from tffl.data.samples import Samples
 from tffl.defenses.coalition import joint_weights
 from tffl.defenses.server import Server
+from tffl.explain.maps import Probes
+from tffl.explain.probes import draw
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary
@@ -115,9 +118,13 @@ class AdaptiveCoalition(BoundedAttack):
         bound = self.bound(expected, updates, malicious, free)
         everyone, colluders = imagined(updates, malicious, seen, adversary.clients)
         detector = detector_of(adversary.config.defense.options)
-        images, labels = adversary.samples()
-        server, pictures = self._server(adversary), as_bytes(images, adversary.pixels)
-        play = Rehearsal(everyone, colluders, detector, server, state, pictures, labels)
+        server, own = self._server(adversary), self._own(adversary, 0)
+        probes = Probes(own.images, own.labels)
+        if self.knows_probes and server.samples is not None:
+            count = min(detector.images, len(server.samples.labels))
+            probes = draw(server.samples, count, server.seed)
+        played = (everyone, colluders, detector, server, state, probes)
+        play = Rehearsal(*played, own.images, own.labels)
         move = self._ascend(play, adversary, expected.share, free, bound)
 
         rows = _Rows(self, expected.center, bound, free, updates, malicious, adversary)
@@ -141,11 +148,7 @@ class AdaptiveCoalition(BoundedAttack):
         return crafted
 
     def _server(self, adversary: Adversary) -> Server:
-        images, labels = adversary.samples()
-        samples = adversary.server_samples
-        if not self.knows_probes:
-            pictures = as_bytes(images, adversary.pixels)
-            samples = Samples(pictures, labels, adversary.classes, adversary.class_names)
+        samples = adversary.server_samples if self.knows_probes else self._own(adversary, 1)
         rate = adversary.config.federation.server_learning_rate
         return Server(
             adversary.model,
@@ -157,11 +160,19 @@ class AdaptiveCoalition(BoundedAttack):
             explainer=adversary.explainer,
         )
 
+    def _own(self, adversary: Adversary, half: int) -> Samples:
+        """Returns their own images: all if they know the probes, else one half, 0 or 1."""
+        images, labels = adversary.samples()
+        order = seeds.generator(adversary.seed, "held out").permutation(len(labels))
+        rows = np.sort(order if self.knows_probes else order[half::2])
+        pictures = as_bytes(images[rows], adversary.pixels)
+        return Samples(pictures, labels[rows], adversary.classes, adversary.class_names)
+
     def _ascend(
         self, play: Rehearsal, adversary: Adversary, share: float, free: np.ndarray, bound: float
     ) -> np.ndarray:
         """Returns s, float64 `[d]`."""
-        images, labels = adversary.samples()
+        labels = play.labels
         generator = seeds.generator(adversary.seed, "ascent batches", play.updates.round)
         start, own = play.joint(play.updates), play.updates.select(play.colluders).deltas
         move = np.zeros(play.updates.layout.size)
@@ -171,7 +182,7 @@ class AdaptiveCoalition(BoundedAttack):
             chance = play.certainties(weights) + TINY
             count = min(self.batch, len(labels))
             rows = generator.choice(len(labels), count, p=chance / chance.sum())
-            _, climb = adversary.gradient(weights, images[rows], labels[rows])
+            _, climb = adversary.explainer.loss(weights, Probes(play.images[rows], labels[rows]))
             slope = unit(np.where(free, play.slope(weights), 0))
             ascent = np.where(free, climb, 0).astype(np.float64)
             ascent -= np.einsum("j,j->", ascent, slope) * slope

@@ -19,7 +19,6 @@ from tffl.defenses.base import sample_shares
 from tffl.defenses.coalition import Coalition
 from tffl.defenses.server import Server
 from tffl.explain.maps import Probes
-from tffl.explain.probes import draw
 
 TINY = float(np.finfo(np.float64).tiny)
 
@@ -112,7 +111,8 @@ class Rehearsal:
       detector: With the options of the experiment's.
       server: The server as they imagine it.
       state: What the detector remembers.
-      images: Their own images `[k, …]`, in bytes.
+      probes: On which they estimate what they cost.
+      images: On which they want the joint model to be wrong, `[k, …]`, in bytes.
       labels: int32 `[k]`.
     """
 
@@ -121,17 +121,16 @@ class Rehearsal:
     detector: Coalition
     server: Server
     state: State
+    probes: Probes
     images: np.ndarray
     labels: np.ndarray
 
     def slope(self, weights: np.ndarray) -> np.ndarray:
         """Returns g, float64 `[d]`; zeros if the detector has no images."""
-        samples = self.server.samples
-        if not self.detector.images or samples is None:
+        if not self.detector.images or not len(self.probes):
             return np.zeros(len(weights))
         assert self.server.explainer is not None
-        count = min(self.detector.images, len(samples.labels))
-        _, slope = self.server.explainer.loss(weights, draw(samples, count, self.server.seed))
+        _, slope = self.server.explainer.loss(weights, self.probes)
         return slope.astype(np.float64)
 
     def priced(self, rows: np.ndarray, slope: np.ndarray, price: Price) -> np.ndarray:
