@@ -129,6 +129,13 @@ class TestSearch:
         found = search(affinity_of(20, [0, 1, 2, 3], 0.7), self.costs, NOBODY)
         assert not found.members.any()
 
+    @pytest.mark.filterwarnings("error")
+    def test_equal_costs_are_no_numbers_to_divide_by(self) -> None:
+        costs = np.zeros((20, 6))
+        costs[3] = 1.0
+        found = search(np.eye(20), costs, NOBODY)
+        assert np.flatnonzero(found.members).tolist() == [3] and not np.isnan(found.evidence).any()
+
     def test_specialists_gain_what_they_cost(self) -> None:
         specialists = mask(20, [0, 1, 2, 3])
         costs = self.costs.copy()

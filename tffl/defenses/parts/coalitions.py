@@ -277,7 +277,9 @@ class Search:
             room, costs = n // 2 - int((~left).sum()), measure(left)
             here = affinity[np.ix_(left, left)]
             found, ratios = self._weigh(here, costs, held[left], room)
-            evidence[left] = np.minimum(np.max(found * ratios[:, None], axis=0, initial=0), 1)
+            evidence[left] = np.minimum(
+                np.where(found, ratios[:, None], 0).max(axis=0, initial=0), 1
+            )
             if len(found) == 0:
                 break
             best = int(np.argmax(ratios))

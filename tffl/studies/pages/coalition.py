@@ -144,6 +144,11 @@ def body(folder: Path) -> Iterator[str]:
     yield "## What escapes"
     yield escaping(folder)
     yield "## The adaptive attacker"
+    yield (
+        "`adaptive-coalition` knows the detector and its limits, and plays every round with it in "
+        "advance, on images of its own or on those of the server. [BOUND.md](BOUND.md) derives how "
+        "much harm can be left to any attacker who is not convicted."
+    )
     yield adaptive(folder)
     for name in ("fashion_mnist", "elsewhere"):
         runs = results(folder, name)
