@@ -35,8 +35,8 @@ TUNED = (
     "MNIST and CIFAR-10 (ResNet-8) with seeds 4 and 11 to 17. Nothing was tuned on the seeds of "
     "this page, with one exception: an earlier version raised false alarms on seed 41 (SGD, "
     "Dirichlet 0.1), as it did on seeds 12 and 13. The limits of `shield`'s second line were "
-    "widened then, and false alarms are measured on other seeds since. Recall of attackers who come and go "
-    "counts the rounds in which they behave."
+    "widened then, and false alarms are measured on other seeds since. Recall of attackers who "
+    "come and go counts the rounds in which they behave."
 )
 
 
