@@ -86,7 +86,12 @@ def benchmark_progress(
 
     err = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=err, disable=silent) as bar:
+    # Elsewhere than on a terminal nothing moves, and a thread that redraws would only be in the way
+    # of packages that load their modules lazily.
+    moving = err.is_terminal
+    with Progress(
+        *columns, TimeRemainingColumn(), console=err, disable=silent, auto_refresh=moving
+    ) as bar:
         task = bar.add_task("starting", total=total)
 
         def progress(done: int, cell: Cell | None, error: str) -> None:

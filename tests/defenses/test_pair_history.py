@@ -62,3 +62,12 @@ def test_those_away_longest_are_forgotten(monkeypatch) -> None:
         history = add(history, np.array(ids), number, np.eye(2), np.full((2, 1), float(number)))
     assert history.ids.tolist() == [0, 1, 2] and history.pairs.shape == (3, 3)
     assert history.values[1] == 2
+
+
+def test_a_round_of_more_clients_is_remembered_whole(monkeypatch) -> None:
+    monkeypatch.setattr(pair_history, "MOST", 3)
+    ids, pairs = np.arange(2, 7), np.arange(25.0).reshape(5, 5)
+    history = add(PairHistory.empty(1), np.array([0, 1]), 1, np.eye(2), np.zeros((2, 1)))
+    history = add(history, ids, 2, pairs + pairs.T, np.zeros((5, 1)))
+    assert history.ids.tolist() == ids.tolist()
+    np.testing.assert_array_equal(history.of(ids)[0], pairs + pairs.T)

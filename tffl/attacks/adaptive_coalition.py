@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from tffl.attacks.adaptive_cam import DEFENSE, SECRET_PROBES
 from tffl.attacks.base import State
 from tffl.attacks.bounded import BoundedAttack, ExpectedModel, length, project, unit
 from tffl.attacks.model_attack import Spread
@@ -57,8 +58,6 @@ from tffl.explain.probes import draw
 
 if TYPE_CHECKING:
     from tffl.attacks.adversary import Adversary
-
-DEFENSE, SECRET_PROBES = "defense", "probe images"
 
 STRENGTHS = (1.0, 0.9, 0.8, 0.7, 0.55, 0.4, 0.2, 0.1)
 """Values of γ that are tried, until one stays hidden."""

@@ -30,7 +30,7 @@ def products(updates: Updates) -> np.ndarray:
     Args:
       updates: Finite rows.
     """
-    return _gram(updates, lambda part: part)
+    return _gram(updates, lambda _, rows: rows.astype(np.float64))
 
 
 def centered_products(updates: Updates) -> np.ndarray:
@@ -41,7 +41,7 @@ def centered_products(updates: Updates) -> np.ndarray:
     Args:
       updates: Finite rows.
     """
-    return _gram(updates, _centered)
+    return _gram(updates, lambda _, rows: _centered(rows.astype(np.float64)))
 
 
 def products_from(updates: Updates, point: Callable[[slice, np.ndarray], np.ndarray]) -> np.ndarray:
@@ -51,15 +51,7 @@ def products_from(updates: Updates, point: Callable[[slice, np.ndarray], np.ndar
       updates: Finite rows.
       point: (columns, the rows in them) → p there, `[width]`.
     """
-    from threadpoolctl import threadpool_limits
-
-    def block(columns: slice) -> np.ndarray:
-        rows = updates.block(columns)
-        part = rows - point(columns, rows).astype(np.float64)
-        return part @ part.T
-
-    with threadpool_limits(1, user_api="blas"):
-        return _total(updates, block)
+    return _gram(updates, lambda columns, rows: rows - point(columns, rows).astype(np.float64))
 
 
 def squared_distances(updates: Updates) -> np.ndarray:
@@ -77,12 +69,12 @@ def squared_distances(updates: Updates) -> np.ndarray:
     return distances
 
 
-def _gram(updates: Updates, prepare: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Sums the products of all pairs of rows over blocks, each prepared in float64."""
+def _gram(updates: Updates, prepare: Callable[[slice, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Sums the products of all pairs of rows over blocks, each prepared and in float64 then."""
     from threadpoolctl import threadpool_limits
 
     def block(columns: slice) -> np.ndarray:
-        part = prepare(updates.block(columns).astype(np.float64))
+        part = prepare(columns, updates.block(columns))
         return part @ part.T
 
     total = np.zeros((len(updates), len(updates)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -151,3 +153,31 @@ class Verdict(Judgment):
     def of(cls, judgment: Judgment, weights: np.ndarray, aggregate: np.ndarray) -> Verdict:
         """Completes a judgment with weights float64 `[n]` and the average float32 `[d]`."""
         return cls(**{**vars(judgment), "weights": weights, "aggregate": aggregate})
+
+    @classmethod
+    def dividing(
+        cls,
+        accepted: np.ndarray,
+        scores: np.ndarray,
+        weights: np.ndarray,
+        aggregate: np.ndarray,
+        reasons: Iterable[str],
+        threshold: float = math.nan,
+    ) -> Verdict:
+        """Returns the verdict of a rule that convicts whomever it does not accept, bool `[n]`.
+
+        >>> mean, weights = np.ones(3, np.float32), np.array([1.0, 0.0])
+        >>> found = Verdict.dividing(weights > 0, np.zeros(2), weights, mean, ("", "odd"))
+        >>> found.convicted
+        array([False,  True])
+        """
+        return cls(
+            flagged=~accepted,
+            convicted=~accepted,
+            accepted=accepted,
+            scores=scores,
+            threshold=threshold,
+            reasons=tuple(reasons),
+            weights=weights,
+            aggregate=aggregate,
+        )

@@ -25,7 +25,6 @@ majority: whoever joins it last is rejected.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -118,17 +117,9 @@ class Flame(Defense):
             inside = majority(distances)
             accepted[finite], scores[finite] = inside, mean_distances(distances, inside)
             aggregate = self._average(kept, inside, server)
-        verdict = Verdict(
-            flagged=~accepted,
-            convicted=~accepted,
-            accepted=accepted,
-            weights=accepted / max(accepted.sum(), 1),
-            scores=scores,
-            threshold=math.nan,
-            aggregate=aggregate,
-            reasons=tuple(map(_reason, finite, accepted, scores)),
-        )
-        return verdict, state
+        weights = accepted / max(accepted.sum(), 1)
+        reasons = map(_reason, finite, accepted, scores)
+        return Verdict.dividing(accepted, scores, weights, aggregate, reasons), state
 
     def _distances(self, updates: Updates) -> np.ndarray:
         gram = products(updates) if self.angles == "updates" else _model_products(updates)

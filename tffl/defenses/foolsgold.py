@@ -138,16 +138,9 @@ class FoolsGold(Defense):
         weights[finite] = trust(scores[finite], self.confidence)
         accepted = weights > 0
         weights /= weights.sum() or 1
-        verdict = Verdict(
-            flagged=~accepted,
-            convicted=~accepted,
-            accepted=accepted,
-            weights=weights,
-            scores=scores,
-            threshold=self._threshold(scores[finite]),
-            aggregate=updates.mean(weights),
-            reasons=tuple(map(_reason, finite, accepted, scores)),
-        )
+        reasons = map(_reason, finite, accepted, scores)
+        threshold, mean = self._threshold(scores[finite]), updates.mean(weights)
+        verdict = Verdict.dividing(accepted, scores, weights, mean, reasons, threshold)
         return verdict, {"history": history}
 
     def _threshold(self, scores: np.ndarray) -> float:

@@ -126,17 +126,8 @@ class FreqFed(Defense):
             inside = majority(distances)
             accepted[finite], scores[finite] = inside, mean_distances(distances, inside)
         weights = sample_shares(updates, accepted)
-        verdict = Verdict(
-            flagged=~accepted,
-            convicted=~accepted,
-            accepted=accepted,
-            weights=weights,
-            scores=scores,
-            threshold=math.nan,
-            aggregate=updates.mean(weights),
-            reasons=tuple(map(_reason, finite, accepted, scores)),
-        )
-        return verdict, state
+        reasons = map(_reason, finite, accepted, scores)
+        return Verdict.dividing(accepted, scores, weights, updates.mean(weights), reasons), state
 
 
 def _reason(finite: bool, accepted: bool, score: float) -> str:

@@ -36,7 +36,6 @@ Where tffl departs from the code:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -126,17 +125,8 @@ class LFighter(Defense):
             inside = _good_cluster(cosines(products(rows)), two_clusters(centered))
             accepted[finite], scores[finite] = inside, _distance_shares(centered, inside)
         weights = accepted / max(accepted.sum(), 1)
-        verdict = Verdict(
-            flagged=~accepted,
-            convicted=~accepted,
-            accepted=accepted,
-            weights=weights,
-            scores=scores,
-            threshold=math.nan,
-            aggregate=updates.mean(weights),
-            reasons=tuple(map(_reason, finite, accepted, scores)),
-        )
-        return verdict, state
+        reasons = map(_reason, finite, accepted, scores)
+        return Verdict.dividing(accepted, scores, weights, updates.mean(weights), reasons), state
 
 
 def output_kernel(layout: WeightLayout) -> Entry:

@@ -168,17 +168,8 @@ class SignGuard(Defense):
         aggregate = scaled_mean(updates, weights, factors)
         if self.similarity != "none" and accepted.any():
             state = {"aggregate": aggregate}
-        verdict = Verdict(
-            flagged=~accepted,
-            convicted=~accepted,
-            accepted=accepted,
-            weights=weights,
-            scores=scores,
-            threshold=np.nan,
-            aggregate=aggregate,
-            reasons=tuple(map(_reason, finite, usual, similar)),
-        )
-        return verdict, state
+        reasons = map(_reason, finite, usual, similar)
+        return Verdict.dividing(accepted, scores, weights, aggregate, reasons), state
 
     def _lengths(self, norms: np.ndarray, median: float) -> tuple[np.ndarray, np.ndarray]:
         """Returns whose length is allowed, bool `[n]`, and how far it is from that, `[n]`."""

@@ -123,7 +123,7 @@ class UpdateConsensus(Detector):
         clients are flagged, as there is nothing to compare with.
 
       opposed: Pointing against the reference point is suspicious by itself. On very uneven data
-        (Dirichlet 0.1) 7 % of honest clients do.
+        (Dirichlet 0.1) 7 % of honest clients did in a tuning run.
 
     >>> rows = np.array([[5.0, 1.0], [5.0, 3.0], [4.0, 5.0], [2.0, 5.0], [9.0, -9.0]])
     >>> UpdateConsensus().judge_rows(rows).accepted.tolist()

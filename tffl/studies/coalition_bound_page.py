@@ -129,7 +129,8 @@ most ½ + (gap + ρ)/2Xσ of the parts can be cut, so that
 x itself is bounded only by the lengths of the update and of the gradient. **This is the largest
 harm that the detector leaves.** It takes colluders who improve nearly half of the classes a lot. X
 is not far out: of honest clients, the greatest x was 34 to 66 in 8 rounds of Fashion-MNIST (lenet5,
-20 clients of 150 images on average, Dirichlet 0.5 and 0.1), and a typical one 3 to 8.
+20 clients of 150 images on average, Dirichlet 0.5 and 0.1), and a typical one 3 to 8. That was
+looked at once, and is not recorded.
 
 **If S is proposed as a group**, with cohesion of $close or more, its t counts, too. Costs that
 differ within S make t small. They differ most when all but one are at U, the bound for single

@@ -9,12 +9,15 @@ shrinks by λ with each later one that counts for the same client or pair.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 MOST = 1000
-"""How many clients are remembered: those that took part last. Pairs take 16 MB then."""
+"""How many clients are remembered: those that took part last, and all of the last round.
+
+Pairs of so many take 16 MB.
+"""
 
 PAIRED = ("pairs", "pair_weights")
 """What is a matrix of all pairs."""
@@ -54,7 +57,7 @@ class PairHistory:
     @classmethod
     def of_state(cls, state: Mapping[str, np.ndarray]) -> PairHistory:
         """Reads what `state` returned."""
-        return cls(**{name: state[name] for name in cls.__dataclass_fields__})
+        return cls(**{field.name: state[field.name] for field in fields(cls)})
 
     @classmethod
     def _of(cls, ids: np.ndarray, values: int) -> PairHistory:
@@ -85,7 +88,7 @@ class PairHistory:
         grown.rounds[at] = round
         grown.pair_weights[both] = forgetting * grown.pair_weights[both] + 1
         grown.pairs[both] += (pairs - grown.pairs[both]) / grown.pair_weights[both]
-        return grown._latest()
+        return grown._latest(max(MOST, len(ids)))
 
     def with_values(self, ids: np.ndarray, values: np.ndarray, forgetting: float) -> PairHistory:
         """Adds values float64 `[n, k]` of clients who are remembered."""
@@ -121,11 +124,11 @@ class PairHistory:
                 getattr(grown, name)[np.ix_(at, at) if name in PAIRED else at] = array
         return grown
 
-    def _latest(self) -> PairHistory:
+    def _latest(self, most: int) -> PairHistory:
         """Forgets whoever has been away longest, if there are too many."""
-        if len(self.ids) <= MOST:
+        if len(self.ids) <= most:
             return self
-        kept = np.sort(np.argsort(-self.rounds, kind="stable")[:MOST])
+        kept = np.sort(np.argsort(-self.rounds, kind="stable")[:most])
         return PairHistory(
             **{
                 name: array[np.ix_(kept, kept)] if name in PAIRED else array[kept]
